@@ -75,24 +75,24 @@ impl View {
     /// As [`View::compare_with_journal`].
     pub fn changes_since(
         &self,
-        folder: &TreePath,
-        deep: bool,
+        directory: &TreePath,
+        depth_infinity: bool,
         since: Option<SyncPoint>,
         limit: usize,
         now: UnixMillis,
     ) -> Result<Option<SyncChanges>> {
-        self.list(folder, true)?;
+        self.list(directory, true)?;
         let store = self.shared().index.store();
-        let journal = store.find_sync_journal(self.session().token(), folder, deep, now)?;
+        let journal = store.find_sync_journal(self.session().token(), directory, depth_infinity, now)?;
         if since.is_some_and(|since| !journal.is_some_and(|journal| is_point_known(journal, since))) {
             return Ok(None);
         }
         let mut changes = SyncChanges {
             view: self.clone(),
-            directory: folder.clone(),
-            depth_infinity: deep,
+            directory: directory.clone(),
+            depth_infinity,
             now,
-            member_lookup: MemberLookup::new(self, folder, deep),
+            member_lookup: MemberLookup::new(self, directory, depth_infinity),
             is_initial: since.is_none(),
             point: since.unwrap_or(SyncPoint { journal: 0, number: 0, base: 0 }),
             last_number: 0,
@@ -105,26 +105,26 @@ impl View {
         let journal = match journal {
             Some(journal) if self.journal_fills_page(journal, since, limit.min(JOURNAL_ROWS_PER_REPORT))? => {
                 // Asked for, so that it rests no longer; and on disk, where a comparison under way has just noted it.
-                let used = store.ensure_sync_journal(self.session().token(), folder, deep, now)?;
-                store.flush_sync_journal(used.id)?;
-                Some(journal).filter(|journal| journal.id == used.id)
+                let ensured = store.ensure_sync_journal(self.session().token(), directory, depth_infinity, now)?;
+                store.flush_sync_journal(ensured.id)?;
+                Some(journal).filter(|journal| journal.id == ensured.id)
             }
             _ => None,
         };
         match journal {
-            Some(SyncJournal { id, last_number: last, .. }) => {
+            Some(SyncJournal { id, last_number, .. }) => {
                 changes.point =
-                    SyncPoint { journal: id, base: since.map_or(last, |since| since.base), ..changes.point };
-                changes.last_number = last;
+                    SyncPoint { journal: id, base: since.map_or(last_number, |since| since.base), ..changes.point };
+                changes.last_number = last_number;
             }
             None => {
-                let to = self.compare_with_journal(folder, deep, now)?;
+                let end_point = self.compare_with_journal(directory, depth_infinity, now)?;
                 // It may have ended meanwhile and another begun, or have forgotten what is too much.
-                let journal = store.find_sync_journal(self.session().token(), folder, deep, now)?;
+                let journal = store.find_sync_journal(self.session().token(), directory, depth_infinity, now)?;
                 if since.is_some_and(|since| !journal.is_some_and(|journal| is_point_known(journal, since))) {
                     return Ok(None);
                 }
-                changes.set_range(to, since.map_or(to.base, |since| since.base));
+                changes.set_range(end_point, since.map_or(end_point.base, |since| since.base));
             }
         }
         Ok(Some(changes))
@@ -183,25 +183,25 @@ impl SyncChanges {
 
     /// Tells the next of a batch; none once it has no more, or has to be read anew.
     fn next_in_batch(&mut self, mut batch: std::vec::IntoIter<NumberedSyncEntry>) -> Result<Option<SyncItem>> {
-        while let Some((number, known)) = batch.next() {
-            if known.content_tag.is_none() && number <= self.point.base {
+        while let Some((number, recorded)) = batch.next() {
+            if recorded.content_tag.is_none() && number <= self.point.base {
                 self.point.number = number;
                 continue;
             }
             if self.members_left == 0 {
                 return Ok(Some(self.page_end(true)));
             }
-            let entry = self.member_lookup.find(&known.path)?;
-            let same = entry.as_ref().map(member_state) == known.content_tag;
-            if !same && !self.is_compared {
+            let entry = self.member_lookup.find(&recorded.path)?;
+            let is_unchanged = entry.as_ref().map(member_state) == recorded.content_tag;
+            if !is_unchanged && !self.is_compared {
                 return if self.compare_unless_reported()? { Ok(None) } else { Ok(Some(self.page_end(true))) };
             }
-            if !same {
-                self.view.shared().index.store().defer_sync_entry(self.point.journal, &known.path, number)?;
+            if !is_unchanged {
+                self.view.shared().index.store().defer_sync_entry(self.point.journal, &recorded.path, number)?;
             }
             self.point.number = number;
             // One that has gone since is told of when the journal knows, too, and with all that was below it.
-            if let Some(changed) = self.changed_member(known, entry, same) {
+            if let Some(changed) = self.changed_member(recorded, entry, is_unchanged) {
                 (self.members_left, self.has_reported) = (self.members_left - 1, true);
                 self.batch = batch;
                 return Ok(Some(SyncItem::Member(changed)));
@@ -210,13 +210,13 @@ impl SyncChanges {
         Ok(None)
     }
 
-    fn changed_member(&self, known: SyncEntry, entry: Option<Entry>, same: bool) -> Option<ChangedMember> {
-        if entry.is_none() && !same {
+    fn changed_member(&self, recorded: SyncEntry, entry: Option<Entry>, is_unchanged: bool) -> Option<ChangedMember> {
+        if entry.is_none() && !is_unchanged {
             return None;
         }
-        let path = self.directory.join(&TreePath::parse(&known.path).ok()?);
-        let folder = entry.as_ref().map_or(known.is_directory, Entry::is_directory);
-        Some(ChangedMember { path, is_directory: folder, entry })
+        let path = self.directory.join(&TreePath::parse(&recorded.path).ok()?);
+        let is_directory = entry.as_ref().map_or(recorded.is_directory, Entry::is_directory);
+        Some(ChangedMember { path, is_directory, entry })
     }
 
     /// Compares the directory, so that the page may go on to all there is. Not once it has told of a member: that could
@@ -225,17 +225,17 @@ impl SyncChanges {
         if self.has_reported {
             return Ok(false);
         }
-        let to = self.view.compare_with_journal(&self.directory, self.depth_infinity, self.now)?;
-        if to.journal != self.point.journal {
+        let end_point = self.view.compare_with_journal(&self.directory, self.depth_infinity, self.now)?;
+        if end_point.journal != self.point.journal {
             return Ok(false);
         }
-        self.set_range(to, if self.is_initial { to.base } else { self.point.base });
+        self.set_range(end_point, if self.is_initial { end_point.base } else { self.point.base });
         Ok(true)
     }
 
-    fn set_range(&mut self, to: SyncPoint, base: i64) {
-        self.point = SyncPoint { journal: to.journal, base, ..self.point };
-        (self.last_number, self.is_compared) = (to.number, true);
+    fn set_range(&mut self, end_point: SyncPoint, base: i64) {
+        self.point = SyncPoint { journal: end_point.journal, base, ..self.point };
+        (self.last_number, self.is_compared) = (end_point.number, true);
     }
 
     fn page_end(&self, truncated: bool) -> SyncItem {

@@ -27,23 +27,28 @@ impl View {
         &self,
         from: &TreePath,
         to: &TreePath,
-        deep: bool,
+        depth_infinity: bool,
         overwrite: OverwriteMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<bool> {
         let source = self.open_authorized(TreeOperation::Copy, from, OpenMode::Path)?;
-        if deep && source.stat.is_directory() {
+        if depth_infinity && source.stat.is_directory() {
             self.fs().verify_mounts_below(&source.path)?;
         }
         let target = self.create_slot(to)?;
-        let into_itself = deep && target.path.starts_with(&source.path);
+        let into_itself = depth_infinity && target.path.starts_with(&source.path);
         if into_itself || source.path.starts_with(&target.path) {
             return Err(Error::Overlap);
         }
-        self.check_replace(&target, overwrite, claim)?;
-        self.check_copied_tags(&source.path, deep)?;
-        self.shared().index.check_copy_properties(&source.path, &target.path, self.session().login(), deep)?;
-        let work = CopyJob {
+        self.check_replace(&target, overwrite, conditions)?;
+        self.check_copied_tags(&source.path, depth_infinity)?;
+        self.shared().index.check_copy_properties(
+            &source.path,
+            &target.path,
+            self.session().login(),
+            depth_infinity,
+        )?;
+        let job = CopyJob {
             view: self,
             access: HandleAccess::new(self, source.path.clone(), Permission::R)?,
             target: target.path.clone(),
@@ -54,7 +59,7 @@ impl View {
         let staging = self.staging(&target)?;
         let staged = if source.stat.is_directory() {
             let staged = staging.create_directory()?;
-            let copy = work.copy_directory(&source.file.into(), &source.stat, &staged, deep)?;
+            let copy = job.copy_directory(&source.file.into(), &source.stat, &staged, depth_infinity)?;
             if self.is_synced() {
                 self.sync_tree(&copy)?;
             }
@@ -62,17 +67,17 @@ impl View {
         } else {
             let file = self.open_entry(from, Permission::R, OpenMode::Read)?;
             let (copy, staged) = staging.create_file()?;
-            work.copy_file(&file.file, &file.stat, &copy, &target.name)?;
+            job.copy_file(&file.file, &file.stat, &copy, &target.name)?;
             if self.is_synced() {
                 copy.sync()?;
             }
             staged
         };
-        let names = self.shared().path_locks.lock(&[&target.path]);
-        let steady = self.shared().locks.freeze();
-        let replaced = self.check_replace(&target, overwrite, claim)?;
-        let folders = source.stat.is_directory() || replaced.as_ref().is_some_and(Stat::is_directory);
-        let change = match folders && replaced.is_some() {
+        let path_guards = self.shared().path_locks.lock(&[&target.path]);
+        let lock_freeze = self.shared().locks.freeze();
+        let replaced = self.check_replace(&target, overwrite, conditions)?;
+        let involves_directory = source.stat.is_directory() || replaced.as_ref().is_some_and(Stat::is_directory);
+        let change = match involves_directory && replaced.is_some() {
             true => Some(self.shared().index.begin_remove(&target.path)?),
             false => None,
         };
@@ -82,8 +87,8 @@ impl View {
         change.map_or(Ok(()), IndexChange::finish)?;
         old.into_iter().for_each(|old| self.shared().background_deletes.enqueue(old));
         self.shared().locks.remove_below(&target.path);
-        drop((steady, names));
-        self.shared().index.copy_properties(&source.path, &target.path, self.session().login(), deep)?;
+        drop((lock_freeze, path_guards));
+        self.shared().index.copy_properties(&source.path, &target.path, self.session().login(), depth_infinity)?;
         Ok(replaced.is_some())
     }
 
@@ -92,7 +97,7 @@ impl View {
     pub(super) fn commit_staged(
         &self,
         mut staged: StagedEntry,
-        folder: bool,
+        is_directory: bool,
         target: &EntrySlot,
         replaced: Option<&Stat>,
         overwrite: OverwriteMode,
@@ -103,7 +108,7 @@ impl View {
                 .map_err(Error::from_target_errno)
                 .map(|()| None);
         };
-        if overwrite == OverwriteMode::Posix || !(folder || old.is_directory()) {
+        if overwrite == OverwriteMode::Posix || !(is_directory || old.is_directory()) {
             return staged.rename_to(&target.directory, &target.name).map_err(Error::from_target_errno).map(|()| None);
         }
         self.exchange_staged(staged, target)
@@ -154,8 +159,8 @@ pub(super) struct CopyJob<'a> {
 }
 
 impl CopyJob<'_> {
-    fn check_limits(&self, rule: impl FnOnce() -> Result<()>) -> Result<()> {
-        if self.skips_limits { Ok(()) } else { rule() }
+    fn check_limits(&self, check: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.skips_limits { Ok(()) } else { check() }
     }
 
     /// Copies a file that will be called `name`.
@@ -167,7 +172,7 @@ impl CopyJob<'_> {
             self.access.authorize_use(from)?;
             match from.copy_to(to, offset, COPY_BLOCK_BYTES)? {
                 0 => break,
-                count => offset += count as u64,
+                copied => offset += copied as u64,
             }
             self.check_limits(|| self.view.check_size(offset))?;
         }
@@ -188,13 +193,13 @@ impl CopyJob<'_> {
         from: &DirectoryFd,
         stat: &Stat,
         staged: &StagedEntry,
-        deep: bool,
+        depth_infinity: bool,
     ) -> Result<DirectoryFd> {
         let (staging, name) = staged.directory_and_name();
         let to = staging.open_directory(&TreePath::root().child(name))?;
-        let mut left = if deep { vec![TreePath::root()] } else { Vec::new() };
-        while let Some(below) = left.pop() {
-            self.copy_entries(from, &to, &below, &mut left)?;
+        let mut pending = if depth_infinity { vec![TreePath::root()] } else { Vec::new() };
+        while let Some(relative_path) = pending.pop() {
+            self.copy_entries(from, &to, &relative_path, &mut pending)?;
         }
         self.copy_mode(&to, stat)?;
         Ok(to)
@@ -204,20 +209,20 @@ impl CopyJob<'_> {
         &self,
         from: &DirectoryFd,
         to: &DirectoryFd,
-        below: &TreePath,
-        left: &mut Vec<TreePath>,
+        relative_path: &TreePath,
+        pending: &mut Vec<TreePath>,
     ) -> Result<()> {
-        let (from, to) = (from.open_directory(below)?, to.open_directory(below)?);
+        let (from, to) = (from.open_directory(relative_path)?, to.open_directory(relative_path)?);
         let mut names = if self.is_move { from.read_names_strict()? } else { from.read_names()? };
         loop {
-            let block = names.next_batch()?;
-            if block.is_empty() {
+            let batch = names.next_batch()?;
+            if batch.is_empty() {
                 return Ok(());
             }
             self.access.authorize_use(&names)?;
-            for name in block {
+            for name in batch {
                 self.view.cancellation().check()?;
-                self.copy_entry(&from, &to, &name, below, left)?;
+                self.copy_entry(&from, &to, &name, relative_path, pending)?;
             }
         }
     }
@@ -227,15 +232,15 @@ impl CopyJob<'_> {
         from: &DirectoryFd,
         to: &DirectoryFd,
         name: &EntryName,
-        below: &TreePath,
-        left: &mut Vec<TreePath>,
+        parent_path: &TreePath,
+        pending: &mut Vec<TreePath>,
     ) -> Result<()> {
         let stat = match from.stat_entry(name) {
             Err(Errno::NOENT) => return Ok(()),
             stat => stat?,
         };
-        let place = below.child(name);
-        if !self.target.can_hold(&place) {
+        let path = parent_path.child(name);
+        if !self.target.can_hold(&path) {
             return Err(Error::PathTooLong);
         }
         match stat.kind {
@@ -251,13 +256,13 @@ impl CopyJob<'_> {
             Some(EntryKind::Directory) => {
                 to.create_directory(name, 0o700)?;
                 self.copy_mode(&to.open_directory(&TreePath::root().child(name))?, &stat)?;
-                left.push(place);
+                pending.push(path);
                 Ok(())
             }
             Some(EntryKind::Symlink) => {
                 self.check_limits(|| self.view.check_name_type(name))?;
                 let target = from.read_link(name)?;
-                if self.copies_link(&place, &target)? {
+                if self.copies_link(&path, &target)? {
                     to.symlink(&target, name)?;
                 }
                 Ok(())
@@ -268,20 +273,20 @@ impl CopyJob<'_> {
     }
 
     /// Tells whether the copy gets a link that stands at a place below the source; refuses one that may not be moved.
-    fn copies_link(&self, place: &TreePath, target: &[u8]) -> Result<bool> {
+    fn copies_link(&self, path: &TreePath, target: &[u8]) -> Result<bool> {
         match &self.move_by_copy {
             Some(moved)
-                if link_may_move(target, &moved.from.join(place), &moved.to.join(place), &moved.link_boundary) =>
+                if link_may_move(target, &moved.from.join(path), &moved.to.join(path), &moved.link_boundary) =>
             {
                 Ok(true)
             }
             Some(_) => Err(Error::Forbidden),
-            None => Ok(parent_segments_lead(target) && link_stays_within(place, target, &TreePath::root())),
+            None => Ok(parent_segments_lead(target) && link_stays_within(path, target, &TreePath::root())),
         }
     }
 
     /// Gives a copied folder its mode; whoever runs the server always keeps the way in.
-    fn copy_mode(&self, folder: &DirectoryFd, stat: &Stat) -> Result<()> {
-        Ok(folder.set_mode(stat.mode & 0o777 | 0o700)?)
+    fn copy_mode(&self, directory: &DirectoryFd, stat: &Stat) -> Result<()> {
+        Ok(directory.set_mode(stat.mode & 0o777 | 0o700)?)
     }
 }

@@ -35,7 +35,7 @@ impl View {
         stat: &Stat,
         target: &EntrySlot,
         overwrite: OverwriteMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<bool> {
         if stat.is_directory() && self.fs().contains_mounts(&source.path)? {
             return Err(Error::Forbidden);
@@ -45,7 +45,7 @@ impl View {
             self.shared().upload_registry.check_no_uploads(self.fs(), &source.path)?;
         }
         let copied = self.copy_cross_device(source, stat, target)?;
-        self.commit_cross_device(copied, source, target, overwrite, claim)
+        self.commit_cross_device(copied, source, target, overwrite, conditions)
     }
 
     /// Puts a copy in the place of its target and removes the source, if that is still what was copied.
@@ -55,40 +55,41 @@ impl View {
         source: &EntrySlot,
         target: &EntrySlot,
         overwrite: OverwriteMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<bool> {
-        let CrossDeviceCopy { staged, stat, fingerprint: sum } = copied;
-        let leaving = self.staging(source)?;
+        let CrossDeviceCopy { staged, stat, fingerprint } = copied;
+        let source_staging = self.staging(source)?;
         // Not under the locks: that takes long in a large folder, and everybody would wait.
-        if self.subtree_fingerprint(source, &stat)? != sum {
+        if self.subtree_fingerprint(source, &stat)? != fingerprint {
             return Err(Error::PreconditionFailed);
         }
-        let names = self.shared().path_locks.lock(&[&source.path, &target.path]);
-        let steady = self.shared().locks.freeze();
-        let moving = self.check_move(source, target, overwrite, claim)?;
-        if self.entry_fingerprint(&TreePath::root(), &moving.moved) != self.entry_fingerprint(&TreePath::root(), &stat)
+        let path_guards = self.shared().path_locks.lock(&[&source.path, &target.path]);
+        let lock_freeze = self.shared().locks.freeze();
+        let checked_move = self.check_move(source, target, overwrite, conditions)?;
+        if self.entry_fingerprint(&TreePath::root(), &checked_move.moved)
+            != self.entry_fingerprint(&TreePath::root(), &stat)
         {
             return Err(Error::PreconditionFailed);
         }
         // Before the change begins: nothing is named while it is under way.
         self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
         let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entry_identity())?;
-        let effect = self.shared().link_moves.lock_exclusive();
+        let move_guard = self.shared().link_moves.lock_exclusive();
         // The links of the copy were judged for this place.
         if self.fs().path_of_fd(&target.directory).as_ref() != Some(&target.directory_path()) {
             return Err(Error::NoParent);
         }
-        let old = match &moving.replaced {
+        let old = match &checked_move.replaced {
             Some(old) => self.replace_with_backup(staged, stat.is_directory(), target, old, overwrite)?,
             None => self.commit_staged(staged, stat.is_directory(), target, None, overwrite)?,
         };
-        effect.mark_arrival(&target.path);
+        move_guard.mark_arrival(&target.path);
         // What was replaced may come back, and its links with it: until then nothing above it moves.
-        let pinned = effect.pin(&target.path);
-        drop(effect);
+        let pinned = move_guard.pin(&target.path);
+        drop(move_guard);
         self.sync_directory(&target.directory)?;
-        let left = match self.remove_source(&leaving, source, &stat, sum)? {
-            SourceRemoval::Removed(left) => left,
+        let removed = match self.remove_source(&source_staging, source, &stat, fingerprint)? {
+            SourceRemoval::Removed(removed) => removed,
             SourceRemoval::Restored(error) => {
                 self.restore_target(target, old)?;
                 return Err(error);
@@ -97,11 +98,11 @@ impl View {
         self.sync_directory(&source.directory)?;
         drop(pinned);
         change.finish()?;
-        old.into_iter().chain([left]).for_each(|staged| self.shared().background_deletes.enqueue(staged));
+        old.into_iter().chain([removed]).for_each(|staged| self.shared().background_deletes.enqueue(staged));
         self.shared().locks.remove_subtree(&source.path);
         self.shared().locks.remove_below(&target.path);
-        drop((steady, names));
-        Ok(moving.replaced.is_some())
+        drop((lock_freeze, path_guards));
+        Ok(checked_move.replaced.is_some())
     }
 
     /// Puts a copy in the place of what stands at its target, as `overwrite` asks, and returns that: it is to be had
@@ -109,7 +110,7 @@ impl View {
     fn replace_with_backup(
         &self,
         staged: StagedEntry,
-        folder: bool,
+        is_directory: bool,
         target: &EntrySlot,
         replaced: &Stat,
         overwrite: OverwriteMode,
@@ -117,20 +118,20 @@ impl View {
         if overwrite != OverwriteMode::Posix {
             return self.exchange_staged(staged, target);
         }
-        let below = |name| TreePath::root().child(name);
-        match (folder, replaced.is_directory()) {
+        let child_path = |name| TreePath::root().child(name);
+        match (is_directory, replaced.is_directory()) {
             (false, true) => return Err(Error::IsADirectory),
             (true, false) => return Err(Error::NotADirectory),
-            (true, true) if !target.directory.open_directory(&below(&target.name))?.is_empty()? => {
+            (true, true) if !target.directory.open_directory(&child_path(&target.name))?.is_empty()? => {
                 return Err(Error::DirectoryNotEmpty);
             }
             (true, true) | (false, false) => {}
         }
         let old = self.exchange_staged(staged, target)?;
         // Something may have come into an empty folder since.
-        if folder && let Some(staged) = &old {
+        if is_directory && let Some(staged) = &old {
             let (staging, name) = staged.directory_and_name();
-            if !staging.open_directory(&below(name))?.is_empty()? {
+            if !staging.open_directory(&child_path(name))?.is_empty()? {
                 self.restore_target(target, old)?;
                 return Err(Error::DirectoryNotEmpty);
             }
@@ -142,25 +143,25 @@ impl View {
     /// comes to it any longer: it goes back if it isn't what was copied. An error says that it could not.
     fn remove_source(
         &self,
-        leaving: &Arc<StagingDirectory>,
+        source_staging: &Arc<StagingDirectory>,
         source: &EntrySlot,
         stat: &Stat,
-        sum: u64,
+        fingerprint: u64,
     ) -> Result<SourceRemoval> {
         if !stat.is_directory() {
-            let left = leaving.move_in(&source.directory, &source.name);
-            return Ok(left.map_or_else(|error| SourceRemoval::Restored(error.into()), SourceRemoval::Removed));
+            let staged = source_staging.move_in(&source.directory, &source.name);
+            return Ok(staged.map_or_else(|error| SourceRemoval::Restored(error.into()), SourceRemoval::Removed));
         }
-        let left = match leaving.back_up(&source.directory, &source.name, &source.path) {
-            Ok(left) => left,
+        let backup = match source_staging.back_up(&source.directory, &source.name, &source.path) {
+            Ok(backup) => backup,
             Err(error) => return Ok(SourceRemoval::Restored(error.into())),
         };
-        let (folder, name) = left.directory_and_name();
-        let error = match self.subtree_fingerprint_at(folder, name, stat) {
-            Ok(now) if now == sum => return Ok(SourceRemoval::Removed(left.discard())),
-            changed => changed.err().unwrap_or(Error::PreconditionFailed),
+        let (directory, name) = backup.directory_and_name();
+        let error = match self.subtree_fingerprint_at(directory, name, stat) {
+            Ok(now) if now == fingerprint => return Ok(SourceRemoval::Removed(backup.discard())),
+            outcome => outcome.err().unwrap_or(Error::PreconditionFailed),
         };
-        left.restore(&source.directory, &source.name)?;
+        backup.restore(&source.directory, &source.name)?;
         Ok(SourceRemoval::Restored(error))
     }
 
@@ -171,28 +172,27 @@ impl View {
         stat: &Stat,
         target: &EntrySlot,
     ) -> Result<CrossDeviceCopy> {
-        let sum = self.subtree_fingerprint(source, stat)?;
+        let fingerprint = self.subtree_fingerprint(source, stat)?;
         let access = HandleAccess::new(self, source.path.clone(), Permission::W)?;
-        let top = self.link_boundary(target)?;
+        let link_boundary = self.link_boundary(target)?;
         if stat.kind == Some(EntryKind::Symlink) {
-            self.check_link_move(source, &target.path, &top)?;
+            self.check_link_move(source, &target.path, &link_boundary)?;
         }
-        let moved = Some(MoveByCopy { from: source.path.clone(), to: target.path.clone(), link_boundary: top });
-        let goes_to = target.path.clone();
-        let work = CopyJob {
+        let move_by_copy = Some(MoveByCopy { from: source.path.clone(), to: target.path.clone(), link_boundary });
+        let job = CopyJob {
             view: self,
             access,
-            target: goes_to,
+            target: target.path.clone(),
             is_move: true,
-            move_by_copy: moved,
+            move_by_copy,
             skips_limits: !source.permission.allows(Permission::R),
         };
         let staging = self.staging(target)?;
         let staged = match stat.kind {
             Some(EntryKind::Directory) => {
                 let staged = staging.create_directory()?;
-                let folder = source.directory.open_directory(&TreePath::root().child(&source.name))?;
-                let copy = work.copy_directory(&folder, stat, &staged, true)?;
+                let directory = source.directory.open_directory(&TreePath::root().child(&source.name))?;
+                let copy = job.copy_directory(&directory, stat, &staged, true)?;
                 if self.is_synced() {
                     self.sync_tree(&copy)?;
                 }
@@ -202,7 +202,7 @@ impl View {
             Some(EntryKind::Symlink) => staging.create_symlink(&source.directory.read_link(&source.name)?)?,
             Some(EntryKind::File) => {
                 let (copy, staged) = staging.create_file()?;
-                work.copy_file(&source.directory.open(&source.name, OpenMode::Read)?, stat, &copy, &target.name)?;
+                job.copy_file(&source.directory.open(&source.name, OpenMode::Read)?, stat, &copy, &target.name)?;
                 if self.is_synced() {
                     copy.sync()?;
                 }
@@ -210,7 +210,7 @@ impl View {
             }
             None => return Err(Error::Unsupported),
         };
-        Ok(CrossDeviceCopy { staged, stat: stat.clone(), fingerprint: sum })
+        Ok(CrossDeviceCopy { staged, stat: stat.clone(), fingerprint })
     }
 
     /// Returns a number that is another once anything in an entry has changed: what is there and its content.
@@ -218,22 +218,22 @@ impl View {
         self.subtree_fingerprint_at(&source.directory, &source.name, stat)
     }
 
-    fn subtree_fingerprint_at(&self, folder: &DirectoryFd, name: &EntryName, stat: &Stat) -> Result<u64> {
-        let mut sum = self.entry_fingerprint(&TreePath::root(), stat);
+    fn subtree_fingerprint_at(&self, directory: &DirectoryFd, name: &EntryName, stat: &Stat) -> Result<u64> {
+        let mut fingerprint = self.entry_fingerprint(&TreePath::root(), stat);
         if stat.is_directory() {
-            let top = folder.open_directory(&TreePath::root().child(name))?;
-            self.walk_below(&top, |_, below, name, stat| {
-                sum = sum.wrapping_add(self.entry_fingerprint(&below.child(name), stat));
+            let subtree = directory.open_directory(&TreePath::root().child(name))?;
+            self.walk_below(&subtree, |_, parent_path, name, stat| {
+                fingerprint = fingerprint.wrapping_add(self.entry_fingerprint(&parent_path.child(name), stat));
                 Ok(())
             })?;
         }
-        Ok(sum)
+        Ok(fingerprint)
     }
 
-    fn entry_fingerprint(&self, place: &TreePath, stat: &Stat) -> u64 {
+    fn entry_fingerprint(&self, path: &TreePath, stat: &Stat) -> u64 {
         let mut hasher = DefaultHasher::new();
-        let tag = (stat.kind == Some(EntryKind::File)).then(|| self.shared().etags.etag_of(stat).to_bytes());
-        (place.as_bytes(), stat.inode, tag).hash(&mut hasher);
+        let etag = (stat.kind == Some(EntryKind::File)).then(|| self.shared().etags.etag_of(stat).to_bytes());
+        (path.as_bytes(), stat.inode, etag).hash(&mut hasher);
         hasher.finish()
     }
 

@@ -56,41 +56,41 @@ impl View {
         target: &EntrySlot,
         overwrite: OverwriteMode,
     ) -> Result<CheckedLinks<'_>> {
-        let top = self.link_boundary(target)?;
-        let mut judged =
-            CheckedLinks { moved_directory: None, replaced_directory: None, may_exchange: true, link_boundary: top };
+        let link_boundary = self.link_boundary(target)?;
+        let mut checked =
+            CheckedLinks { moved_directory: None, replaced_directory: None, may_exchange: true, link_boundary };
         if source.directory_path() == target.directory_path() {
-            return Ok(judged);
+            return Ok(checked);
         }
         match source.stat()? {
             Some(stat) if stat.is_directory() => {
-                judged.moved_directory = Some(self.watch_directory(source, &stat));
-                if !self.links_may_move(source, &target.path, &judged.link_boundary)? {
+                checked.moved_directory = Some(self.watch_directory(source, &stat));
+                if !self.links_may_move(source, &target.path, &checked.link_boundary)? {
                     return Err(self.link_escape_error(source));
                 }
             }
             Some(stat) if stat.kind == Some(EntryKind::Symlink) => {
-                self.check_link_move(source, &target.path, &judged.link_boundary)?
+                self.check_link_move(source, &target.path, &checked.link_boundary)?
             }
             Some(_) | None => {}
         }
         // By an exchange, what is replaced stands at the source until it is taken away.
         match target.stat()? {
             Some(stat) if stat.is_directory() && overwrite == OverwriteMode::Replace => {
-                judged.replaced_directory = Some(self.watch_directory(target, &stat));
-                judged.may_exchange = match self.links_may_move(target, &source.path, &self.link_boundary(source)?) {
+                checked.replaced_directory = Some(self.watch_directory(target, &stat));
+                checked.may_exchange = match self.links_may_move(target, &source.path, &self.link_boundary(source)?) {
                     Err(Error::PathTooLong) => false,
-                    fit => fit?,
+                    may_move => may_move?,
                 };
             }
-            Some(stat) if stat.kind == Some(EntryKind::Symlink) => judged.may_exchange = false,
+            Some(stat) if stat.kind == Some(EntryKind::Symlink) => checked.may_exchange = false,
             Some(_) | None => {}
         }
-        Ok(judged)
+        Ok(checked)
     }
 
-    fn watch_directory(&self, spot: &EntrySlot, stat: &Stat) -> (u64, DirectoryWatch<'_>) {
-        (stat.inode, self.shared().link_moves.watch(&spot.path))
+    fn watch_directory(&self, slot: &EntrySlot, stat: &Stat) -> (u64, DirectoryWatch<'_>) {
+        (stat.inode, self.shared().link_moves.watch(&slot.path))
     }
 
     /// Confirms under the lock that what was judged still stands: `None` asks for another walk.
@@ -100,38 +100,42 @@ impl View {
     /// above source or target was moved meanwhile.
     pub(super) fn recheck_links(
         &self,
-        judged: &CheckedLinks<'_>,
-        effect: &LinkMoveGuard<'_>,
+        checked: &CheckedLinks<'_>,
+        move_guard: &LinkMoveGuard<'_>,
         source: &EntrySlot,
         target: &EntrySlot,
-        moving: &CheckedMove,
+        checked_move: &CheckedMove,
     ) -> Result<Option<ConfirmedMove>> {
-        let is_at = |spot: &EntrySlot| self.fs().path_of_fd(&spot.directory).as_ref() == Some(&spot.directory_path());
+        let is_at = |slot: &EntrySlot| self.fs().path_of_fd(&slot.directory).as_ref() == Some(&slot.directory_path());
         if !is_at(source) {
             return Err(Error::Absent);
         }
         if !is_at(target) {
             return Err(Error::NoParent);
         }
-        let is_apart = source.directory_path() != target.directory_path();
+        let changes_directory = source.directory_path() != target.directory_path();
         let stat = source.stat()?.ok_or(Error::Absent)?;
-        if !stat.is_same_file(&moving.moved) {
+        if !stat.is_same_file(&checked_move.moved) {
             return Ok(None);
         }
-        let stands = |walked: &Option<(u64, DirectoryWatch<'_>)>, stat: &Stat| {
-            walked.as_ref().is_some_and(|(inode, watch)| *inode == stat.inode && !watch.is_changed())
+        let is_unchanged = |watched: &Option<(u64, DirectoryWatch<'_>)>, stat: &Stat| {
+            watched.as_ref().is_some_and(|(inode, watch)| *inode == stat.inode && !watch.is_changed())
         };
         match stat.kind {
-            Some(EntryKind::Directory) if effect.is_pinned(&source.path) => return Ok(None),
-            Some(EntryKind::Directory) if is_apart && !stands(&judged.moved_directory, &stat) => return Ok(None),
-            Some(EntryKind::Symlink) if is_apart => {
-                self.check_link_move(source, &target.path, &judged.link_boundary)?
+            Some(EntryKind::Directory) if move_guard.is_pinned(&source.path) => return Ok(None),
+            Some(EntryKind::Directory) if changes_directory && !is_unchanged(&checked.moved_directory, &stat) => {
+                return Ok(None);
+            }
+            Some(EntryKind::Symlink) if changes_directory => {
+                self.check_link_move(source, &target.path, &checked.link_boundary)?
             }
             Some(_) | None => {}
         }
-        let may_exchange = !is_apart
+        let may_exchange = !changes_directory
             || match target.stat()? {
-                Some(stat) if stat.is_directory() => judged.may_exchange && stands(&judged.replaced_directory, &stat),
+                Some(stat) if stat.is_directory() => {
+                    checked.may_exchange && is_unchanged(&checked.replaced_directory, &stat)
+                }
                 Some(stat) => stat.kind != Some(EntryKind::Symlink),
                 None => true,
             };
@@ -142,9 +146,9 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub(super) fn check_new_link(&self, spot: &EntrySlot, target: &[u8]) -> Result<()> {
-        let top = self.link_boundary(spot)?;
-        if parent_segments_lead(target) && link_stays_within(&spot.path, target, &top) {
+    pub(super) fn check_new_link(&self, slot: &EntrySlot, target: &[u8]) -> Result<()> {
+        let link_boundary = self.link_boundary(slot)?;
+        if parent_segments_lead(target) && link_stays_within(&slot.path, target, &link_boundary) {
             Ok(())
         } else {
             Err(Error::Forbidden)
@@ -155,13 +159,13 @@ impl View {
     ///
     /// # Errors
     /// [`Error::NoParent`] where it has been moved; what the host says.
-    pub(super) fn create_link(&self, spot: &EntrySlot, target: &[u8]) -> Result<()> {
-        let effect = self.shared().link_moves.lock_exclusive();
-        if self.fs().path_of_fd(&spot.directory).as_ref() != Some(&spot.directory_path()) {
+    pub(super) fn create_link(&self, slot: &EntrySlot, target: &[u8]) -> Result<()> {
+        let move_guard = self.shared().link_moves.lock_exclusive();
+        if self.fs().path_of_fd(&slot.directory).as_ref() != Some(&slot.directory_path()) {
             return Err(Error::NoParent);
         }
-        spot.directory.symlink(target, &spot.name).map_err(Error::from_target_errno)?;
-        effect.mark_arrival(&spot.path);
+        slot.directory.symlink(target, &slot.name).map_err(Error::from_target_errno)?;
+        move_guard.mark_arrival(&slot.path);
         Ok(())
     }
 
@@ -169,14 +173,14 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub(super) fn check_link_move(&self, source: &EntrySlot, to: &TreePath, top: &TreePath) -> Result<()> {
+    pub(super) fn check_link_move(&self, source: &EntrySlot, to: &TreePath, link_boundary: &TreePath) -> Result<()> {
         let text = source.directory.read_link(&source.name)?;
-        if link_may_move(&text, &source.path, to, top) { Ok(()) } else { Err(self.link_escape_error(source)) }
+        if link_may_move(&text, &source.path, to, link_boundary) { Ok(()) } else { Err(self.link_escape_error(source)) }
     }
 
     /// Returns the topmost place around a spot at which the session may write.
-    pub(super) fn link_boundary(&self, spot: &EntrySlot) -> Result<TreePath> {
-        self.permissions_at(&spot.directory_path())?.topmost_path(Permission::W).cloned().ok_or(Error::Forbidden)
+    pub(super) fn link_boundary(&self, slot: &EntrySlot) -> Result<TreePath> {
+        self.permissions_at(&slot.directory_path())?.topmost_path(Permission::W).cloned().ok_or(Error::Forbidden)
     }
 
     /// Tells whether each link below a directory may stand where it comes to by a move of that. The walk asks before
@@ -184,22 +188,23 @@ impl View {
     ///
     /// # Errors
     /// [`Error::PathTooLong`] for anything in it that could not be named there.
-    fn links_may_move(&self, source: &EntrySlot, to: &TreePath, top: &TreePath) -> Result<bool> {
+    fn links_may_move(&self, source: &EntrySlot, to: &TreePath, link_boundary: &TreePath) -> Result<bool> {
         let directory = source.directory.open_directory(&TreePath::root().child(&source.name))?;
-        let mut fit = true;
-        let walked = self.walk_below(&directory, |holder, below, name, stat| {
-            if !to.can_hold(&below.child(name)) {
+        let mut may_move = true;
+        let walked = self.walk_below(&directory, |parent, relative_path, name, stat| {
+            if !to.can_hold(&relative_path.child(name)) {
                 return Err(Error::PathTooLong);
             }
             if stat.kind == Some(EntryKind::Symlink) {
-                let text = read_link_text(holder, name)?;
-                let place = |top: &TreePath| top.join(below).child(name);
-                fit = text.is_none_or(|text| link_may_move(&text, &place(&source.path), &place(to), top));
+                let text = read_link_text(parent, name)?;
+                let path_below = |link_boundary: &TreePath| link_boundary.join(relative_path).child(name);
+                may_move = text
+                    .is_none_or(|text| link_may_move(&text, &path_below(&source.path), &path_below(to), link_boundary));
             }
             // An error ends the walk early.
-            if fit { Ok(()) } else { Err(Error::Forbidden) }
+            if may_move { Ok(()) } else { Err(Error::Forbidden) }
         });
-        if fit { walked.map(|()| true) } else { Ok(false) }
+        if may_move { walked.map(|()| true) } else { Ok(false) }
     }
 
     pub(super) fn link_escape_error(&self, source: &EntrySlot) -> Error {
@@ -209,8 +214,8 @@ impl View {
 }
 
 /// Reads a link's text; none where it has gone meanwhile.
-fn read_link_text(holder: &DirectoryFd, name: &EntryName) -> Result<Option<Vec<u8>>> {
-    match holder.read_link(name).map_err(Error::from) {
+fn read_link_text(parent: &DirectoryFd, name: &EntryName) -> Result<Option<Vec<u8>>> {
+    match parent.read_link(name).map_err(Error::from) {
         Ok(text) => Ok(Some(text)),
         Err(Error::Absent) => Ok(None),
         Err(error) => Err(error),
@@ -225,27 +230,27 @@ pub(super) fn parent_segments_lead(target: &[u8]) -> bool {
 
 /// Tells whether a link that stands at `from` may be moved to `to`, with `top` as the topmost place at which the session
 /// may write there.
-pub(super) fn link_may_move(text: &[u8], from: &TreePath, to: &TreePath, top: &TreePath) -> bool {
+pub(super) fn link_may_move(text: &[u8], from: &TreePath, to: &TreePath, link_boundary: &TreePath) -> bool {
     text.starts_with(b"/")
         || text.is_empty()
-        || link_stays_within(to, text, top)
+        || link_stays_within(to, text, link_boundary)
         || link_destination(from, text) == link_destination(to, text)
 }
 
 /// Returns where a relative text leads from where the link stands: how far above the root, and the names from there.
 fn link_destination<'a>(link: &'a TreePath, text: &'a [u8]) -> (usize, Vec<&'a [u8]>) {
-    let (mut above, mut names) = (0, Vec::new());
+    let (mut levels_above_root, mut names) = (0, Vec::new());
     let parent = link.as_bytes().rsplitn(2, |&byte| byte == b'/').nth(1).unwrap_or_default();
     let parts = |bytes: &'a [u8]| bytes.split(|&byte| byte == b'/');
     for part in parts(parent).chain(parts(text)) {
         match part {
             b"" | b"." => {}
-            b".." if names.pop().is_none() => above += 1,
+            b".." if names.pop().is_none() => levels_above_root += 1,
             b".." => {}
             name => names.push(name),
         }
     }
-    (above, names)
+    (levels_above_root, names)
 }
 
 #[cfg(test)]

@@ -19,23 +19,31 @@ impl View {
     /// [`Error::Locked`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
     /// or by one of the folder in which a file would be made; [`Error::Store`] of a shortage when the user holds too
     /// many; [`Error::TypeNotAllowed`] for the name of a file that would be made.
-    pub fn lock(&self, path: &TreePath, request: &LockRequest, claim: &WriteConditions<'_>) -> Result<(DavLock, bool)> {
-        let place = match self.open_authorized(TreeOperation::Write, path, OpenMode::Path) {
+    pub fn lock(
+        &self,
+        path: &TreePath,
+        request: &LockRequest,
+        conditions: &WriteConditions<'_>,
+    ) -> Result<(DavLock, bool)> {
+        let canonical_path = match self.open_authorized(TreeOperation::Write, path, OpenMode::Path) {
             Ok(found) => found.path,
             Err(Error::Absent) => self.write_slot(path)?.0.path,
             Err(error) => return Err(error),
         };
-        let _held = self.shared().path_locks.lock(&[&place]);
-        (claim.evaluate)()?;
-        match self.open_authorized(TreeOperation::Write, &place, OpenMode::Path) {
-            Ok(_) => self.acquire_lock(&place, request).map(|lock| (lock, false)),
-            Err(Error::Absent) => self.lock_unmapped(&place, request, claim.lock_tokens),
+        let _path_guard = self.shared().path_locks.lock(&[&canonical_path]);
+        (conditions.evaluate)()?;
+        match self.open_authorized(TreeOperation::Write, &canonical_path, OpenMode::Path) {
+            Ok(_) => self.acquire_lock(&canonical_path, request).map(|lock| (lock, false)),
+            Err(Error::Absent) => self.lock_unmapped(&canonical_path, request, conditions.lock_tokens),
             Err(error) => Err(error),
         }
     }
 
-    fn acquire_lock(&self, place: &TreePath, request: &LockRequest) -> Result<DavLock> {
-        let lock = self.redact_lock(place, self.shared().locks.acquire(place, request, self.session().login()))?;
+    fn acquire_lock(&self, canonical_path: &TreePath, request: &LockRequest) -> Result<DavLock> {
+        let lock = self.redact_lock(
+            canonical_path,
+            self.shared().locks.acquire(canonical_path, request, self.session().login()),
+        )?;
         // What an edit wrote before the lock has its tag now: its CLOSE, which may come under the lock, moves none.
         self.shared().etags.settle_all();
         Ok(lock)
@@ -52,15 +60,15 @@ impl View {
         path: &TreePath,
         tokens: &[LockToken],
     ) -> Result<()> {
-        for (root, deep) in self.shared().locks.roots() {
-            let there = match self.fs().stat(&root) {
+        for (root, depth_infinity) in self.shared().locks.roots() {
+            let root_stat = match self.fs().stat(&root) {
                 Ok(stat) => stat,
                 // What is locked is gone, or its directory can't be reached.
                 Err(_) => continue,
             };
-            if there.is_same_file(file) {
+            if root_stat.is_same_file(file) {
                 self.check_lock_redacted(&root, path, tokens)?;
-            } else if deep && there.is_directory() && there.device == file.device {
+            } else if depth_infinity && root_stat.is_directory() && root_stat.device == file.device {
                 self.check_hard_link_locks_below(&root, file, path, tokens)?;
             }
         }
@@ -74,14 +82,14 @@ impl View {
         path: &TreePath,
         tokens: &[LockToken],
     ) -> Result<()> {
-        let mut seen = 0;
+        let mut visited = 0;
         self.fs().open_directory(root)?.walk(
             || self.session().access().map(drop).map_err(Error::from),
-            |_, below, name, stat| {
-                seen += 1;
+            |_, parent_path, name, stat| {
+                visited += 1;
                 // A link further down can't be ruled out: the lock counts.
-                if seen > HARD_LINK_SEARCH_ENTRIES || stat.is_same_file(file) {
-                    self.check_lock_redacted(&root.join(below).child(name), path, tokens)?;
+                if visited > HARD_LINK_SEARCH_ENTRIES || stat.is_same_file(file) {
+                    self.check_lock_redacted(&root.join(parent_path).child(name), path, tokens)?;
                 }
                 Ok(())
             },
@@ -93,24 +101,29 @@ impl View {
         self.redact_lock(path, self.shared().locks.check_write(name, self.session().login(), tokens))
     }
 
-    fn lock_unmapped(&self, place: &TreePath, request: &LockRequest, tokens: &[LockToken]) -> Result<(DavLock, bool)> {
-        let lock = self.acquire_lock(place, request)?;
-        match self.create_empty_file(place, tokens) {
-            Ok(made) => Ok((lock, made)),
+    fn lock_unmapped(
+        &self,
+        canonical_path: &TreePath,
+        request: &LockRequest,
+        tokens: &[LockToken],
+    ) -> Result<(DavLock, bool)> {
+        let lock = self.acquire_lock(canonical_path, request)?;
+        match self.create_empty_file(canonical_path, tokens) {
+            Ok(created) => Ok((lock, created)),
             Err(error) => {
-                self.shared().locks.release(place, &lock.token, self.session().login())?;
+                self.shared().locks.release(canonical_path, &lock.token, self.session().login())?;
                 Err(error)
             }
         }
     }
 
-    fn create_empty_file(&self, place: &TreePath, tokens: &[LockToken]) -> Result<bool> {
-        let (spot, _) = self.write_slot(place)?;
-        let _steady = self.shared().locks.freeze();
-        self.check_locks(&spot.directory_path(), tokens)?;
-        self.check_name_type(&spot.name)?;
-        match spot.directory.create_file(&spot.name, self.fs().apply_umask(0o666)) {
-            Ok(_) => self.sync_directory(&spot.directory).map(|()| true),
+    fn create_empty_file(&self, canonical_path: &TreePath, tokens: &[LockToken]) -> Result<bool> {
+        let (slot, _) = self.write_slot(canonical_path)?;
+        let _lock_freeze = self.shared().locks.freeze();
+        self.check_locks(&slot.directory_path(), tokens)?;
+        self.check_name_type(&slot.name)?;
+        match slot.directory.create_file(&slot.name, self.fs().apply_umask(0o666)) {
+            Ok(_) => self.sync_directory(&slot.directory).map(|()| true),
             Err(Errno::EXIST) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -122,9 +135,9 @@ impl View {
     /// [`Error::PreconditionFailed`] when the token names no such lock, [`Error::Forbidden`] when the session
     /// may not write where it is rooted.
     pub fn refresh_lock(&self, path: &TreePath, token: &LockToken, timeout: Duration) -> Result<DavLock> {
-        let place = self.lock_path(path)?;
-        self.check_lock_root(&place, token)?;
-        self.shared().locks.refresh(&place, token, self.session().login(), timeout)
+        let canonical_path = self.lock_path(path)?;
+        self.check_lock_root(&canonical_path, token)?;
+        self.shared().locks.refresh(&canonical_path, token, self.session().login(), timeout)
     }
 
     /// Ends a lock of the session's user that covers the path.
@@ -133,9 +146,9 @@ impl View {
     /// [`Error::PreconditionFailed`] when the token names no lock there, [`Error::Forbidden`] when it is
     /// another user's, or the session may not write where it is rooted.
     pub fn unlock(&self, path: &TreePath, token: &LockToken) -> Result<()> {
-        let place = self.lock_path(path)?;
-        self.check_lock_root(&place, token)?;
-        self.shared().locks.release(&place, token, self.session().login())
+        let canonical_path = self.lock_path(path)?;
+        self.check_lock_root(&canonical_path, token)?;
+        self.shared().locks.release(&canonical_path, token, self.session().login())
     }
 
     /// Returns the locks that cover a path, its own and those from above; of a folder that is merely
@@ -145,15 +158,15 @@ impl View {
             return Ok(Vec::new());
         }
         match self.lock_path(path) {
-            Ok(place) => Ok(self.shared().locks.covering(&place)),
+            Ok(canonical_path) => Ok(self.shared().locks.covering(&canonical_path)),
             Err(Error::Forbidden) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
     /// Refuses a lock that is rooted where the session may not write.
-    fn check_lock_root(&self, place: &TreePath, token: &LockToken) -> Result<()> {
-        let covering = self.shared().locks.covering(place);
+    fn check_lock_root(&self, canonical_path: &TreePath, token: &LockToken) -> Result<()> {
+        let covering = self.shared().locks.covering(canonical_path);
         let lock = covering.iter().find(|lock| lock.token == *token).ok_or(Error::PreconditionFailed)?;
         match self.permissions_at(&lock.root)?.permission().allows(Permission::W) {
             true => Ok(()),
@@ -167,7 +180,7 @@ impl View {
             Permission::NONE => self.stat(path).and(Err(Error::Forbidden)),
             _ => match self.canonical(path) {
                 Err(Error::Absent) => Ok(path.clone()),
-                place => place,
+                canonical_path => canonical_path,
             },
         }
     }

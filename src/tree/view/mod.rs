@@ -171,13 +171,13 @@ impl View {
     }
 
     /// Returns the staging from which a rename reaches a spot.
-    pub(in crate::tree) fn staging(&self, spot: &EntrySlot) -> Result<Arc<StagingDirectory>> {
-        Ok(self.fs().staging(&spot.directory, spot.directory_stat.mount_key())?)
+    pub(in crate::tree) fn staging(&self, slot: &EntrySlot) -> Result<Arc<StagingDirectory>> {
+        Ok(self.fs().staging(&slot.directory, slot.directory_stat.mount_key())?)
     }
 
     /// Writes the names in a folder to disk where durability asks for it.
-    pub(super) fn sync_directory(&self, folder: &DirectoryFd) -> Result<()> {
-        if self.is_synced() { Ok(folder.sync()?) } else { Ok(()) }
+    pub(super) fn sync_directory(&self, directory: &DirectoryFd) -> Result<()> {
+        if self.is_synced() { Ok(directory.sync()?) } else { Ok(()) }
     }
 
     /// Tells whether success means on disk.

@@ -20,8 +20,8 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
-    pub fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
-        let found = self.open_entry(folder, Permission::R, OpenMode::DirectoryPath)?;
+    pub fn properties_in(&self, directory: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
+        let found = self.open_entry(directory, Permission::R, OpenMode::DirectoryPath)?;
         self.shared().index.properties_in(&found.path)
     }
 
@@ -52,9 +52,9 @@ impl View {
         path: &TreePath,
         changes: &[PropertyChange],
         attributes: &AttributeChanges,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<()> {
-        let file = self.change_together(path, changes, attributes, claim)?;
+        let file = self.change_together(path, changes, attributes, conditions)?;
         // Not under the locks: its content goes to disk with it, which may take long.
         if self.is_synced() && *attributes != AttributeChanges::default() {
             file.sync_place()?;
@@ -68,9 +68,9 @@ impl View {
         path: &TreePath,
         changes: &[PropertyChange],
         attributes: &AttributeChanges,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<FileFd> {
-        self.with_property_target(path, changes, attributes, claim, |found| {
+        self.with_property_target(path, changes, attributes, conditions, |found| {
             let (index, writer) = (&self.shared().index, self.session().login());
             index.change_properties(&found.path, writer, changes, || self.apply_attributes(&found, attributes))?;
             Ok(found.file)
@@ -87,9 +87,9 @@ impl View {
         path: &TreePath,
         changes: &[PropertyChange],
         attributes: &AttributeChanges,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<()> {
-        self.with_property_target(path, changes, attributes, claim, |_| Ok(()))
+        self.with_property_target(path, changes, attributes, conditions, |_| Ok(()))
     }
 
     /// Runs a change of an entry's properties while its rights, locks and conditions allow it.
@@ -98,21 +98,21 @@ impl View {
         path: &TreePath,
         changes: &[PropertyChange],
         attributes: &AttributeChanges,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
         change: impl FnOnce(OpenEntry) -> Result<T>,
     ) -> Result<T> {
-        let place = self.open_authorized(TreeOperation::Write, path, OpenMode::Path)?.path;
+        let canonical_path = self.open_authorized(TreeOperation::Write, path, OpenMode::Path)?.path;
         self.check_changed_tags(changes)?;
-        let _held = self.shared().path_locks.lock(&[&place]);
-        (claim.evaluate)()?;
-        let found = self.open_entry(&place, Permission::W, OpenMode::Path)?;
-        let _steady = self.shared().locks.freeze();
-        self.check_locks(&found.path, claim.lock_tokens)?;
+        let _path_guard = self.shared().path_locks.lock(&[&canonical_path]);
+        (conditions.evaluate)()?;
+        let found = self.open_entry(&canonical_path, Permission::W, OpenMode::Path)?;
+        let _lock_freeze = self.shared().locks.freeze();
+        self.check_locks(&found.path, conditions.lock_tokens)?;
         if found.stat.kind == Some(EntryKind::File)
             && found.stat.link_count > 1
             && *attributes != AttributeChanges::default()
         {
-            self.check_hard_link_locks(&found.stat, &found.path, claim.lock_tokens)?;
+            self.check_hard_link_locks(&found.stat, &found.path, conditions.lock_tokens)?;
         }
         change(found)
     }
@@ -123,7 +123,7 @@ impl View {
     /// [`Error::TagNotAllowed`], [`Error::NoSpace`] as for [`View::set_properties`], and what `put` says.
     pub(in crate::tree) fn put_with_tags(
         &self,
-        spot: &EntrySlot,
+        slot: &EntrySlot,
         replaced: Option<&Stat>,
         tags: &[FileTag],
         put: impl FnOnce() -> Result<()>,
@@ -131,13 +131,13 @@ impl View {
         self.check_tags(tags)?;
         let (index, change) = (&self.shared().index, [set_tags_change(tags)]);
         if replaced.is_some_and(|stat| stat.kind == Some(EntryKind::File)) {
-            return index.change_properties(&spot.path, self.session().login(), &change, put);
+            return index.change_properties(&slot.path, self.session().login(), &change, put);
         }
         // What is not there yet has no node to be labelled.
         put()?;
-        index.change_properties(&spot.path, self.session().login(), &change, || Ok(())).inspect_err(|_| {
-            if let Err(error) = spot.directory.unlink(&spot.name) {
-                tracing::warn!(path = %spot.path, %error, "a file that could not be labelled is left");
+        index.change_properties(&slot.path, self.session().login(), &change, || Ok(())).inspect_err(|_| {
+            if let Err(error) = slot.directory.unlink(&slot.name) {
+                tracing::warn!(path = %slot.path, %error, "a file that could not be labelled is left");
             }
         })
     }
@@ -146,11 +146,11 @@ impl View {
     ///
     /// # Errors
     /// [`Error::TagNotAllowed`].
-    pub(in crate::tree) fn check_copied_tags(&self, path: &TreePath, deep: bool) -> Result<()> {
+    pub(in crate::tree) fn check_copied_tags(&self, path: &TreePath, depth_infinity: bool) -> Result<()> {
         if !self.limits_tags() {
             return Ok(());
         }
-        for tags in self.shared().index.tags_in(path, deep)? {
+        for tags in self.shared().index.tags_in(path, depth_infinity)? {
             self.check_tags(&tags)?;
         }
         Ok(())

@@ -51,26 +51,26 @@ impl View {
 
     /// Shows an entry; a link is followed.
     pub fn stat(&self, path: &TreePath) -> Result<Entry> {
-        let grounds = self.permissions_at(path)?;
-        if grounds.permission() == Permission::NONE {
-            let seen = self.is_visible(grounds.access(), path)?;
+        let permissions = self.permissions_at(path)?;
+        if permissions.permission() == Permission::NONE {
+            let is_visible = self.is_visible(permissions.access(), path)?;
             let name = path.name();
-            return if seen {
-                Ok(visible_directory_entry(name.as_ref().map_or(b"", |n| n.as_bytes())))
+            return if is_visible {
+                Ok(visible_directory_entry(name.as_ref().map_or(b"", |name| name.as_bytes())))
             } else {
                 Err(Error::Absent)
             };
         }
-        let found = self.open_with_permissions(&grounds, path, Permission::NONE, OpenMode::Path)?;
+        let found = self.open_with_permissions(&permissions, path, Permission::NONE, OpenMode::Path)?;
         Ok(self.entry(path, &found.stat, found.permission))
     }
 
     /// Shows an entry; a link shows itself.
     pub fn link_stat(&self, path: &TreePath) -> Result<Entry> {
         match self.slot_with_permission(path, Permission::NONE) {
-            Ok(spot) => {
-                let stat = self.visible_stat(&spot, path)?.ok_or(Error::Absent)?;
-                Ok(self.entry(path, &stat, spot.permission))
+            Ok(slot) => {
+                let stat = self.visible_stat(&slot, path)?.ok_or(Error::Absent)?;
+                Ok(self.entry(path, &stat, slot.permission))
             }
             Err(Error::Forbidden | Error::NoParent) => self.stat(path),
             Err(error) => Err(error),
@@ -87,7 +87,7 @@ impl View {
             Err(error) => return Err(error),
         }
         match self.slot_with_permission(path, Permission::NONE) {
-            Ok(spot) => Ok(spot.path),
+            Ok(slot) => Ok(slot.path),
             Err(Error::Forbidden) => Ok(path.clone()),
             Err(Error::NoParent) => Err(Error::Absent),
             Err(error) => Err(error),
@@ -97,11 +97,11 @@ impl View {
     /// Lists a folder. A merely visible one lists only the way down; a drop box lists nothing. Links
     /// show as what they lead to when `move_nodes` (and are left out when that is absent), else as links.
     pub fn list(&self, path: &TreePath, follow: bool) -> Result<DirectoryListing> {
-        let grounds = self.permissions_at(path)?;
-        let permission = grounds.permission();
+        let permissions = self.permissions_at(path)?;
+        let permission = permissions.permission();
         let needed = TreeOperation::List.permission();
         if permission.allows(needed) {
-            let found = self.open_with_permissions(&grounds, path, needed, OpenMode::Path)?;
+            let found = self.open_with_permissions(&permissions, path, needed, OpenMode::Path)?;
             if !found.stat.is_directory() {
                 return Err(Error::NotADirectory);
             }
@@ -112,7 +112,7 @@ impl View {
             self.audit_denial(TreeOperation::List, path);
             return Err(Error::Forbidden);
         }
-        Ok(DirectoryListing::visible_children(self, path, grounds.access().visible_children(path)))
+        Ok(DirectoryListing::visible_children(self, path, permissions.access().visible_children(path)))
     }
 
     /// Opens a directory as a place, whatever the session may do there.
@@ -146,8 +146,8 @@ impl View {
         if !entry.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
-        let spot = self.slot_with_permission(path, Permission::R)?;
-        self.contained_link_target(&spot, path)?.ok_or(Error::Absent)
+        let slot = self.slot_with_permission(path, Permission::R)?;
+        self.contained_link_target(&slot, path)?.ok_or(Error::Absent)
     }
 
     /// Returns the room on the file system of an entry that can be seen; of a folder that is merely visible, that of
@@ -156,9 +156,9 @@ impl View {
         let found = match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Err(Error::Forbidden) => {
                 let access = self.session().access()?;
-                let mut below = access.effective_grants().iter().filter(|root| root.path.starts_with(path));
-                below
-                    .find_map(|root| self.open_entry(&root.path, Permission::NONE, OpenMode::Path).ok())
+                let mut grants_below = access.effective_grants().iter().filter(|grant| grant.path.starts_with(path));
+                grants_below
+                    .find_map(|grant| self.open_entry(&grant.path, Permission::NONE, OpenMode::Path).ok())
                     .ok_or(Error::Forbidden)?
             }
             found => found?,

@@ -25,7 +25,7 @@ impl View {
         from: &TreePath,
         to: &TreePath,
         overwrite: OverwriteMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<bool> {
         let (source, stat) = self.removal_slot(TreeOperation::Move, from)?;
         let target = self.move_target(&source, to)?;
@@ -41,12 +41,12 @@ impl View {
             self.shared().index.can_follow(&source.path, &target.path)?;
         }
         if source.directory_stat.mount_key() != target.directory_stat.mount_key() {
-            return self.move_cross_device(&source, &stat, &target, overwrite, claim);
+            return self.move_cross_device(&source, &stat, &target, overwrite, conditions);
         }
         // Links and directories that come into what moves while it is judged have it judged again.
         for _ in 0..LINK_WALK_ATTEMPTS {
-            let judged = self.check_links(&source, &target, overwrite)?;
-            if let Some(replaced) = self.rename_checked(&source, &target, overwrite, claim, &judged)? {
+            let checked_links = self.check_links(&source, &target, overwrite)?;
+            if let Some(replaced) = self.rename_checked(&source, &target, overwrite, conditions, &checked_links)? {
                 return Ok(replaced);
             }
         }
@@ -59,25 +59,25 @@ impl View {
         source: &EntrySlot,
         target: &EntrySlot,
         overwrite: OverwriteMode,
-        claim: &WriteConditions<'_>,
-        judged: &CheckedLinks<'_>,
+        conditions: &WriteConditions<'_>,
+        checked_links: &CheckedLinks<'_>,
     ) -> Result<Option<bool>> {
-        let names = self.shared().path_locks.lock(&[&source.path, &target.path]);
-        let steady = self.shared().locks.freeze();
-        let moving = self.check_move(source, target, overwrite, claim)?;
+        let path_guards = self.shared().path_locks.lock(&[&source.path, &target.path]);
+        let lock_freeze = self.shared().locks.freeze();
+        let checked_move = self.check_move(source, target, overwrite, conditions)?;
         // Two names of one file: POSIX leaves both, and so both keep their nodes.
         if overwrite == OverwriteMode::Posix
-            && moving.replaced.as_ref().is_some_and(|old| old.is_same_file(&moving.moved))
+            && checked_move.replaced.as_ref().is_some_and(|old| old.is_same_file(&checked_move.moved))
         {
             return Ok(Some(true));
         }
         // Before the change begins: nothing is named while it is under way.
         self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
-        let change = match moving.exchanged(overwrite) {
+        let change = match checked_move.exchanged(overwrite) {
             Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entry_identity())?,
             None => self.shared().index.begin_move(&source.path, &target.path)?,
         };
-        if !self.rename_if_unchanged(source, target, overwrite, &moving, judged)? {
+        if !self.rename_if_unchanged(source, target, overwrite, &checked_move, checked_links)? {
             return Ok(None);
         }
         self.sync_directory(&target.directory)?;
@@ -87,8 +87,8 @@ impl View {
         change.finish()?;
         self.shared().locks.remove_subtree(&source.path);
         self.shared().locks.remove_below(&target.path);
-        drop((steady, names));
-        Ok(Some(moving.replaced.is_some()))
+        drop((lock_freeze, path_guards));
+        Ok(Some(checked_move.replaced.is_some()))
     }
 
     /// Returns the slot that an entry may be moved to.
@@ -109,7 +109,7 @@ impl View {
         (from, moved): (&TreePath, &Stat),
         to: &TreePath,
         overwrite: OverwriteMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<()> {
         let source = self.create_slot(from)?;
         let target = self.move_target(&source, to)?;
@@ -118,9 +118,9 @@ impl View {
         }
         self.check_size(moved.size)?;
         self.check_name_type(&target.name)?;
-        self.check_locks(&source.directory_path(), claim.lock_tokens)?;
-        self.check_subtree_locks(&source.path, claim.lock_tokens)?;
-        match self.check_replace(&target, overwrite, claim)? {
+        self.check_locks(&source.directory_path(), conditions.lock_tokens)?;
+        self.check_subtree_locks(&source.path, conditions.lock_tokens)?;
+        match self.check_replace(&target, overwrite, conditions)? {
             Some(replaced) if replaced.is_directory() && overwrite == OverwriteMode::Posix => Err(Error::IsADirectory),
             Some(_) | None => Ok(()),
         }
@@ -132,11 +132,11 @@ impl View {
         source: &EntrySlot,
         target: &EntrySlot,
         overwrite: OverwriteMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<CheckedMove> {
-        self.check_locks(&source.directory_path(), claim.lock_tokens)?;
-        self.check_subtree_locks(&source.path, claim.lock_tokens)?;
-        let replaced = self.check_replace(target, overwrite, claim)?;
+        self.check_locks(&source.directory_path(), conditions.lock_tokens)?;
+        self.check_subtree_locks(&source.path, conditions.lock_tokens)?;
+        let replaced = self.check_replace(target, overwrite, conditions)?;
         let moved = source.stat()?.ok_or(Error::Absent)?;
         if !moved.is_directory() {
             self.check_move_limits(source, &moved, &target.name)?;
@@ -149,11 +149,11 @@ impl View {
         &self,
         target: &EntrySlot,
         overwrite: OverwriteMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<Option<Stat>> {
-        self.check_locks(&target.directory_path(), claim.lock_tokens)?;
-        self.check_subtree_locks(&target.path, claim.lock_tokens)?;
-        (claim.evaluate)()?;
+        self.check_locks(&target.directory_path(), conditions.lock_tokens)?;
+        self.check_subtree_locks(&target.path, conditions.lock_tokens)?;
+        (conditions.evaluate)()?;
         let replaced = target.stat()?;
         match replaced.as_ref().map(|stat| stat.kind) {
             Some(_) if overwrite == OverwriteMode::Refuse => Err(Error::AlreadyExists),
@@ -176,21 +176,23 @@ impl View {
         source: &EntrySlot,
         target: &EntrySlot,
         overwrite: OverwriteMode,
-        moving: &CheckedMove,
-        judged: &CheckedLinks<'_>,
+        checked_move: &CheckedMove,
+        checked_links: &CheckedLinks<'_>,
     ) -> Result<bool> {
-        if moving.moved.kind == Some(EntryKind::File) && moving.exchanged(overwrite).is_none() {
+        if checked_move.moved.kind == Some(EntryKind::File) && checked_move.exchanged(overwrite).is_none() {
             let _file = self.shared().link_moves.lock_shared();
             // Under another of its paths something else may have come there.
-            if !source.stat()?.ok_or(Error::Absent)?.is_same_file(&moving.moved) {
+            if !source.stat()?.ok_or(Error::Absent)?.is_same_file(&checked_move.moved) {
                 return Ok(false);
             }
-            return self.rename_in_one_step(source, target, overwrite, moving, true).map(|()| true);
+            return self.rename_in_one_step(source, target, overwrite, checked_move, true).map(|()| true);
         }
-        let effect = self.shared().link_moves.lock_exclusive();
-        let Some(confirmed) = self.recheck_links(judged, &effect, source, target, moving)? else { return Ok(false) };
-        self.rename_in_one_step(source, target, overwrite, moving, confirmed.may_exchange)?;
-        effect.mark_move(&source.path, &target.path);
+        let move_guard = self.shared().link_moves.lock_exclusive();
+        let Some(confirmed) = self.recheck_links(checked_links, &move_guard, source, target, checked_move)? else {
+            return Ok(false);
+        };
+        self.rename_in_one_step(source, target, overwrite, checked_move, confirmed.may_exchange)?;
+        move_guard.mark_move(&source.path, &target.path);
         Ok(true)
     }
 
@@ -199,18 +201,18 @@ impl View {
         source: &EntrySlot,
         target: &EntrySlot,
         overwrite: OverwriteMode,
-        moving: &CheckedMove,
+        checked_move: &CheckedMove,
         may_exchange: bool,
     ) -> Result<()> {
         let (from, to) = ((&source.directory, &source.name), (&target.directory, &target.name));
-        let moved = match (&moving.replaced, overwrite) {
+        let moved = match (&checked_move.replaced, overwrite) {
             (None, _) | (Some(_), OverwriteMode::Refuse) => from.0.rename_noreplace(from.1, to.0, to.1),
             (Some(_), OverwriteMode::Posix) => from.0.rename(from.1, to.0, to.1),
-            (Some(old), OverwriteMode::Replace | OverwriteMode::FileOnly) if moving.moved.is_same_file(old) => {
+            (Some(old), OverwriteMode::Replace | OverwriteMode::FileOnly) if checked_move.moved.is_same_file(old) => {
                 from.0.unlink(from.1)
             }
             (Some(_), OverwriteMode::FileOnly) => from.0.rename(from.1, to.0, to.1),
-            (Some(_), OverwriteMode::Replace) if moving.exchanged(overwrite).is_some() => {
+            (Some(_), OverwriteMode::Replace) if checked_move.exchanged(overwrite).is_some() => {
                 return self.exchange_and_remove(source, target, may_exchange);
             }
             (Some(_), OverwriteMode::Replace) => from.0.rename(from.1, to.0, to.1),
@@ -251,8 +253,9 @@ impl View {
 
     /// Tells whether one lies within the other, as it may since a folder above either was moved.
     fn is_nested(&self, source: &EntrySlot, target: &EntrySlot) -> bool {
-        let place = |spot: &EntrySlot| self.fs().path_of_fd(&spot.directory).map(|folder| folder.child(&spot.name));
-        match (place(source), place(target)) {
+        let path_of =
+            |slot: &EntrySlot| self.fs().path_of_fd(&slot.directory).map(|directory| directory.child(&slot.name));
+        match (path_of(source), path_of(target)) {
             (Some(source), Some(target)) => source.starts_with(&target) || target.starts_with(&source),
             // A folder of theirs is gone.
             (None, _) | (_, None) => true,
@@ -272,7 +275,8 @@ impl CheckedMove {
     /// Returns what is replaced by changing places, since no single step of the host does it: a folder, or
     /// what a folder replaces.
     fn exchanged(&self, overwrite: OverwriteMode) -> Option<&Stat> {
-        let swaps = |old: &&Stat| !self.moved.is_same_file(old) && (old.is_directory() || self.moved.is_directory());
-        self.replaced.as_ref().filter(swaps).filter(|_| overwrite == OverwriteMode::Replace)
+        let needs_exchange =
+            |old: &&Stat| !self.moved.is_same_file(old) && (old.is_directory() || self.moved.is_directory());
+        self.replaced.as_ref().filter(needs_exchange).filter(|_| overwrite == OverwriteMode::Replace)
     }
 }

@@ -52,10 +52,15 @@ impl View {
     /// # Errors
     /// [`Error::NotADirectory`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members;
     /// [`Error::SessionEnded`] once it was cancelled.
-    pub fn compare_with_journal(&self, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<SyncPoint> {
-        self.list(folder, true)?;
-        let _alone = self.shared().journal_locks.lock(&[&self.journal_lock_path(folder)]);
-        self.compare_locked(folder, deep, now)
+    pub fn compare_with_journal(
+        &self,
+        directory: &TreePath,
+        depth_infinity: bool,
+        now: UnixMillis,
+    ) -> Result<SyncPoint> {
+        self.list(directory, true)?;
+        let _journal_guard = self.shared().journal_locks.lock(&[&self.journal_lock_path(directory)]);
+        self.compare_locked(directory, depth_infinity, now)
     }
 
     /// Returns a point from which a client that lists a directory afterwards can go on (RFC 6578 section 4), for changes
@@ -64,56 +69,49 @@ impl View {
     ///
     /// # Errors
     /// As [`View::compare_with_journal`].
-    pub fn sync_point(&self, folder: &TreePath, now: UnixMillis) -> Result<SyncPoint> {
-        self.list(folder, true)?;
-        let Some(_alone) = self.shared().journal_locks.try_lock(&self.journal_lock_path(folder)) else {
+    pub fn sync_point(&self, directory: &TreePath, now: UnixMillis) -> Result<SyncPoint> {
+        self.list(directory, true)?;
+        let Some(_journal_guard) = self.shared().journal_locks.try_lock(&self.journal_lock_path(directory)) else {
             let store = self.shared().index.store();
-            let journal = store.ensure_sync_journal(self.session().token(), folder, false, now)?;
+            let journal = store.ensure_sync_journal(self.session().token(), directory, false, now)?;
             store.flush_sync_journal(journal.id)?;
             return Ok(SyncPoint { journal: journal.id, number: journal.last_number, base: journal.last_number });
         };
-        self.compare_locked(folder, false, now)
+        self.compare_locked(directory, false, now)
     }
 
     /// Returns the name of the lock on the journals of the session's token for a directory: nobody waits for another
     /// token's comparison.
-    fn journal_lock_path(&self, folder: &TreePath) -> TreePath {
-        TreePath::parse(self.session().token().as_str().as_bytes()).unwrap_or_default().join(folder)
+    fn journal_lock_path(&self, directory: &TreePath) -> TreePath {
+        TreePath::parse(self.session().token().as_str().as_bytes()).unwrap_or_default().join(directory)
     }
 
-    fn compare_locked(&self, folder: &TreePath, deep: bool, now: UnixMillis) -> Result<SyncPoint> {
+    fn compare_locked(&self, directory: &TreePath, depth_infinity: bool, now: UnixMillis) -> Result<SyncPoint> {
         let token = self.session().token();
         let store = self.shared().index.store();
-        let journal = store.ensure_sync_journal(token, folder, deep, now)?;
-        let members = MemberLookup::new(self, folder, deep);
-        let mut comparison = JournalComparison {
-            view: self,
-            journal,
-            directory: folder,
-            members,
-            batch: Vec::new(),
-            known_seen: 0,
-            seen: 0,
-        };
-        let mut known = store.count_sync_entries(journal.id)?;
-        if known > SYNC_MAX_MEMBERS as u64 {
+        let journal = store.ensure_sync_journal(token, directory, depth_infinity, now)?;
+        let members = MemberLookup::new(self, directory, depth_infinity);
+        let mut comparison =
+            JournalComparison { view: self, journal, directory, members, batch: Vec::new(), known_seen: 0, seen: 0 };
+        let mut known_count = store.count_sync_entries(journal.id)?;
+        if known_count > SYNC_MAX_MEMBERS as u64 {
             // One that failed for too many members has noted them and looked for none that had gone.
             comparison.record_removed()?;
-            known = store.count_sync_entries(journal.id)?;
-            if known > SYNC_MAX_MEMBERS as u64 {
+            known_count = store.count_sync_entries(journal.id)?;
+            if known_count > SYNC_MAX_MEMBERS as u64 {
                 return Err(Error::NoSpace);
             }
         }
-        comparison.walk(deep)?;
-        if comparison.known_seen < known {
+        comparison.walk(depth_infinity)?;
+        if comparison.known_seen < known_count {
             comparison.record_removed()?;
         }
         store.purge_removed_sync_entries(journal.id, JOURNAL_MAX_REMOVED_MEMBERS)?;
-        let noted = store.find_sync_journal(token, folder, deep, now)?.ok_or(Error::Absent)?;
-        if noted.last_number != journal.last_number {
-            store.flush_sync_journal(noted.id)?;
+        let updated = store.find_sync_journal(token, directory, depth_infinity, now)?.ok_or(Error::Absent)?;
+        if updated.last_number != journal.last_number {
+            store.flush_sync_journal(updated.id)?;
         }
-        Ok(SyncPoint { journal: noted.id, number: noted.last_number, base: noted.last_number })
+        Ok(SyncPoint { journal: updated.id, number: updated.last_number, base: updated.last_number })
     }
 }
 
@@ -132,12 +130,12 @@ struct JournalComparison<'a> {
 
 impl JournalComparison<'_> {
     /// Walks through all that PROPFIND of the same depth lists.
-    fn walk(&mut self, deep: bool) -> Result<()> {
-        let mut left = vec![TreePath::root()];
-        while let Some(below) = left.pop() {
+    fn walk(&mut self, depth_infinity: bool) -> Result<()> {
+        let mut pending = vec![TreePath::root()];
+        while let Some(relative_path) = pending.pop() {
             self.view.cancellation().check()?;
-            let listing = match self.view.list(&self.directory.join(&below), true) {
-                Err(Error::Absent | Error::Forbidden | Error::NotADirectory) if !below.is_root() => continue,
+            let listing = match self.view.list(&self.directory.join(&relative_path), true) {
+                Err(Error::Absent | Error::Forbidden | Error::NotADirectory) if !relative_path.is_root() => continue,
                 listing => listing?,
             };
             for entry in listing {
@@ -146,26 +144,26 @@ impl JournalComparison<'_> {
                     entry => entry?,
                 };
                 let Some(name) = entry.valid_name() else { continue };
-                let place = below.child(&name);
+                let member_path = relative_path.child(&name);
                 self.add_member(SyncEntry {
-                    path: place.as_bytes().to_vec(),
+                    path: member_path.as_bytes().to_vec(),
                     is_directory: entry.is_directory(),
                     content_tag: Some(member_state(&entry)),
                 })?;
-                if deep && entry.is_directory() && self.members.is_real_directory(&place) {
-                    left.push(place);
+                if depth_infinity && entry.is_directory() && self.members.is_real_directory(&member_path) {
+                    pending.push(member_path);
                 }
             }
         }
         self.record_batch()
     }
 
-    fn add_member(&mut self, mark: SyncEntry) -> Result<()> {
+    fn add_member(&mut self, sync_entry: SyncEntry) -> Result<()> {
         self.seen += 1;
         if self.seen > SYNC_MAX_MEMBERS {
             return Err(Error::NoSpace);
         }
-        self.batch.push(mark);
+        self.batch.push(sync_entry);
         if self.batch.len() < SYNC_BATCH_MEMBERS { Ok(()) } else { self.record_batch() }
     }
 
@@ -173,13 +171,17 @@ impl JournalComparison<'_> {
     fn record_batch(&mut self) -> Result<()> {
         self.view.cancellation().check()?;
         let store = self.view.shared().index.store();
-        let mut seen = HashSet::new();
-        self.batch.retain(|mark| seen.insert(mark.path.clone()));
-        let paths: Vec<&[u8]> = self.batch.iter().map(|mark| mark.path.as_slice()).collect();
-        let known = store.sync_entry_tags(self.journal.id, &paths)?;
-        self.known_seen += known.iter().filter(|mark| mark.is_some()).count() as u64;
-        let changed =
-            self.batch.drain(..).zip(known).filter(|(mark, known)| mark.content_tag != *known).map(|(mark, _)| mark);
+        let mut seen_paths = HashSet::new();
+        self.batch.retain(|sync_entry| seen_paths.insert(sync_entry.path.clone()));
+        let paths: Vec<&[u8]> = self.batch.iter().map(|sync_entry| sync_entry.path.as_slice()).collect();
+        let known_tags = store.sync_entry_tags(self.journal.id, &paths)?;
+        self.known_seen += known_tags.iter().filter(|tag| tag.is_some()).count() as u64;
+        let changed = self
+            .batch
+            .drain(..)
+            .zip(known_tags)
+            .filter(|(sync_entry, known_tag)| sync_entry.content_tag != *known_tag)
+            .map(|(sync_entry, _)| sync_entry);
         let changed: Vec<SyncEntry> = changed.collect();
         Ok(store.record_sync_entries(self.journal.id, &changed)?)
     }
@@ -194,9 +196,9 @@ impl JournalComparison<'_> {
             let Some(end) = batch.last() else { return Ok(()) };
             last.clone_from(&end.path);
             let mut removed = Vec::new();
-            for mark in batch {
-                if self.members.find(&mark.path)?.is_none() {
-                    removed.push(SyncEntry { content_tag: None, ..mark });
+            for sync_entry in batch {
+                if self.members.find(&sync_entry.path)?.is_none() {
+                    removed.push(SyncEntry { content_tag: None, ..sync_entry });
                 }
             }
             store.record_sync_entries(self.journal.id, &removed)?;
@@ -229,13 +231,15 @@ enum ListedNames {
 
 impl MemberLookup {
     /// Looks for members directly in a directory or (`deep`) anywhere below.
-    pub(super) fn new(view: &View, folder: &TreePath, deep: bool) -> Self {
-        Self { view: view.clone(), directory: folder.clone(), depth_infinity: deep, ancestors: Vec::new() }
+    pub(super) fn new(view: &View, directory: &TreePath, depth_infinity: bool) -> Self {
+        Self { view: view.clone(), directory: directory.clone(), depth_infinity, ancestors: Vec::new() }
     }
 
     /// Returns a member as its listing shows it now, none where it is not listed.
-    pub(super) fn find(&mut self, below: &[u8]) -> Result<Option<Entry>> {
-        let Some((parent, name)) = TreePath::parse(below).ok().and_then(|below| below.split_last()) else {
+    pub(super) fn find(&mut self, relative_path: &[u8]) -> Result<Option<Entry>> {
+        let Some((parent, name)) =
+            TreePath::parse(relative_path).ok().and_then(|relative_path| relative_path.split_last())
+        else {
             return Ok(None);
         };
         self.load_ancestors(&parent)?;
@@ -243,46 +247,46 @@ impl MemberLookup {
     }
 
     /// Tells whether a listed directory is one itself, and no link to one.
-    fn is_real_directory(&self, below: &TreePath) -> bool {
-        self.view.link_stat(&self.directory.join(below)).is_ok_and(|own| own.is_directory())
+    fn is_real_directory(&self, relative_path: &TreePath) -> bool {
+        self.view.link_stat(&self.directory.join(relative_path)).is_ok_and(|own| own.is_directory())
     }
 
     /// Makes a directory the last of the holders.
     fn load_ancestors(&mut self, parent: &TreePath) -> Result<()> {
-        while self.ancestors.last().is_some_and(|(holder, _)| !parent.starts_with(holder)) {
+        while self.ancestors.last().is_some_and(|(ancestor, _)| !parent.starts_with(ancestor)) {
             self.ancestors.pop();
         }
         if self.ancestors.is_empty() {
-            let shown = self.listed_names(&TreePath::root())?;
-            self.ancestors.push((TreePath::root(), shown));
+            let listed = self.listed_names(&TreePath::root())?;
+            self.ancestors.push((TreePath::root(), listed));
         }
         while let Some(name) = self
             .ancestors
             .last()
-            .and_then(|(holder, _)| parent.strip_prefix(holder))
+            .and_then(|(ancestor, _)| parent.strip_prefix(ancestor))
             .and_then(|rest| rest.names().next())
         {
-            let holder = self.ancestors.last().map(|(holder, _)| holder.child(&name)).unwrap_or_default();
-            let walked = self.depth_infinity
-                && self.listed_member(&holder, &name)?.is_some_and(|entry| entry.is_directory())
-                && self.is_real_directory(&holder);
-            let shown = if walked { self.listed_names(&holder)? } else { ListedNames::NotListed };
-            self.ancestors.push((holder, shown));
+            let ancestor = self.ancestors.last().map(|(ancestor, _)| ancestor.child(&name)).unwrap_or_default();
+            let is_walked = self.depth_infinity
+                && self.listed_member(&ancestor, &name)?.is_some_and(|entry| entry.is_directory())
+                && self.is_real_directory(&ancestor);
+            let listed = if is_walked { self.listed_names(&ancestor)? } else { ListedNames::NotListed };
+            self.ancestors.push((ancestor, listed));
         }
         Ok(())
     }
 
     /// Returns an entry of the last of the holders.
-    fn listed_member(&self, below: &TreePath, name: &EntryName) -> Result<Option<Entry>> {
-        let shown = match self.ancestors.last() {
+    fn listed_member(&self, relative_path: &TreePath, name: &EntryName) -> Result<Option<Entry>> {
+        let is_listed = match self.ancestors.last() {
             Some((_, ListedNames::All)) => true,
             Some((_, ListedNames::Only(names))) => names.contains(name),
             Some((_, ListedNames::NotListed)) | None => false,
         };
-        if !shown {
+        if !is_listed {
             return Ok(None);
         }
-        match self.view.stat(&self.directory.join(below)) {
+        match self.view.stat(&self.directory.join(relative_path)) {
             Ok(entry) => Ok(Some(entry)),
             Err(Error::Absent | Error::NoParent | Error::NotADirectory | Error::Forbidden | Error::InvalidName) => {
                 Ok(None)
@@ -291,8 +295,8 @@ impl MemberLookup {
         }
     }
 
-    fn listed_names(&self, below: &TreePath) -> Result<ListedNames> {
-        match self.view.list(&self.directory.join(below), true) {
+    fn listed_names(&self, relative_path: &TreePath) -> Result<ListedNames> {
+        match self.view.list(&self.directory.join(relative_path), true) {
             Ok(listing) => Ok(listing.into_visible_children().map_or(ListedNames::All, ListedNames::Only)),
             Err(Error::Absent | Error::Forbidden | Error::NotADirectory) => Ok(ListedNames::NotListed),
             Err(error) => Err(error),

@@ -57,12 +57,12 @@ impl View {
 
     fn sync_walk(&self, top: &DirectoryFd, queue: &SyncSender<UnsyncedFile>) -> Result<()> {
         top.sync()?;
-        self.walk_below(top, |holder, _, name, stat| {
+        self.walk_below(top, |parent, _, name, stat| {
             self.cancellation().check()?;
             match stat.kind {
-                Some(EntryKind::Directory) => Ok(holder.open_directory(&TreePath::root().child(name))?.sync()?),
+                Some(EntryKind::Directory) => Ok(parent.open_directory(&TreePath::root().child(name))?.sync()?),
                 Some(EntryKind::File) if is_synced_at_once(stat.mode) => Ok(()),
-                Some(EntryKind::File) => match queue.try_send((holder.clone(), name.clone())) {
+                Some(EntryKind::File) => match queue.try_send((parent.clone(), name.clone())) {
                     Ok(()) => Ok(()),
                     // All workers are busy: one more.
                     Err(TrySendError::Full(file) | TrySendError::Disconnected(file)) => Ok(sync_file(&file)?),

@@ -17,7 +17,7 @@ impl View {
     /// [`Error::TooLarge`].
     pub fn check_size(&self, size: u64) -> Result<()> {
         match self.upload_rule().max_file_size() {
-            Some(most) if size > most.bytes() => Err(self.audit_refused_upload(Error::TooLarge(most))),
+            Some(limit) if size > limit.bytes() => Err(self.audit_refused_upload(Error::TooLarge(limit))),
             Some(_) | None => Ok(()),
         }
     }
@@ -125,9 +125,17 @@ impl View {
         }
     }
 
-    fn check_entry_limits(&self, folder: &DirectoryFd, entry: &EntryName, stat: &Stat, name: &EntryName) -> Result<()> {
+    fn check_entry_limits(
+        &self,
+        directory: &DirectoryFd,
+        entry: &EntryName,
+        stat: &Stat,
+        name: &EntryName,
+    ) -> Result<()> {
         match stat.kind {
-            Some(EntryKind::File) if self.limits_types() => self.check_file(name, &folder.open(entry, OpenMode::Read)?),
+            Some(EntryKind::File) if self.limits_types() => {
+                self.check_file(name, &directory.open(entry, OpenMode::Read)?)
+            }
             Some(EntryKind::File) => self.check_size(stat.size),
             Some(EntryKind::Symlink) => self.check_name_type(name),
             Some(EntryKind::Directory) | None => Ok(()),
@@ -135,7 +143,7 @@ impl View {
     }
 
     fn check_limits_below(&self, top: &DirectoryFd) -> Result<()> {
-        self.walk_below(top, |folder, _, name, stat| self.check_entry_limits(folder, name, stat, name))
+        self.walk_below(top, |directory, _, name, stat| self.check_entry_limits(directory, name, stat, name))
     }
 
     /// Shows each entry below a folder, as long as the session lives and the request was not cancelled: the folder that
@@ -143,13 +151,13 @@ impl View {
     pub(super) fn walk_below(
         &self,
         top: &DirectoryFd,
-        show: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> Result<()>,
+        visit: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> Result<()>,
     ) -> Result<()> {
-        top.walk(|| self.cancellation().check().and_then(|()| Ok(self.session().access().map(drop)?)), show)
+        top.walk(|| self.cancellation().check().and_then(|()| Ok(self.session().access().map(drop)?)), visit)
     }
 
-    fn check_type_allowed(&self, refused: Option<&'static str>) -> Result<()> {
-        refused.map_or(Ok(()), |kind| Err(self.audit_refused_upload(Error::TypeNotAllowed(kind))))
+    fn check_type_allowed(&self, refused_type: Option<&'static str>) -> Result<()> {
+        refused_type.map_or(Ok(()), |media_type| Err(self.audit_refused_upload(Error::TypeNotAllowed(media_type))))
     }
 
     /// Tells the audit trail of what does not fit.
