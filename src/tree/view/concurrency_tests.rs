@@ -12,22 +12,22 @@ const OPERATIONS_PER_THREAD: u32 = 200;
 
 /// Does something that depends on `number` alone; refusals are part of the game.
 fn run_operation(view: &View, number: u32) -> Result<(), Error> {
-    let folder = |n: u32| tree_path(["/x", "/x/a", "/y", "/y/a", "/x/b", "/y/b"][n as usize % 6]);
-    let (one, other) = (folder(number / 10), folder(number / 60));
-    let file = one.join(&tree_path("f"));
-    let claim = WriteConditions::none();
+    let directory_path = |n: u32| tree_path(["/x", "/x/a", "/y", "/y/a", "/x/b", "/y/b"][n as usize % 6]);
+    let (directory, other_directory) = (directory_path(number / 10), directory_path(number / 60));
+    let file = directory.join(&tree_path("f"));
+    let conditions = WriteConditions::none();
     match number % 10 {
-        0 | 7 | 8 => view.create_directory(&one, &AttributeChanges::default(), &claim).map(drop),
-        1 => view.rename(&one, &other, OverwriteMode::Replace, &claim).map(drop),
+        0 | 7 | 8 => view.create_directory(&directory, &AttributeChanges::default(), &conditions).map(drop),
+        1 => view.rename(&directory, &other_directory, OverwriteMode::Replace, &conditions).map(drop),
         2 | 9 => {
-            let upload = view.stage(&file, None, &claim)?;
+            let upload = view.stage(&file, None, &conditions)?;
             upload.write_at(b"x", 0)?;
-            upload.commit(&claim).map(drop)
+            upload.commit(&conditions).map(drop)
         }
         3 => {
             let name = PropertyName { namespace: String::new(), name: "p".to_owned() };
             let change = PropertyChange::Set(DeadProperty { name, value: number.to_string() });
-            view.set_properties(&one, &[change], &AttributeChanges::default(), &claim)
+            view.set_properties(&directory, &[change], &AttributeChanges::default(), &conditions)
         }
         4 => {
             let request = LockRequest {
@@ -36,54 +36,54 @@ fn run_operation(view: &View, number: u32) -> Result<(), Error> {
                 owner: String::new(),
                 timeout: Duration::from_secs(60),
             };
-            let (lock, _) = view.lock(&file, &request, &claim)?;
+            let (lock, _) = view.lock(&file, &request, &conditions)?;
             view.unlock(&file, &lock.token)
         }
-        5 => view.copy(&one, &other, true, OverwriteMode::Replace, &claim).map(drop),
-        _ => view.remove_all(&one, &claim),
+        5 => view.copy(&directory, &other_directory, true, OverwriteMode::Replace, &conditions).map(drop),
+        _ => view.remove_all(&directory, &conditions),
     }
 }
 
 #[test]
 fn concurrent_operations_finish_and_leave_no_dangling_node() {
-    let house = TreeFixture::new(&["/x/a", "/y/b"]);
-    house.create_user("ann", &[("/", Permission::RW)]);
-    let (tell, told) = mpsc::channel();
+    let fixture = TreeFixture::new(&["/x/a", "/y/b"]);
+    fixture.create_user("ann", &[("/", Permission::RW)]);
+    let (sender, receiver) = mpsc::channel();
     for thread in 0..6 {
-        let (view, tell) = (house.view("ann"), tell.clone());
+        let (view, sender) = (fixture.view("ann"), sender.clone());
         std::thread::spawn(move || {
             let mut number: u32 = 77 + thread;
             for _ in 0..OPERATIONS_PER_THREAD {
                 number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 match run_operation(&view, number >> 8) {
-                    Err(error @ (Error::Filesystem(_) | Error::Store(_))) => tell.send(Err(error.to_string())),
+                    Err(error @ (Error::Filesystem(_) | Error::Store(_))) => sender.send(Err(error.to_string())),
                     Ok(()) | Err(_) => Ok(()),
                 }
-                .expect("told");
+                .expect("sent");
             }
-            tell.send(Ok(())).expect("told");
+            sender.send(Ok(())).expect("sent");
         });
     }
     for _ in 0..6 {
-        let outcome = told.recv_timeout(Duration::from_secs(120)).expect("somebody waits for ever");
+        let outcome = receiver.recv_timeout(Duration::from_secs(120)).expect("no deadlock");
         assert_eq!(outcome, Ok(()));
     }
-    house.tree.wait_for_background_deletes();
-    let named = house.tree.nodes(&tree_path("/")).expect("read");
+    fixture.tree.wait_for_background_deletes();
+    let named = fixture.tree.nodes(&tree_path("/")).expect("read");
     assert!(named.iter().all(|node| !node.dangling), "{named:?}");
-    assert!(house.store.intents().expect("read").is_empty());
-    assert!(house.view("ann").locks(&tree_path("/x")).expect("read").is_empty());
+    assert!(fixture.store.intents().expect("read").is_empty());
+    assert!(fixture.view("ann").locks(&tree_path("/x")).expect("read").is_empty());
 }
 
 #[test]
 fn one_of_concurrent_ensure_directory_calls_reports_creation() {
-    let house = TreeFixture::new(&[]);
-    for turn in 0..50 {
-        let path = tree_path(&format!("/a/{turn}"));
+    let fixture = TreeFixture::new(&[]);
+    for round in 0..50 {
+        let path = tree_path(&format!("/a/{round}"));
         let made: Vec<bool> = std::thread::scope(|scope| {
-            let making: Vec<_> = (0..4).map(|_| scope.spawn(|| house.tree.ensure_directory(&path))).collect();
-            making.into_iter().map(|thread| thread.join().expect("thread").expect("there")).collect()
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| fixture.tree.ensure_directory(&path))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("thread").expect("there")).collect()
         });
-        assert_eq!(made.iter().filter(|made| **made).count(), 1, "{turn}");
+        assert_eq!(made.iter().filter(|made| **made).count(), 1, "{round}");
     }
 }

@@ -11,14 +11,14 @@ const W: Permission = Permission::W;
 const RW: Permission = Permission::RW;
 
 fn fixture() -> TreeFixture {
-    let house = TreeFixture::new(&["/a/b/c", "/a/d"]);
-    house.create_user("ann", &[("/a", RW)]);
-    house.create_user("bob", &[("/a", RW)]);
-    house
+    let fixture = TreeFixture::new(&["/a/b/c", "/a/d"]);
+    fixture.create_user("ann", &[("/a", RW)]);
+    fixture.create_user("bob", &[("/a", RW)]);
+    fixture
 }
 
-fn lock_request(exclusive: bool, deep: bool) -> LockRequest {
-    LockRequest { exclusive, depth_infinity: deep, owner: String::new(), timeout: Duration::from_secs(60) }
+fn lock_request(exclusive: bool, depth_infinity: bool) -> LockRequest {
+    LockRequest { exclusive, depth_infinity, owner: String::new(), timeout: Duration::from_secs(60) }
 }
 
 fn acquire_lock(view: &View, path: &str) -> Result<(DavLock, bool)> {
@@ -40,49 +40,53 @@ fn property_changes() -> Vec<PropertyChange> {
 
 #[test]
 fn lock_needs_write_permission_and_new_file_needs_it_on_parent() {
-    let house = fixture();
-    house.create_user("cid", &[("/a", R), ("/a/b", W)]);
-    let cid = house.view("cid");
+    let fixture = fixture();
+    fixture.create_user("cid", &[("/a", R), ("/a/b", W)]);
+    let cid = fixture.view("cid");
     assert!(matches!(acquire_lock(&cid, "/a/d"), Err(Error::Forbidden)));
     assert!(matches!(acquire_lock(&cid, "/a/new"), Err(Error::Forbidden)));
     assert!(matches!(acquire_lock(&cid, "/"), Err(Error::Forbidden)));
     assert!(matches!(acquire_lock(&cid, "/a/none/new"), Err(Error::NoParent)));
     assert!(matches!(acquire_lock(&cid, "/z"), Err(Error::NoParent | Error::Absent | Error::Forbidden)));
-    assert!(acquire_lock(&cid, "/a/b").is_ok_and(|(lock, made)| lock.root == tree_path("/a/b") && !made));
-    assert!(house.view("ann").stat(&tree_path("/a/new")).is_err(), "a refused lock makes no file");
+    assert!(acquire_lock(&cid, "/a/b").is_ok_and(|(lock, created)| lock.root == tree_path("/a/b") && !created));
+    assert!(fixture.view("ann").stat(&tree_path("/a/new")).is_err(), "a refused lock makes no file");
 }
 
 #[test]
 fn lock_on_unmapped_path_creates_empty_file() {
-    let house = fixture();
-    let ann = house.view("ann");
-    let (lock, made) = acquire_lock(&ann, "/a/b/new").expect("locked");
+    let fixture = fixture();
+    let ann = fixture.view("ann");
+    let (lock, created) = acquire_lock(&ann, "/a/b/new").expect("locked");
     let entry = ann.stat(&tree_path("/a/b/new")).expect("there");
-    assert!(made && entry.kind == EntryKind::File && entry.size == 0);
+    assert!(created && entry.kind == EntryKind::File && entry.size == 0);
     assert_eq!(ann.locks(&tree_path("/a/b/new")).expect("read"), [lock]);
-    assert!(matches!(acquire_lock(&house.view("bob"), "/a/b/new"), Err(Error::Locked { token: None, .. })));
+    assert!(matches!(acquire_lock(&fixture.view("bob"), "/a/b/new"), Err(Error::Locked { token: None, .. })));
 }
 
 #[test]
 fn lock_on_unmapped_path_needs_token_of_parent_lock() {
-    let house = fixture();
-    let ann = house.view("ann");
-    let folder =
+    let fixture = fixture();
+    let ann = fixture.view("ann");
+    let directory_token =
         ann.lock(&tree_path("/a/b"), &lock_request(true, false), &WriteConditions::none()).expect("locked").0.token;
     assert!(matches!(acquire_lock(&ann, "/a/b/new"), Err(Error::Locked { .. })));
     assert!(matches!(ann.stat(&tree_path("/a/b/new")), Err(Error::Absent)));
     assert!(ann.locks(&tree_path("/a/b/new")).expect("read").is_empty());
-    assert!(ann.lock(&tree_path("/a/b/new"), &lock_request(true, false), &with_tokens(&[folder])).expect("locked").1);
+    assert!(
+        ann.lock(&tree_path("/a/b/new"), &lock_request(true, false), &with_tokens(&[directory_token]))
+            .expect("locked")
+            .1
+    );
 }
 
 #[test]
 fn conditions_are_evaluated_before_lock_is_acquired() {
-    let house = fixture();
-    let ann = house.view("ann");
-    let claim = WriteConditions { lock_tokens: &[], evaluate: &|| Err(Error::PreconditionFailed) };
+    let fixture = fixture();
+    let ann = fixture.view("ann");
+    let conditions = WriteConditions { lock_tokens: &[], evaluate: &|| Err(Error::PreconditionFailed) };
     for path in ["/a/b", "/a/b/new"] {
         assert!(matches!(
-            ann.lock(&tree_path(path), &lock_request(true, true), &claim),
+            ann.lock(&tree_path(path), &lock_request(true, true), &conditions),
             Err(Error::PreconditionFailed)
         ));
         assert!(ann.locks(&tree_path("/a/b")).expect("read").is_empty());
@@ -92,8 +96,8 @@ fn conditions_are_evaluated_before_lock_is_acquired() {
 
 #[test]
 fn lock_is_refreshed_and_released_only_by_its_user() {
-    let house = fixture();
-    let (ann, bob) = (house.view("ann"), house.view("bob"));
+    let fixture = fixture();
+    let (ann, bob) = (fixture.view("ann"), fixture.view("bob"));
     let token = acquired_token(&ann, "/a/b");
     let refresh = |view: &View, path: &str| view.refresh_lock(&tree_path(path), &token, Duration::from_secs(90));
     assert!(matches!(refresh(&bob, "/a/b"), Err(Error::PreconditionFailed)));
@@ -107,9 +111,9 @@ fn lock_is_refreshed_and_released_only_by_its_user() {
 
 #[test]
 fn scoped_token_cannot_release_locks_outside_its_scope() {
-    let house = fixture();
-    let (ann, narrow) = (house.view("ann"), house.scoped_view("ann", &[("/a/b", RW)]));
-    let reader = house.scoped_view("ann", &[("/a", R)]);
+    let fixture = fixture();
+    let (ann, narrow) = (fixture.view("ann"), fixture.scoped_view("ann", &[("/a/b", RW)]));
+    let reader = fixture.scoped_view("ann", &[("/a", R)]);
     let (above, own) = (acquired_token(&ann, "/a/d"), acquired_token(&narrow, "/a/b"));
     assert!(matches!(narrow.unlock(&tree_path("/a/d"), &above), Err(Error::Absent)));
     assert!(matches!(reader.unlock(&tree_path("/a/b"), &own), Err(Error::Forbidden)));
@@ -124,10 +128,10 @@ fn scoped_token_cannot_release_locks_outside_its_scope() {
 
 #[test]
 fn absent_or_visible_directory_shows_no_locks() {
-    let house = fixture();
-    house.create_user("cid", &[("/a/b", RW)]);
-    let token = acquired_token(&house.view("ann"), "/a");
-    let cid = house.view("cid");
+    let fixture = fixture();
+    fixture.create_user("cid", &[("/a/b", RW)]);
+    let token = acquired_token(&fixture.view("ann"), "/a");
+    let cid = fixture.view("cid");
     assert!(cid.locks(&tree_path("/a")).expect("read").is_empty());
     for path in ["/a/d", "/a/none"] {
         assert!(matches!(cid.locks(&tree_path(path)), Err(Error::Absent)), "{path}");
@@ -137,9 +141,9 @@ fn absent_or_visible_directory_shows_no_locks() {
 
 #[test]
 fn lock_through_symlink_is_rooted_at_its_target() {
-    let house = fixture();
-    std::os::unix::fs::symlink("../d", house.root_path.join("a/b/l")).expect("link");
-    let (ann, bob) = (house.view("ann"), house.view("bob"));
+    let fixture = fixture();
+    std::os::unix::fs::symlink("../d", fixture.root_path.join("a/b/l")).expect("link");
+    let (ann, bob) = (fixture.view("ann"), fixture.view("bob"));
     assert_eq!(acquire_lock(&ann, "/a/b/l").expect("locked").0.root, tree_path("/a/d"));
     assert!(matches!(acquire_lock(&bob, "/a/d"), Err(Error::Locked { .. })));
     assert_eq!(bob.locks(&tree_path("/a/b/l")).expect("read").len(), 1);
@@ -147,28 +151,33 @@ fn lock_through_symlink_is_rooted_at_its_target() {
 
 #[test]
 fn lock_can_be_released_after_its_directory_is_gone() {
-    let house = fixture();
-    let ann = house.view("ann");
+    let fixture = fixture();
+    let ann = fixture.view("ann");
     let token = acquired_token(&ann, "/a/b/c");
-    std::fs::remove_dir_all(house.root_path.join("a/b")).expect("removed");
+    std::fs::remove_dir_all(fixture.root_path.join("a/b")).expect("removed");
     ann.unlock(&tree_path("/a/b/c"), &token).expect("ended");
 }
 
 #[test]
 fn locks_survive_restart() {
-    let house = fixture();
-    acquired_token(&house.view("ann"), "/a/b");
-    let house = house.restart();
-    assert!(matches!(acquire_lock(&house.view("bob"), "/a/b/c"), Err(Error::Locked { .. })));
+    let fixture = fixture();
+    acquired_token(&fixture.view("ann"), "/a/b");
+    let fixture = fixture.restart();
+    assert!(matches!(acquire_lock(&fixture.view("bob"), "/a/b/c"), Err(Error::Locked { .. })));
 }
 
 #[test]
 fn set_properties_checks_permissions_locks_and_conditions() {
-    let house = fixture();
-    house.create_user("cid", &[("/a/b", R), ("/a/d", W)]);
-    let (ann, bob, cid) = (house.view("ann"), house.view("bob"), house.view("cid"));
-    let set = |view: &View, path: &str, claim: &WriteConditions<'_>| {
-        view.set_properties(&tree_path(path), &property_changes(), &crate::tree::AttributeChanges::default(), claim)
+    let fixture = fixture();
+    fixture.create_user("cid", &[("/a/b", R), ("/a/d", W)]);
+    let (ann, bob, cid) = (fixture.view("ann"), fixture.view("bob"), fixture.view("cid"));
+    let set = |view: &View, path: &str, conditions: &WriteConditions<'_>| {
+        view.set_properties(
+            &tree_path(path),
+            &property_changes(),
+            &crate::tree::AttributeChanges::default(),
+            conditions,
+        )
     };
     assert!(matches!(set(&cid, "/a/b", &WriteConditions::none()), Err(Error::Forbidden)));
     assert!(matches!(set(&cid, "/a", &WriteConditions::none()), Err(Error::Forbidden)));
@@ -188,9 +197,9 @@ fn set_properties_checks_permissions_locks_and_conditions() {
 
 #[test]
 fn node_root_is_absent_outside_access() {
-    let house = fixture();
-    house.create_user("cid", &[("/a/b", R)]);
-    let (cid, ann) = (house.view("cid"), house.view("ann"));
+    let fixture = fixture();
+    fixture.create_user("cid", &[("/a/b", R)]);
+    let (cid, ann) = (fixture.view("cid"), fixture.view("ann"));
     let (reached, hidden, above) = (
         ann.node_id(&tree_path("/a/b/c")).expect("named"),
         ann.node_id(&tree_path("/a/d")).expect("named"),

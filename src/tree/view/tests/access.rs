@@ -22,11 +22,11 @@ const CALLERS: [(&str, &str, Permission); 5] = [
 type OperationCase = (&'static str, fn(&View) -> Result<()>, [&'static str; 5]);
 
 fn fixture() -> TreeFixture {
-    let house = TreeFixture::new(&["/other", "/top/box/sub/deep", "/top/box/empty", "/top/beside"]);
-    write_outside_gateway(&house, "/top/box/file", "content");
-    write_outside_gateway(&house, "/top/beside/file", "content");
-    write_outside_gateway(&house, "/top/box/sub/file", "content");
-    house
+    let fixture = TreeFixture::new(&["/other", "/top/box/sub/deep", "/top/box/empty", "/top/beside"]);
+    write_outside_gateway(&fixture, "/top/box/file", "content");
+    write_outside_gateway(&fixture, "/top/beside/file", "content");
+    write_outside_gateway(&fixture, "/top/box/sub/file", "content");
+    fixture
 }
 
 fn stat(view: &View, path: &str) -> Result<()> {
@@ -58,7 +58,7 @@ const FORBIDDEN: &str = "forbidden";
 /// What each operation answers to each of [`CALLERS`].
 const OPERATION_CASES: [OperationCase; 30] = [
     ("stat file", |v| stat(v, "/top/box/file"), [ABSENT, ABSENT, ALLOWED, ALLOWED, ALLOWED]),
-    ("stat folder", |v| stat(v, "/top/box"), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
+    ("stat directory", |v| stat(v, "/top/box"), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
     ("stat missing", |v| stat(v, "/top/box/none"), [ABSENT, ABSENT, ABSENT, ABSENT, ABSENT]),
     ("stat above", |v| stat(v, "/top"), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
     ("stat beside", |v| stat(v, "/top/beside"), [ABSENT; 5]),
@@ -66,15 +66,23 @@ const OPERATION_CASES: [OperationCase; 30] = [
     (
         "list file",
         |v| list_names(v, "/top/box/file").map(drop),
-        [ABSENT, ABSENT, "not folder", FORBIDDEN, "not folder"],
+        [ABSENT, ABSENT, "not directory", FORBIDDEN, "not directory"],
     ),
     ("read", |v| get(v, "/top/box/file").map(drop), [ABSENT, ABSENT, ALLOWED, FORBIDDEN, ALLOWED]),
     ("read missing", |v| get(v, "/top/box/none").map(drop), [ABSENT; 5]),
-    ("read folder", |v| get(v, "/top/box/sub").map(drop), [ABSENT, FORBIDDEN, "is folder", FORBIDDEN, "is folder"]),
+    (
+        "read directory",
+        |v| get(v, "/top/box/sub").map(drop),
+        [ABSENT, FORBIDDEN, "is directory", FORBIDDEN, "is directory"],
+    ),
     ("put new", |v| put(v, "/top/box/new", "x"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
     ("put over", |v| put(v, "/top/box/file", "x"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
-    ("put over folder", |v| put(v, "/top/box/sub", "x"), ["no parent", FORBIDDEN, FORBIDDEN, "is folder", "is folder"]),
-    ("put over root", |v| put(v, "/top/box", "x"), ["no parent", FORBIDDEN, FORBIDDEN, "is folder", "is folder"]),
+    (
+        "put over directory",
+        |v| put(v, "/top/box/sub", "x"),
+        ["no parent", FORBIDDEN, FORBIDDEN, "is directory", "is directory"],
+    ),
+    ("put over root", |v| put(v, "/top/box", "x"), ["no parent", FORBIDDEN, FORBIDDEN, "is directory", "is directory"]),
     ("put in nowhere", |v| put(v, "/top/box/none/new", "x"), ["no parent"; 5]),
     ("put beside", |v| put(v, "/top/beside/new", "x"), ["no parent"; 5]),
     ("edit", |v| edit(v, "/top/box/file", EditMode::default()), [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED]),
@@ -83,14 +91,18 @@ const OPERATION_CASES: [OperationCase; 30] = [
         |v| edit(v, "/top/box/file", EditMode { read: true, ..EditMode::default() }),
         [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, ALLOWED],
     ),
-    ("make folder", |v| create_directory(v, "/top/box/new"), ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED]),
+    (
+        "create directory",
+        |v| create_directory(v, "/top/box/new"),
+        ["no parent", FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED],
+    ),
     (
         "remove file",
         |v| v.remove_file(&tree_path("/top/box/file"), &NO_CONDITIONS),
         [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
     ),
     (
-        "remove folder",
+        "remove directory",
         |v| v.remove_directory(&tree_path("/top/box/empty"), &NO_CONDITIONS),
         [ABSENT, ABSENT, FORBIDDEN, ALLOWED, ALLOWED],
     ),
@@ -108,7 +120,7 @@ const OPERATION_CASES: [OperationCase; 30] = [
     ("rename root", |v| rename(v, "/top/box", "/top/new"), [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, FORBIDDEN]),
     ("rename out", |v| rename(v, "/top/box/file", "/top/new"), [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN]),
     ("copy", |v| copy(v, "/top/box/file", "/top/box/new"), [ABSENT, ABSENT, FORBIDDEN, FORBIDDEN, ALLOWED]),
-    ("copy folder", |v| copy(v, "/top/box/sub", "/top/box/new"), [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, ALLOWED]),
+    ("copy directory", |v| copy(v, "/top/box/sub", "/top/box/new"), [ABSENT, FORBIDDEN, FORBIDDEN, FORBIDDEN, ALLOWED]),
     (
         "set attributes",
         |v| v.set_attributes(&tree_path("/top/box/file"), &TOUCH_MODIFIED, true, &NO_CONDITIONS),
@@ -124,36 +136,36 @@ const OPERATION_CASES: [OperationCase; 30] = [
 #[test]
 fn every_operation_needs_the_documented_permission() {
     for (caller, (name, path, permission)) in CALLERS.into_iter().enumerate() {
-        let house = fixture();
-        house.create_user(name, &[(path, permission)]);
-        let view = house.view(name);
+        let fixture = fixture();
+        fixture.create_user(name, &[(path, permission)]);
+        let view = fixture.view(name);
         for (operation, run, expected) in &OPERATION_CASES {
-            restore_entries(&house);
+            restore_entries(&fixture);
             assert_eq!(outcome_name(run(&view)), expected[caller], "{operation} by {name}");
             if expected[caller] != "ok" {
-                assert_eq!(read_outside_gateway(&house, "/top/box/file"), "content", "{operation} by {name}");
+                assert_eq!(read_outside_gateway(&fixture, "/top/box/file"), "content", "{operation} by {name}");
             }
         }
     }
 }
 
 /// Puts everything back that an operation may have changed.
-fn restore_entries(house: &TreeFixture) {
+fn restore_entries(fixture: &TreeFixture) {
     for path in ["/top/box/new", "/top/new"] {
-        let _ = fs::remove_file(host_path(house, path));
-        let _ = fs::remove_dir_all(host_path(house, path));
+        let _ = fs::remove_file(host_path(fixture, path));
+        let _ = fs::remove_dir_all(host_path(fixture, path));
     }
-    fs::create_dir_all(host_path(house, "/top/box/empty")).expect("made");
-    write_outside_gateway(house, "/top/box/file", "content");
+    fs::create_dir_all(host_path(fixture, "/top/box/empty")).expect("created");
+    write_outside_gateway(fixture, "/top/box/file", "content");
 }
 
 #[test]
 fn visible_directory_shows_constant_metadata_and_only_visible_children() {
-    let house = fixture();
-    house.create_user("passer", &[("/top/box/sub/deep", RW)]);
-    let view = house.view("passer");
+    let fixture = fixture();
+    fixture.create_user("passer", &[("/top/box/sub/deep", RW)]);
+    let view = fixture.view("passer");
     let before = view.stat(&tree_path("/top/box")).expect("seen");
-    fs::create_dir(host_path(&house, "/top/box/more")).expect("made");
+    fs::create_dir(host_path(&fixture, "/top/box/more")).expect("created");
     let after = view.stat(&tree_path("/top/box")).expect("seen");
     assert_eq!(before, after);
     assert_eq!((after.link_count, after.modified, after.etag, after.created), (2, Timestamp::default(), None, None));
@@ -166,22 +178,22 @@ fn visible_directory_shows_constant_metadata_and_only_visible_children() {
 
 #[test]
 fn write_only_directory_reveals_nothing_derived_from_content() {
-    let house = fixture();
-    house.create_user("dropper", &[("/top/box", W)]);
-    let view = house.view("dropper");
+    let fixture = fixture();
+    fixture.create_user("dropper", &[("/top/box", W)]);
+    let view = fixture.view("dropper");
     assert!(list_names(&view, "/top/box").expect("list").is_empty());
     let file = view.stat(&tree_path("/top/box/file")).expect("by name");
     assert_eq!((file.size, file.etag, file.permission), (7, None, W));
     let before = view.stat(&tree_path("/top/box")).expect("seen");
-    write_outside_gateway(&house, "/top/box/more", "x");
+    write_outside_gateway(&fixture, "/top/box/more", "x");
     assert_eq!(view.stat(&tree_path("/top/box")).expect("seen"), before);
 }
 
 #[test]
 fn unreadable_entry_cannot_be_moved_where_it_is_readable() {
-    let house = fixture();
-    house.create_user("dropper", &[("/top/box", W), ("/other", RW)]);
-    let view = house.view("dropper");
+    let fixture = fixture();
+    fixture.create_user("dropper", &[("/top/box", W), ("/other", RW)]);
+    let view = fixture.view("dropper");
     assert_eq!(outcome_name(rename(&view, "/top/box/file", "/other/file")), "forbidden");
     put(&view, "/other/mine", "x").expect("put");
     rename(&view, "/other/mine", "/top/box/mine").expect("into the drop box");
@@ -189,9 +201,9 @@ fn unreadable_entry_cannot_be_moved_where_it_is_readable() {
 
 #[test]
 fn hard_link_needs_one_grant_over_source_and_target() {
-    let house = fixture();
-    house.create_user("writer", &[("/top/box", RW), ("/other", RW)]);
-    let view = house.view("writer");
+    let fixture = fixture();
+    fixture.create_user("writer", &[("/top/box", RW), ("/other", RW)]);
+    let view = fixture.view("writer");
     let link = |to: &str| outcome_name(view.hard_link(&tree_path("/top/box/file"), &tree_path(to), &NO_CONDITIONS));
     assert_eq!(link("/other/file"), "forbidden");
     assert_eq!(link("/top/box/sub/file2"), "ok");
@@ -200,30 +212,30 @@ fn hard_link_needs_one_grant_over_source_and_target() {
 
 #[test]
 fn granted_file_can_be_replaced_but_not_removed_or_moved() {
-    let house = fixture();
-    house.create_user("filer", &[("/top/box/file", RW)]);
-    let view = house.view("filer");
+    let fixture = fixture();
+    fixture.create_user("filer", &[("/top/box/file", RW)]);
+    let view = fixture.view("filer");
     put(&view, "/top/box/file", "new").expect("replaced");
     assert_eq!(get(&view, "/top/box/file").expect("read"), "new");
     assert_eq!(list_names(&view, "/top/box").expect("list"), ["file"]);
     assert_eq!(outcome_name(view.remove_file(&tree_path("/top/box/file"), &NO_CONDITIONS)), "forbidden");
     assert_eq!(outcome_name(rename(&view, "/top/box/file", "/top/box/new")), "forbidden");
     assert_eq!(outcome_name(put(&view, "/top/box/new", "x")), "forbidden");
-    fs::remove_file(host_path(&house, "/top/box/file")).expect("gone");
-    fs::create_dir_all(host_path(&house, "/top/box/file/in")).expect("a folder instead");
+    fs::remove_file(host_path(&fixture, "/top/box/file")).expect("gone");
+    fs::create_dir_all(host_path(&fixture, "/top/box/file/in")).expect("a directory instead");
     assert_eq!(outcome_name(view.stat(&tree_path("/top/box/file"))), "absent");
     assert_eq!(outcome_name(view.stat(&tree_path("/top/box/file/in"))), "absent");
 }
 
 #[test]
 fn directory_swapped_outside_gateway_grants_nothing() {
-    let house = fixture();
-    house.create_user("writer", &[("/top/box", RW)]);
-    house.create_user("filer", &[("/top/box/file", RW)]);
-    let (view, filer) = (house.view("writer"), house.view("filer"));
-    fs::rename(host_path(&house, "/top/box"), host_path(&house, "/top/moved")).expect("moved");
-    fs::create_dir(host_path(&house, "/top/box")).expect("made");
-    write_outside_gateway(&house, "/top/box/file", "of somebody else");
+    let fixture = fixture();
+    fixture.create_user("writer", &[("/top/box", RW)]);
+    fixture.create_user("filer", &[("/top/box/file", RW)]);
+    let (view, filer) = (fixture.view("writer"), fixture.view("filer"));
+    fs::rename(host_path(&fixture, "/top/box"), host_path(&fixture, "/top/moved")).expect("moved");
+    fs::create_dir(host_path(&fixture, "/top/box")).expect("created");
+    write_outside_gateway(&fixture, "/top/box/file", "of somebody else");
     for view in [&view, &filer] {
         assert_eq!(outcome_name(view.stat(&tree_path("/top/box/file"))), "absent");
         assert_eq!(outcome_name(get(view, "/top/box/file")), "absent");
@@ -232,28 +244,28 @@ fn directory_swapped_outside_gateway_grants_nothing() {
         assert_eq!(outcome_name(view.stat(&tree_path("/top"))), "absent");
         assert!(list_names(view, "/").expect("list").is_empty());
     }
-    assert_eq!(read_outside_gateway(&house, "/top/box/file"), "of somebody else");
+    assert_eq!(read_outside_gateway(&fixture, "/top/box/file"), "of somebody else");
 }
 
 #[test]
 fn directory_swapped_for_symlink_grants_nothing() {
-    let house = fixture();
-    house.create_user("writer", &[("/top/box", RW)]);
-    let view = house.view("writer");
-    fs::rename(host_path(&house, "/top/box"), host_path(&house, "/top/moved")).expect("moved");
-    std::os::unix::fs::symlink("moved", host_path(&house, "/top/box")).expect("link");
+    let fixture = fixture();
+    fixture.create_user("writer", &[("/top/box", RW)]);
+    let view = fixture.view("writer");
+    fs::rename(host_path(&fixture, "/top/box"), host_path(&fixture, "/top/moved")).expect("moved");
+    std::os::unix::fs::symlink("moved", host_path(&fixture, "/top/box")).expect("link");
     assert_eq!(outcome_name(get(&view, "/top/box/file")), "absent");
     assert_eq!(outcome_name(put(&view, "/top/box/file", "x")), "no parent");
 }
 
 #[test]
 fn special_files_and_reserved_directory_are_absent() {
-    let house = fixture();
-    house.create_user("writer", &[("/", RW)]);
-    let view = house.view("writer");
-    let _socket = std::os::unix::net::UnixListener::bind(host_path(&house, "/top/box/socket")).expect("socket");
+    let fixture = fixture();
+    fixture.create_user("writer", &[("/", RW)]);
+    let view = fixture.view("writer");
+    let _socket = std::os::unix::net::UnixListener::bind(host_path(&fixture, "/top/box/socket")).expect("socket");
     put(&view, "/top/box/new", "x").expect("put");
-    assert!(house.root_path.join(".patgate").is_dir());
+    assert!(fixture.root_path.join(".patgate").is_dir());
     assert_eq!(list_names(&view, "/top/box").expect("list"), ["empty", "file", "new", "sub"]);
     assert_eq!(list_names(&view, "/").expect("list"), ["other", "top"]);
     let socket = "/top/box/socket";

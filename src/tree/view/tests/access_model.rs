@@ -59,27 +59,27 @@ impl AccessModel {
         Self { entries, grants: ModelGrants::new(), scopes: vec![None], last_directory_id: 0, is_exact: true }
     }
 
-    fn directory_id(&self, way: &[&'static str]) -> Option<u32> {
-        match self.entries.get(way) {
+    fn directory_id(&self, path: &[&'static str]) -> Option<u32> {
+        match self.entries.get(path) {
             Some(ModelEntry::Directory(id)) => Some(*id),
             Some(ModelEntry::File) | None => None,
         }
     }
 
-    fn node(&self, way: &[&'static str]) -> Option<ModelNode> {
-        match self.entries.get(way)? {
+    fn node(&self, path: &[&'static str]) -> Option<ModelNode> {
+        match self.entries.get(path)? {
             ModelEntry::Directory(id) => Some(ModelNode::Directory(*id)),
             ModelEntry::File => {
-                let (name, parent) = way.split_last()?;
+                let (name, parent) = path.split_last()?;
                 Some(ModelNode::File(self.directory_id(parent)?, name))
             }
         }
     }
 
     /// Tells whether something new can be made there.
-    fn is_free(&self, way: &[&'static str]) -> bool {
-        let parent = way.split_last().and_then(|(_, parent)| self.directory_id(parent));
-        parent.is_some() && !self.entries.contains_key(way)
+    fn is_free(&self, path: &[&'static str]) -> bool {
+        let parent = path.split_last().and_then(|(_, parent)| self.directory_id(parent));
+        parent.is_some() && !self.entries.contains_key(path)
     }
 
     fn can_move(&self, from: &ModelPath, to: &ModelPath) -> bool {
@@ -87,10 +87,10 @@ impl AccessModel {
     }
 
     fn move_entries(&mut self, from: &ModelPath, to: &ModelPath) {
-        let carried: Vec<_> = self.entries.keys().filter(|way| way.starts_with(from)).cloned().collect();
-        for way in carried {
-            if let Some(kind) = self.entries.remove(&way) {
-                self.entries.insert([to, &way[from.len()..]].concat(), kind);
+        let moved_paths: Vec<_> = self.entries.keys().filter(|path| path.starts_with(from)).cloned().collect();
+        for path in moved_paths {
+            if let Some(kind) = self.entries.remove(&path) {
+                self.entries.insert([to, &path[from.len()..]].concat(), kind);
             }
         }
     }
@@ -104,30 +104,30 @@ impl AccessModel {
         let before = self.node(from);
         self.move_entries(from, to);
         let after = self.node(to).expect("there");
-        for right in self.all_grants().flat_map(|rights| rights.iter_mut()) {
-            if Some(&right.0) == before.as_ref() {
-                right.0 = after.clone();
+        for grant in self.all_grants().flat_map(|grants| grants.iter_mut()) {
+            if Some(&grant.0) == before.as_ref() {
+                grant.0 = after.clone();
             }
         }
     }
 
     /// Removes an entry and all below it; what was given there ends.
-    fn remove(&mut self, way: &ModelPath) {
-        let inside = self.entries.keys().filter(|entry| entry.starts_with(way));
-        let gone: Vec<ModelNode> = inside.filter_map(|entry| self.node(entry)).collect();
+    fn remove(&mut self, path: &ModelPath) {
+        let below = self.entries.keys().filter(|entry| entry.starts_with(path));
+        let removed: Vec<ModelNode> = below.filter_map(|entry| self.node(entry)).collect();
         let ended = |node: &ModelNode| match node {
-            ModelNode::File(folder, _) if gone.contains(&ModelNode::Directory(*folder)) => true,
-            node => gone.contains(node),
+            ModelNode::File(parent, _) if removed.contains(&ModelNode::Directory(*parent)) => true,
+            node => removed.contains(node),
         };
-        self.entries.retain(|entry, _| !entry.starts_with(way));
-        self.all_grants().for_each(|rights| rights.retain(|(node, _)| !ended(node)));
+        self.entries.retain(|entry, _| !entry.starts_with(path));
+        self.all_grants().for_each(|grants| grants.retain(|(node, _)| !ended(node)));
     }
 
-    fn permission_at(&self, scopes: Option<&ModelGrants>, way: &[&'static str]) -> Permission {
-        let line: Vec<ModelNode> = (0..=way.len()).filter_map(|depth| self.node(&way[..depth])).collect();
-        let sum = |rights: &ModelGrants| {
-            let given = rights.iter().filter(|(node, _)| line.contains(node));
-            given.fold(Permission::NONE, |sum, (_, permission)| sum | *permission)
+    fn permission_at(&self, scopes: Option<&ModelGrants>, path: &[&'static str]) -> Permission {
+        let ancestry: Vec<ModelNode> = (0..=path.len()).filter_map(|depth| self.node(&path[..depth])).collect();
+        let sum = |grants: &ModelGrants| {
+            let matching = grants.iter().filter(|(node, _)| ancestry.contains(node));
+            matching.fold(Permission::NONE, |sum, (_, permission)| sum | *permission)
         };
         scopes.map_or(Permission::RW, sum) & sum(&self.grants)
     }
@@ -143,27 +143,27 @@ struct ModelFixture {
 
 impl ModelFixture {
     fn new() -> Self {
-        let house = TreeFixture::new(&[]);
-        house.create_user("alice", &[]);
-        house.create_user("admin", &[("/", Permission::RW)]);
-        let (admin, whole) = (house.view("admin"), house.view("alice"));
-        Self { fixture: house, model: AccessModel::new(), admin, views: vec![whole] }
+        let fixture = TreeFixture::new(&[]);
+        fixture.create_user("alice", &[]);
+        fixture.create_user("admin", &[("/", Permission::RW)]);
+        let (admin, whole) = (fixture.view("admin"), fixture.view("alice"));
+        Self { fixture, model: AccessModel::new(), admin, views: vec![whole] }
     }
 
     /// Does something to both, where the model says that it can be done.
-    fn run_action(&mut self, deed: &ModelAction) {
-        let Self { fixture: house, model, admin, views } = self;
-        match deed {
-            ModelAction::CreateDirectory(way) if model.is_free(way) => {
+    fn run_action(&mut self, action: &ModelAction) {
+        let Self { fixture, model, admin, views } = self;
+        match action {
+            ModelAction::CreateDirectory(path) if model.is_free(path) => {
                 model.last_directory_id += 1;
-                model.entries.insert(way.clone(), ModelEntry::Directory(model.last_directory_id));
+                model.entries.insert(path.clone(), ModelEntry::Directory(model.last_directory_id));
                 admin
-                    .create_directory(&tree_path(&path_text(way)), &AttributeChanges::default(), &NO_CONDITIONS)
-                    .expect("made");
+                    .create_directory(&tree_path(&path_text(path)), &AttributeChanges::default(), &NO_CONDITIONS)
+                    .expect("created");
             }
-            ModelAction::CreateFile(way) if model.is_free(way) => {
-                model.entries.insert(way.clone(), ModelEntry::File);
-                put(admin, &path_text(way), "content").expect("put");
+            ModelAction::CreateFile(path) if model.is_free(path) => {
+                model.entries.insert(path.clone(), ModelEntry::File);
+                put(admin, &path_text(path), "content").expect("put");
             }
             ModelAction::Move(from, to) if model.can_move(from, to) => {
                 model.rename(from, to);
@@ -173,33 +173,33 @@ impl ModelFixture {
             ModelAction::MoveOutsideGateway(from, to) if model.can_move(from, to) => {
                 model.move_entries(from, to);
                 model.is_exact = false;
-                fs::rename(host_path(house, &path_text(from)), host_path(house, &path_text(to))).expect("moved");
+                fs::rename(host_path(fixture, &path_text(from)), host_path(fixture, &path_text(to))).expect("moved");
             }
-            ModelAction::Remove(way) if model.entries.contains_key(way) && !way.is_empty() => {
-                model.remove(way);
-                admin.remove_all(&tree_path(&path_text(way)), &NO_CONDITIONS).expect("removed");
+            ModelAction::Remove(path) if model.entries.contains_key(path) && !path.is_empty() => {
+                model.remove(path);
+                admin.remove_all(&tree_path(&path_text(path)), &NO_CONDITIONS).expect("removed");
             }
-            ModelAction::Grant(way, permission) => {
-                let Some(node) = model.node(way) else { return };
+            ModelAction::Grant(path, permission) => {
+                let Some(node) = model.node(path) else { return };
                 model.grants.retain(|(granted, _)| *granted != node || !model.is_exact);
                 model.grants.push((node, *permission));
-                let scope = house.scope_on(&path_text(way), *permission);
-                house.store.grant(&login("alice"), scope, now()).expect("granted");
+                let scope = fixture.scope_on(&path_text(path), *permission);
+                fixture.store.grant(&login("alice"), scope, now()).expect("granted");
             }
-            ModelAction::RevokeGrant(way) if model.is_exact => {
-                let Some(node) = model.node(way) else { return };
+            ModelAction::RevokeGrant(path) if model.is_exact => {
+                let Some(node) = model.node(path) else { return };
                 model.grants.retain(|(granted, _)| *granted != node);
-                let scope = house.scope_on(&path_text(way), Permission::R);
-                house.store.revoke_grant(&login("alice"), scope.node).expect("taken back");
+                let scope = fixture.scope_on(&path_text(path), Permission::R);
+                fixture.store.revoke_grant(&login("alice"), scope.node).expect("taken back");
             }
             ModelAction::CreateToken(scopes) if views.len() < 4 => {
-                let there = scopes.iter().filter_map(|(way, p)| Some((way, model.node(way)?, *p)));
-                let there: Vec<_> = there.collect();
-                let typed: Vec<_> = there.iter().map(|(way, _, p)| (path_text(way), *p)).collect();
+                let existing = scopes.iter().filter_map(|(path, p)| Some((path, model.node(path)?, *p)));
+                let existing: Vec<_> = existing.collect();
+                let typed: Vec<_> = existing.iter().map(|(path, _, p)| (path_text(path), *p)).collect();
                 let typed: Vec<_> = typed.iter().map(|(path, p)| (path.as_str(), *p)).collect();
-                views.push(house.scoped_view("alice", &typed));
-                let rights = there.into_iter().map(|(_, node, p)| (node, p)).collect();
-                model.scopes.push(Some(rights));
+                views.push(fixture.scoped_view("alice", &typed));
+                let grants = existing.into_iter().map(|(_, node, p)| (node, p)).collect();
+                model.scopes.push(Some(grants));
             }
             ModelAction::CreateDirectory(_)
             | ModelAction::CreateFile(_)
@@ -214,19 +214,23 @@ impl ModelFixture {
     /// Tries everything everywhere with every token.
     fn compare(&self) -> std::result::Result<(), TestCaseError> {
         for (view, scopes) in self.views.iter().zip(&self.model.scopes) {
-            for (way, kind) in &self.model.entries {
-                let may = self.model.permission_at(scopes.as_ref(), way);
+            for (path, kind) in &self.model.entries {
+                let may = self.model.permission_at(scopes.as_ref(), path);
                 let (reads, writes) = match kind {
                     ModelEntry::Directory(_) => {
-                        (self.lists_all(view, scopes.as_ref(), way)?, self.can_create(view, way))
+                        (self.lists_all(view, scopes.as_ref(), path)?, self.can_create(view, path))
                     }
                     ModelEntry::File => {
-                        (get(view, &path_text(way)).is_ok(), put(view, &path_text(way), "content").is_ok())
+                        (get(view, &path_text(path)).is_ok(), put(view, &path_text(path), "content").is_ok())
                     }
                 };
                 for (done, needed) in [(reads, Permission::R), (writes, Permission::W)] {
-                    prop_assert!(!done || may.allows(needed), "{needed} {} though it may {may}", path_text(way));
-                    prop_assert!(done || !may.allows(needed) || !self.model.is_exact, "no {needed} {}", path_text(way));
+                    prop_assert!(!done || may.allows(needed), "{needed} {} though it may {may}", path_text(path));
+                    prop_assert!(
+                        done || !may.allows(needed) || !self.model.is_exact,
+                        "no {needed} {}",
+                        path_text(path)
+                    );
                 }
             }
         }
@@ -238,25 +242,25 @@ impl ModelFixture {
         &self,
         view: &View,
         scopes: Option<&ModelGrants>,
-        way: &ModelPath,
+        path: &ModelPath,
     ) -> std::result::Result<bool, TestCaseError> {
-        let Ok(shown) = list_names(view, &path_text(way)) else { return Ok(false) };
-        let inside = |entry: &&ModelPath| entry.len() > way.len() && entry.starts_with(way);
-        let below: Vec<_> = self.model.entries.keys().filter(inside).collect();
-        let all: BTreeSet<_> = below.iter().map(|entry| entry[way.len()]).collect();
-        let reach = below.iter().filter(|entry| self.model.permission_at(scopes, entry) != Permission::NONE);
-        let leading: BTreeSet<_> = reach.map(|entry| entry[way.len()]).collect();
-        if self.model.permission_at(scopes, way).allows(Permission::R) {
+        let Ok(shown) = list_names(view, &path_text(path)) else { return Ok(false) };
+        let below = |entry: &&ModelPath| entry.len() > path.len() && entry.starts_with(path);
+        let below: Vec<_> = self.model.entries.keys().filter(below).collect();
+        let all: BTreeSet<_> = below.iter().map(|entry| entry[path.len()]).collect();
+        let reachable = below.iter().filter(|entry| self.model.permission_at(scopes, entry) != Permission::NONE);
+        let allowed: BTreeSet<_> = reachable.map(|entry| entry[path.len()]).collect();
+        if self.model.permission_at(scopes, path).allows(Permission::R) {
             return Ok(shown.iter().map(String::as_str).eq(all));
         }
-        let strange = shown.iter().find(|name| !leading.contains(name.as_str()));
-        prop_assert_eq!(strange, None, "shown in {}", path_text(way));
+        let unexpected = shown.iter().find(|name| !allowed.contains(name.as_str()));
+        prop_assert_eq!(unexpected, None, "shown in {}", path_text(path));
         Ok(false)
     }
 
     /// Tells whether something can be made in a folder.
-    fn can_create(&self, view: &View, way: &ModelPath) -> bool {
-        let probe = tree_path(&path_text(&[way.as_slice(), &["probe"]].concat()));
+    fn can_create(&self, view: &View, path: &ModelPath) -> bool {
+        let probe = tree_path(&path_text(&[path.as_slice(), &["probe"]].concat()));
         let made = view.create_directory(&probe, &AttributeChanges::default(), &NO_CONDITIONS).is_ok();
         if made {
             self.admin.remove_directory(&probe, &NO_CONDITIONS).expect("removed");
@@ -265,8 +269,8 @@ impl ModelFixture {
     }
 }
 
-fn path_text(way: &[&'static str]) -> String {
-    format!("/{}", way.join("/"))
+fn path_text(path: &[&'static str]) -> String {
+    format!("/{}", path.join("/"))
 }
 
 fn any_path() -> impl Strategy<Value = ModelPath> {
@@ -281,22 +285,22 @@ fn any_permission() -> impl Strategy<Value = Permission> {
     prop_oneof![Just(Permission::R), Just(Permission::W), Just(Permission::RW)]
 }
 
-fn any_action(thieves: u32) -> impl Strategy<Value = ModelAction> {
+fn any_action(outside_moves: u32) -> impl Strategy<Value = ModelAction> {
     prop_oneof![
         6 => any_path().prop_map(ModelAction::CreateDirectory),
         3 => any_path().prop_map(ModelAction::CreateFile),
         6 => (any_path(), any_path()).prop_map(|(from, to)| ModelAction::Move(from, to)),
-        thieves => (any_path(), any_path()).prop_map(|(from, to)| ModelAction::MoveOutsideGateway(from, to)),
+        outside_moves => (any_path(), any_path()).prop_map(|(from, to)| ModelAction::MoveOutsideGateway(from, to)),
         1 => any_path().prop_map(ModelAction::Remove),
-        5 => (any_path_or_root(), any_permission()).prop_map(|(way, permission)| ModelAction::Grant(way, permission)),
+        5 => (any_path_or_root(), any_permission()).prop_map(|(path, permission)| ModelAction::Grant(path, permission)),
         1 => any_path_or_root().prop_map(ModelAction::RevokeGrant),
         3 => proptest::collection::vec((any_path_or_root(), any_permission()), 1..3).prop_map(ModelAction::CreateToken),
     ]
 }
 
 /// Some folders and files to begin with, so that few deeds are about nothing.
-fn any_actions(thieves: u32) -> impl Strategy<Value = Vec<ModelAction>> {
-    proptest::collection::vec(any_action(thieves), 1..24).prop_map(|deeds| {
+fn any_actions(outside_moves: u32) -> impl Strategy<Value = Vec<ModelAction>> {
+    proptest::collection::vec(any_action(outside_moves), 1..24).prop_map(|actions| {
         let start = [
             ModelAction::CreateDirectory(vec!["a"]),
             ModelAction::CreateDirectory(vec!["a", "b"]),
@@ -304,15 +308,15 @@ fn any_actions(thieves: u32) -> impl Strategy<Value = Vec<ModelAction>> {
             ModelAction::CreateFile(vec!["a", "c"]),
             ModelAction::CreateFile(vec!["a", "b", "c"]),
         ];
-        start.into_iter().chain(deeds).collect()
+        start.into_iter().chain(actions).collect()
     })
 }
 
-fn run_actions(deeds: &[ModelAction]) -> std::result::Result<(), TestCaseError> {
-    let mut pair = ModelFixture::new();
-    for deed in deeds {
-        pair.run_action(deed);
-        pair.compare()?;
+fn run_actions(actions: &[ModelAction]) -> std::result::Result<(), TestCaseError> {
+    let mut fixture = ModelFixture::new();
+    for action in actions {
+        fixture.run_action(action);
+        fixture.compare()?;
     }
     Ok(())
 }
@@ -321,15 +325,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn allowed_operations_match_grants_and_scopes(deeds in any_actions(1).prop_map(|mut deeds| {
-        deeds.retain(|deed| !matches!(deed, ModelAction::MoveOutsideGateway(..)));
-        deeds
+    fn allowed_operations_match_grants_and_scopes(actions in any_actions(1).prop_map(|mut actions| {
+        actions.retain(|action| !matches!(action, ModelAction::MoveOutsideGateway(..)));
+        actions
     })) {
-        run_actions(&deeds)?;
+        run_actions(&actions)?;
     }
 
     #[test]
-    fn changes_outside_gateway_never_extend_access(deeds in any_actions(4)) {
-        run_actions(&deeds)?;
+    fn changes_outside_gateway_never_extend_access(actions in any_actions(4)) {
+        run_actions(&actions)?;
     }
 }

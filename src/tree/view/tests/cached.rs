@@ -13,9 +13,9 @@ fn read_cached(view: &View, path: &str) -> Option<String> {
 
 #[test]
 fn cached_read_returns_same_content_as_read() {
-    let house = TreeFixture::new(&["/a/b"]);
-    house.create_user("alice", &[("/a", Permission::RW)]);
-    let view = house.view("alice");
+    let fixture = TreeFixture::new(&["/a/b"]);
+    fixture.create_user("alice", &[("/a", Permission::RW)]);
+    let view = fixture.view("alice");
     put(&view, "/a/b/file", "content").expect("put");
     assert_eq!(get(&view, "/a/b/file").as_deref().ok(), Some("content"));
     assert_eq!(read_cached(&view, "/a/b/file").as_deref(), Some("content"), "just written, so in memory");
@@ -25,28 +25,28 @@ fn cached_read_returns_same_content_as_read() {
 
 #[test]
 fn cached_read_is_authorized_like_read() {
-    let house = TreeFixture::new(&["/a/b", "/other"]);
-    write_outside_gateway(&house, "/a/file", "content");
-    write_outside_gateway(&house, "/a/b/file", "content");
-    write_outside_gateway(&house, "/other/file", "content");
+    let fixture = TreeFixture::new(&["/a/b", "/other"]);
+    write_outside_gateway(&fixture, "/a/file", "content");
+    write_outside_gateway(&fixture, "/a/b/file", "content");
+    write_outside_gateway(&fixture, "/other/file", "content");
     for (link, target) in [("/a/out", "/etc/passwd"), ("/a/up", "../other/file"), ("/a/down", "b/file")] {
-        std::os::unix::fs::symlink(target, host_path(&house, link)).expect("link");
+        std::os::unix::fs::symlink(target, host_path(&fixture, link)).expect("link");
     }
-    house.create_user("dropper", &[("/a", Permission::W)]);
-    house.create_user("reader", &[("/a/b", Permission::R)]);
-    house.create_user("writer", &[("/a", Permission::RW)]);
+    fixture.create_user("dropper", &[("/a", Permission::W)]);
+    fixture.create_user("reader", &[("/a/b", Permission::R)]);
+    fixture.create_user("writer", &[("/a", Permission::RW)]);
     let all = ["/a/file", "/a/b/file", "/a/b", "/a/nothing", "/other/file", "/a/out", "/a/up", "/a/down"];
     for (user, readable) in [("dropper", &[][..]), ("reader", &["/a/b/file"]), ("writer", &["/a/file", "/a/b/file"])] {
-        let view = house.view(user);
+        let view = fixture.view(user);
         for path in all {
             let _ = get(&view, path);
             assert_eq!(read_cached(&view, path).is_some(), readable.contains(&path), "{user} {path}");
         }
     }
-    let scoped = house.scoped_view("writer", &[("/a/b", Permission::RW)]);
+    let scoped = fixture.scoped_view("writer", &[("/a/b", Permission::RW)]);
     assert!(read_cached(&scoped, "/a/b/file").is_some() && read_cached(&scoped, "/a/file").is_none());
-    fs::rename(host_path(&house, "/a/b"), host_path(&house, "/a/old")).expect("moved");
-    fs::create_dir(host_path(&house, "/a/b")).expect("swapped");
-    write_outside_gateway(&house, "/a/b/file", "another's");
+    fs::rename(host_path(&fixture, "/a/b"), host_path(&fixture, "/a/old")).expect("moved");
+    fs::create_dir(host_path(&fixture, "/a/b")).expect("swapped");
+    write_outside_gateway(&fixture, "/a/b/file", "another's");
     assert!(read_cached(&scoped, "/a/b/file").is_none(), "a folder swapped behind the gateway's back");
 }

@@ -24,18 +24,18 @@ fn lock() -> LockRequest {
 }
 
 /// Serves the folder of a house beside it, with another durability.
-fn beside(house: &TreeFixture, durability: CommitDurability) -> (Tree, View) {
-    let session = house.view("alice").session().clone();
-    let options = TreeOptions { root: house.root_path.clone(), durability };
-    let tree = Tree::attach(options, house.store.clone(), house.clock.clone()).expect("beside");
+fn attach_beside(fixture: &TreeFixture, durability: CommitDurability) -> (Tree, View) {
+    let session = fixture.view("alice").session().clone();
+    let options = TreeOptions { root: fixture.root_path.clone(), durability };
+    let tree = Tree::attach(options, fixture.store.clone(), fixture.clock.clone()).expect("beside");
     let view = tree.view(session);
     (tree, view)
 }
 
-fn house() -> TreeFixture {
-    let house = TreeFixture::new(&["/box"]);
-    house.create_user("alice", &[("/box", RW)]);
-    house
+fn fixture() -> TreeFixture {
+    let fixture = TreeFixture::new(&["/box"]);
+    fixture.create_user("alice", &[("/box", RW)]);
+    fixture
 }
 
 /// Returns how the last write of an operation was committed: whatever the store was told before is on disk with it.
@@ -48,8 +48,8 @@ fn committed(operation: impl FnOnce()) -> i64 {
 #[test]
 fn properties_tags_and_locks_are_committed_as_durably_as_content() {
     for (durability, synchronous) in [(CommitDurability::Full, FULL), (CommitDurability::Fast, NORMAL)] {
-        let house = house();
-        let (_tree, view) = beside(&house, durability);
+        let fixture = fixture();
+        let (_tree, view) = attach_beside(&fixture, durability);
         put(&view, "/box/f", "content").expect("put");
         let file = tree_path("/box/f");
         let patch = |change| {
@@ -81,16 +81,16 @@ fn properties_tags_and_locks_are_committed_as_durably_as_content() {
         assert_eq!(committed(|| view.unlock(&file, &token).expect("unlocked")), synchronous, "UNLOCK, {durability:?}");
         let token = take("/box/f");
         let tokens = [token];
-        let claim = WriteConditions { lock_tokens: &tokens, evaluate: &|| Ok(()) };
-        let remove = || view.remove_file(&file, &claim).expect("removed");
+        let conditions = WriteConditions { lock_tokens: &tokens, evaluate: &|| Ok(()) };
+        let remove = || view.remove_file(&file, &conditions).expect("removed");
         assert_eq!(committed(remove), synchronous, "DELETE of what is locked, {durability:?}");
     }
 }
 
 #[test]
 fn move_of_what_has_properties_is_written_down_on_disk_before_its_first_effect() {
-    let house = house();
-    let (_tree, view) = beside(&house, CommitDurability::Full);
+    let fixture = fixture();
+    let (_tree, view) = attach_beside(&fixture, CommitDurability::Full);
     put(&view, "/box/f", "content").expect("put");
     view.set_properties(&tree_path("/box/f"), &[color()], &AttributeChanges::default(), &NO_CONDITIONS)
         .expect("changed");
@@ -102,10 +102,10 @@ fn move_of_what_has_properties_is_written_down_on_disk_before_its_first_effect()
 
 #[test]
 fn times_that_proppatch_sets_are_on_disk() {
-    let house = house();
-    let (_tree, view) = beside(&house, CommitDurability::Full);
+    let fixture = fixture();
+    let (_tree, view) = attach_beside(&fixture, CommitDurability::Full);
     put(&view, "/box/f", "content").expect("put");
-    view.create_directory(&tree_path("/box/d"), &AttributeChanges::default(), &NO_CONDITIONS).expect("made");
+    view.create_directory(&tree_path("/box/d"), &AttributeChanges::default(), &NO_CONDITIONS).expect("created");
     let modified = Some(Timestamp { seconds: 1_000_000_000, nanos: 0 });
     for path in ["/box/f", "/box/d"] {
         let stat = || view.fs().stat(&tree_path(path)).expect("there");
@@ -117,29 +117,29 @@ fn times_that_proppatch_sets_are_on_disk() {
 }
 
 /// Makes a tree of `count` small files in ten directories, behind the gateway's back.
-fn furnish(root: &Path, count: usize) {
+fn populate(root: &Path, count: usize) {
     for number in 0..count {
-        let folder = root.join(format!("d{}", number % 10));
-        fs::create_dir_all(&folder).expect("a folder");
-        fs::write(folder.join(format!("f{number}")), format!("content of {number}")).expect("written");
+        let directory = root.join(format!("d{}", number % 10));
+        fs::create_dir_all(&directory).expect("temporary directory");
+        fs::write(directory.join(format!("f{number}")), format!("content of {number}")).expect("written");
     }
 }
 
 #[test]
 fn copy_syncs_every_file_and_directory_that_it_has_made() {
     use std::os::unix::fs::PermissionsExt;
-    let house = house();
-    let (_tree, view) = beside(&house, CommitDurability::Full);
-    view.create_directory(&tree_path("/box/s"), &AttributeChanges::default(), &NO_CONDITIONS).expect("made");
-    furnish(&house.root_path.join("box/s"), 100);
-    fs::create_dir(house.root_path.join("box/s/empty")).expect("a folder");
+    let fixture = fixture();
+    let (_tree, view) = attach_beside(&fixture, CommitDurability::Full);
+    view.create_directory(&tree_path("/box/s"), &AttributeChanges::default(), &NO_CONDITIONS).expect("created");
+    populate(&fixture.root_path.join("box/s"), 100);
+    fs::create_dir(fixture.root_path.join("box/s/empty")).expect("temporary directory");
     // The server, which owns the copy, may not be able to open it again.
-    let blind = house.root_path.join("box/s/d0/blind");
-    fs::write(&blind, "content").expect("written");
-    fs::set_permissions(&blind, fs::Permissions::from_mode(0o244)).expect("set");
-    let is_readable = fs::File::open(&blind).is_ok();
+    let unreadable = fixture.root_path.join("box/s/d0/blind");
+    fs::write(&unreadable, "content").expect("written");
+    fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o244)).expect("set");
+    let is_readable = fs::File::open(&unreadable).is_ok();
     if !is_readable {
-        fs::remove_file(&blind).expect("removed");
+        fs::remove_file(&unreadable).expect("removed");
     }
     view.copy(&tree_path("/box/s"), &tree_path("/box/t"), true, OverwriteMode::Refuse, &NO_CONDITIONS).expect("copied");
     let mut unsynced = Vec::new();

@@ -7,11 +7,11 @@ use crate::domain::Permission;
 use crate::tree::{AttributeChanges, EditMode, Etag, OverwriteMode, Timestamp};
 
 fn fixture() -> (TreeFixture, View) {
-    let house = TreeFixture::new(&["/box"]);
-    house.create_user("alice", &[("/box", Permission::RW)]);
-    let view = house.view("alice");
+    let fixture = TreeFixture::new(&["/box"]);
+    fixture.create_user("alice", &[("/box", Permission::RW)]);
+    let view = fixture.view("alice");
     put(&view, "/box/file", "content").expect("put");
-    (house, view)
+    (fixture, view)
 }
 
 fn etag(view: &View, path: &str) -> Etag {
@@ -20,7 +20,7 @@ fn etag(view: &View, path: &str) -> Etag {
 
 #[test]
 fn commits_within_one_clock_tick_return_distinct_etags() {
-    let (_house, view) = fixture();
+    let (_fixture, view) = fixture();
     let mut seen = HashSet::from([etag(&view, "/box/file")]);
     for _ in 0..200 {
         let upload = view.stage(&tree_path("/box/file"), None, &NO_CONDITIONS).expect("stage");
@@ -36,7 +36,7 @@ fn commits_within_one_clock_tick_return_distinct_etags() {
 
 #[test]
 fn rename_chmod_and_utime_keep_etag() {
-    let (_house, view) = fixture();
+    let (_fixture, view) = fixture();
     let before = etag(&view, "/box/file");
     for seconds in [0, 1, 1_000_000_000, 4_000_000_000] {
         let modified = Some(Timestamp { seconds, nanos: 123 });
@@ -52,7 +52,7 @@ fn rename_chmod_and_utime_keep_etag() {
 
 #[test]
 fn copy_has_its_own_etag() {
-    let (_house, view) = fixture();
+    let (_fixture, view) = fixture();
     view.copy(&tree_path("/box/file"), &tree_path("/box/copy"), true, OverwriteMode::Refuse, &NO_CONDITIONS)
         .expect("copy");
     assert_ne!(etag(&view, "/box/copy"), etag(&view, "/box/file"));
@@ -60,7 +60,7 @@ fn copy_has_its_own_etag() {
 
 #[test]
 fn upload_with_given_mtime_keeps_it_and_gets_new_etag() {
-    let (_house, view) = fixture();
+    let (_fixture, view) = fixture();
     let mut seen = HashSet::new();
     for _ in 0..50 {
         let upload = view.stage(&tree_path("/box/file"), None, &NO_CONDITIONS).expect("stage");
@@ -75,7 +75,7 @@ fn upload_with_given_mtime_keeps_it_and_gets_new_etag() {
 
 #[test]
 fn in_place_write_and_close_change_etag() {
-    let (_house, view) = fixture();
+    let (_fixture, view) = fixture();
     let mut seen = HashSet::from([etag(&view, "/box/file")]);
     let editor = view.edit(&tree_path("/box/file"), EditMode::default(), &NO_CONDITIONS).expect("edit");
     assert!(!seen.insert(etag(&view, "/box/file")));
@@ -85,15 +85,15 @@ fn in_place_write_and_close_change_etag() {
     }
     editor.close().expect("close");
     assert!(seen.insert(etag(&view, "/box/file")));
-    let cut = AttributeChanges { size: Some(3), ..AttributeChanges::default() };
-    view.set_attributes(&tree_path("/box/file"), &cut, true, &NO_CONDITIONS).expect("cut");
+    let truncate = AttributeChanges { size: Some(3), ..AttributeChanges::default() };
+    view.set_attributes(&tree_path("/box/file"), &truncate, true, &NO_CONDITIONS).expect("cut");
     assert!(seen.insert(etag(&view, "/box/file")));
     assert_eq!(get(&view, "/box/file").expect("read").len(), 3);
 }
 
 #[test]
 fn mtime_set_during_edit_survives_close() {
-    let (_house, view) = fixture();
+    let (_fixture, view) = fixture();
     let editor = view.edit(&tree_path("/box/file"), EditMode::default(), &NO_CONDITIONS).expect("edit");
     editor.write_at(b"new", 0).expect("write");
     let modified = Some(Timestamp { seconds: 1_000_000_000, nanos: 0 });
@@ -104,8 +104,8 @@ fn mtime_set_during_edit_survives_close() {
 
 #[test]
 fn change_outside_gateway_changes_etag() {
-    let (house, view) = fixture();
+    let (fixture, view) = fixture();
     let before = etag(&view, "/box/file");
-    write_outside_gateway(&house, "/box/file", "another");
+    write_outside_gateway(&fixture, "/box/file", "another");
     assert_ne!(etag(&view, "/box/file"), before);
 }

@@ -77,11 +77,11 @@ fn rename(view: &View, from: &str, to: &str, overwrite: OverwriteMode) -> Result
 }
 
 /// Uploads a file over SFTP, and asks for something that needs it in the tree before it is closed.
-fn upload(view: &View, path: &str, ask: impl FnOnce(&SessionFiles) -> Result<()>) -> Result<()> {
+fn upload(view: &View, path: &str, operation: impl FnOnce(&SessionFiles) -> Result<()>) -> Result<()> {
     let files = SessionFiles::new(view.clone());
     let file = files.open(&tree_path(path), &REPLACE)?;
     file.write_at(b"uploaded", 0)?;
-    ask(&files)?;
+    operation(&files)?;
     file.close()
 }
 
@@ -92,29 +92,29 @@ fn move_cross_device(view: &View, from: &str, to: &str, overwrite: OverwriteMode
 }
 
 /// Makes two folders with something in them and two files, and writes down what their nodes are called.
-fn populated_fixture(folder: &Path, named: bool) -> TreeFixture {
-    let house = TreeFixture::open_in(folder);
+fn populated_fixture(directory: &Path, named: bool) -> TreeFixture {
+    let fixture = TreeFixture::open_in(directory);
     for path in ["/s/b", "/t/old"] {
-        house.tree.ensure_directory(&tree_path(path)).expect("made");
+        fixture.tree.ensure_directory(&tree_path(path)).expect("created");
     }
     for path in ["/s/b/f", "/s/g", "/t/old/f", "/one", "/two"] {
-        write_outside_gateway(&house, path, path);
+        write_outside_gateway(&fixture, path, path);
     }
     // It leads to where nothing is, once it stands elsewhere.
-    std::os::unix::fs::symlink("f", host_path(&house, "/s/b/l")).expect("made");
-    house.create_user("alice", &[("/", Permission::RW)]);
+    std::os::unix::fs::symlink("f", host_path(&fixture, "/s/b/l")).expect("created");
+    fixture.create_user("alice", &[("/", Permission::RW)]);
     let named = NAMED_PATHS.iter().filter(|_| named);
-    let ids = named.map(|path| format!("{path} {}\n", house.tree.assign_node_id(&tree_path(path)).expect("named")));
-    fs::write(folder.join("ids"), ids.collect::<String>()).expect("written");
-    wait_for_clock_tick(folder);
-    house
+    let ids = named.map(|path| format!("{path} {}\n", fixture.tree.assign_node_id(&tree_path(path)).expect("named")));
+    fs::write(directory.join("ids"), ids.collect::<String>()).expect("written");
+    wait_for_clock_tick(directory);
+    fixture
 }
 
 /// Goes on once the host's clock tells what comes from what was.
-fn wait_for_clock_tick(folder: &Path) {
+fn wait_for_clock_tick(directory: &Path) {
     let now = || {
-        fs::write(folder.join("tick"), "").expect("written");
-        fs::metadata(folder.join("tick")).and_then(|tick| tick.modified()).expect("there")
+        fs::write(directory.join("tick"), "").expect("written");
+        fs::metadata(directory.join("tick")).and_then(|tick| tick.modified()).expect("there")
     };
     let before = now();
     while now() == before {}
@@ -128,22 +128,22 @@ struct TreeSnapshot {
 }
 
 /// Looks at what stands after the next start.
-fn snapshot_after_restart(folder: &Path) -> TreeSnapshot {
-    let house = TreeFixture::open_in(folder);
-    house.tree.wait_for_background_deletes();
-    assert_eq!(house.store.intents().expect("read"), [], "every change is concluded");
-    let ids = fs::read_to_string(folder.join("ids")).expect("read");
+fn snapshot_after_restart(directory: &Path) -> TreeSnapshot {
+    let fixture = TreeFixture::open_in(directory);
+    fixture.tree.wait_for_background_deletes();
+    assert_eq!(fixture.store.intents().expect("read"), [], "every change is concluded");
+    let ids = fs::read_to_string(directory.join("ids")).expect("read");
     let nodes = ids.lines().filter_map(|line| line.split_once(' ')).map(|(path, id)| {
         let id: NodeId = id.parse().expect("an id");
-        (path.to_owned(), house.tree.locate(id).expect("located").map(|path| path.to_string()))
+        (path.to_owned(), fixture.tree.locate(id).expect("located").map(|path| path.to_string()))
     });
     let nodes = nodes.collect();
     let mut entries = BTreeMap::new();
-    let mut left = vec![house.root_path.clone()];
-    while let Some(place) = left.pop() {
-        for entry in fs::read_dir(&place).expect("listed") {
+    let mut pending = vec![fixture.root_path.clone()];
+    while let Some(path) = pending.pop() {
+        for entry in fs::read_dir(&path).expect("listed") {
             let path = entry.expect("an entry").path();
-            let name = path.strip_prefix(&house.root_path).expect("below").display().to_string();
+            let name = path.strip_prefix(&fixture.root_path).expect("below").display().to_string();
             let kind = fs::symlink_metadata(&path).expect("there").file_type();
             let content = match kind.is_symlink() {
                 true => fs::read_link(&path).map(|text| Some(format!("-> {}", text.display()))).expect("read"),
@@ -151,7 +151,7 @@ fn snapshot_after_restart(folder: &Path) -> TreeSnapshot {
             };
             entries.insert(name, content);
             if kind.is_dir() {
-                left.push(path);
+                pending.push(path);
             }
         }
     }
@@ -172,12 +172,16 @@ enum ChangeSetup {
 }
 
 /// Makes a change in a process that is killed after some points; tells whether it came to the end.
-fn run_change_in_child(change: &str, how: ChangeSetup, points: u32, folder: &Path) -> bool {
+fn run_change_in_child(change: &str, setup: ChangeSetup, points: u32, directory: &Path) -> bool {
     let child = "tree::view::tests::killed::in_a_process_of_its_own";
-    let order = format!("{change}:{how:?}:{points}:{}", folder.display());
+    let child_order = format!("{change}:{setup:?}:{points}:{}", directory.display());
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    let status =
-        command.args(["--exact", child]).env(CHILD_ORDER_VARIABLE, order).stdout(Stdio::null()).status().expect("run");
+    let status = command
+        .args(["--exact", child])
+        .env(CHILD_ORDER_VARIABLE, child_order)
+        .stdout(Stdio::null())
+        .status()
+        .expect("run");
     assert!(status.success() || status.signal() == Some(9), "{status}");
     status.success()
 }
@@ -185,48 +189,48 @@ fn run_change_in_child(change: &str, how: ChangeSetup, points: u32, folder: &Pat
 /// What the child does; nothing in a run of the tests.
 #[test]
 fn in_a_process_of_its_own() {
-    let Ok(order) = std::env::var(CHILD_ORDER_VARIABLE) else { return };
-    let words: Vec<&str> = order.splitn(4, ':').collect();
-    let [change, how, points, folder] = words[..] else { panic!("{order}") };
-    let house = populated_fixture(Path::new(folder), how != "Unnamed");
-    let view = house.view("alice");
-    let (_, act) = SINGLE_STEP_CHANGES
+    let Ok(child_order) = std::env::var(CHILD_ORDER_VARIABLE) else { return };
+    let words: Vec<&str> = child_order.splitn(4, ':').collect();
+    let [change, setup, points, directory] = words[..] else { panic!("{child_order}") };
+    let fixture = populated_fixture(Path::new(directory), setup != "Unnamed");
+    let view = fixture.view("alice");
+    let (_, run_change) = SINGLE_STEP_CHANGES
         .iter()
         .chain(&MULTI_STEP_CHANGES)
         .chain(&[CONCURRENT_CHANGE])
         .find(|(name, _)| *name == change)
         .expect(change);
-    if how == "Alone" {
+    if setup == "Alone" {
         disable_exchange();
     }
     kill_after(points.parse().expect("a number"));
-    let done = act(&view);
+    let done = run_change(&view);
     assert!(done.is_ok() || change == CONCURRENT_CHANGE.0, "{done:?}");
 }
 
 /// Returns what stands when a change, if any, came to its end.
 fn snapshot_after_change(change: Option<TreeChange>, named: bool) -> TreeSnapshot {
-    let folder = tempfile::tempdir().expect("folder");
-    let house = populated_fixture(folder.path(), named);
-    change.map_or(Ok(()), |act| act(&house.view("alice"))).expect("changed");
-    house.tree.wait_for_background_deletes();
-    drop(house);
-    snapshot_after_restart(folder.path())
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let fixture = populated_fixture(directory.path(), named);
+    change.map_or(Ok(()), |change| change(&fixture.view("alice"))).expect("changed");
+    fixture.tree.wait_for_background_deletes();
+    drop(fixture);
+    snapshot_after_restart(directory.path())
 }
 
-fn check_atomic_under_kill((name, act): (&str, TreeChange), how: ChangeSetup) {
-    let named = how != ChangeSetup::Unnamed;
-    let (old, new) = (snapshot_after_change(None, named), snapshot_after_change(Some(act), named));
+fn check_atomic_under_kill((name, change): (&str, TreeChange), setup: ChangeSetup) {
+    let named = setup != ChangeSetup::Unnamed;
+    let (old, new) = (snapshot_after_change(None, named), snapshot_after_change(Some(change), named));
     let mut seen = Vec::new();
     for points in 0.. {
-        let folder = tempfile::tempdir().expect("folder");
-        let ended = run_change_in_child(name, how, points, folder.path());
-        let state = snapshot_after_restart(folder.path());
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let ended = run_change_in_child(name, setup, points, directory.path());
+        let state = snapshot_after_restart(directory.path());
         if ended {
             assert_eq!(state, new, "{name}");
             break;
         }
-        assert!(state == old || state == new, "{name}, {how:?}, killed at point {points}: {state:#?}");
+        assert!(state == old || state == new, "{name}, {setup:?}, killed at point {points}: {state:#?}");
         seen.push(state == new);
     }
     assert!(old != new && seen.first() == Some(&false) && seen.contains(&true), "{name}: {seen:?}");
@@ -237,12 +241,12 @@ fn file_written_to_source_after_kill_is_not_lost() {
     const CROSS_DEVICE_MOVE: &str = "a folder to a new name elsewhere";
     let mut seen = 0;
     for points in 0.. {
-        let folder = tempfile::tempdir().expect("folder");
-        let ended = run_change_in_child(CROSS_DEVICE_MOVE, ChangeSetup::Named, points, folder.path());
-        let (source, copy) = (folder.path().join("root/s"), folder.path().join("root/t/new"));
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let ended = run_change_in_child(CROSS_DEVICE_MOVE, ChangeSetup::Named, points, directory.path());
+        let (source, copy) = (directory.path().join("root/s"), directory.path().join("root/t/new"));
         if !ended && source.exists() && copy.exists() {
             fs::write(source.join("b/f"), "late").expect("written");
-            let state = snapshot_after_restart(folder.path());
+            let state = snapshot_after_restart(directory.path());
             let content = |path: &str| state.entries.get(path).cloned().flatten();
             assert_eq!(content("s/b/f").as_deref(), Some("late"));
             assert_eq!(content("t/new/b/f").as_deref(), Some("/s/b/f"));
@@ -263,25 +267,25 @@ struct RefusedChange {
 }
 
 /// Makes a change where all is named, and the host refuses this thread one step after so many.
-fn run_with_refused_step(act: TreeChange, steps: u32) -> RefusedChange {
-    let folder = tempfile::tempdir().expect("folder");
-    let house = populated_fixture(folder.path(), true);
-    let view = house.view("alice");
+fn run_with_refused_step(change: TreeChange, steps: u32) -> RefusedChange {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let fixture = populated_fixture(directory.path(), true);
+    let view = fixture.view("alice");
     fail_after(Some(steps));
-    let made = act(&view);
+    let result = change(&view);
     let refused = fail_after(None);
-    house.tree.wait_for_background_deletes();
-    drop((view, house));
-    RefusedChange { result: made, refused, snapshot: snapshot_after_restart(folder.path()) }
+    fixture.tree.wait_for_background_deletes();
+    drop((view, fixture));
+    RefusedChange { result, refused, snapshot: snapshot_after_restart(directory.path()) }
 }
 
 #[test]
 fn change_is_atomic_when_host_refuses_one_step() {
-    for (name, act) in SINGLE_STEP_CHANGES.into_iter().chain(MULTI_STEP_CHANGES) {
-        let (old, new) = (snapshot_after_change(None, true), snapshot_after_change(Some(act), true));
+    for (name, change) in SINGLE_STEP_CHANGES.into_iter().chain(MULTI_STEP_CHANGES) {
+        let (old, new) = (snapshot_after_change(None, true), snapshot_after_change(Some(change), true));
         for steps in 0.. {
-            let RefusedChange { result: made, refused, snapshot: state } = run_with_refused_step(act, steps);
-            assert!(refused || made.is_ok(), "{name}: {made:?}");
+            let RefusedChange { result, refused, snapshot: state } = run_with_refused_step(change, steps);
+            assert!(refused || result.is_ok(), "{name}: {result:?}");
             assert!(state == new || (refused && state == old), "{name}, step {steps} refused: {state:#?}");
             if !refused {
                 assert!(steps > 0, "{name}");
@@ -313,20 +317,20 @@ fn killed_change_is_complete_or_undone_after_restart() {
 /// Moves a folder as to another file system, into which something comes meanwhile.
 fn move_cross_device_with_late_file(view: &View) -> Result<()> {
     let (source, stat) = view.removal_slot(TreeOperation::Move, &tree_path("/s"))?;
-    let judge = || {
-        let folder = view.fs().open_directory(&tree_path("/s/b"))?;
-        folder.create_file(&crate::domain::EntryName::new(b"late").expect("a name"), 0o600)?;
+    let evaluate = || {
+        let directory = view.fs().open_directory(&tree_path("/s/b"))?;
+        directory.create_file(&crate::domain::EntryName::new(b"late").expect("a name"), 0o600)?;
         Ok(())
     };
-    let claim = WriteConditions { lock_tokens: &[], evaluate: &judge };
-    view.move_cross_device(&source, &stat, &view.create_slot(&tree_path("/t"))?, OverwriteMode::Replace, &claim)
+    let conditions = WriteConditions { lock_tokens: &[], evaluate: &evaluate };
+    view.move_cross_device(&source, &stat, &view.create_slot(&tree_path("/t"))?, OverwriteMode::Replace, &conditions)
         .map(drop)
 }
 
 #[test]
 fn refused_cross_device_move_leaves_source_and_target_unchanged() {
     let moves = MULTI_STEP_CHANGES.into_iter().filter(|(name, _)| name.ends_with("elsewhere"));
-    for ((name, act), exchanges) in moves.flat_map(|change| [(change, true), (change, false)]) {
+    for ((name, change), exchanges) in moves.flat_map(|change| [(change, true), (change, false)]) {
         std::thread::spawn(move || {
             if !exchanges {
                 disable_exchange();
@@ -334,8 +338,8 @@ fn refused_cross_device_move_leaves_source_and_target_unchanged() {
             let old = snapshot_after_change(None, true);
             let mut refusals = 0;
             for steps in 0.. {
-                let RefusedChange { result: made, refused, snapshot: state } = run_with_refused_step(act, steps);
-                if made.is_err() {
+                let RefusedChange { result, refused, snapshot: state } = run_with_refused_step(change, steps);
+                if result.is_err() {
                     refusals += 1;
                     assert_eq!(state, old, "{name}, exchange: {exchanges}, step {steps}");
                 }
@@ -352,24 +356,24 @@ fn refused_cross_device_move_leaves_source_and_target_unchanged() {
 
 #[test]
 fn file_added_to_source_is_not_lost_by_kill_during_removal() {
-    for how in [ChangeSetup::Named, ChangeSetup::Unnamed, ChangeSetup::Alone] {
+    for setup in [ChangeSetup::Named, ChangeSetup::Unnamed, ChangeSetup::Alone] {
         let mut late = Vec::new();
         for points in 0.. {
-            let folder = tempfile::tempdir().expect("folder");
-            let ended = run_change_in_child(CONCURRENT_CHANGE.0, how, points, folder.path());
-            let state = snapshot_after_restart(folder.path());
+            let directory = tempfile::tempdir().expect("temporary directory");
+            let ended = run_change_in_child(CONCURRENT_CHANGE.0, setup, points, directory.path());
+            let state = snapshot_after_restart(directory.path());
             let (came, target) = (state.entries.contains_key("s/b/late"), state.entries.contains_key("t/old/f"));
             assert!(
                 state.entries.contains_key("s/b/f") && (!came || state.entries.contains_key("s/g")),
-                "{how:?}, {points}"
+                "{setup:?}, {points}"
             );
-            assert!(target || state.entries.contains_key("t/b/f"), "{how:?}, {points}");
+            assert!(target || state.entries.contains_key("t/b/f"), "{setup:?}, {points}");
             late.push(came);
             if ended {
                 assert!(target);
                 break;
             }
         }
-        assert!(late.is_sorted() && late.ends_with(&[true]), "{how:?}: once it has come it stays: {late:?}");
+        assert!(late.is_sorted() && late.ends_with(&[true]), "{setup:?}: once it has come it stays: {late:?}");
     }
 }

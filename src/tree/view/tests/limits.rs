@@ -16,16 +16,16 @@ fn png_header() -> Vec<u8> {
 
 /// A folder with an image, a page and more below, and somebody who may upload images alone.
 fn image_only_fixture() -> (TreeFixture, View) {
-    let house = TreeFixture::new(&["/box/sub/deep"]);
-    house.create_user("alice", &[("/box", Permission::RW)]);
-    let view = house.view("alice");
-    fs::write(host_path(&house, "/box/a.png"), png_header()).expect("written");
-    fs::write(host_path(&house, "/box/sub/b.png"), png_header()).expect("written");
-    write_outside_gateway(&house, "/box/page.html", "<html><p>x</p></html>");
+    let fixture = TreeFixture::new(&["/box/sub/deep"]);
+    fixture.create_user("alice", &[("/box", Permission::RW)]);
+    let view = fixture.view("alice");
+    fs::write(host_path(&fixture, "/box/a.png"), png_header()).expect("written");
+    fs::write(host_path(&fixture, "/box/sub/b.png"), png_header()).expect("written");
+    write_outside_gateway(&fixture, "/box/page.html", "<html><p>x</p></html>");
     let mimes = vec!["image/*".parse().expect("type")];
-    set_limits(&house.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
+    set_limits(&fixture.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
     view.session().access().expect("lives");
-    (house, view)
+    (fixture, view)
 }
 
 fn upload(view: &View, path: &str, content: &[u8]) -> Result<()> {
@@ -36,7 +36,7 @@ fn upload(view: &View, path: &str, content: &[u8]) -> Result<()> {
 
 #[test]
 fn upload_type_is_checked_by_content_and_name() {
-    let (house, view) = image_only_fixture();
+    let (fixture, view) = image_only_fixture();
     let page: &[u8] = b"<html><p>x</p></html>";
     let cases: [(&str, &[u8], &str); 8] = [
         ("/box/new.png", &png_header(), "ok"),
@@ -48,22 +48,22 @@ fn upload_type_is_checked_by_content_and_name() {
         ("/box/words.png", b"words", "wrong type"),
         ("/box/page.html", b"", "wrong type"),
     ];
-    for (path, content, wanted) in cases {
-        assert_eq!(outcome_name(upload(&view, path, content)), wanted, "{path}");
-        assert_eq!(host_path(&house, path).exists(), wanted == "ok" || path == "/box/page.html", "{path}");
+    for (path, content, expected) in cases {
+        assert_eq!(outcome_name(upload(&view, path, content)), expected, "{path}");
+        assert_eq!(host_path(&fixture, path).exists(), expected == "ok" || path == "/box/page.html", "{path}");
     }
-    assert_eq!(read_outside_gateway(&house, "/box/page.html").as_bytes(), page);
+    assert_eq!(read_outside_gateway(&fixture, "/box/page.html").as_bytes(), page);
     assert_eq!(
         outcome_name(view.stage(&tree_path("/box/x.html"), None, &NO_CONDITIONS).map(drop)),
         "wrong type",
         "before anything is sent"
     );
-    assert_staging_empty(&house);
+    assert_staging_empty(&fixture);
 }
 
 #[test]
 fn disallowed_type_is_refused_by_first_bytes() {
-    let (house, view) = image_only_fixture();
+    let (fixture, view) = image_only_fixture();
     let upload = view.stage(&tree_path("/box/a.png"), None, &NO_CONDITIONS).expect("staged");
     upload.write_at(b"a", 0).expect("too little to tell");
     upload.write_at(&[0; 4000], 8).expect("not judged before what is missing");
@@ -73,25 +73,29 @@ fn disallowed_type_is_refused_by_first_bytes() {
     let upload = view.stage(&tree_path("/box/a.png"), None, &NO_CONDITIONS).expect("staged");
     assert_eq!(outcome_name(upload.write_at(b"%PDF-1.7", 0)), "wrong type");
     upload.write_at(&png_header(), 0).expect("an image after all");
-    assert_eq!(outcome_name(upload.commit(&NO_CONDITIONS).map(drop)), "spoilt", "who knows what else was refused");
-    assert_eq!(fs::read(host_path(&house, "/box/a.png")).expect("there"), png_header());
-    assert_staging_empty(&house);
+    assert_eq!(
+        outcome_name(upload.commit(&NO_CONDITIONS).map(drop)),
+        "write failed",
+        "who knows what else was refused"
+    );
+    assert_eq!(fs::read(host_path(&fixture, "/box/a.png")).expect("there"), png_header());
+    assert_staging_empty(&fixture);
 }
 
 #[test]
 fn edit_under_type_limit_is_a_copy_checked_at_close() {
-    let (house, view) = image_only_fixture();
+    let (fixture, view) = image_only_fixture();
     let path = tree_path("/box/a.png");
     let edit = |mode| view.edit(&path, mode, &NO_CONDITIONS).expect("edit");
-    let spoil = edit(EditMode::default());
-    spoil.write_at(b"<html><b>", 0).expect("a copy");
-    assert_eq!(fs::read(host_path(&house, "/box/a.png")).expect("there"), png_header(), "others see what was there");
-    assert_eq!(outcome_name(spoil.close()), "wrong type");
+    let html_edit = edit(EditMode::default());
+    html_edit.write_at(b"<html><b>", 0).expect("a copy");
+    assert_eq!(fs::read(host_path(&fixture, "/box/a.png")).expect("there"), png_header(), "others see what was there");
+    assert_eq!(outcome_name(html_edit.close()), "wrong type");
     let append = edit(EditMode { append: true, ..EditMode::default() });
     append.write_at(b"more", 0).expect("written");
     assert_eq!(append.stat().expect("stat").size, png_header().len() as u64 + 4);
     append.close().expect("closed");
-    assert_eq!(fs::read(host_path(&house, "/box/a.png")).expect("there"), [png_header(), b"more".to_vec()].concat());
+    assert_eq!(fs::read(host_path(&fixture, "/box/a.png")).expect("there"), [png_header(), b"more".to_vec()].concat());
     let before = view.stat(&path).expect("stat").etag;
     edit(EditMode { read: true, ..EditMode::default() }).close().expect("closed");
     assert_eq!(view.stat(&path).expect("stat").etag, before, "nothing was written");
@@ -100,26 +104,26 @@ fn edit_under_type_limit_is_a_copy_checked_at_close() {
     second.write_at(b"2", 30).expect("written");
     first.close().expect("closed");
     assert_eq!(outcome_name(second.close()), "precondition", "what was written meanwhile is not lost");
-    let cut = edit(EditMode { truncate: true, ..EditMode::default() });
-    cut.close().expect("an empty file fits");
-    assert_eq!(read_outside_gateway(&house, "/box/a.png"), "");
+    let truncate = edit(EditMode { truncate: true, ..EditMode::default() });
+    truncate.close().expect("an empty file fits");
+    assert_eq!(read_outside_gateway(&fixture, "/box/a.png"), "");
     assert_eq!(
         outcome_name(view.edit(&tree_path("/box/page.html"), EditMode::default(), &NO_CONDITIONS).map(drop)),
         "wrong type"
     );
     let made = view
         .edit(&tree_path("/box/made.png"), EditMode { create: true, ..EditMode::default() }, &NO_CONDITIONS)
-        .expect("made");
-    assert_eq!(read_outside_gateway(&house, "/box/made.png"), "");
+        .expect("created");
+    assert_eq!(read_outside_gateway(&fixture, "/box/made.png"), "");
     made.write_at(&png_header(), 0).expect("written");
     made.close().expect("closed");
-    assert_eq!(fs::read(host_path(&house, "/box/made.png")).expect("there"), png_header());
-    assert_staging_empty(&house);
+    assert_eq!(fs::read(host_path(&fixture, "/box/made.png")).expect("there"), png_header());
+    assert_staging_empty(&fixture);
 }
 
 #[test]
 fn rename_copy_link_and_truncate_check_type_limit() {
-    let (house, view) = image_only_fixture();
+    let (fixture, view) = image_only_fixture();
     let rename = |from: &str, to: &str| {
         outcome_name(view.rename(&tree_path(from), &tree_path(to), OverwriteMode::Refuse, &NO_CONDITIONS).map(drop))
     };
@@ -127,63 +131,63 @@ fn rename_copy_link_and_truncate_check_type_limit() {
         outcome_name(view.copy(&tree_path(from), &tree_path(to), true, OverwriteMode::Refuse, &NO_CONDITIONS).map(drop))
     };
     let link = |from: &str, to: &str| outcome_name(view.hard_link(&tree_path(from), &tree_path(to), &NO_CONDITIONS));
-    let cut = |path: &str, size: u64| {
+    let truncate = |path: &str, size: u64| {
         let attributes = AttributeChanges { size: Some(size), ..AttributeChanges::default() };
         outcome_name(view.set_attributes(&tree_path(path), &attributes, true, &NO_CONDITIONS))
     };
-    let before = read_outside_gateway(&house, "/box/page.html");
-    for act in [&rename as &dyn Fn(&str, &str) -> &'static str, &copy, &link] {
-        assert_eq!(act("/box/a.png", "/box/a.html"), "wrong type");
-        assert_eq!(act("/box/page.html", "/box/page.png"), "wrong type");
-        assert_eq!(act("/box/page.html", "/box/sub/page.html"), "wrong type");
+    let before = read_outside_gateway(&fixture, "/box/page.html");
+    for operation in [&rename as &dyn Fn(&str, &str) -> &'static str, &copy, &link] {
+        assert_eq!(operation("/box/a.png", "/box/a.html"), "wrong type");
+        assert_eq!(operation("/box/page.html", "/box/page.png"), "wrong type");
+        assert_eq!(operation("/box/page.html", "/box/sub/page.html"), "wrong type");
     }
     assert_eq!(outcome_name(view.symlink(b"a.png", &tree_path("/box/l.html"), &NO_CONDITIONS)), "wrong type");
     assert_eq!(outcome_name(view.symlink(b"a.png", &tree_path("/box/l.png"), &NO_CONDITIONS)), "ok");
     assert_eq!(rename("/box/l.png", "/box/l.html"), "wrong type");
-    assert_eq!(cut("/box/page.html", 3), "wrong type");
-    assert_eq!(cut("/box/a.png", 3), "wrong type", "no image any more");
-    assert_eq!(cut("/box/a.png", 100), "ok");
+    assert_eq!(truncate("/box/page.html", 3), "wrong type");
+    assert_eq!(truncate("/box/a.png", 3), "wrong type", "no image any more");
+    assert_eq!(truncate("/box/a.png", 100), "ok");
     assert_eq!(rename("/box/sub", "/box/other"), "ok");
-    write_outside_gateway(&house, "/box/other/deep/words.txt", "words");
+    write_outside_gateway(&fixture, "/box/other/deep/words.txt", "words");
     assert_eq!(rename("/box/other", "/box/sub"), "wrong type", "a file below doesn't fit");
     assert_eq!(copy("/box/other", "/box/sub"), "wrong type");
-    assert!(!host_path(&house, "/box/sub").exists());
+    assert!(!host_path(&fixture, "/box/sub").exists());
     assert_eq!(copy("/box/a.png", "/box/c.png"), "ok");
     assert_eq!(link("/box/a.png", "/box/d.png"), "ok");
     assert_eq!(rename("/box/d.png", "/box/e.gif"), "ok");
-    assert_eq!(read_outside_gateway(&house, "/box/page.html"), before);
-    assert_staging_empty(&house);
+    assert_eq!(read_outside_gateway(&fixture, "/box/page.html"), before);
+    assert_staging_empty(&fixture);
 }
 
 #[test]
 fn type_limit_reveals_nothing_about_unreadable_files() {
-    let house = TreeFixture::new(&["/box"]);
-    house.create_user("alice", &[("/box", Permission::RW)]);
-    let view = house.scoped_view("alice", &[("/box", Permission::W)]);
-    write_outside_gateway(&house, "/box/hidden.png", "<html><p>x</p></html>");
+    let fixture = TreeFixture::new(&["/box"]);
+    fixture.create_user("alice", &[("/box", Permission::RW)]);
+    let view = fixture.scoped_view("alice", &[("/box", Permission::W)]);
+    write_outside_gateway(&fixture, "/box/hidden.png", "<html><p>x</p></html>");
     let mimes = vec!["image/*".parse().expect("type")];
-    set_limits(&house.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
+    set_limits(&fixture.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
     view.session().access().expect("lives");
-    fs::write(host_path(&house, "/box/image.png"), png_header()).expect("written");
-    for (folder, image) in [("/box/one", false), ("/box/two", true)] {
-        fs::create_dir(host_path(&house, folder)).expect("made");
+    fs::write(host_path(&fixture, "/box/image.png"), png_header()).expect("written");
+    for (directory, image) in [("/box/one", false), ("/box/two", true)] {
+        fs::create_dir(host_path(&fixture, directory)).expect("created");
         let (name, content) = if image { ("a.png", png_header()) } else { ("a.html", b"<html>".to_vec()) };
-        fs::write(host_path(&house, folder).join(name), content).expect("written");
+        fs::write(host_path(&fixture, directory).join(name), content).expect("written");
     }
     let rename =
         |from: &str, to: &str| view.rename(&tree_path(from), &tree_path(to), OverwriteMode::Refuse, &NO_CONDITIONS);
-    let across = |from: &str, to: &str| super::moves::move_cross_device(&view, from, to, OverwriteMode::Refuse);
+    let move_across = |from: &str, to: &str| super::moves::move_cross_device(&view, from, to, OverwriteMode::Refuse);
     for path in ["/box/hidden.png", "/box/image.png"] {
         assert_eq!(outcome_name(rename(path, "/box/other.html")), "wrong type", "{path}: the name is judged");
-        assert_eq!(outcome_name(across(path, "/box/other.html")), "wrong type", "{path}: the name is judged");
+        assert_eq!(outcome_name(move_across(path, "/box/other.html")), "wrong type", "{path}: the name is judged");
     }
     for path in ["/box/hidden.png", "/box/image.png", "/box/one", "/box/two"] {
-        for act in [&rename as &dyn Fn(&str, &str) -> Result<bool>, &across] {
-            assert_eq!(outcome_name(act(path, "/box/other.png")), "ok", "{path}: its content is not");
-            assert_eq!(outcome_name(act("/box/other.png", path)), "ok", "{path}: its content is not");
+        for operation in [&rename as &dyn Fn(&str, &str) -> Result<bool>, &move_across] {
+            assert_eq!(outcome_name(operation(path, "/box/other.png")), "ok", "{path}: its content is not");
+            assert_eq!(outcome_name(operation("/box/other.png", path)), "ok", "{path}: its content is not");
         }
     }
-    let cut = |path: &str, size| {
+    let truncate = |path: &str, size| {
         let attributes = AttributeChanges { size: Some(size), ..AttributeChanges::default() };
         outcome_name(view.set_attributes(&tree_path(path), &attributes, true, &NO_CONDITIONS))
     };
@@ -195,33 +199,33 @@ fn type_limit_reveals_nothing_about_unreadable_files() {
         );
         let append = EditMode { append: true, ..EditMode::default() };
         assert_eq!(outcome_name(view.edit(&tree_path(path), append, &NO_CONDITIONS).map(drop)), "forbidden", "{path}");
-        assert_eq!((cut(path, 12), cut(path, 100)), ("forbidden", "forbidden"), "{path}");
+        assert_eq!((truncate(path, 12), truncate(path, 100)), ("forbidden", "forbidden"), "{path}");
         let whole = view
             .edit(&tree_path(path), EditMode { truncate: true, ..EditMode::default() }, &NO_CONDITIONS)
             .expect(path);
         whole.write_at(&png_header(), 0).expect(path);
         whole.close().expect(path);
-        assert_eq!(cut(path, 0), "ok", "{path}");
+        assert_eq!(truncate(path, 0), "ok", "{path}");
         let empty = view.edit(&tree_path(path), EditMode::default(), &NO_CONDITIONS).expect("nothing to tell of");
         empty.write_at(&png_header(), 0).expect(path);
         empty.close().expect(path);
-        assert_eq!(fs::read(host_path(&house, path)).expect(path), png_header());
+        assert_eq!(fs::read(host_path(&fixture, path)).expect(path), png_header());
     }
 }
 
 #[test]
 fn directory_with_too_large_file_is_not_moved() {
-    let house = TreeFixture::new(&["/box/sub/deep"]);
-    house.create_user("alice", &[("/box", Permission::RW)]);
-    let view = house.view("alice");
-    write_outside_gateway(&house, "/box/sub/deep/file", "12345");
+    let fixture = TreeFixture::new(&["/box/sub/deep"]);
+    fixture.create_user("alice", &[("/box", Permission::RW)]);
+    let view = fixture.view("alice");
+    write_outside_gateway(&fixture, "/box/sub/deep/file", "12345");
     let max_file_size = Some(ByteSize::from_bytes(4));
-    set_limits(&house.store, view.session().token(), &TokenLimits { max_file_size, ..TokenLimits::default() });
+    set_limits(&fixture.store, view.session().token(), &TokenLimits { max_file_size, ..TokenLimits::default() });
     view.session().access().expect("lives");
     let moved =
         view.rename(&tree_path("/box/sub"), &tree_path("/box/other"), OverwriteMode::Refuse, &NO_CONDITIONS).map(drop);
     assert_eq!(outcome_name(moved), "too large");
-    assert_eq!(read_outside_gateway(&house, "/box/sub/deep/file"), "12345");
+    assert_eq!(read_outside_gateway(&fixture, "/box/sub/deep/file"), "12345");
 }
 
 fn tags_value(view: &View, path: &str) -> Option<String> {
@@ -238,16 +242,16 @@ fn put_with_tags(view: &View, path: &str, tags: &[&str]) -> Result<()> {
 
 #[test]
 fn tags_follow_file_and_are_limited_by_token() {
-    let house = TreeFixture::new(&["/box"]);
-    house.create_user("alice", &[("/box", Permission::RW)]);
-    let view = house.view("alice");
+    let fixture = TreeFixture::new(&["/box"]);
+    fixture.create_user("alice", &[("/box", Permission::RW)]);
+    let view = fixture.view("alice");
     put_with_tags(&view, "/box/secret", &["secret"]).expect("tagged");
     assert_eq!(tags_value(&view, "/box/secret").as_deref(), Some("<tags xmlns=\"urn:patgate\">secret</tags>"));
     let tags = vec!["a".parse().expect("tag"), "b".parse().expect("tag")];
-    set_limits(&house.store, view.session().token(), &TokenLimits { tags, ..TokenLimits::default() });
+    set_limits(&fixture.store, view.session().token(), &TokenLimits { tags, ..TokenLimits::default() });
     view.session().access().expect("lives");
     assert_eq!(outcome_name(put_with_tags(&view, "/box/new", &["a", "c"])), "wrong tag");
-    assert!(!host_path(&house, "/box/new").exists(), "a refused upload leaves nothing");
+    assert!(!host_path(&fixture, "/box/new").exists(), "a refused upload leaves nothing");
     put_with_tags(&view, "/box/new", &["b", "a"]).expect("tagged");
     assert_eq!(tags_value(&view, "/box/new").as_deref(), Some("<tags xmlns=\"urn:patgate\">b,a</tags>"));
     put_with_tags(&view, "/box/new", &["a"]).expect("tagged");
@@ -274,23 +278,23 @@ fn tags_follow_file_and_are_limited_by_token() {
     assert_eq!(set(PropertyChange::Set(DeadProperty { name: tags_property(), value: disguised })), "unsupported");
     assert_eq!(set(set_tags_change(&[])), "ok");
     assert_eq!(tags_value(&view, "/box/new"), None);
-    assert_staging_empty(&house);
+    assert_staging_empty(&fixture);
 }
 
 #[test]
 fn copy_whose_properties_can_not_all_be_named_is_refused_before_its_first_effect() {
-    let house = TreeFixture::new(&["/box/a/b", "/box/c"]);
-    house.create_user("alice", &[("/box", Permission::RW)]);
-    let view = house.view("alice");
+    let fixture = TreeFixture::new(&["/box/a/b", "/box/c"]);
+    fixture.create_user("alice", &[("/box", Permission::RW)]);
+    let view = fixture.view("alice");
     let name = PropertyName { namespace: "urn:x".to_owned(), name: "color".to_owned() };
     let change = [PropertyChange::Set(DeadProperty { name, value: "<color xmlns=\"urn:x\"/>".to_owned() })];
     view.set_properties(&tree_path("/box/a/b"), &change, &AttributeChanges::default(), &NO_CONDITIONS).expect("set");
-    crate::store::testing::count_nodes(&house.store, 1_999_999);
+    crate::store::testing::count_nodes(&fixture.store, 1_999_999);
     let refused = view.copy(&tree_path("/box/a"), &tree_path("/box/c/a"), true, OverwriteMode::Refuse, &NO_CONDITIONS);
     assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
-    assert!(!host_path(&house, "/box/c/a").exists());
-    assert_staging_empty(&house);
-    crate::store::testing::count_nodes(&house.store, 1_000);
+    assert!(!host_path(&fixture, "/box/c/a").exists());
+    assert_staging_empty(&fixture);
+    crate::store::testing::count_nodes(&fixture.store, 1_000);
     view.copy(&tree_path("/box/a"), &tree_path("/box/c/a"), true, OverwriteMode::Refuse, &NO_CONDITIONS)
         .expect("copied");
 }

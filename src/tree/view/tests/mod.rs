@@ -23,17 +23,17 @@ use crate::tree::{Error, Result};
 pub(super) const NO_CONDITIONS: WriteConditions<'static> = WriteConditions { lock_tokens: &[], evaluate: &|| Ok(()) };
 
 /// Writes a file behind the gateway's back.
-fn write_outside_gateway(house: &TreeFixture, path: &str, content: &str) {
-    fs::write(host_path(house, path), content).expect(path);
+fn write_outside_gateway(fixture: &TreeFixture, path: &str, content: &str) {
+    fs::write(host_path(fixture, path), content).expect(path);
 }
 
 /// Reads a file behind the gateway's back.
-fn read_outside_gateway(house: &TreeFixture, path: &str) -> String {
-    fs::read_to_string(host_path(house, path)).expect(path)
+fn read_outside_gateway(fixture: &TreeFixture, path: &str) -> String {
+    fs::read_to_string(host_path(fixture, path)).expect(path)
 }
 
-fn host_path(house: &TreeFixture, path: &str) -> PathBuf {
-    house.root_path.join(path.trim_start_matches('/'))
+fn host_path(fixture: &TreeFixture, path: &str) -> PathBuf {
+    fixture.root_path.join(path.trim_start_matches('/'))
 }
 
 /// Puts a file through the gateway.
@@ -68,8 +68,8 @@ fn outcome_name<T>(outcome: Result<T>) -> &'static str {
         Err(Error::NoParent) => "no parent",
         Err(Error::Forbidden) => "forbidden",
         Err(Error::AlreadyExists) => "exists",
-        Err(Error::NotADirectory) => "not folder",
-        Err(Error::IsADirectory) => "is folder",
+        Err(Error::NotADirectory) => "not directory",
+        Err(Error::IsADirectory) => "is directory",
         Err(Error::DirectoryNotEmpty) => "not empty",
         Err(Error::Overlap) => "overlap",
         Err(Error::Locked { .. }) => "locked",
@@ -77,7 +77,7 @@ fn outcome_name<T>(outcome: Result<T>) -> &'static str {
         Err(Error::TooLarge(_)) => "too large",
         Err(Error::TypeNotAllowed(_)) => "wrong type",
         Err(Error::TagNotAllowed(_)) => "wrong tag",
-        Err(Error::WriteFailed) => "spoilt",
+        Err(Error::WriteFailed) => "write failed",
         Err(Error::Replaced) => "replaced",
         Err(Error::Superseded) => "superseded",
         Err(Error::UploadInProgress) => "upload under way",
@@ -96,14 +96,14 @@ fn outcome_name<T>(outcome: Result<T>) -> &'static str {
 }
 
 /// Tells that nothing waits in staging.
-fn assert_staging_empty(house: &TreeFixture) {
-    house.tree.wait_for_background_deletes();
-    let left = staged_entries(house);
+fn assert_staging_empty(fixture: &TreeFixture) {
+    fixture.tree.wait_for_background_deletes();
+    let left = staged_entries(fixture);
     assert!(left.is_empty(), "{left:?}");
 }
 
 /// What waits in staging: all in it but the marker of the tree.
-fn staged_entries(house: &TreeFixture) -> Vec<fs::DirEntry> {
-    let Ok(staging) = fs::read_dir(host_path(house, ".patgate")) else { return Vec::new() };
+fn staged_entries(fixture: &TreeFixture) -> Vec<fs::DirEntry> {
+    let Ok(staging) = fs::read_dir(host_path(fixture, ".patgate")) else { return Vec::new() };
     staging.map(|entry| entry.expect("entry")).filter(|entry| entry.file_name() != "tree.id").collect()
 }

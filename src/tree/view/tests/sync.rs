@@ -28,7 +28,7 @@ fn begin_changes(view: &View, since: Option<SyncPoint>, limit: usize) -> SyncCha
 fn collect_page(mut changes: SyncChanges) -> ReportedPage {
     let mut members = BTreeMap::new();
     loop {
-        match changes.next_item().expect("told") {
+        match changes.next_item().expect("sent") {
             SyncItem::Member(member) => {
                 let path = String::from_utf8_lossy(member.path.as_bytes()).into_owned();
                 let name = path.trim_start_matches('/').trim_start_matches("a/").to_owned();
@@ -45,32 +45,32 @@ fn report_page(view: &View, since: Option<SyncPoint>, limit: usize) -> ReportedP
 
 /// A directory that one user may read, with files.
 fn fixture_with_files(files: &[&str]) -> (TreeFixture, View) {
-    let house = TreeFixture::new(&["/a", "/elsewhere"]);
-    house.create_user("alice", &[("/a", Permission::R)]);
+    let fixture = TreeFixture::new(&["/a", "/elsewhere"]);
+    fixture.create_user("alice", &[("/a", Permission::R)]);
     for file in files {
-        write_outside_gateway(&house, &format!("/a/{file}"), file);
+        write_outside_gateway(&fixture, &format!("/a/{file}"), file);
     }
-    let view = house.view("alice");
-    (house, view)
+    let view = fixture.view("alice");
+    (fixture, view)
 }
 
-fn rename(house: &TreeFixture, from: &str, to: &str) {
-    fs::rename(host_path(house, from), host_path(house, to)).expect("renamed");
+fn rename(fixture: &TreeFixture, from: &str, to: &str) {
+    fs::rename(host_path(fixture, from), host_path(fixture, to)).expect("renamed");
 }
 
-fn last_change_number(house: &TreeFixture, view: &View) -> i64 {
-    let journal = house.store.find_sync_journal(view.session().token(), &tree_path("/a"), true, now());
+fn last_change_number(fixture: &TreeFixture, view: &View) -> i64 {
+    let journal = fixture.store.find_sync_journal(view.session().token(), &tree_path("/a"), true, now());
     journal.expect("read").expect("there").last_number
 }
 
 #[test]
 fn member_removed_before_report_and_restored_is_reported_later() {
-    let (house, view) = fixture_with_files(&["x", "y"]);
+    let (fixture, view) = fixture_with_files(&["x", "y"]);
     let changes = begin_changes(&view, None, usize::MAX);
-    rename(&house, "/a/x", "/elsewhere/x");
+    rename(&fixture, "/a/x", "/elsewhere/x");
     let first = collect_page(changes);
     assert_eq!((first.names(), first.truncated), (vec!["y"], false));
-    rename(&house, "/elsewhere/x", "/a/x");
+    rename(&fixture, "/elsewhere/x", "/a/x");
     let second = report_page(&view, Some(first.point), usize::MAX);
     assert_eq!(second.names(), ["x"], "though it is what the journal knew");
     assert_eq!(report_page(&view, Some(second.point), usize::MAX).names(), [""; 0]);
@@ -78,12 +78,12 @@ fn member_removed_before_report_and_restored_is_reported_later() {
 
 #[test]
 fn member_changed_before_report_is_reported_now_and_again_later() {
-    let (house, view) = fixture_with_files(&["x"]);
+    let (fixture, view) = fixture_with_files(&["x"]);
     let changes = begin_changes(&view, None, usize::MAX);
-    rename(&house, "/a/x", "/elsewhere/x");
-    write_outside_gateway(&house, "/a/x", "another");
+    rename(&fixture, "/a/x", "/elsewhere/x");
+    write_outside_gateway(&fixture, "/a/x", "another");
     let first = collect_page(changes);
-    rename(&house, "/elsewhere/x", "/a/x");
+    rename(&fixture, "/elsewhere/x", "/a/x");
     let second = report_page(&view, Some(first.point), usize::MAX);
     assert_eq!(second.names(), ["x"]);
     assert_ne!(first.members["x"], second.members["x"]);
@@ -92,11 +92,11 @@ fn member_changed_before_report_is_reported_now_and_again_later() {
 
 #[test]
 fn removed_member_restored_before_report_is_reported_as_changed() {
-    let (house, view) = fixture_with_files(&["x"]);
+    let (fixture, view) = fixture_with_files(&["x"]);
     let first = report_page(&view, None, usize::MAX);
-    fs::remove_file(host_path(&house, "/a/x")).expect("removed");
+    fs::remove_file(host_path(&fixture, "/a/x")).expect("removed");
     let changes = begin_changes(&view, Some(first.point), usize::MAX);
-    write_outside_gateway(&house, "/a/x", "again");
+    write_outside_gateway(&fixture, "/a/x", "again");
     let second = collect_page(changes);
     assert!(second.members["x"].is_some(), "{:?}", second.members);
     let third = report_page(&view, Some(second.point), usize::MAX);
@@ -106,51 +106,51 @@ fn removed_member_restored_before_report_is_reported_as_changed() {
 
 #[test]
 fn only_last_page_compares_the_directory() {
-    let (house, view) = fixture_with_files(&["v", "w", "x", "y"]);
+    let (fixture, view) = fixture_with_files(&["v", "w", "x", "y"]);
     let first = report_page(&view, None, 1);
     assert!(first.truncated);
-    write_outside_gateway(&house, "/a/z", "new");
-    let known = last_change_number(&house, &view);
+    write_outside_gateway(&fixture, "/a/z", "new");
+    let known = last_change_number(&fixture, &view);
     let second = report_page(&view, Some(first.point), 1);
-    assert_eq!((second.truncated, last_change_number(&house, &view)), (true, known), "nothing was looked for");
+    assert_eq!((second.truncated, last_change_number(&fixture, &view)), (true, known), "nothing was looked for");
     let rest = report_page(&view, Some(second.point), 9);
-    assert!(!rest.truncated && last_change_number(&house, &view) > known);
-    let mut told: BTreeSet<&str> = first.names().into_iter().chain(second.names()).collect();
-    told.extend(rest.names());
-    assert_eq!(told.into_iter().collect::<Vec<_>>(), ["v", "w", "x", "y", "z"]);
+    assert!(!rest.truncated && last_change_number(&fixture, &view) > known);
+    let mut reported: BTreeSet<&str> = first.names().into_iter().chain(second.names()).collect();
+    reported.extend(rest.names());
+    assert_eq!(reported.into_iter().collect::<Vec<_>>(), ["v", "w", "x", "y", "z"]);
 }
 
 #[test]
 fn pages_of_removed_members_make_progress_and_end() {
-    let (house, view) = fixture_with_files(&["v", "w", "x", "y"]);
+    let (fixture, view) = fixture_with_files(&["v", "w", "x", "y"]);
     let first = report_page(&view, None, 1);
     for name in ["v", "w", "x", "y"] {
-        fs::remove_file(host_path(&house, &format!("/a/{name}"))).expect("removed");
+        fs::remove_file(host_path(&fixture, &format!("/a/{name}"))).expect("removed");
     }
-    let (mut point, mut told) = (first.point, BTreeMap::new());
+    let (mut point, mut reported) = (first.point, BTreeMap::new());
     for round in 0.. {
         let page = report_page(&view, Some(point), 1);
         assert!(page.members.len() <= 1 && round < 9, "{:?}", page.members);
-        told.extend(page.members);
+        reported.extend(page.members);
         if !page.truncated {
             break;
         }
         assert!(page.point.number > point.number, "each page makes progress");
         point = page.point;
     }
-    assert_eq!(told.get(first.names()[0]), Some(&None), "what the client has is removed: {told:?}");
-    assert!(told.values().all(Option::is_none), "{told:?}");
+    assert_eq!(reported.get(first.names()[0]), Some(&None), "what the client has is removed: {reported:?}");
+    assert!(reported.values().all(Option::is_none), "{reported:?}");
 }
 
 #[test]
 fn initial_sync_omits_removed_members_and_survives_journal_pruning() {
-    let (house, view) = fixture_with_files(&["old", "older"]);
+    let (fixture, view) = fixture_with_files(&["old", "older"]);
     for number in 0..50 {
-        write_outside_gateway(&house, &format!("/a/{number}"), "");
+        write_outside_gateway(&fixture, &format!("/a/{number}"), "");
     }
     let before = report_page(&view, None, usize::MAX).point;
     for number in 0..50 {
-        fs::remove_file(host_path(&house, &format!("/a/{number}"))).expect("removed");
+        fs::remove_file(host_path(&fixture, &format!("/a/{number}"))).expect("removed");
     }
     let stale = |point| {
         let changes = view.changes_since(&tree_path("/a"), true, Some(point), 9, now());
@@ -170,9 +170,9 @@ fn initial_sync_omits_removed_members_and_survives_journal_pruning() {
 
 #[test]
 fn report_is_truncated_at_row_limit() {
-    let (house, view) = fixture_with_files(&[]);
+    let (fixture, view) = fixture_with_files(&[]);
     for number in 0..1000 {
-        write_outside_gateway(&house, &format!("/a/{number}"), "");
+        write_outside_gateway(&fixture, &format!("/a/{number}"), "");
     }
     let first = report_page(&view, None, usize::MAX);
     assert_eq!((first.members.len(), first.truncated), (600, true));
@@ -182,29 +182,29 @@ fn report_is_truncated_at_row_limit() {
 
 #[test]
 fn directory_with_too_many_members_is_refused_and_its_journal_stays_bounded() {
-    let (house, view) = fixture_with_files(&[]);
-    house.tree.ensure_directory(&tree_path("/a/0")).expect("made");
+    let (fixture, view) = fixture_with_files(&[]);
+    fixture.tree.ensure_directory(&tree_path("/a/0")).expect("created");
     for number in 0..2000 {
-        write_outside_gateway(&house, &format!("/a/0/{number}"), "");
+        write_outside_gateway(&fixture, &format!("/a/0/{number}"), "");
     }
     let compare = || view.compare_with_journal(&tree_path("/a"), true, now());
     for round in 1..4 {
         assert!(matches!(compare(), Err(Error::NoSpace)));
-        let journal = house.store.find_sync_journal(view.session().token(), &tree_path("/a"), true, now());
-        let rows = house.store.count_sync_entries(journal.expect("read").expect("there").id).expect("read");
+        let journal = fixture.store.find_sync_journal(view.session().token(), &tree_path("/a"), true, now());
+        let rows = fixture.store.count_sync_entries(journal.expect("read").expect("there").id).expect("read");
         assert!(rows <= 4000, "{rows}");
         // All members have other names now.
-        rename(&house, &format!("/a/{}", round - 1), &format!("/a/{round}"));
+        rename(&fixture, &format!("/a/{}", round - 1), &format!("/a/{round}"));
     }
-    fs::remove_file(host_path(&house, "/a/3/0")).expect("removed");
+    fs::remove_file(host_path(&fixture, "/a/3/0")).expect("removed");
     compare().expect("few enough");
 }
 
 #[test]
 fn cancelled_work_ends_at_the_next_batch() {
-    let (house, view) = fixture_with_files(&["x"]);
+    let (fixture, view) = fixture_with_files(&["x"]);
     let mut changes = view.changes_since(&tree_path("/a"), true, None, 9, now()).expect("begun").expect("known");
-    let other = house.view("alice");
+    let other = fixture.view("alice");
     view.cancellation().cancel_on_drop().disarm();
     assert!(view.cancellation().check().is_ok(), "what is done is not cancelled");
     drop(view.cancellation().cancel_on_drop());
@@ -215,17 +215,17 @@ fn cancelled_work_ends_at_the_next_batch() {
 
 #[test]
 fn cancelled_copy_leaves_nothing() {
-    let house = TreeFixture::new(&["/a"]);
-    house.create_user("alice", &[("/", Permission::RW)]);
-    write_outside_gateway(&house, "/a/x", "content");
-    let view = house.view("alice");
+    let fixture = TreeFixture::new(&["/a"]);
+    fixture.create_user("alice", &[("/", Permission::RW)]);
+    write_outside_gateway(&fixture, "/a/x", "content");
+    let view = fixture.view("alice");
     drop(view.cancellation().cancel_on_drop());
     for source in ["/a", "/a/x"] {
         let copied =
             view.copy(&tree_path(source), &tree_path("/b"), true, OverwriteMode::Refuse, &WriteConditions::none());
         assert!(matches!(copied, Err(Error::SessionEnded(_))), "{source}");
     }
-    let other = house.view("alice");
+    let other = fixture.view("alice");
     assert!(other.stat(&tree_path("/b")).is_err());
     assert!(
         other.copy(&tree_path("/a"), &tree_path("/b"), true, OverwriteMode::Refuse, &WriteConditions::none()).is_ok()
@@ -234,9 +234,9 @@ fn cancelled_copy_leaves_nothing() {
 
 #[test]
 fn sync_point_does_not_wait_for_comparison() {
-    let (house, view) = fixture_with_files(&["x"]);
+    let (fixture, view) = fixture_with_files(&["x"]);
     let first = view.sync_point(&tree_path("/a"), now()).expect("a point");
-    write_outside_gateway(&house, "/a/y", "new");
+    write_outside_gateway(&fixture, "/a/y", "new");
     let held = view.shared().journal_locks.lock(&[&tree_path(view.session().token().as_str()).join(&tree_path("/a"))]);
     assert_eq!(view.sync_point(&tree_path("/a"), now()).expect("a point"), first);
     drop(held);
