@@ -36,7 +36,7 @@ async fn second_server_on_overlapping_root_is_refused_and_deletes_nothing() {
     sftp.write_at(&upload, 0, b"content").await.expect("written");
     let other = folder.join("other");
     for (root, says) in [
-        ("above/files", "another server serves this folder"),
+        ("above/files", "another server serves this directory"),
         ("files/below", "which another server serves"),
         ("above", "another server serves"),
     ] {

@@ -1,5 +1,5 @@
-//! Replacing where the host can't exchange two entries: what stands there is taken aside first, with a note of
-//! where it was. The next sweep puts it back unless something came in its place.
+//! Replacement on file systems that can't exchange two entries (RENAME_EXCHANGE): the old entry is moved into staging
+//! first, with a note of its path. The next sweep moves it back unless something took its place.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use super::staging::read_raw_names;
 use super::{DirectoryFd, Errno, Result, StagedEntry, StagingDirectory};
 use crate::domain::{EntryName, TreePath};
 
-/// What the name of a note ends in; before that stands the name of what was taken aside.
+/// Suffix of a note's name; the name of the staged entry precedes it.
 const BACKUP_NOTE_SUFFIX: &[u8] = b".back";
 
-/// What was taken aside, with a note of where it was: the next sweep puts it back there unless it is let go before.
+/// Entry that was moved into staging with a note of its path. The next sweep restores it unless it is discarded before.
 #[derive(Debug)]
 pub(crate) struct StagedBackup {
     staged: StagedEntry,
@@ -20,22 +20,23 @@ pub(crate) struct StagedBackup {
 }
 
 impl StagedBackup {
-    /// Returns the staging folder and the name in it, to reach what waits there.
+    /// Returns the staging directory and the name of the entry in it.
     pub(crate) fn directory_and_name(&self) -> (&DirectoryFd, &EntryName) {
         self.staged.directory_and_name()
     }
 
-    /// Lets it go: nobody wants it back.
+    /// Deletes the note, so that no sweep restores the entry, and returns the entry, which is removed when it is
+    /// dropped.
     pub(crate) fn discard(self) -> StagedEntry {
         let Self { mut staged, note } = self;
         staged.remove_on_drop = true;
         if let Err(error) = staged.directory_and_name().0.unlink(&note) {
-            tracing::warn!(%error, "a note of something replaced stays in staging until the next start");
+            tracing::warn!(%error, "a backup note can't be deleted: it stays in staging until the next start");
         }
         staged
     }
 
-    /// Moves it back to where it was. Where that fails it stays with its note.
+    /// Moves the entry back to its name. On an error it stays in staging with its note, for the next sweep.
     pub(crate) fn restore(self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
         let staging_directory = self.staged.directory_and_name().0.clone();
         self.staged.restore_to(directory, name)?;
@@ -44,7 +45,7 @@ impl StagedBackup {
 }
 
 impl StagingDirectory {
-    /// Takes aside what stands at a name of a folder, which is at `place`.
+    /// Moves the entry `name` of a directory into staging, and notes `path`, its path in the tree.
     pub(crate) fn back_up(
         self: &Arc<Self>,
         directory: &DirectoryFd,
@@ -68,8 +69,8 @@ impl StagingDirectory {
         }
     }
 
-    /// Takes aside what stands at a name of a folder, which is at `place`, and lets `put` put something there.
-    /// Returns what stood there; it is back where it was when `put` fails.
+    /// Moves the entry `name` of a directory into staging and calls `put`, which puts another entry under the name.
+    /// Returns the old entry. Where `put` fails, the old entry is moved back.
     pub(crate) fn replace_with_backup(
         self: &Arc<Self>,
         directory: &DirectoryFd,
@@ -87,8 +88,9 @@ impl StagingDirectory {
         }
     }
 
-    /// Puts back what was taken aside and not replaced. `holder` is the folder that holds the staging. Returns the
-    /// names in staging of what the host refuses to put back now, and of its notes: the next sweep tries again.
+    /// Moves entries back that were backed up and not replaced. `mount_root` is the directory that holds `.patgate`.
+    /// Returns the names in staging of entries that can't be moved back now, and of their notes: the next sweep tries
+    /// again.
     pub(super) fn restore_backups(&self, mount_root: &DirectoryFd) -> Result<HashSet<Vec<u8>>> {
         let mut retained = HashSet::new();
         for note in read_raw_names(&open_no_symlinks(self.directory_fd(), b"", OpenMode::ReadDirectory)?)? {
@@ -105,7 +107,8 @@ impl StagingDirectory {
             {
                 Ok(()) | Err(Errno::EXIST | Errno::NOENT) => {}
                 Err(error) => {
-                    tracing::warn!(original_path = %String::from_utf8_lossy(&original_path), %error, "what stood here can't be put back");
+                    let path = String::from_utf8_lossy(&original_path);
+                    tracing::warn!(%path, %error, "a replaced entry can't be restored: the next start tries again");
                     retained.extend([staged_name, note].map(|name| name.as_bytes().to_vec()));
                 }
             }

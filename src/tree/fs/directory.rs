@@ -1,4 +1,4 @@
-//! An open folder and what can be done with the names in it. No link is ever followed here.
+//! An open directory, and the operations on the names in it. No symbolic link is followed here.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{Errno, FileFd, Result, Stat};
 use crate::domain::{EntryName, TreePath};
 use crate::tree::FilesystemSpace;
 
-/// An open folder: a place to start from, whatever happens to the names above it. Clones share it.
+/// Open directory: resolution starts from it whatever happens to the names above it. Clones share the descriptor.
 #[derive(Clone, Debug)]
 pub(crate) struct DirectoryFd(Arc<OwnedFd>);
 
@@ -38,56 +38,57 @@ impl From<FileFd> for DirectoryFd {
 }
 
 impl DirectoryFd {
-    /// Asks about the folder itself.
+    /// Returns the metadata of the directory itself.
     pub(crate) fn stat(&self) -> Result<Stat> {
         Stat::stat_at(self, b"")
     }
 
-    /// Asks about an entry.
+    /// Returns the metadata of an entry.
     pub(crate) fn stat_entry(&self, name: &EntryName) -> Result<Stat> {
         Stat::stat_at(self, name.as_bytes())
     }
 
-    /// Opens a folder below; a link on the way is an error.
+    /// Opens a directory at a relative path; `ELOOP` where a symbolic link is on the way.
     pub(crate) fn open_directory(&self, path: &TreePath) -> Result<DirectoryFd> {
         open_no_symlinks(self, path.as_bytes(), OpenMode::DirectoryPath).map(DirectoryFd::from)
     }
 
-    /// Opens an entry; a link is an error.
+    /// Opens an entry; `ELOOP` where it is a symbolic link.
     pub(crate) fn open(&self, name: &EntryName, mode: OpenMode) -> Result<FileFd> {
         open_no_symlinks(self, name.as_bytes(), mode).map(FileFd::from)
     }
 
-    /// Makes a file where nothing is, to be read and written.
+    /// Creates a file, open for reading and writing; `EEXIST` where the name is taken.
     pub(crate) fn create_file(&self, name: &EntryName, mode: u32) -> Result<FileFd> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(self, name.as_bytes(), flags, Mode::from_raw_mode(mode)).map(FileFd::from)
     }
 
-    /// Makes a folder where nothing is.
+    /// Creates a directory; `EEXIST` where the name is taken.
     pub(crate) fn create_directory(&self, name: &EntryName, mode: u32) -> Result<()> {
         mkdirat(self, name.as_bytes(), Mode::from_raw_mode(mode))
     }
 
-    /// Removes an entry that is no folder.
+    /// Removes an entry that is not a directory.
     pub(crate) fn unlink(&self, name: &EntryName) -> Result<()> {
         run_step(|| unlinkat(self, name.as_bytes(), AtFlags::empty()))
     }
 
-    /// Removes an empty folder.
+    /// Removes an empty directory.
     pub(crate) fn remove_directory(&self, name: &EntryName) -> Result<()> {
         run_step(|| unlinkat(self, name.as_bytes(), AtFlags::REMOVEDIR))
     }
 
-    /// Moves an entry, replacing as POSIX does.
+    /// Renames an entry and replaces the target as rename(2) does.
     pub(crate) fn rename(&self, name: &EntryName, to: &DirectoryFd, target: &EntryName) -> Result<()> {
         run_step(|| renameat(self, name.as_bytes(), to, target.as_bytes()))
     }
 
-    /// Moves an entry to where nothing is.
+    /// Renames an entry to a name that is free; `EEXIST` otherwise.
     pub(crate) fn rename_noreplace(&self, name: &EntryName, to: &DirectoryFd, target: &EntryName) -> Result<()> {
         match run_step(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::NOREPLACE)) {
-            // The file system has no such rename: look first, under the caller's lock.
+            // The file system has no RENAME_NOREPLACE. Looking first is no race between clients: the caller holds the
+            // commit lock.
             Err(Errno::INVAL | Errno::NOSYS) => match to.stat_entry(target) {
                 Ok(_) => Err(Errno::EXIST),
                 Err(Errno::NOENT) => self.rename(name, to, target),
@@ -97,45 +98,46 @@ impl DirectoryFd {
         }
     }
 
-    /// Lets two entries change places in one step.
+    /// Exchanges two entries in one step.
     pub(crate) fn exchange(&self, name: &EntryName, to: &DirectoryFd, target: &EntryName) -> Result<()> {
         #[cfg(test)]
         super::fault_injection::check_exchange_supported()?;
         run_step(|| renameat_with(self, name.as_bytes(), to, target.as_bytes(), RenameFlags::EXCHANGE))
     }
 
-    /// Tells whether the host lets this process change names in the folder.
+    /// Checks that this process may create and remove names in the directory; `EACCES` or `EROFS` otherwise.
     pub(crate) fn check_write_access(&self) -> Result<()> {
         accessat(self, b".".as_slice(), Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     pub(crate) fn symlink(&self, target: &[u8], name: &EntryName) -> Result<()> {
         run_step(|| symlinkat(target, self, name.as_bytes()))
     }
 
-    /// Returns what a symbolic link says.
+    /// Returns the target text of a symbolic link.
     pub(crate) fn read_link(&self, name: &EntryName) -> Result<Vec<u8>> {
         readlinkat(self, name.as_bytes(), Vec::new()).map(|target| target.into_bytes())
     }
 
-    /// Writes the names in the folder, and its own attributes, to disk.
+    /// Syncs the names in the directory, and its own attributes, to disk.
     pub(crate) fn sync(&self) -> Result<()> {
         sync(open_no_symlinks(self, b"", OpenMode::ReadDirectory)?)
     }
 
-    /// Sets permission bits.
+    /// Sets the permission bits of the directory.
     pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
         fchmod(open_no_symlinks(self, b"", OpenMode::ReadDirectory)?, Mode::from_raw_mode(mode))
     }
 
-    /// Returns the room on the folder's file system.
+    /// Returns the total and free space of the directory's file system.
     pub(crate) fn space(&self) -> Result<FilesystemSpace> {
         filesystem_space(self)
     }
 
-    /// Shows every entry below: the folder that holds it, the way down to that, its name, and what it is. `continue_writing` is
-    /// asked before every block of names.
+    /// Calls `visit` for every entry below: with the directory that holds it, the relative path of that directory, the
+    /// name, and the metadata. `check_continue` is called once for each batch of names; an error of either ends the
+    /// walk.
     pub(crate) fn walk<E: From<Errno>>(
         &self,
         mut check_continue: impl FnMut() -> std::result::Result<(), E>,
@@ -166,17 +168,17 @@ impl DirectoryFd {
         Ok(())
     }
 
-    /// Opens the folder to be listed.
+    /// Opens the directory to read the names in it.
     pub(crate) fn read_names(&self) -> Result<DirectoryStream> {
         open_no_symlinks(self, b"", OpenMode::ReadDirectory).map(DirectoryStream::from)
     }
 
-    /// Opens the folder to be listed by one who needs all that is in it: what listings leave out is `EOPNOTSUPP`.
+    /// Opens the directory to read all names in it: an entry that listings leave out is the error `EOPNOTSUPP`.
     pub(crate) fn read_names_strict(&self) -> Result<DirectoryStream> {
         self.read_names().map(|names| DirectoryStream { strict: true, ..names })
     }
 
-    /// Tells whether nothing at all is in the folder.
+    /// Tells whether the directory is empty; entries that listings leave out count.
     pub(crate) fn is_empty(&self) -> Result<bool> {
         match self.read_names_strict()?.next_batch() {
             Err(Errno::OPNOTSUPP) => Ok(false),
@@ -185,7 +187,7 @@ impl DirectoryFd {
     }
 }
 
-/// Changes names in one step; a test may refuse it, or kill the process just before and just after it.
+/// Runs one system call that changes names. Tests make it fail, or kill the process just before and just after it.
 fn run_step(step: impl FnOnce() -> Result<()>) -> Result<()> {
     #[cfg(test)]
     super::fault_injection::before_step()?;
@@ -195,7 +197,7 @@ fn run_step(step: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
-/// Returns the room on the file system of an open entry.
+/// Returns the total and free space of the file system of an open entry.
 pub(crate) fn filesystem_space(fd: impl AsFd) -> Result<FilesystemSpace> {
     let stats = fstatvfs(fd)?;
     Ok(FilesystemSpace {
@@ -211,7 +213,7 @@ pub(crate) fn filesystem_space(fd: impl AsFd) -> Result<FilesystemSpace> {
 
 const GETDENTS_BUFFER_BYTES: usize = 64 << 10;
 
-/// The names in a folder, read a block at a time.
+/// Names in a directory, read in batches.
 pub(crate) struct DirectoryStream {
     fd: OwnedFd,
     buffer: Box<[MaybeUninit<u8>]>,
@@ -232,8 +234,8 @@ impl AsFd for DirectoryStream {
 }
 
 impl DirectoryStream {
-    /// Reads the next block of names; empty at the end. `.`, `..`, the gateway's own folder, sockets
-    /// and devices are left out.
+    /// Returns the next batch of names, empty at the end. `.`, `..`, the reserved directory `.patgate`, sockets and
+    /// devices are left out.
     pub(crate) fn next_batch(&mut self) -> Result<Vec<EntryName>> {
         let mut names = Vec::new();
         while names.is_empty() && !self.done {
@@ -242,7 +244,7 @@ impl DirectoryStream {
         Ok(names)
     }
 
-    /// Asks about an entry.
+    /// Returns the metadata of an entry.
     pub(crate) fn stat_entry(&self, name: &EntryName) -> Result<Stat> {
         Stat::stat_at(&self.fd, name.as_bytes())
     }

@@ -1,9 +1,10 @@
-//! Notes of uploads that were put in their place before they had ended, for an operation that needs them there: killed
-//! before that operation was done, the next start takes the upload back and puts what it replaced in its place again.
+//! Notes of uploads that were committed before their end (SFTP: before CLOSE), because another operation needs the file
+//! under its name. Where the process is killed before that operation is complete, the next start takes the upload back
+//! and restores the entry that it replaced.
 //!
-//! A note is a symbolic link in staging whose text tells which file was put where. It is made before the file is put,
-//! and goes once the operation is done, before what was replaced goes. An operation that was done shows: the file has left
-//! its place, or has another name.
+//! A note is a symbolic link in staging whose text holds the identity of the file and its path. It is created before
+//! the file is renamed into place, and deleted once the operation is complete, before the replaced entry is removed. A
+//! completed operation is recognised by its effect: the file has left its path, or has a second name.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use super::staging::read_raw_names;
 use super::{DirectoryFd, Errno, Result, StagedEntry, StagingDirectory, Stat};
 use crate::domain::{EntryName, TreePath};
 
-/// Ending of a note's name; before that stands the name in staging of the upload, or of what it has replaced.
+/// Suffix of a note's name; the name in staging of the upload, or of the entry that it replaced, precedes it.
 const EARLY_NOTE_SUFFIX: &[u8] = b".early";
 
-/// A note of an upload that was put in its place before it had ended. It stays when it is dropped.
+/// Note of an upload that was committed early. Dropping it does not delete it.
 #[derive(Debug)]
 pub(crate) struct EarlyNote {
     staging: Arc<StagingDirectory>,
@@ -24,14 +25,14 @@ pub(crate) struct EarlyNote {
 }
 
 impl EarlyNote {
-    /// Deletes it: the upload stays in its place, or has been taken back.
+    /// Deletes the note: the upload stays committed, or has been taken back.
     pub(crate) fn delete(self) -> Result<()> {
         self.staging.directory_fd().unlink(&self.note)
     }
 }
 
 impl StagedEntry {
-    /// Notes that this file is about to be put at `place` before its upload has ended.
+    /// Creates the note of a file that is about to be renamed to `path` before its upload has ended.
     pub(crate) fn note_early(&self, path: &TreePath) -> Result<EarlyNote> {
         let staging = self.staging();
         let note = EntryName::new(&[self.directory_and_name().1.as_bytes(), EARLY_NOTE_SUFFIX].concat())
@@ -44,8 +45,9 @@ impl StagedEntry {
 }
 
 impl StagingDirectory {
-    /// Takes back what was put early and for no operation that is done. `holder` is the directory that holds the staging.
-    /// Returns the names in staging that the host refuses to put back now, and their notes: the next sweep tries again.
+    /// Takes back the uploads that were committed early for an operation that is not complete. `mount_root` is the
+    /// directory that holds `.patgate`. Returns the names in staging of uploads that can't be taken back now, and of
+    /// their notes: the next sweep tries again.
     pub(super) fn undo_early_commits(&self, mount_root: &DirectoryFd) -> Result<HashSet<Vec<u8>>> {
         let mut retained = HashSet::new();
         for note in read_raw_names(&open_no_symlinks(self.directory_fd(), b"", OpenMode::ReadDirectory)?)? {
@@ -55,7 +57,8 @@ impl StagingDirectory {
             match self.undo_early_commit(mount_root, &staged_name, &note_text) {
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(error) => {
-                    tracing::warn!(note_text = %String::from_utf8_lossy(&note_text), %error, "an unfinished upload stays in its place");
+                    let text = String::from_utf8_lossy(&note_text);
+                    tracing::warn!(note = %text, %error, "an unfinished upload stays: the next start tries again");
                     retained.extend([staged_name.as_bytes().to_vec(), note]);
                 }
             }
@@ -81,7 +84,7 @@ impl StagingDirectory {
     }
 }
 
-/// Returns what a file is recognised by, whatever its name.
+/// Returns the identity of a file in text form, independent of its name.
 fn identity(stat: &Stat) -> String {
     format!("{}-{}", stat.inode, stat.birth_time().unwrap_or_default())
 }

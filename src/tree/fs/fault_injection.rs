@@ -1,5 +1,5 @@
-//! A host on which things go wrong: `kill -9` at a chosen point, a step that is refused, and a file system that can't
-//! exchange, for tests of what that leaves.
+//! Fault injection for tests: `kill -9` at a chosen point, one system call that fails, and a file system without
+//! RENAME_EXCHANGE.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -10,10 +10,10 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use super::{Errno, Result, Stat};
 
-/// A file or directory by device, inode and birth time.
+/// Device, inode and birth time of a file or directory.
 type Identity = (u64, u64, Option<i64>);
 
-/// Every file and directory that was synced: by any thread, since a copy has several.
+/// Files and directories that were synced, by any thread: a copy has several.
 static SYNCED: LazyLock<Mutex<HashSet<Identity>>> = LazyLock::new(Mutex::default);
 
 thread_local! {
@@ -22,13 +22,12 @@ thread_local! {
     static EXCHANGE_SUPPORTED: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Lets the host refuse this thread one step, once it has done `steps` more. Returns whether one was refused since this
-/// was last asked for.
+/// Makes one step of this thread fail after `steps` more. Returns whether a step has failed since the last call.
 pub(crate) fn fail_after(steps: Option<u32>) -> bool {
     STEPS_UNTIL_FAILURE.replace(steps).is_none()
 }
 
-/// Is asked before each step.
+/// Runs before each step, and fails where the step is to fail.
 pub(crate) fn before_step() -> Result<()> {
     crash_point();
     let allowed = STEPS_UNTIL_FAILURE.get();
@@ -36,22 +35,22 @@ pub(crate) fn before_step() -> Result<()> {
     if allowed == Some(0) { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
-/// Lets this thread find that no file system can exchange two entries.
+/// Makes every exchange of this thread fail, as on a file system without RENAME_EXCHANGE.
 pub(crate) fn disable_exchange() {
     EXCHANGE_SUPPORTED.set(false);
 }
 
-/// Tells whether two entries can be exchanged.
+/// Fails where [`disable_exchange`] was called on this thread.
 pub(crate) fn check_exchange_supported() -> Result<()> {
     if EXCHANGE_SUPPORTED.get() { Ok(()) } else { Err(Errno::INVAL) }
 }
 
-/// Lets this process be killed, as by `kill -9`, when this thread has passed `steps` more points at which it may be.
+/// Kills this process, as `kill -9` does, once this thread has passed `steps` more crash points.
 pub(crate) fn kill_after(steps: u32) {
     STEPS_UNTIL_KILL.set(Some(steps));
 }
 
-/// Passes a point at which the process may be killed.
+/// Marks a point at which the process may be killed.
 pub(crate) fn crash_point() {
     match STEPS_UNTIL_KILL.get() {
         None => {}
@@ -65,12 +64,12 @@ pub(crate) fn crash_point() {
     }
 }
 
-/// Notes that a file or directory was written to disk.
+/// Records that a file or directory was synced.
 pub(super) fn note_sync(stat: &Stat) {
     SYNCED.lock().insert((stat.device, stat.inode, stat.birth_time()));
 }
 
-/// Tells whether a file or directory was written to disk since this was last asked for.
+/// Tells whether a file or directory was synced since the last call for it.
 pub(crate) fn take_sync(stat: &Stat) -> bool {
     SYNCED.lock().remove(&(stat.device, stat.inode, stat.birth_time()))
 }

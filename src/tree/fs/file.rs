@@ -1,4 +1,4 @@
-//! An open file.
+//! An open file: positional reads and writes, copies, attributes, sync.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
@@ -12,10 +12,10 @@ use super::{DirectoryFd, Errno, Result, Stat};
 use crate::domain::EntryName;
 use crate::tree::Timestamp;
 
-/// What statfs says of a file system that is nothing but memory.
+/// Magic number of tmpfs in statfs(2).
 const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
-/// An open file, or an open place of any kind where only its attributes are touched.
+/// Open file, or an `O_PATH` descriptor of any entry of which only the attributes are used.
 #[derive(Debug)]
 pub(crate) struct FileFd(OwnedFd);
 
@@ -38,12 +38,12 @@ impl From<FileFd> for OwnedFd {
 }
 
 impl FileFd {
-    /// Asks about the file.
+    /// Returns the metadata of the file.
     pub(crate) fn stat(&self) -> Result<Stat> {
         Stat::stat_at(self, b"")
     }
 
-    /// Fills the buffer from an offset; fewer bytes only at the end of the file.
+    /// Reads into the buffer from an offset. Returns fewer bytes than the buffer holds only at the end of the file.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
@@ -57,16 +57,16 @@ impl FileFd {
         Ok(done)
     }
 
-    /// As [`FileFd::read_at`], if what is asked for is in memory.
+    /// Reads as [`FileFd::read_at`] does, but only from the page cache.
     ///
     /// # Errors
-    /// `EAGAIN` where it would have to wait for a disk.
+    /// `EAGAIN` where the read would have to wait for a disk.
     pub(crate) fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let wanted = buffer.len();
         match preadv2(&self.0, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
             Ok(count) if count == wanted => Ok(count),
             Ok(_) | Err(Errno::INTR) => Err(Errno::AGAIN),
-            // This file system has no such reading, but doesn't need it either.
+            // tmpfs lacks RWF_NOWAIT on older kernels, and needs none: its content is in memory.
             Err(Errno::OPNOTSUPP) if fstatfs(&self.0)?.f_type == TMPFS_MAGIC => self.read_at(buffer, offset),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(Errno::AGAIN),
             Err(error) => Err(error),
@@ -87,22 +87,24 @@ impl FileFd {
         Ok(())
     }
 
-    /// Lets every write go to the end.
+    /// Sets `O_APPEND`: every write goes to the end of the file.
     pub(crate) fn set_append(&self) -> Result<()> {
         fcntl_setfl(&self.0, fcntl_getfl(&self.0)? | OFlags::APPEND)
     }
 
-    /// Cuts the file, or pads it with zeros.
+    /// Truncates the file, or extends it with zeros.
     pub(crate) fn truncate(&self, size: u64) -> Result<()> {
         ftruncate(&self.0, size)
     }
 
-    /// Copies at most `most` bytes at an offset to the same offset of another file; 0 at the end.
+    /// Copies at most `max_bytes` from an offset to the same offset of another file. Returns the number of bytes
+    /// copied, 0 at the end.
     pub(crate) fn copy_to(&self, target: &FileFd, offset: u64, max_bytes: usize) -> Result<usize> {
         self.copy_range(offset, target, offset, max_bytes)
     }
 
-    /// Copies at most `most` bytes at an offset to an offset of another file; 0 at the end.
+    /// Copies at most `max_bytes` from `offset` to `target_offset` of another file. Returns the number of bytes copied,
+    /// 0 at the end.
     pub(crate) fn copy_range(
         &self,
         offset: u64,
@@ -123,13 +125,13 @@ impl FileFd {
         }
     }
 
-    /// Writes content and attributes to disk.
+    /// Syncs content and attributes to disk.
     pub(crate) fn sync(&self) -> Result<()> {
         sync(&self.0)
     }
 
-    /// Writes content and attributes to disk of whatever was opened as a place. Of what this process may neither read nor
-    /// write the host writes them when it likes.
+    /// Syncs content and attributes of an entry that was opened with `O_PATH`. An entry that this process may neither
+    /// read nor write is not synced.
     pub(crate) fn sync_place(&self) -> Result<()> {
         let open = |access| openat(CWD, proc_path(self), access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
         match open(OFlags::RDONLY)
@@ -145,7 +147,7 @@ impl FileFd {
         fchmod(&self.0, Mode::from_raw_mode(mode))
     }
 
-    /// Clears the set-user-ID, set-group-ID and sticky bits of a file that is about to be written: a kernel does so for
+    /// Clears the set-user-ID, set-group-ID and sticky bits of a file before it is written: the kernel does so for
     /// ordinary users, but not for root.
     pub(crate) fn clear_special_bits(&self) -> Result<()> {
         let mode = fstat(&self.0)?.st_mode & 0o7777;
@@ -153,13 +155,13 @@ impl FileFd {
             return Ok(());
         }
         match fchmod(&self.0, Mode::from_raw_mode(mode & 0o777)) {
-            // Somebody else's file: the kernel clears them with the write.
+            // Another user's file: the kernel clears them with the write.
             Err(Errno::PERM) => Ok(()),
             result => result,
         }
     }
 
-    /// Sets the owner as far as the host allows it.
+    /// Sets owner and group where the host allows it; errors are ignored.
     pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) {
         let _ = fchown(&self.0, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     }
@@ -169,13 +171,13 @@ impl FileFd {
         futimens(&self.0, &utimens_times(modified, accessed))
     }
 
-    /// Sets times that somebody asked for, exactly to the second.
+    /// Sets times that a client asked for, exact to the second, also of an `O_PATH` descriptor.
     ///
     /// # Errors
-    /// [`Errno::OVERFLOW`] for one that the file system can't keep: the kernel would put the nearest that it can in its
-    /// place without a word. The old times stand then.
+    /// [`Errno::OVERFLOW`] for a time that the file system can't store: the kernel would store the nearest one without
+    /// an error. The old times are restored.
     pub(crate) fn set_times_exactly(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
-        // Every file system keeps what 31 bits hold: nothing has to be looked up for those.
+        // Every file system stores seconds of 31 bits: nothing has to be read back for those.
         let always_fits = |time: &Timestamp| (0..1 << 31).contains(&time.seconds);
         if modified.iter().chain(&accessed).all(always_fits) {
             return self.set_path_times(modified, accessed);
@@ -192,23 +194,23 @@ impl FileFd {
         Err(Errno::OVERFLOW)
     }
 
-    /// Gives the file another name.
+    /// Creates another hard link to the file.
     pub(crate) fn hard_link(&self, to: &DirectoryFd, name: &EntryName) -> Result<()> {
         linkat(CWD, proc_path(self), to, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
     }
 
-    /// Sets permission bits of whatever was opened as a place.
+    /// Sets the permission bits of an entry that was opened with `O_PATH`.
     pub(crate) fn set_path_mode(&self, mode: u32) -> Result<()> {
         chmodat(CWD, proc_path(self), Mode::from_raw_mode(mode), AtFlags::empty())
     }
 
-    /// Sets times of whatever was opened as a place, a link itself included.
+    /// Sets the times of an entry that was opened with `O_PATH`, also of a symbolic link itself.
     pub(crate) fn set_path_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
         utimensat(&self.0, b"".as_slice(), &utimens_times(modified, accessed), AtFlags::EMPTY_PATH)
     }
 }
 
-/// Writes an open file or directory to disk.
+/// Syncs an open file or directory to disk.
 pub(super) fn sync(fd: impl AsFd) -> Result<()> {
     fsync(&fd)?;
     #[cfg(test)]

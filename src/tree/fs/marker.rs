@@ -1,5 +1,5 @@
-//! The marker of a tree: a random id in a small file of the reserved directory, by which the tree is recognised when it
-//! is mounted again; and the lock on that file, by which a live server is.
+//! Tree marker: a random id in a small file of the reserved directory, by which a tree is recognised when it is mounted
+//! again. The lock on that file shows that a running server serves the tree.
 
 use rustix::fs::{Mode, OFlags, openat, renameat, unlinkat};
 
@@ -8,15 +8,17 @@ use super::{DirectoryFd, Errno, FileFd, FlockGuard, Result};
 use crate::domain::RESERVED_DIRECTORY;
 use crate::store::TreeMarker;
 
-/// Name of the marker's file.
+/// Name of the marker file.
 pub(super) const MARKER_FILE_NAME: &[u8] = b"tree.id";
-/// Name of a marker that is being written; what is left of one is swept.
+/// Name of a marker file that is being written; the sweep removes one that a crash left.
 const MARKER_DRAFT_NAME: &[u8] = b"tree.id.new";
-/// How often a lock is tried that another process may hold for a moment, to see whether it is held, and how long between.
+/// Number of attempts to lock the marker, and the time between them: another process may hold the lock for a moment
+/// only to see whether a server does.
 const LOCK_ATTEMPTS: u32 = 5;
 const LOCK_RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// Reads the marker of the tree whose topmost directory this is; `None` where it has none, or what is there is none.
+/// Reads the marker of the file system whose top directory is `mount_root`; `None` where there is none, or the file
+/// does not hold a valid one.
 pub(super) fn read(mount_root: &DirectoryFd) -> Result<Option<TreeMarker>> {
     let reserved = match open_no_symlinks(mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
@@ -31,7 +33,7 @@ pub(super) fn read(mount_root: &DirectoryFd) -> Result<Option<TreeMarker>> {
     Ok(parse(&text[..length]))
 }
 
-/// Returns the marker in a reserved directory; makes one where there is none.
+/// Returns the marker in a reserved directory, and creates one where there is none.
 pub(super) fn read_or_create(mount_root: &DirectoryFd, reserved: &DirectoryFd) -> Result<TreeMarker> {
     if let Some(marker) = read(mount_root)? {
         return Ok(marker);
@@ -42,7 +44,7 @@ pub(super) fn read_or_create(mount_root: &DirectoryFd, reserved: &DirectoryFd) -
     Ok(TreeMarker(id))
 }
 
-/// Writes a marker, on disk when this returns.
+/// Writes a marker, and returns once it is on disk.
 pub(super) fn write(reserved: &DirectoryFd, marker: TreeMarker) -> Result<()> {
     let _ = unlinkat(reserved, MARKER_DRAFT_NAME, rustix::fs::AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -53,13 +55,15 @@ pub(super) fn write(reserved: &DirectoryFd, marker: TreeMarker) -> Result<()> {
     reserved.sync()
 }
 
-/// Locks the marker in a reserved directory. The second value says whether a second lock was refused, as it should be.
+/// Locks the marker in a reserved directory. The second value tells whether a second lock was refused; it is false on a
+/// file system that does not enforce locks.
 ///
 /// # Errors
-/// `EBUSY` when another process holds it; what the file system says that has no locks.
+/// `EBUSY` when another process holds the lock; the error of a file system without locks.
 pub(super) fn lock(reserved: &DirectoryFd) -> Result<(FlockGuard, bool)> {
     let try_lock = || match FlockGuard::try_exclusive(open_no_symlinks(reserved, MARKER_FILE_NAME, OpenMode::Read)?) {
-        // NFS wants it open to be written; elsewhere that would keep the file system from being made read-only.
+        // NFS grants an exclusive lock only on a file open for writing. Elsewhere that would keep an administrator from
+        // remounting the file system read-only.
         Err(Errno::BADF) => {
             FlockGuard::try_exclusive(open_no_symlinks(reserved, MARKER_FILE_NAME, OpenMode::ReadWrite)?)
         }
@@ -78,7 +82,7 @@ pub(super) fn lock(reserved: &DirectoryFd) -> Result<(FlockGuard, bool)> {
     Ok((lock, is_enforced))
 }
 
-/// Tells whether a live server holds the tree whose topmost directory this is.
+/// Tells whether a running server has locked the marker below this directory.
 pub(super) fn is_locked(mount_root: &DirectoryFd) -> bool {
     let Ok(reserved) = open_no_symlinks(mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath) else { return false };
     let Ok(file) = open_no_symlinks(&reserved, MARKER_FILE_NAME, OpenMode::Read) else { return false };
@@ -95,7 +99,7 @@ fn parse(text: &[u8]) -> Option<TreeMarker> {
 mod tests {
     use super::*;
 
-    /// Returns a directory that ends with the test, opened, and its reserved directory.
+    /// Returns an open temporary directory and its reserved directory.
     fn served_directory() -> (tempfile::TempDir, DirectoryFd, DirectoryFd) {
         let temporary = tempfile::tempdir().expect("temporary directory");
         std::fs::create_dir(temporary.path().join(".patgate")).expect("created");

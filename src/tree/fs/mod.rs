@@ -1,8 +1,9 @@
-//! Host paths: the one place that names them, always beneath an open folder.
+//! Host file system: the only module that names host paths, always relative to an open directory.
 //!
-//! The served folder is held open and served while its host path shows it ([`served`]). [`open`] resolves paths in it,
-//! [`DirectoryFd`] changes names in a folder that is open, [`FileFd`] holds bytes, and [`StagingDirectory`] is where things wait that
-//! have no name yet, or none any more.
+//! The served directory is held open, and requests are answered from it while its host path still leads to it
+//! ([`mount_snapshot`]). [`open`] resolves paths in it, [`DirectoryFd`] changes names in an open directory, [`FileFd`]
+//! reads and writes content, and [`StagingDirectory`] holds entries that have no name in the tree yet, or none any
+//! more.
 
 mod backup;
 mod directory;
@@ -43,13 +44,13 @@ use crate::domain::TreePath;
 use mount_snapshot::{MountSnapshot, RootWatch};
 use server_locks::ServerLocks;
 
-/// What the host says went wrong.
+/// Error number that a system call returned.
 pub(crate) type Errno = rustix::io::Errno;
 
-/// The result of a call to the host.
+/// Result of a system call.
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
-/// The served folder, open while it is there.
+/// The served directory, held open while its host path leads to it.
 pub(crate) struct ServedFs {
     root_path: PathBuf,
     umask: u32,
@@ -60,12 +61,14 @@ pub(crate) struct ServedFs {
 }
 
 impl ServedFs {
-    /// Opens the served folder; to be claimed with [`ServedFs::lock_for_serving`] by the server that keeps these names in staging.
+    /// Opens the served directory. A server calls [`ServedFs::lock_for_serving`] next, and passes in `kept_names` the
+    /// function that lists the staged entries to keep.
     ///
     /// # Errors
-    /// What the host says.
+    /// The I/O error of the host; [`io::ErrorKind::Unsupported`] where the kernel has no `openat2` (before Linux 5.6).
     pub(crate) fn open(root: &Path, kept_names: Option<KeptNamesFn>) -> io::Result<Self> {
-        // A link at the end is followed each time: where it leads elsewhere, another folder is there.
+        // The path is not canonicalized: a symbolic link at its end is followed again on each check, so that a changed
+        // link counts as another directory.
         let root_path = std::path::absolute(root)?;
         let (snapshot, watch) = MountSnapshot::open_first(&root_path)?;
         snapshot.root.open_directory(&TreePath::root()).map_err(|error| match error {
@@ -84,17 +87,17 @@ impl ServedFs {
         })
     }
 
-    /// Returns the permission bits that the process's mask leaves of `mode`.
+    /// Returns the permission bits of `mode` that the umask of the process leaves.
     pub(crate) fn apply_umask(&self, mode: u32) -> u32 {
         mode & 0o777 & !self.umask
     }
 
-    /// Opens a folder of the tree; a link on the way is an error.
+    /// Opens a directory of the tree. A symbolic link on the way is an error.
     pub(crate) fn open_directory(&self, path: &TreePath) -> Result<DirectoryFd> {
         self.open_directory_with(path, ResolveMode::Blocking)
     }
 
-    /// As [`ServedFs::open_directory`], at a pace.
+    /// Opens a directory as [`ServedFs::open_directory`] does, but with [`ResolveMode::Cached`] never waits for a disk.
     ///
     /// # Errors
     /// `EAGAIN` where [`ResolveMode::Cached`] would have to wait.
@@ -109,7 +112,8 @@ impl ServedFs {
         Ok(directory)
     }
 
-    /// Asks about an entry of the tree; a link on the way is an error, one at the end shows itself.
+    /// Returns the metadata of an entry of the tree. A symbolic link on the way is an error; a link at the end is not
+    /// followed.
     pub(crate) fn stat(&self, path: &TreePath) -> Result<Stat> {
         let Some((parent, name)) = path.split_last() else { return self.root()?.stat() };
         let stat = self.open_directory(&parent)?.stat_entry(&name).map_err(|error| self.classify_error(path, error))?;
@@ -117,7 +121,7 @@ impl ServedFs {
         Ok(stat)
     }
 
-    /// Tells whether a file system is mounted below a folder of the tree.
+    /// Tells whether a file system is mounted below a directory of the tree.
     pub(crate) fn contains_mounts(&self, path: &TreePath) -> Result<bool> {
         Ok(mounts::mount_points(&self.root()?).iter().any(|mount| !mount.is_root() && mount.starts_with(path)))
     }
@@ -130,7 +134,7 @@ impl From<Errno> for Error {
             Errno::NOMEDIUM => TreeOutage::Replaced.into(),
             Errno::IO | Errno::STALE | Errno::NOTCONN | Errno::SHUTDOWN | Errno::TIMEDOUT | Errno::HOSTDOWN => {
                 let fault = io::Error::from(errno).to_string();
-                tracing::error!(%fault, "a file system of the served folder fails");
+                tracing::error!(%fault, "a file system of the served directory returns I/O errors");
                 TreeOutage::Failing(fault).into()
             }
             Errno::EXIST => Error::AlreadyExists,
@@ -147,8 +151,8 @@ impl From<Errno> for Error {
 }
 
 impl Error {
-    /// Says what went wrong when something was put under a name in an open folder: what is missing can
-    /// only be the folder.
+    /// Translates the error of a call that put an entry under a name in an open directory: `ENOENT` can only mean the
+    /// directory itself.
     pub(crate) fn from_target_errno(errno: Errno) -> Self {
         match errno {
             Errno::NOENT => Error::NoParent,
@@ -158,18 +162,18 @@ impl Error {
     }
 }
 
-/// A lock on a file or folder (flock(2)) that is let go when this is dropped: in so many words, because a process
-/// that is just being started may still hold a copy of the descriptor.
+/// Lock on a file or directory (flock(2)), released explicitly when this is dropped: a child process that is just being
+/// started may still hold a copy of the descriptor, and with it the lock.
 #[derive(Debug)]
 pub(crate) struct FlockGuard(OwnedFd);
 
 impl FlockGuard {
-    /// Locks, when nobody else holds the lock.
+    /// Acquires the lock exclusively without waiting; `EWOULDBLOCK` where another descriptor holds it.
     pub(crate) fn try_exclusive(file: OwnedFd) -> Result<Self> {
         flock(&file, FlockOperation::NonBlockingLockExclusive).map(|()| Self(file))
     }
 
-    /// Locks together with others that share the lock.
+    /// Acquires the lock shared without waiting; `EWOULDBLOCK` where another descriptor holds it exclusively.
     pub(crate) fn try_shared(file: OwnedFd) -> Result<Self> {
         flock(&file, FlockOperation::NonBlockingLockShared).map(|()| Self(file))
     }
@@ -177,20 +181,20 @@ impl FlockGuard {
 
 impl Drop for FlockGuard {
     fn drop(&mut self) {
-        // Closing lets it go as well.
+        // An error changes nothing: closing the descriptor releases the lock as well.
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
-/// Keeps other servers off a state directory while it lives.
+/// Lock on a state directory: no other server starts with it while this value exists.
 #[derive(Debug)]
-pub(crate) struct StateDirectoryLock(#[allow(dead_code, reason = "holds the lock while it lives")] FlockGuard);
+pub(crate) struct StateDirectoryLock(#[allow(dead_code, reason = "held for its lock, never read")] FlockGuard);
 
 impl StateDirectoryLock {
-    /// Claims a state directory.
+    /// Locks a state directory.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when another server holds it.
+    /// [`io::ErrorKind::WouldBlock`] when another server holds the lock.
     pub(crate) fn acquire(state_directory: &Path) -> io::Result<Self> {
         let path = state_directory.join("serve.lock");
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
@@ -204,7 +208,8 @@ impl StateDirectoryLock {
     }
 }
 
-/// Reads the mask without setting it, which would race with other threads.
+/// Returns the umask of the process from `/proc`: umask(2) can only be read by setting it, which would race with other
+/// threads.
 fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));

@@ -1,10 +1,11 @@
-//! What is served at present: the folder, and the file systems in it that nodes were named in, each as long as its path
-//! shows it.
+//! Mount snapshot: the served directory and the file systems in it that nodes were named in, each as long as its path
+//! still leads to it.
 //!
-//! Everything is resolved from the root that is held open here, never by the folder's path: where that shows something
-//! else, because the file system was unmounted or another mounted over it, no request sees it. [`ServedFs::check_mounts`] compares
-//! both; what it finds to be gone is let go of, so that the kernel can be done with it, and opened anew once it is back.
-//! A mount below the root is compared by its number on each resolution that leads into it.
+//! Every path is resolved from the root descriptor that is held open here, never by the host path of the served
+//! directory: where that path leads to something else, because the file system was unmounted or another was mounted
+//! over it, no request sees it. [`ServedFs::check_mounts`] compares both. It closes the descriptor of a file system
+//! that is gone, so that the unmount can end, and opens it anew once it is back. A mount below the root is compared by
+//! its mount id on each resolution that leads into it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,45 +21,45 @@ use crate::domain::TreePath;
 use crate::store::TreeMarker;
 use crate::tree::TreeOutage;
 
-/// A file system below the root in which nodes were named.
+/// File system below the root in which nodes were named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KnownMount {
-    /// Where it is to be.
+    /// Path of its mount point.
     pub(crate) path: TreePath,
-    /// Its marker.
+    /// Its tree marker.
     pub(crate) marker: TreeMarker,
-    /// The inode of its root.
+    /// Inode number of its top directory.
     pub(crate) inode: u64,
 }
 
-/// What the served folder is recognised by.
+/// Identity of the served directory and of the file systems mounted in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KnownTree {
-    /// Its marker; `None` where it has none, because nothing can be written there.
+    /// Its tree marker; `None` where it has none, because nothing can be written there.
     pub(crate) marker: Option<TreeMarker>,
-    /// The file systems below it.
+    /// File systems below the root in which nodes were named.
     pub(crate) mounts: Vec<KnownMount>,
 }
 
-/// The root and what is mounted in it, open.
+/// Open root of the tree, and the mounts in it.
 pub(super) struct MountSnapshot {
     pub(super) root: DirectoryFd,
     stat: Stat,
-    /// The known mounts, the deepest first.
+    /// Known mounts, the deepest first.
     known_mounts: Vec<WatchedMount>,
-    /// Where each mount is by its number: that of the root, and all below it.
+    /// Mount points by mount id: of the root, and of every mount below it.
     mount_paths: HashMap<u64, TreePath>,
     pub(super) stagings: RwLock<HashMap<MountKey, Arc<StagingDirectory>>>,
 }
 
-/// A known mount, and what stands in its place.
+/// Known mount, and its open root or the reason for which it is not available.
 #[derive(Clone)]
 struct WatchedMount {
     known: KnownMount,
     opened: std::result::Result<OpenMount, TreeOutage>,
 }
 
-/// The root of a known mount, held open: its number can't become that of another meanwhile.
+/// Open root of a known mount. It is held open so that the kernel gives its mount id to no other mount.
 #[derive(Clone)]
 struct OpenMount {
     mount_id: u64,
@@ -66,7 +67,7 @@ struct OpenMount {
     _root: DirectoryFd,
 }
 
-/// What is known of the tree, beside what is open.
+/// Identity of the root, kept between the checks.
 pub(super) struct RootWatch {
     known: KnownTree,
     device: u64,
@@ -76,7 +77,7 @@ pub(super) struct RootWatch {
 }
 
 impl MountSnapshot {
-    /// Opens what stands at the path of the served folder for the first time.
+    /// Opens the served directory for the first time, and records its identity.
     pub(super) fn open_first(root_path: &Path) -> Result<(Self, RootWatch)> {
         let root = open_root_path(root_path)?;
         let stat = root.stat()?;
@@ -91,7 +92,7 @@ impl MountSnapshot {
         Ok((Self { root, stat, known_mounts: Vec::new(), mount_paths, stagings: RwLock::default() }, watch))
     }
 
-    /// Looks at a path again.
+    /// Opens the served directory again, and checks that it is the one that was served before.
     fn reopen(root_path: &Path, watch: &mut RootWatch, old: Option<&Self>) -> std::result::Result<Self, TreeOutage> {
         let root = open_root_path(root_path).map_err(outage_from_errno)?;
         let (stat, marker) = (root.stat().map_err(outage_from_errno)?, marker::read(&root).map_err(outage_from_errno)?);
@@ -121,21 +122,22 @@ impl MountSnapshot {
         Ok(Self { root, stat, known_mounts, mount_paths, stagings: RwLock::new(stagings) })
     }
 
-    /// Tells whether a root that was opened by the path just now is the one that is held, and no other mount of it.
+    /// Tells whether a root that was just opened by its path is the same directory in the same mount as the one that is
+    /// held open.
     fn is_same_root(&self, root: &DirectoryFd, stat: &Stat) -> bool {
         self.stat.is_same_file(stat)
             && self.stat.mount_key() == stat.mount_key()
             && host_path(&self.root) == host_path(root)
     }
 
-    /// Returns the known mounts that are not there, with the reason.
+    /// Returns the known mounts that are not available, with the reason.
     fn missing_mounts(&self) -> Vec<(TreePath, TreeOutage)> {
         let outage_of =
             |watched: &WatchedMount| Some((watched.known.path.clone(), watched.opened.as_ref().err()?.clone()));
         self.known_mounts.iter().filter_map(outage_of).collect()
     }
 
-    /// Tells whether nothing differs from what was found before.
+    /// Tells whether root, mounts and known mounts are the same as in an earlier snapshot.
     fn is_unchanged_from(&self, old: &Self) -> bool {
         let state = |watched: &WatchedMount| {
             (watched.known.clone(), watched.opened.as_ref().map(|mount| mount.mount_id).map_err(TreeOutage::clone))
@@ -144,7 +146,7 @@ impl MountSnapshot {
         old.is_same_root(&self.root, &self.stat) && self.mount_paths == old.mount_paths && states(self) == states(old)
     }
 
-    /// Tells that what was found at a path belongs to the file system that is known to be there.
+    /// Checks that an entry found at a path belongs to the file system that is known to be mounted there.
     fn verify_mount(&self, path: &TreePath, stat: impl FnOnce() -> Result<Stat>) -> Result<()> {
         let Some(watched) = self.known_mounts.iter().find(|watched| path.starts_with(&watched.known.path)) else {
             return Ok(());
@@ -163,10 +165,10 @@ impl MountSnapshot {
 }
 
 impl ServedFs {
-    /// Returns the served folder.
+    /// Returns the root of the tree.
     ///
     /// # Errors
-    /// `ENOMEDIUM` while it is not there.
+    /// `ENOMEDIUM` while it is not available.
     pub(crate) fn root(&self) -> Result<DirectoryFd> {
         let current = self.current_snapshot.load();
         current.as_ref().as_ref().map(|snapshot| snapshot.root.clone()).map_err(|_| Errno::NOMEDIUM)
@@ -176,18 +178,18 @@ impl ServedFs {
         self.current_snapshot.load().as_ref().as_ref().map(Arc::clone).map_err(|_| Errno::NOMEDIUM)
     }
 
-    /// Tells that the served folder is there.
+    /// Checks that the served directory is available.
     ///
     /// # Errors
-    /// Why it is not.
+    /// The reason for which it is not.
     pub(crate) fn check_available(&self) -> std::result::Result<(), TreeOutage> {
         self.current_snapshot.load().as_ref().as_ref().map(drop).map_err(TreeOutage::clone)
     }
 
-    /// Tells that what was found at a path belongs to the file system that is known to be there.
+    /// Checks that an entry found at a path belongs to the file system that is known to be mounted there.
     ///
     /// # Errors
-    /// `ENOMEDIUM` where that is not mounted now.
+    /// `ENOMEDIUM` where that file system is not mounted now.
     pub(super) fn verify_mount(&self, path: &TreePath, stat: impl FnOnce() -> Result<Stat>) -> Result<()> {
         match self.current_snapshot.load().as_ref().as_ref() {
             Ok(snapshot) => snapshot.verify_mount(path, stat),
@@ -195,7 +197,8 @@ impl ServedFs {
         }
     }
 
-    /// Returns what an error on the way to a path comes from: that a file system on the way is not mounted, or itself.
+    /// Returns `ENOMEDIUM` where a known file system on the way to a path is not mounted, and otherwise the error
+    /// itself.
     pub(super) fn classify_error(&self, path: &TreePath, error: Errno) -> Errno {
         let is_on_way = |snapshot: &MountSnapshot| {
             snapshot.known_mounts.iter().any(|watched| path.starts_with(&watched.known.path))
@@ -214,7 +217,7 @@ impl ServedFs {
         }
     }
 
-    /// Tells that every known file system at and below a path is mounted there.
+    /// Checks that every known file system at and below a path is mounted.
     ///
     /// # Errors
     /// `ENOMEDIUM` where one is not.
@@ -224,20 +227,20 @@ impl ServedFs {
         below.try_for_each(|watched| self.open_directory(&watched.known.path).map(drop))
     }
 
-    /// Tells whether something open belongs to a mount that is not in the tree any more.
+    /// Tells whether an open entry belongs to a mount that is not in the tree any more.
     pub(crate) fn is_detached(&self, fd: impl AsFd) -> bool {
         let (Ok(snapshot), Ok(stat)) = (self.snapshot(), Stat::stat_at(fd, b"")) else { return true };
         stat.mount_id != 0 && !snapshot.mount_paths.contains_key(&stat.mount_id)
     }
 
-    /// Returns the mounts below the root, with what the root of each is.
+    /// Returns the mounts below the root, with the metadata of their top directories.
     pub(crate) fn mounts_below_root(&self) -> Vec<(TreePath, Stat)> {
         let Ok(snapshot) = self.snapshot() else { return Vec::new() };
         let below = snapshot.mount_paths.values().filter(|path| !path.is_root());
         below.filter_map(|path| Some((path.clone(), self.open_directory(path).ok()?.stat().ok()?))).collect()
     }
 
-    /// Returns where in the tree file systems are mounted, in order.
+    /// Returns the mount points in the tree, in order.
     pub(crate) fn mount_points(&self) -> Vec<TreePath> {
         let mut points: Vec<_> =
             self.snapshot().map(|snapshot| snapshot.mount_paths.values().cloned().collect()).unwrap_or_default();
@@ -245,35 +248,35 @@ impl ServedFs {
         points
     }
 
-    /// Returns the marker of the file system that is mounted at a path of the tree, or of the tree itself; `None` where it
-    /// has none.
+    /// Returns the tree marker of the file system that is mounted at a path, or of the tree itself; `None` where it has
+    /// none.
     pub(crate) fn marker_at(&self, path: &TreePath) -> Result<Option<TreeMarker>> {
         marker::read(&self.open_directory(path)?)
     }
 
-    /// Sets what the tree is recognised by from now on.
+    /// Sets the identity by which the tree is recognised from now on.
     pub(crate) fn set_known_tree(&self, known: KnownTree) {
         self.root_watch.lock().known = known;
     }
 
-    /// Looks whether the paths still show what is served. Returns what is not, with the reason.
+    /// Checks that root and known mounts are still at their paths. Returns those that are not, with the reason.
     pub(crate) fn check_mounts(&self) -> Vec<(TreePath, TreeOutage)> {
-        // Held throughout: an older look never overwrites a newer one.
+        // Held throughout, so that an older check never overwrites the result of a newer one.
         let mut watch = self.root_watch.lock();
         let old = self.snapshot().ok();
-        // Without a free descriptor it can't be told what is there: what was found last holds.
+        // Without a free descriptor nothing can be said about the paths: the last result stays.
         if let (Some(old), Err(Errno::MFILE | Errno::NFILE)) = (&old, open_root_path(&self.root_path)) {
             return old.missing_mounts();
         }
         match MountSnapshot::reopen(&self.root_path, &mut watch, old.as_deref()) {
             Err(outage) => {
-                // What was held open is let go of: an unmount can end then.
+                // Dropping the snapshot closes its descriptors, so that an unmount can complete.
                 self.current_snapshot.store(Arc::new(Err(outage.clone())));
                 vec![(TreePath::root(), outage)]
             }
             Ok(new) => {
                 let missing = new.missing_mounts();
-                // It may have been suspended meanwhile.
+                // Compared with the present snapshot and not with `old`: it may have been suspended meanwhile.
                 if !self.snapshot().is_ok_and(|current| new.is_unchanged_from(&current)) {
                     self.current_snapshot.store(Arc::new(Ok(Arc::new(new))));
                 }
@@ -282,7 +285,7 @@ impl ServedFs {
         }
     }
 
-    /// Lets nothing be served for a reason until the next look.
+    /// Makes every request fail with this reason until the next check.
     pub(crate) fn suspend(&self, outage: TreeOutage) {
         self.current_snapshot.store(Arc::new(Err(outage)));
     }
@@ -298,7 +301,7 @@ fn mount_paths_by_id(root: &DirectoryFd, stat: &Stat) -> HashMap<u64, TreePath> 
     below.chain([(stat.mount_id, TreePath::root())]).collect()
 }
 
-/// Opens what stands at the place of a known mount, if that is it.
+/// Opens the directory at the path of a known mount, and checks that it is that mount.
 fn open_known_mount(
     root: &DirectoryFd,
     known: &KnownMount,

@@ -1,4 +1,5 @@
-//! The mount table of this process: which file systems are mounted at and below the served folder.
+//! Mount table of this process (`/proc/self/mountinfo`): file systems that are mounted at and below the served
+//! directory.
 
 use std::fs;
 
@@ -6,18 +7,18 @@ use super::open::host_path;
 use super::{DirectoryFd, stat};
 use crate::domain::TreePath;
 
-/// A line of the mount table.
+/// Line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MountInfoEntry {
-    /// The number by which statx(2) tells the mount.
+    /// Mount id, as statx(2) returns it in `stx_mnt_id`.
     pub(super) id: u64,
-    /// Where in the tree it is mounted; `None`: elsewhere, or where the tree lies in it.
+    /// Mount point as a path of the tree; `None` where that is outside of the tree or above its root.
     pub(super) tree_path: Option<TreePath>,
-    /// Whether it joins layers of other file systems: a directory is born anew there when it is copied up.
+    /// Whether it is an overlayfs, where a directory gets a new birth time when it is copied up.
     is_overlay: bool,
 }
 
-/// Reads the mount table as it is seen from the served folder.
+/// Reads the mount table, with the mount points relative to the served directory.
 pub(super) fn read_mountinfo(root: &DirectoryFd) -> Vec<MountInfoEntry> {
     let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
     let root = host_path(root).unwrap_or_default();
@@ -26,15 +27,15 @@ pub(super) fn read_mountinfo(root: &DirectoryFd) -> Vec<MountInfoEntry> {
     lines
 }
 
-/// Returns where in the tree file systems begin: its root, and what is mounted below.
+/// Returns the root of the tree and every mount point below it.
 pub(super) fn mount_points(root: &DirectoryFd) -> Vec<TreePath> {
     let mut points = vec![TreePath::root()];
     points.extend(read_mountinfo(root).into_iter().filter_map(|line| line.tree_path).filter(|path| !path.is_root()));
     points
 }
 
-/// Reads a line (proc(5)): its first field is the mount's number, its fifth the mount point, and the one behind the
-/// hyphen the type of the file system.
+/// Parses a line (proc(5)): the first field is the mount id, the fifth the mount point, and the one behind the hyphen
+/// the type of the file system.
 fn parse_mountinfo_line(line: &[u8], root: &[u8]) -> Option<MountInfoEntry> {
     let mut fields = line.split(|&b| b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -43,7 +44,7 @@ fn parse_mountinfo_line(line: &[u8], root: &[u8]) -> Option<MountInfoEntry> {
     Some(MountInfoEntry { id, tree_path: mount_point_in_tree(&point, root), is_overlay: fs_type == b"overlay" })
 }
 
-/// Returns the place in the tree of a mount point.
+/// Returns the path in the tree of a mount point of the host.
 fn mount_point_in_tree(point: &[u8], root: &[u8]) -> Option<TreePath> {
     let relative_path = if root == b"/" { point } else { point.strip_prefix(root)? };
     if !(relative_path.is_empty() || relative_path.starts_with(b"/")) {
@@ -52,7 +53,7 @@ fn mount_point_in_tree(point: &[u8], root: &[u8]) -> Option<TreePath> {
     TreePath::parse(relative_path).ok()
 }
 
-/// Reads `\040` and the like, by which the kernel writes white space and backslashes.
+/// Decodes the octal escapes (`\040` and the like) by which the kernel writes white space and backslashes.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut unescaped = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,8 +1,8 @@
-//! Opening: every resolution is the kernel's, beneath an open folder (openat2).
+//! Path resolution: the kernel resolves every path beneath an open directory (openat2(2)).
 //!
-//! A path is first opened with links refused: then the path as written is the canonical one, and
-//! costs nothing more. Only where a link stands in the way is it opened again with links followed,
-//! still beneath the folder, and the kernel asked where that led.
+//! A path is opened with symbolic links refused first: if that works, the path as written is the canonical one, and one
+//! system call was enough. Only where a link is on the way (`ELOOP`) is it opened again with links followed, still
+//! beneath the directory, and the kernel is asked which path the descriptor has.
 
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
@@ -10,24 +10,24 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 use super::{Errno, FileFd, Result, ServedFs, Stat};
 use crate::domain::TreePath;
 
-/// How an entry is opened.
+/// Purpose that an entry is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OpenMode {
-    /// Only as a place: to ask about it or to start from.
+    /// `O_PATH`: metadata, attributes, or a start for resolution.
     Path,
-    /// As a place, a link itself included.
+    /// `O_PATH` of the entry itself, also where it is a symbolic link.
     PathNoFollow,
-    /// As a place, which must be a folder.
+    /// `O_PATH` of a directory; any other entry is `ENOTDIR`.
     DirectoryPath,
-    /// To list a folder.
+    /// Listing of a directory.
     ReadDirectory,
-    /// To read a file.
+    /// Reading of a file.
     Read,
-    /// To read a file if the way to it is in memory; `EAGAIN` where it isn't.
+    /// Reading of a file, with `EAGAIN` where the path is not in the dentry cache.
     ReadCached,
-    /// To write a file.
+    /// Writing of a file.
     Write,
-    /// To read and write a file.
+    /// Reading and writing of a file.
     ReadWrite,
 }
 
@@ -50,24 +50,25 @@ impl OpenMode {
 /// Whether a call may wait for a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResolveMode {
-    /// It may.
+    /// It waits where it has to.
     Blocking,
-    /// It fails with `EAGAIN` where it would have to.
+    /// It fails with `EAGAIN` instead of waiting.
     Cached,
 }
 
-/// Where in the tree an open entry is.
+/// Location of an open entry in relation to the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FdLocation {
-    /// Under a name.
+    /// It has this path.
     Linked(TreePath),
-    /// Nowhere any more: it was removed or replaced; this was its last path. A file may have other names.
+    /// It has no path any more, because it was removed or replaced; this was the last one. A file may have other names.
     Unlinked(TreePath),
-    /// In the gateway's own directory: staged, or on its way to be removed.
+    /// It is in the reserved directory: staged, or about to be removed.
     Reserved,
-    /// Nowhere any more, and last in the gateway's own directory: it was staged and never put in place, or removed.
+    /// It has no path any more, and the last one was in the reserved directory: it was staged and never committed, or
+    /// removed.
     Discarded,
-    /// Outside of the tree.
+    /// It is outside of the tree.
     Outside,
 }
 
@@ -79,7 +80,7 @@ fn open_beneath(directory: impl AsFd, path: &[u8], flags: OFlags, extra_flags: R
     let mut attempts = 0;
     loop {
         match openat2(directory.as_fd(), path, flags, Mode::empty(), resolve) {
-            // A rename somewhere on the host raced with a `..` in a link; asking again is the remedy.
+            // EAGAIN: a rename somewhere on the host raced with a `..` in a link; openat2(2) says to try again.
             Err(Errno::AGAIN | Errno::INTR)
                 if attempts < OPENAT2_RETRIES && !extra_flags.contains(ResolveFlags::CACHED) =>
             {
@@ -90,13 +91,13 @@ fn open_beneath(directory: impl AsFd, path: &[u8], flags: OFlags, extra_flags: R
     }
 }
 
-/// Opens a path below a folder; a link anywhere in it is an error (`ELOOP`).
+/// Opens a path below a directory; a symbolic link anywhere in it is an error (`ELOOP`).
 pub(super) fn open_no_symlinks(directory: impl AsFd, path: &[u8], mode: OpenMode) -> Result<OwnedFd> {
     let cached = if mode == OpenMode::ReadCached { ResolveFlags::CACHED } else { ResolveFlags::empty() };
     open_beneath(directory, path, mode.open_flags(), ResolveFlags::NO_SYMLINKS | cached)
 }
 
-/// Opens a folder below a folder if the way to it is in memory.
+/// Opens a directory below a directory from the dentry cache alone; `EAGAIN` otherwise.
 pub(super) fn open_directory_cached(directory: impl AsFd, path: &[u8]) -> Result<OwnedFd> {
     open_beneath(
         directory,
@@ -106,17 +107,17 @@ pub(super) fn open_directory_cached(directory: impl AsFd, path: &[u8]) -> Result
     )
 }
 
-/// Opens a path below a folder, following links that stay beneath it.
+/// Opens a path below a directory, following links that stay beneath it.
 fn open_following_symlinks(directory: impl AsFd, path: &[u8], mode: OpenMode) -> Result<OwnedFd> {
     open_beneath(directory, path, mode.open_flags() - OFlags::NOFOLLOW, ResolveFlags::empty())
 }
 
 impl ServedFs {
-    /// Opens `rest` beneath `anchor`, which stands at `place`; links that stay beneath it are followed.
-    /// Returns also where that is, without links.
+    /// Opens `relative_path` beneath `anchor`, whose path in the tree is `anchor_path`. Symbolic links are followed as
+    /// long as they stay beneath the anchor. Returns the file and its canonical path.
     ///
     /// # Errors
-    /// `EXDEV` for what leads out or to the gateway's own folder.
+    /// `EXDEV` for a path that leads out of the anchor or into the reserved directory.
     pub(crate) fn resolve(
         &self,
         anchor: impl AsFd,
@@ -131,7 +132,7 @@ impl ServedFs {
                 Ok((fd.into(), path))
             }
             Err(Errno::LOOP) => {
-                // It may lead anywhere: where something of the tree is missing, it may lead there.
+                // A link may lead anywhere in the tree: while a known file system is missing, its target may be there.
                 let classify = |error| self.verify_mounts_below(&TreePath::root()).err().unwrap_or(error);
                 let fd = open_following_symlinks(anchor, relative_path.as_bytes(), mode).map_err(classify)?;
                 let path = self.path_of_fd(&fd).ok_or(Errno::XDEV)?;
@@ -143,8 +144,8 @@ impl ServedFs {
         }
     }
 
-    /// Returns where in the tree an open entry is now; `None` when it was removed, is outside or in
-    /// the gateway's own folder.
+    /// Returns the present path of an open entry; `None` when it was removed, or is outside of the tree or in the
+    /// reserved directory.
     pub(crate) fn path_of_fd(&self, fd: impl AsFd) -> Option<TreePath> {
         match self.locate_fd(fd) {
             FdLocation::Linked(path) => Some(path),
@@ -152,7 +153,7 @@ impl ServedFs {
         }
     }
 
-    /// Returns where in the tree an open entry is now, or was last.
+    /// Returns the present location of an open entry, or its last one.
     pub(crate) fn locate_fd(&self, fd: impl AsFd) -> FdLocation {
         let Some(path) = host_path(fd.as_fd()) else { return FdLocation::Outside };
         match self.unlinked_path(fd, &path) {
@@ -165,8 +166,8 @@ impl ServedFs {
         }
     }
 
-    /// Returns the last path of an entry whose name is gone: the kernel marks it at the end of the path. A name may
-    /// end in the same word; then the entry still stands under it.
+    /// Returns the last path of an entry that has no name any more: the kernel appends ` (deleted)` to it. A name may
+    /// end in the same word; such an entry still has its path.
     fn unlinked_path<'a>(&self, fd: impl AsFd, path: &'a [u8]) -> Option<&'a [u8]> {
         let last_path = path.strip_suffix(b" (deleted)")?;
         let stat = Stat::stat_at(fd, b"").ok()?;
@@ -175,10 +176,10 @@ impl ServedFs {
         (!is_linked).then_some(last_path)
     }
 
-    /// Returns the path in the tree of a path of the host.
+    /// Returns the path in the tree of a host path.
     ///
     /// # Errors
-    /// Where else it is: [`FdLocation::Reserved`] or [`FdLocation::Outside`].
+    /// [`FdLocation::Reserved`] or [`FdLocation::Outside`], as a location.
     fn tree_path(&self, path: &[u8]) -> std::result::Result<TreePath, FdLocation> {
         let root = self.root().ok().and_then(host_path).ok_or(FdLocation::Outside)?;
         let relative_path = match root.as_slice() {
@@ -197,7 +198,7 @@ pub(crate) fn host_path(fd: impl AsFd) -> Option<Vec<u8>> {
     readlinkat(CWD, proc_path(fd), Vec::new()).ok().map(|path| path.into_bytes())
 }
 
-/// Returns the name by which the process itself can open or change exactly this entry.
+/// Returns the path by which this process can open or change exactly this entry again.
 pub(super) fn proc_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }

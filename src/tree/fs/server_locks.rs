@@ -1,5 +1,5 @@
-//! A server's claim on the trees that it serves: each is locked while it lives, so that no other sweeps what waits there,
-//! and nobody else may have put anything into the reserved directory.
+//! Locks of a server on the trees that it serves: each file system is locked while the server runs, so that no other
+//! server sweeps its staging, and the reserved directory must be writable by the server alone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
@@ -14,30 +14,31 @@ use super::open::{OpenMode, host_path, open_no_symlinks};
 use super::{DirectoryFd, Errno, FlockGuard, Result, ServedFs, StagedEntry, Stat, marker, mount_snapshot, mounts};
 use crate::domain::RESERVED_DIRECTORY;
 
-/// Returns the names of all that is kept in staging; none where they can't be known: then all stays.
+/// Function that returns the names of the staged entries to keep; `None` where they can't be read: nothing is swept
+/// then.
 pub(crate) type KeptNamesFn = Box<dyn Fn() -> Option<HashSet<Vec<u8>>> + Send + Sync>;
 
-/// Permission bits by which others could put something into the reserved directory.
+/// Permission bits by which other users could put entries into the reserved directory.
 const GROUP_OTHER_WRITE_BITS: u32 = 0o022;
-/// Name of a file that is made to see whose it is.
+/// Name of a file that is created to see which owner the file system gives it.
 const OWNER_PROBE_NAME: &[u8] = b"tree.id.probe";
 
-/// What a server that serves a tree holds of it.
+/// Locks and debris of a server that serves a tree.
 pub(super) struct ServerLocks {
     kept_names: KeptNamesFn,
-    /// The locks that are held, by device and inode of the file: a file system that is mounted twice has one.
+    /// Locks that are held, by device and inode of the locked file: a file system that is mounted twice has one lock.
     locks: Mutex<HashMap<(u64, u64), Weak<FlockGuard>>>,
-    /// What earlier runs left, to be removed in the background.
+    /// Entries that earlier runs left in staging, to be removed in the background.
     debris: Mutex<Vec<StagedEntry>>,
 }
 
-/// The lock of a staging directory.
+/// Result of locking a staging directory.
 pub(super) enum StagingLock {
-    /// It is held, since now: what waits there belongs to nobody.
+    /// The lock was acquired now: entries in staging are those of earlier runs.
     Acquired(Arc<FlockGuard>),
-    /// It is held already, by another mount of the same file system.
+    /// This process holds it already, through another mount of the same file system.
     AlreadyHeld(Arc<FlockGuard>),
-    /// The file system has no locks: nobody can tell whose things wait there, so they stay.
+    /// The file system has no locks: entries in staging may be those of a running server, so they stay.
     Unsupported,
 }
 
@@ -46,22 +47,23 @@ impl ServerLocks {
         Self { kept_names, locks: Mutex::default(), debris: Mutex::default() }
     }
 
-    /// Locks a reserved directory by the marker in it, or else by itself.
+    /// Locks a reserved directory by its marker file, or by the directory itself where it can't have one.
     ///
     /// # Errors
-    /// `EBUSY` when another server holds it.
+    /// `EBUSY` when another server holds the lock.
     pub(super) fn lock_staging(&self, mount_root: &DirectoryFd, reserved: &DirectoryFd) -> Result<StagingLock> {
-        // A full disk has no room for a marker, and is served all the same.
+        // A full disk has no space for a marker, but must be served all the same.
         let marker = marker::read_or_create(mount_root, reserved);
         let file = match &marker {
             Ok(_) => open_no_symlinks(reserved, marker::MARKER_FILE_NAME, OpenMode::Path)?,
             Err(error) => {
-                tracing::warn!(%error, "a file system can't be given a marker: it is recognised by its number alone");
+                tracing::warn!(%error, "a file system gets no marker: it is recognised by device and inode");
                 open_no_symlinks(reserved, b"", OpenMode::Path)?
             }
         };
         let stat = Stat::stat_at(&file, b"")?;
-        // One at a time: two mounts of one file system don't take each other for strangers.
+        // Held until the new lock is in the table: two mounts of one file system must not take each other for another
+        // server.
         let mut locks = self.locks.lock();
         if let Some(lock) = locks.get(&(stat.device, stat.inode)).and_then(Weak::upgrade) {
             return Ok(StagingLock::AlreadyHeld(lock));
@@ -81,32 +83,32 @@ impl ServerLocks {
             Err(Errno::BUSY | Errno::WOULDBLOCK) => Err(Errno::BUSY),
             Ok((_, false)) | Err(_) => {
                 tracing::warn!(
-                    "locks don't work on a file system of the served folder: another server on it is not noticed, and \
-                     what earlier runs left in staging stays"
+                    "locks don't work on a file system of the served directory: another server is not detected, and entries \
+                     that earlier runs left in staging are not removed"
                 );
                 Ok(StagingLock::Unsupported)
             }
         }
     }
 
-    /// Returns what is kept in staging.
+    /// Returns the names of the staged entries to keep; `None` where they can't be read.
     pub(super) fn list_kept_names(&self) -> Option<HashSet<Vec<u8>>> {
         (self.kept_names)()
     }
 
-    /// Lets what earlier runs left be removed in the background.
+    /// Adds entries of earlier runs, to be removed in the background.
     pub(super) fn add_debris(&self, debris: Vec<StagedEntry>) {
         self.debris.lock().extend(debris);
     }
 }
 
 impl ServedFs {
-    /// Claims the served folder and what is mounted in it, for a server that is to serve it. What earlier runs left in
-    /// staging is [`ServedFs::take_debris`] then, but for what is kept.
+    /// Locks the served directory and the file systems mounted in it. [`ServedFs::take_debris`] returns the entries
+    /// that earlier runs left in staging, but for those that are kept.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when another server holds some of it, or serves a directory above; others with the
-    /// reason when the reserved directory is not ours alone.
+    /// [`io::ErrorKind::WouldBlock`] when another server serves the directory, one below it, or one above it;
+    /// [`io::ErrorKind::PermissionDenied`] with the reason when other users can write to a reserved directory.
     pub(crate) fn lock_for_serving(&self) -> io::Result<()> {
         let root = self.root()?;
         for mount in mounts::mount_points(&root) {
@@ -117,17 +119,17 @@ impl ServedFs {
                     io::Error::new(io::ErrorKind::PermissionDenied, format!("its directory .patgate{location} {fault}"))
                 })?;
             }
-            // A file system that can't be written to holds no debris of ours that could be removed.
+            // A file system that can't be written to holds no debris that could be removed.
             match directory.stat().and_then(|stat| self.staging(&directory, stat.mount_key())) {
                 Ok(_) | Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
                 Err(Errno::BUSY) if mount.is_root() => {
-                    return Err(would_block_error("another server serves this folder".into()));
+                    return Err(would_block_error("another server serves this directory".into()));
                 }
                 Err(Errno::BUSY) => return Err(would_block_error(format!("another server serves {mount} in it"))),
                 Err(error) => return Err(error.into()),
             }
         }
-        // Ours is locked by now: of two that start at once, one sees the other.
+        // After the own lock: of two servers that start at once, at least one sees the other.
         if let Some(ancestor) = serving_ancestor(&root) {
             return Err(would_block_error(format!("it lies in {ancestor}, which another server serves")));
         }
@@ -137,7 +139,7 @@ impl ServedFs {
         }
     }
 
-    /// Returns what earlier runs have left in staging, to be removed.
+    /// Returns the entries that earlier runs left in staging, to be removed.
     pub(crate) fn take_debris(&self) -> Vec<StagedEntry> {
         self.server_locks.as_ref().map(|locks| std::mem::take(&mut *locks.debris.lock())).unwrap_or_default()
     }
@@ -147,7 +149,7 @@ fn would_block_error(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::WouldBlock, message)
 }
 
-/// Returns the path of a directory above that a live server serves.
+/// Returns the path of an ancestor directory that a running server serves.
 fn serving_ancestor(root: &DirectoryFd) -> Option<String> {
     let path = host_path(root)?;
     let ancestors = Path::new(std::ffi::OsStr::from_bytes(&path)).ancestors().skip(1);
@@ -156,14 +158,14 @@ fn serving_ancestor(root: &DirectoryFd) -> Option<String> {
     ancestors.into_iter().find(is_locked).map(|path| path.display().to_string())
 }
 
-/// Returns the path of a directory below that a live server on this machine serves, as far as the kernel shows who has
-/// locked what: to look into every directory would take too long.
+/// Returns the path of a descendant directory that a running server on this machine serves, as far as `/proc/locks`
+/// shows it: searching every directory would take too long.
 fn serving_descendant(root: &DirectoryFd) -> Option<String> {
     let marker_suffix = [b"/", RESERVED_DIRECTORY, b"/", marker::MARKER_FILE_NAME].concat();
     let root = host_path(root)?;
     let own_process = std::process::id().to_string();
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    // A line: its number, "FLOCK", two words, and the process.
+    // Fields of a line: its number, the type (`FLOCK`), mode and access, and the process id.
     let holders = locks.lines().filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
         [_, "FLOCK", _, _, process, ..] if process != own_process => Some(process),
         _ => None,
@@ -178,41 +180,43 @@ fn serving_descendant(root: &DirectoryFd) -> Option<String> {
     open_files.find_map(|file| served_below(fs::read_link(file.path()).ok()?.as_os_str().as_bytes()))
 }
 
-/// Tells that a reserved directory is this process's alone; makes it so where only reading has to be taken from others.
+/// Checks that only this process can write to a reserved directory, and sets its mode where other users can read it.
 ///
 /// # Errors
-/// Why it is not, as the rest of a sentence.
+/// The reason, as the rest of a sentence.
 pub(super) fn ensure_private(reserved: &DirectoryFd) -> std::result::Result<(), String> {
     let mode = check_not_writable_by_others(reserved)?;
     if mode & 0o077 != 0
         && let Err(error) = reserved.set_mode(0o700)
     {
-        tracing::warn!(%error, "others can read what waits in .patgate: the file system does not take its mode");
+        tracing::warn!(%error, "other users can read staged content in .patgate: its mode can't be set to 0700");
     }
     Ok(())
 }
 
-/// Tells that nobody else can put anything into a reserved directory; returns its mode.
+/// Checks that other users can't put entries into a reserved directory; returns its mode.
 fn check_not_writable_by_others(reserved: &DirectoryFd) -> std::result::Result<u32, String> {
     let stat = reserved.stat().map_err(|error| error.to_string())?;
     let own_uid = rustix::process::geteuid().as_raw();
     if stat.uid != own_uid && owner_of_created_file(reserved) != Some(stat.uid) {
         return Err(format!(
-            "belongs to the user id {}, not to {own_uid}: remove it, if nothing of yours is in it, or give it to {own_uid}",
+            "belongs to the user id {}, not to {own_uid}: remove it, if it holds nothing of yours, or chown it to \
+             {own_uid}",
             stat.uid
         ));
     }
     if stat.mode & GROUP_OTHER_WRITE_BITS != 0 {
         return Err(format!(
-            "has mode {:03o}, so that others may have put something into it: look at it, and chmod 700 it; a file system \
-             without modes is mounted so that only {own_uid} may write to it",
+            "has mode {:03o}, so that other users may have put entries into it: check it, and chmod 700 it; mount a \
+             file system without modes so that only {own_uid} may write to it",
             stat.mode & 0o777
         ));
     }
     Ok(stat.mode)
 }
 
-/// Tells why a reserved directory below a folder is not this process's alone, as the rest of a sentence.
+/// Returns the reason for which other users can put entries into the reserved directory below `mount_root`, as the rest
+/// of a sentence; `None` where they can't, or there is none.
 pub(crate) fn reserved_directory_fault(mount_root: &Path) -> Option<String> {
     let reserved =
         open_no_symlinks(mount_snapshot::open_root_path(mount_root).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
@@ -220,7 +224,7 @@ pub(crate) fn reserved_directory_fault(mount_root: &Path) -> Option<String> {
     check_not_writable_by_others(&reserved.into()).err()
 }
 
-/// Returns the owner that a file system gives to what this process makes, whoever that is.
+/// Returns the owner that the file system gives to files of this process; it may map user ids.
 fn owner_of_created_file(reserved: &DirectoryFd) -> Option<u32> {
     use rustix::fs::{AtFlags, OFlags, openat};
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -231,14 +235,14 @@ fn owner_of_created_file(reserved: &DirectoryFd) -> Option<u32> {
     Some(owner)
 }
 
-/// Tells whether locks work on the file system of a directory that is, or was, served; `None` where nothing was yet.
+/// Tells whether locks work on the file system of a directory that is, or was, served; `None` where it never was.
 pub(crate) fn supports_flock(mount_root: &Path) -> Option<bool> {
     let reserved =
         open_no_symlinks(mount_snapshot::open_root_path(mount_root).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
             .ok()?;
     let open = || open_no_symlinks(&reserved, marker::MARKER_FILE_NAME, OpenMode::Read);
     match FlockGuard::try_shared(open().ok()?) {
-        // A server holds it.
+        // A running server holds it.
         Err(Errno::WOULDBLOCK) => Some(true),
         Err(_) => Some(false),
         Ok(_shared) => Some(matches!(FlockGuard::try_exclusive(open().ok()?), Err(Errno::WOULDBLOCK))),

@@ -1,7 +1,8 @@
-//! Where things wait that have no name yet, or none any more: `.patgate` at the root of a file system.
+//! Staging: the directory `.patgate` at the root of each file system, for entries that have no name in the tree yet, or
+//! none any more.
 //!
-//! It is the server's alone (0700), absent to clients, and emptied from start on of all but what is kept ([`RetainedEntry`]) and
-//! what this run has put there: the rest belongs to nobody then.
+//! Only the server can access it (0700), and clients can't see it. Opening it marks as debris every entry that is not
+//! kept ([`RetainedEntry`]) and was not created by this run: it belongs to nobody then.
 
 use std::collections::HashSet;
 use std::mem::MaybeUninit;
@@ -15,19 +16,19 @@ use crate::domain::{EntryName, RESERVED_DIRECTORY, TreePath};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, RawDir, fchmod, mkdirat, renameat, unlinkat};
 
-/// The staging folder of one file system.
+/// Staging directory of one file system.
 #[derive(Debug)]
 pub(crate) struct StagingDirectory {
-    /// The folder of the tree that holds it.
+    /// Path of the directory of the tree that holds it.
     mount_path: TreePath,
     directory: DirectoryFd,
     run_id: u64,
-    /// Held so that no other server sweeps what waits here.
-    #[allow(dead_code, reason = "holds the lock while it lives")]
+    /// Lock that keeps other servers from sweeping this directory.
+    #[allow(dead_code, reason = "held for its lock, never read")]
     lock: Option<Arc<FlockGuard>>,
 }
 
-/// Something that waits in staging; it is removed when it is dropped.
+/// Entry in staging, removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct StagedEntry {
     staging: Arc<StagingDirectory>,
@@ -35,21 +36,21 @@ pub(crate) struct StagedEntry {
     pub(super) remove_on_drop: bool,
 }
 
-/// Something that waits in staging until it is discarded, also over a restart: somebody keeps its name.
+/// Entry in staging that stays until it is discarded, also over a restart: the store keeps its name.
 #[derive(Clone, Debug)]
 pub(crate) struct RetainedEntry {
     staging: Arc<StagingDirectory>,
     name: EntryName,
 }
 
-/// The mode of a file that only the server can read.
+/// Mode of a staged file: only the server can read it.
 const STAGED_FILE_MODE: u32 = 0o600;
 
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl ServedFs {
-    /// Returns the staging folder from which a rename reaches an open folder of the tree on a
-    /// mount; makes it when there is none.
+    /// Returns the staging directory from which a rename reaches an open directory of the tree, which is on the mount
+    /// `mount_key`. Creates it when there is none.
     pub(crate) fn staging(&self, directory: &DirectoryFd, mount_key: MountKey) -> Result<Arc<StagingDirectory>> {
         let snapshot = self.snapshot()?;
         if let Some(staging) = snapshot.stagings.read().get(&mount_key) {
@@ -81,10 +82,10 @@ impl ServedFs {
         Ok(staging)
     }
 
-    /// Finds again what is kept in the staging that a folder of the tree holds.
+    /// Returns the retained entry `name` of the staging directory that the directory `path` of the tree holds.
     ///
     /// # Errors
-    /// `ENOENT` when it is not there.
+    /// `ENOENT` when it does not exist.
     pub(crate) fn retained_entry(&self, path: &TreePath, name: &[u8]) -> Result<RetainedEntry> {
         let mount_root = self.open_directory(path)?;
         let staging = self.staging(&mount_root, mount_root.stat()?.mount_key())?;
@@ -98,8 +99,8 @@ impl ServedFs {
 }
 
 impl StagingDirectory {
-    /// Opens the reserved directory of a file system; makes it where there is none. Returns also what earlier runs left
-    /// there, where this claims it.
+    /// Opens the reserved directory of a file system, and creates it where there is none. Returns also the entries that
+    /// earlier runs left there, where this acquired its lock.
     fn open(
         mount_root: &DirectoryFd,
         mount_path: TreePath,
@@ -120,7 +121,7 @@ impl StagingDirectory {
         if let Some(server_locks) = server_locks {
             staging.lock = match server_locks.lock_staging(mount_root, &staging.directory)? {
                 StagingLock::Acquired(lock) => {
-                    // First: what an unfinished upload stands in the place of can be put back then.
+                    // Early commits first: they free the names to which backups are restored.
                     let mut retained = staging.undo_early_commits(mount_root)?;
                     retained.extend(staging.restore_backups(mount_root)?);
                     debris = staging.find_debris(server_locks, &retained)?;
@@ -133,7 +134,7 @@ impl StagingDirectory {
         Ok((staging, debris))
     }
 
-    /// Makes an empty file that only the server can read.
+    /// Creates an empty staged file that only the server can read.
     pub(crate) fn create_file(self: &Arc<Self>) -> Result<(FileFd, StagedEntry)> {
         let mut staged = self.reserve_name()?;
         let file = self.directory.create_file(&staged.name, STAGED_FILE_MODE)?;
@@ -141,7 +142,7 @@ impl StagingDirectory {
         Ok((file, staged))
     }
 
-    /// Makes an empty folder that only the server can enter.
+    /// Creates an empty staged directory that only the server can enter.
     pub(crate) fn create_directory(self: &Arc<Self>) -> Result<StagedEntry> {
         let mut staged = self.reserve_name()?;
         self.directory.create_directory(&staged.name, 0o700)?;
@@ -149,7 +150,7 @@ impl StagingDirectory {
         Ok(staged)
     }
 
-    /// Makes a symbolic link.
+    /// Creates a staged symbolic link.
     pub(crate) fn create_symlink(self: &Arc<Self>, target: &[u8]) -> Result<StagedEntry> {
         let mut staged = self.reserve_name()?;
         self.directory.symlink(target, &staged.name)?;
@@ -157,22 +158,22 @@ impl StagingDirectory {
         Ok(staged)
     }
 
-    /// Moves an entry away from its folder.
+    /// Moves an entry of a directory into staging.
     pub(crate) fn move_in(self: &Arc<Self>, directory: &DirectoryFd, name: &EntryName) -> Result<StagedEntry> {
         self.reserve_name()?.move_in(directory, name)
     }
 
-    /// Returns the folder of the tree that holds it.
+    /// Returns the path of the directory of the tree that holds it.
     pub(super) fn mounted_at(&self) -> &TreePath {
         &self.mount_path
     }
 
-    /// Returns the folder in which things wait.
+    /// Returns the open staging directory.
     pub(super) fn directory_fd(&self) -> &DirectoryFd {
         &self.directory
     }
 
-    /// Returns a name at which nothing waits yet.
+    /// Returns a staged entry with a name that is not in use; nothing is created.
     pub(super) fn reserve_name(self: &Arc<Self>) -> Result<StagedEntry> {
         let name = EntryName::new(&self.fresh_name()).map_err(|_| Errno::INVAL)?;
         Ok(StagedEntry { staging: Arc::clone(self), name, remove_on_drop: false })
@@ -182,7 +183,7 @@ impl StagingDirectory {
         format!("{:016x}-{:x}", self.run_id, NEXT_SERIAL.fetch_add(1, Ordering::Relaxed)).into_bytes()
     }
 
-    /// Returns what earlier runs left: what is there now, is not kept, and is not of this run.
+    /// Returns the entries that earlier runs left: those that are neither kept nor of this run.
     fn find_debris(&self, server_locks: &ServerLocks, retained: &HashSet<Vec<u8>>) -> Result<Vec<EntryName>> {
         let Some(kept_names) = server_locks.list_kept_names() else { return Ok(Vec::new()) };
         let own_prefix = format!("{:016x}-", self.run_id).into_bytes();
@@ -197,8 +198,8 @@ impl StagingDirectory {
         Ok(debris.filter_map(|name| EntryName::new(&name).ok()).collect())
     }
 
-    /// Removes an entry of staging with all in it. A folder within is first moved up into staging, so
-    /// that no depth needs more than two open folders. What can't be removed stays, and the rest goes.
+    /// Removes an entry of staging with everything below it. A nested directory is moved up into staging first, so that
+    /// no depth needs more than two open directories. An entry that can't be removed stays, and the others are removed.
     fn remove_entry(&self, name: Vec<u8>) -> Result<()> {
         let mut pending = vec![name];
         let mut result = Ok(());
@@ -253,12 +254,12 @@ impl StagingDirectory {
     }
 }
 
-/// Gives the server all rights to an entry opened as a place.
+/// Gives the server all permissions on an entry that was opened with `O_PATH`.
 fn grant_owner_access(entry: OwnedFd) -> Result<()> {
     FileFd::from(entry).set_path_mode(0o700)
 }
 
-/// Returns every name in a folder, whatever it is, but `.` and `..`.
+/// Returns every name in a directory but `.` and `..`, of entries of any kind.
 pub(super) fn read_raw_names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>> {
     let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
     let mut raw = RawDir::new(directory, &mut buffer);
@@ -273,84 +274,85 @@ pub(super) fn read_raw_names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>> {
 }
 
 impl StagedEntry {
-    /// Returns the staging folder and the name in it, to reach what waits there.
+    /// Returns the staging directory and the name of the entry in it.
     pub(crate) fn directory_and_name(&self) -> (&DirectoryFd, &EntryName) {
         (&self.staging.directory, &self.name)
     }
 
-    /// Returns where it waits.
+    /// Returns the staging directory.
     pub(super) fn staging(&self) -> &Arc<StagingDirectory> {
         &self.staging
     }
 
-    /// Moves an entry here from its folder.
+    /// Moves an entry of a directory to this name in staging.
     pub(super) fn move_in(mut self, directory: &DirectoryFd, name: &EntryName) -> Result<Self> {
         directory.rename_noreplace(name, &self.staging.directory, &self.name)?;
         self.remove_on_drop = true;
         Ok(self)
     }
 
-    /// Moves it back to where it was. Where that fails it stays: the next start tries again.
+    /// Moves the entry back to its name in the tree. On an error it stays in staging: the next start tries again.
     pub(super) fn restore_to(mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
         self.remove_on_drop = false;
         self.staging.directory.rename_noreplace(&self.name, directory, name)
     }
 
-    /// Asks about it.
+    /// Returns the metadata of the staged entry.
     pub(crate) fn stat(&self) -> Result<Stat> {
         self.staging.directory.stat_entry(&self.name)
     }
 
-    /// Puts it where it belongs, in the place of a file if there is one.
+    /// Renames the entry into the tree, and replaces a file that has the name.
     pub(crate) fn rename_to(&mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
         self.staging.directory.rename(&self.name, directory, name)?;
         self.remove_on_drop = false;
         Ok(())
     }
 
-    /// Puts it where nothing is.
+    /// Renames the entry into the tree; `EEXIST` where the name is taken.
     pub(crate) fn rename_to_new(&mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
         self.staging.directory.rename_noreplace(&self.name, directory, name)?;
         self.remove_on_drop = false;
         Ok(())
     }
 
-    /// Moves it back here from where it was just put.
+    /// Moves the entry back into staging from the name that it was just renamed to.
     pub(crate) fn move_back(&mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
         directory.rename_noreplace(name, &self.staging.directory, &self.name)?;
         self.remove_on_drop = true;
         Ok(())
     }
 
-    /// Lets it change places with what stands at a name: that waits here then.
+    /// Exchanges the entry with the one of a name in the tree, which is the staged one afterwards.
     pub(crate) fn exchange(&self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
         self.staging.directory.exchange(&self.name, directory, name)
     }
 
-    /// Removes it, with all in it.
+    /// Removes the entry with everything below it.
     pub(crate) fn discard(mut self) -> Result<()> {
         self.remove_on_drop = false;
         self.staging.remove_entry(self.name.as_bytes().to_vec())
     }
 
-    /// Returns it as something to be kept, though it is still removed when it is dropped.
+    /// Returns the entry as a retained one; dropping this still removes it.
     pub(crate) fn to_retained(&self) -> RetainedEntry {
         RetainedEntry { staging: Arc::clone(&self.staging), name: self.name.clone() }
     }
 
-    /// Leaves it where it is.
+    /// Leaves the entry in staging.
     pub(crate) fn persist(mut self) {
         self.remove_on_drop = false;
     }
 }
 
 impl RetainedEntry {
-    /// Returns the folder of the tree that holds the staging, and the name there.
+    /// Returns the path of the directory of the tree that holds the staging, and the name there.
     pub(crate) fn mount_path_and_name(&self) -> (&TreePath, &EntryName) {
         (&self.staging.mount_path, &self.name)
     }
 
-    /// Opens it. What a commit that came to nothing made of its mode is undone: the server may read and write it.
+    /// Opens the file. The mode that an unfinished commit may have given it is reset first, so that the server can read
+    /// and write it.
     pub(crate) fn open(&self, mode: OpenMode) -> Result<FileFd> {
         let directory = &self.staging.directory;
         if directory.stat_entry(&self.name)?.mode & 0o777 != STAGED_FILE_MODE {
@@ -360,22 +362,22 @@ impl RetainedEntry {
         directory.open(&self.name, mode)
     }
 
-    /// Takes it to be put in its place; it is removed when that is dropped.
+    /// Returns the entry as a staged one, removed when that is dropped.
     pub(crate) fn into_staged(self) -> StagedEntry {
         StagedEntry { staging: self.staging, name: self.name, remove_on_drop: true }
     }
 
-    /// Returns it as something to be put in its place; it stays when that is dropped.
+    /// Returns the entry as a staged one that stays when it is dropped.
     pub(crate) fn to_staged(&self) -> StagedEntry {
         StagedEntry { staging: Arc::clone(&self.staging), name: self.name.clone(), remove_on_drop: false }
     }
 
-    /// Writes the names in its staging to disk.
+    /// Syncs the names in its staging directory to disk.
     pub(crate) fn sync_directory(&self) -> Result<()> {
         self.staging.directory.sync()
     }
 
-    /// Removes it.
+    /// Removes the entry; one that does not exist is no error.
     pub(crate) fn discard(&self) -> Result<()> {
         match self.staging.directory.unlink(&self.name) {
             Err(Errno::NOENT) => Ok(()),

@@ -1,4 +1,4 @@
-//! What the host says of an entry (statx).
+//! Metadata of an entry, from statx(2).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +12,15 @@ use crate::domain::NodeIdentity;
 use crate::store::EntryIdentity;
 use crate::tree::{EntryKind, Timestamp};
 
-/// A mount and a file system on it: what one rename can't cross.
+/// Mount id and device: rename(2) works only between directories with the same pair.
 pub(crate) type MountKey = (u64, u64);
 
-/// Numbers of the mounts in which a directory may get another birth time.
+/// Ids of the overlayfs mounts, in which the birth time of a directory may change.
 static OVERLAY_MOUNTS: RwLock<BTreeSet<u64>> = RwLock::new(BTreeSet::new());
 static HAS_OVERLAY_MOUNTS: AtomicBool = AtomicBool::new(false);
 
-/// Notes the mounts whose birth times say nothing: overlayfs gives a directory another one when something is changed in
-/// it for the first time.
+/// Records the overlayfs mounts, whose birth times are not used: overlayfs gives a directory a new one when something
+/// in it is changed for the first time.
 pub(super) fn set_overlay_mounts(mounts: BTreeSet<u64>) {
     let mut overlay_mounts = OVERLAY_MOUNTS.write();
     HAS_OVERLAY_MOUNTS.store(!mounts.is_empty(), Ordering::Release);
@@ -31,81 +31,83 @@ fn is_overlay_mount(mount_id: u64) -> bool {
     HAS_OVERLAY_MOUNTS.load(Ordering::Acquire) && OVERLAY_MOUNTS.read().contains(&mount_id)
 }
 
-/// What the host says of an entry.
+/// Metadata of an entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Stat {
-    /// What it is; `None` for sockets, devices and the like, which are never shown.
+    /// Kind of entry; `None` for sockets, devices and pipes, which are never shown.
     pub(crate) kind: Option<EntryKind>,
-    /// Its inode number.
+    /// Inode number.
     pub(crate) inode: u64,
-    /// The device of its file system.
+    /// Device number of the file system.
     pub(crate) device: u64,
-    /// The mount it was reached by; 0 where the kernel does not tell.
+    /// Id of the mount that it was reached by; 0 where the kernel does not report one.
     pub(crate) mount_id: u64,
-    /// When it was made, where the file system knows and that does not change.
+    /// Birth time, where the file system has one that does not change.
     pub(crate) created: Option<Timestamp>,
-    /// The last change of anything about it, which nobody can set.
+    /// Time of the last change of content or metadata (ctime), which nobody can set.
     pub(crate) changed: Timestamp,
-    /// The last change of content.
+    /// Time of the last change of content (mtime).
     pub(crate) modified: Timestamp,
-    /// The last read.
+    /// Time of the last read (atime).
     pub(crate) accessed: Timestamp,
-    /// Bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
-    /// Permission bits, with set-id and sticky bits.
+    /// Permission bits, with the set-ID and sticky bits.
     pub(crate) mode: u32,
-    /// Hard links.
+    /// Number of hard links.
     pub(crate) link_count: u32,
-    /// The owning user.
+    /// User id of the owner.
     pub(crate) uid: u32,
-    /// The owning group.
+    /// Group id of the owner.
     pub(crate) gid: u32,
 }
 
 impl Stat {
-    /// Asks about a name in a folder, or about the open entry itself when it is empty. No link is followed.
+    /// Returns the metadata of an entry of a directory, or of the open entry itself where `name` is empty. Symbolic
+    /// links are not followed.
     pub(super) fn stat_at(fd: impl AsFd, name: &[u8]) -> Result<Self> {
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
         let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         Ok(Self::from(&statx(fd, name, flags, wanted)?))
     }
 
-    /// Returns the birth time in nanoseconds since 1970.
+    /// Returns the birth time in nanoseconds since 1970; `None` where it is not known, or beyond 64 bits.
     pub(crate) fn birth_time(&self) -> Option<i64> {
         self.created.and_then(unix_nanos)
     }
 
-    /// Tells whether anything about the entry has changed at or after an instant, in nanoseconds since 1970.
+    /// Tells whether content or metadata of the entry changed (ctime) at or after an instant in nanoseconds since 1970.
     pub(crate) fn changed_since(&self, instant: i64) -> bool {
         unix_nanos(self.changed).is_none_or(|changed| changed >= instant)
     }
 
-    /// Tells whether the content, in a folder the names, has changed at or after an instant, as [`Stat::changed_since`].
+    /// Tells whether the content of a file, or the names in a directory, changed (mtime) at or after an instant, as
+    /// [`Stat::changed_since`].
     pub(crate) fn modified_since(&self, instant: i64) -> bool {
         unix_nanos(self.modified).is_none_or(|modified| modified >= instant)
     }
 
-    /// Returns what a folder is recognised by.
+    /// Returns the identity by which a directory is recognised.
     pub(crate) fn directory_identity(&self) -> NodeIdentity {
         NodeIdentity::Directory { inode: self.inode, birth_time: self.birth_time() }
     }
 
-    /// Returns what the entry is recognised by itself.
+    /// Returns the identity of the entry itself, a file's too.
     pub(crate) fn entry_identity(&self) -> EntryIdentity {
         EntryIdentity { is_directory: self.is_directory(), inode: self.inode, birth_time: self.birth_time() }
     }
 
-    /// Tells whether this is a folder.
+    /// Tells whether this is a directory.
     pub(crate) fn is_directory(&self) -> bool {
         self.kind == Some(EntryKind::Directory)
     }
 
-    /// Tells whether both are the same entry of the host.
+    /// Tells whether both are the same inode of the same file system.
     pub(crate) fn is_same_file(&self, other: &Stat) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Returns what one rename can't leave.
+    /// Returns the mount and device that a rename can't leave.
     pub(crate) fn mount_key(&self) -> MountKey {
         (self.mount_id, self.device)
     }
@@ -140,7 +142,7 @@ impl From<&Statx> for Stat {
     }
 }
 
-/// Returns an instant in nanoseconds since 1970, where these can say it.
+/// Returns a time in nanoseconds since 1970; `None` where 64 bits are not enough.
 fn unix_nanos(time: Timestamp) -> Option<i64> {
     time.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(time.nanos))
 }
