@@ -1,12 +1,13 @@
-//! The members of a directory that have changed since a client was last told of it, page by page (RFC 6578).
+//! Pages of sync-collection reports (RFC 6578): the members of a directory that have changed since a client's sync
+//! token.
 //!
-//! Each member is looked up again just before it is told. One that differs from its journal by then (the comparison was
-//! a while ago) is told as it is and keeps a number behind the page, so that the next report tells of it again: what
-//! a client was told is never newer than what the journal remembers of it.
+//! Each member is looked up again just before it is reported. One that differs from its journal entry by then, because
+//! the comparison was a while ago, is reported as it is now, and its journal entry gets a number behind the page, so
+//! that the next report contains it again: a client never has a state that is newer than the journal.
 //!
-//! **Cost.** A page that the journal can fill is taken from it alone; only the last one, which says that there is
-//! no more, compares the directory first. Each step goes on in the journal, and a report reads at most
-//! [`JOURNAL_ROWS_PER_REPORT`] of its rows, so that it ends whatever they hold.
+//! **Cost.** A page that the journal can fill is read from it alone. Only the last page, which says that there is no
+//! more, compares the directory first. Each page continues in the journal, and a report reads at most
+//! [`JOURNAL_ROWS_PER_REPORT`] of its rows, so that it ends whatever they contain.
 
 use super::View;
 use super::sync::{MemberLookup, SYNC_BATCH_MEMBERS, SyncPoint, member_state};
@@ -14,62 +15,63 @@ use crate::domain::{TreePath, UnixMillis};
 use crate::store::{NumberedSyncEntry, SyncEntry, SyncJournal};
 use crate::tree::{Entry, Result};
 
-/// Maximum number of rows of a journal that one report reads; it is truncated there (RFC 6578 section 3.6).
+/// Maximum number of journal rows that one report reads; the page is truncated there (RFC 6578 section 3.6).
 const JOURNAL_ROWS_PER_REPORT: usize = if cfg!(test) { 600 } else { 100_000 };
 
-/// A member of a directory that has changed.
+/// Member of a directory that has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedMember {
-    /// Where it is, or was.
+    /// Its path, or its last one.
     pub path: TreePath,
     /// Whether it is, or was, a directory.
     pub is_directory: bool,
-    /// What it shows of itself, none where it was removed or can't be seen any more.
+    /// Its metadata; `None` where it was removed or can't be seen any more.
     pub entry: Option<Entry>,
 }
 
-/// One step through the changes.
+/// Item of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyncItem {
-    /// A member that has changed.
+    /// Member that has changed.
     Member(ChangedMember),
-    /// The end of the page.
+    /// End of the page.
     PageEnd {
-        /// What the client was told of up to now.
+        /// Point of the next sync token: the client knows every change up to it.
         point: SyncPoint,
-        /// Whether there is more to tell (RFC 6578 section 3.6).
+        /// Whether there are more changes (RFC 6578 section 3.6).
         truncated: bool,
     },
 }
 
-/// Changes of a directory that are still to be told on one page.
+/// Changes of a directory that are still to be reported on one page.
 pub struct SyncChanges {
     view: View,
     directory: TreePath,
     depth_infinity: bool,
     now: UnixMillis,
     member_lookup: MemberLookup,
-    /// Up to where the client has been told.
+    /// Point up to which changes have been reported.
     point: SyncPoint,
-    /// The number of the last change of this page.
+    /// Number of the last change of this page.
     last_number: i64,
     /// Whether this is the first page of an initial synchronization.
     is_initial: bool,
-    /// Whether the directory was compared, so that the page says all there is.
+    /// Whether the directory has been compared, so that the page contains every change.
     is_compared: bool,
-    /// Whether the page tells of a member already.
+    /// Whether the page contains a member already.
     has_reported: bool,
-    /// Number of members that may still be told.
+    /// Number of members that may still be reported.
     members_left: usize,
-    /// Number of rows that may still be read.
+    /// Number of journal rows that may still be read.
     rows_left: usize,
     batch: std::vec::IntoIter<NumberedSyncEntry>,
 }
 
 impl View {
-    /// Returns the changes of a directory since a point, directly in it or (`deep`) anywhere below; without a point, all
-    /// that it holds. At most `limit` members are told. `None` where what has changed since is not known any more:
-    /// the point is none of this token, directory and depth, or too old (RFC 6578 section 3.2, DAV:valid-sync-token).
+    /// Returns the changes of a directory since a point, of its direct members or (`depth_infinity`) of everything
+    /// below; without a point, all members. Reports at most `limit` members. Returns `None` where the changes since the
+    /// point are not known any more: it belongs to another token, directory or depth, or is too old (RFC 6578 section
+    /// 3.2, DAV:valid-sync-token).
     ///
     /// # Errors
     /// As [`View::compare_with_journal`].
@@ -104,7 +106,8 @@ impl View {
         };
         let journal = match journal {
             Some(journal) if self.journal_fills_page(journal, since, limit.min(JOURNAL_ROWS_PER_REPORT))? => {
-                // Asked for, so that it rests no longer; and on disk, where a comparison under way has just noted it.
+                // Marks the journal as used, so that it does not expire, and syncs it: a comparison under way may just
+                // have written what this page reports.
                 let ensured = store.ensure_sync_journal(self.session().token(), directory, depth_infinity, now)?;
                 store.flush_sync_journal(ensured.id)?;
                 Some(journal).filter(|journal| journal.id == ensured.id)
@@ -119,7 +122,7 @@ impl View {
             }
             None => {
                 let end_point = self.compare_with_journal(directory, depth_infinity, now)?;
-                // It may have ended meanwhile and another begun, or have forgotten what is too much.
+                // Looked up again: it may have expired and a new one begun, or have purged removals after the point.
                 let journal = store.find_sync_journal(self.session().token(), directory, depth_infinity, now)?;
                 if since.is_some_and(|since| !journal.is_some_and(|journal| is_point_known(journal, since))) {
                     return Ok(None);
@@ -130,7 +133,7 @@ impl View {
         Ok(Some(changes))
     }
 
-    /// Tells whether a journal has more to tell than a page may hold.
+    /// Tells whether a journal holds more changes than fit on a page.
     fn journal_fills_page(&self, journal: SyncJournal, since: Option<SyncPoint>, limit: usize) -> Result<bool> {
         let (number, base) = since.map_or((0, journal.last_number), |since| (since.number, since.base));
         Ok(self.shared().index.store().has_more_sync_changes(journal.id, number, base, limit)?)
@@ -138,7 +141,7 @@ impl View {
 }
 
 impl SyncChanges {
-    /// Returns the next change, or the end of the page. Nothing follows the end.
+    /// Returns the next changed member, or the end of the page. Nothing follows the end.
     ///
     /// # Errors
     /// As [`View::compare_with_journal`].
@@ -154,8 +157,8 @@ impl SyncChanges {
             if self.rows_left == 0 {
                 return Ok(self.page_end(true));
             }
-            // What was removed up to the floor is forgotten, and all of a journal that has ended: the token of this page
-            // is refused next time.
+            // `None`: removals up to the purge limit are forgotten, or the journal has expired. The page ends as
+            // truncated, and its token is refused next time.
             let Some(rows) = store.changed_sync_entries(
                 journal,
                 number,
@@ -167,7 +170,7 @@ impl SyncChanges {
                 return Ok(self.page_end(true));
             };
             self.rows_left -= rows.len();
-            // What it found out about directories is as old as the batch before.
+            // Its knowledge of directories is as old as the previous batch.
             self.member_lookup = MemberLookup::new(&self.view, &self.directory, self.depth_infinity);
             match (rows.is_empty(), self.is_compared) {
                 (false, _) => self.batch = rows.into_iter(),
@@ -181,7 +184,7 @@ impl SyncChanges {
         }
     }
 
-    /// Tells the next of a batch; none once it has no more, or has to be read anew.
+    /// Returns the next item of a batch; `None` once it has no more, or has to be read again.
     fn next_in_batch(&mut self, mut batch: std::vec::IntoIter<NumberedSyncEntry>) -> Result<Option<SyncItem>> {
         while let Some((number, recorded)) = batch.next() {
             if recorded.content_tag.is_none() && number <= self.point.base {
@@ -200,7 +203,8 @@ impl SyncChanges {
                 self.view.shared().index.store().defer_sync_entry(self.point.journal, &recorded.path, number)?;
             }
             self.point.number = number;
-            // One that has gone since is told of when the journal knows, too, and with all that was below it.
+            // A member that was removed since is reported once the journal has it, together with everything that was
+            // below it.
             if let Some(changed) = self.changed_member(recorded, entry, is_unchanged) {
                 (self.members_left, self.has_reported) = (self.members_left - 1, true);
                 self.batch = batch;
@@ -219,8 +223,9 @@ impl SyncChanges {
         Some(ChangedMember { path, is_directory, entry })
     }
 
-    /// Compares the directory, so that the page may go on to all there is. Not once it has told of a member: that could
-    /// be told then a second time, and a response has one answer for each.
+    /// Compares the directory, so that the page may contain every change; returns false where that is not possible on
+    /// this page. After a member was reported it is not: the member could be reported a second time, and a multistatus
+    /// has one response for each.
     fn compare_unless_reported(&mut self) -> Result<bool> {
         if self.has_reported {
             return Ok(false);
@@ -243,7 +248,7 @@ impl SyncChanges {
     }
 }
 
-/// Tells whether all that changed since a point of a journal is still known.
+/// Tells whether the journal still holds every change since a point.
 fn is_point_known(journal: SyncJournal, point: SyncPoint) -> bool {
     let reached = 0..=journal.last_number;
     journal.id == point.journal

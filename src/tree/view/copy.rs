@@ -1,4 +1,4 @@
-//! Copying: into staging, in as long as it takes, and from there to its place in one step.
+//! COPY: the copy is written to staging, however long that takes, and renamed into place in one step.
 
 use super::links::{link_may_move, parent_segments_lead};
 use super::tree_sync::is_synced_at_once;
@@ -10,19 +10,19 @@ use crate::tree::handle_access::HandleAccess;
 use crate::tree::index::IndexChange;
 use crate::tree::{EntryKind, Error, Result};
 
-/// How much is copied between two looks at whether the session lives.
+/// Number of bytes copied between two checks of the session.
 const COPY_BLOCK_BYTES: usize = 8 << 20;
 
 impl View {
-    /// Copies a file, or a folder with all in it (`deep`) or without (an empty folder), with dead
-    /// properties; the copy appears in one step. Returns whether something was replaced.
+    /// Copies a file, or a directory with everything below it (`depth_infinity`) or without, with dead properties. The
+    /// copy appears in one step. Returns whether something was replaced.
     ///
-    /// Sockets and devices are left out, and links that are absolute or lead out of the folder.
+    /// Sockets, devices and pipes are left out, and symbolic links that are absolute or lead out of the directory.
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::AlreadyExists`], [`Error::Forbidden`], [`Error::Overlap`],
-    /// [`Error::Locked`], [`Error::NoSpace`], [`Error::PathTooLong`]; [`Error::TooLarge`], [`Error::TypeNotAllowed`] and [`Error::TagNotAllowed`] for
-    /// anything in it.
+    /// [`Error::Locked`], [`Error::NoSpace`], [`Error::PathTooLong`]; [`Error::TooLarge`], [`Error::TypeNotAllowed`]
+    /// and [`Error::TagNotAllowed`] for any entry below.
     pub fn copy(
         &self,
         from: &TreePath,
@@ -92,8 +92,8 @@ impl View {
         Ok(replaced.is_some())
     }
 
-    /// Puts what is staged in its place, under the name's commit lock. Folders that are replaced, or
-    /// replace, change places with the staged: returns then what waits there now to be removed.
+    /// Renames a staged entry to its target, under the commit lock of the name. Where a directory is replaced, or
+    /// replaces, both are exchanged: returns the replaced entry, which is in staging then and to be removed.
     pub(super) fn commit_staged(
         &self,
         mut staged: StagedEntry,
@@ -114,15 +114,16 @@ impl View {
         self.exchange_staged(staged, target)
     }
 
-    /// Puts what is staged in the place of what stands there, and returns that, under the name's commit lock.
+    /// Exchanges a staged entry with the one at the target, under the commit lock of the name, and returns the replaced
+    /// one.
     pub(super) fn exchange_staged(&self, mut staged: StagedEntry, target: &EntrySlot) -> Result<Option<StagedEntry>> {
         match staged.exchange(&target.directory, &target.name) {
             Ok(()) => Ok(Some(staged)),
-            // What stood there has gone behind the gateway's back.
+            // The old entry was removed behind the gateway's back.
             Err(Errno::NOENT) => {
                 staged.rename_to_new(&target.directory, &target.name).map_err(Error::from_target_errno).map(|()| None)
             }
-            // The file system has no such rename: the next best is two.
+            // The file system has no RENAME_EXCHANGE: two renames, with a note for the next start.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let staging = self.staging(target)?;
                 let put = || staged.rename_to_new(&target.directory, &target.name);
@@ -136,25 +137,26 @@ impl View {
     }
 }
 
-/// A move by copying.
+/// Paths of a move that copies.
 pub(super) struct MoveByCopy {
     pub(super) from: TreePath,
     pub(super) to: TreePath,
-    /// Topmost place around the target at which the session may write.
+    /// Topmost ancestor of the target at which the session may write.
     pub(super) link_boundary: TreePath,
 }
 
-/// A copy under way.
+/// Copy under way.
 pub(super) struct CopyJob<'a> {
     pub(super) view: &'a View,
     pub(super) access: HandleAccess,
-    /// Where the copy will stand.
+    /// Path that the copy will have.
     pub(super) target: TreePath,
-    /// Whether it is to be the same: times kept, links as they are, nothing left out.
+    /// Whether it is a move: times are kept, and an entry that can't be copied is an error.
     pub(super) is_move: bool,
-    /// Where it is moved from and to; none for a copy, whose links are new ones.
+    /// Source and target of a move; `None` for a copy, whose links are new ones.
     pub(super) move_by_copy: Option<MoveByCopy>,
-    /// Whether the session may not read what moves: then nothing in it is judged, which would tell of it.
+    /// Whether the token's limits are not checked: the session may not read the source, and a refusal would reveal its
+    /// content.
     pub(super) skips_limits: bool,
 }
 
@@ -163,7 +165,7 @@ impl CopyJob<'_> {
         if self.skips_limits { Ok(()) } else { check() }
     }
 
-    /// Copies a file that will be called `name`.
+    /// Copies a file to one that will have the name `name`, with mode and times.
     pub(super) fn copy_file(&self, from: &FileFd, stat: &Stat, to: &FileFd, name: &EntryName) -> Result<()> {
         self.check_limits(|| self.view.check_size(stat.size).and_then(|()| self.view.check_name_type(name)))?;
         let mut offset = 0;
@@ -186,8 +188,8 @@ impl CopyJob<'_> {
         self.view.shared().etags.set_times(to, Some(self.view.shared().etags.fresh_time(None)), None)
     }
 
-    /// Copies a folder into one that is staged, a folder at a time, so that no depth needs more than a few
-    /// open handles. Returns the copy.
+    /// Copies a directory into a staged one, one directory at a time, so that no depth needs more than a few open
+    /// descriptors. Returns the copy.
     pub(super) fn copy_directory(
         &self,
         from: &DirectoryFd,
@@ -272,7 +274,7 @@ impl CopyJob<'_> {
         }
     }
 
-    /// Tells whether the copy gets a link that stands at a place below the source; refuses one that may not be moved.
+    /// Tells whether a link, at a path below the source, is copied. A link that may not be moved is an error.
     fn copies_link(&self, path: &TreePath, target: &[u8]) -> Result<bool> {
         match &self.move_by_copy {
             Some(moved)
@@ -285,7 +287,7 @@ impl CopyJob<'_> {
         }
     }
 
-    /// Gives a copied folder its mode; whoever runs the server always keeps the way in.
+    /// Sets the mode of a copied directory. The server's user keeps all permissions on it.
     fn copy_mode(&self, directory: &DirectoryFd, stat: &Stat) -> Result<()> {
         Ok(directory.set_mode(stat.mode & 0o777 | 0o700)?)
     }

@@ -1,4 +1,4 @@
-//! Moving an entry to another file system: a whole copy takes the target's place, then the source goes.
+//! Moves to another file system: a complete copy replaces the target, then the source is removed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use crate::tree::fs::{DirectoryFd, OpenMode, StagedEntry, StagingDirectory, Stat
 use crate::tree::handle_access::HandleAccess;
 use crate::tree::{EntryKind, Error, Result};
 
-/// What is to move, copied into staging.
+/// Copy in staging of an entry that is to be moved.
 pub(super) struct CrossDeviceCopy {
     staged: StagedEntry,
-    /// What the entry was, and all in it.
+    /// Metadata of the source when it was copied.
     stat: Stat,
     fingerprint: u64,
 }
 
-/// What has become of a source.
+/// Outcome of removing the source.
 enum SourceRemoval {
-    /// It waits to be removed.
+    /// It is in staging, to be removed.
     Removed(StagedEntry),
-    /// It stands where it was.
+    /// It is at its path as before.
     Restored(Error),
 }
 
 impl View {
-    /// Moves an entry to another file system, of which all else is allowed already.
+    /// Moves an entry to another file system, after every check but those of the commit.
     pub(super) fn move_cross_device(
         &self,
         source: &EntrySlot,
@@ -41,14 +41,14 @@ impl View {
             return Err(Error::Forbidden);
         }
         if stat.is_directory() {
-            // What is staged for it can't follow it.
+            // A staged upload can't follow its directory to another file system.
             self.shared().upload_registry.check_no_uploads(self.fs(), &source.path)?;
         }
         let copied = self.copy_cross_device(source, stat, target)?;
         self.commit_cross_device(copied, source, target, overwrite, conditions)
     }
 
-    /// Puts a copy in the place of its target and removes the source, if that is still what was copied.
+    /// Commits a copy to its target and removes the source, if that has not changed since it was copied.
     pub(super) fn commit_cross_device(
         &self,
         copied: CrossDeviceCopy,
@@ -59,7 +59,7 @@ impl View {
     ) -> Result<bool> {
         let CrossDeviceCopy { staged, stat, fingerprint } = copied;
         let source_staging = self.staging(source)?;
-        // Not under the locks: that takes long in a large folder, and everybody would wait.
+        // Before the locks: it takes long in a large directory, and everybody would wait.
         if self.subtree_fingerprint(source, &stat)? != fingerprint {
             return Err(Error::PreconditionFailed);
         }
@@ -71,11 +71,11 @@ impl View {
         {
             return Err(Error::PreconditionFailed);
         }
-        // Before the change begins: nothing is named while it is under way.
+        // Before the change begins: no node can be named while it is under way.
         self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
         let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entry_identity())?;
         let move_guard = self.shared().link_moves.lock_exclusive();
-        // The links of the copy were judged for this place.
+        // The links of the copy were checked for this path.
         if self.fs().path_of_fd(&target.directory).as_ref() != Some(&target.directory_path()) {
             return Err(Error::NoParent);
         }
@@ -84,7 +84,7 @@ impl View {
             None => self.commit_staged(staged, stat.is_directory(), target, None, overwrite)?,
         };
         move_guard.mark_arrival(&target.path);
-        // What was replaced may come back, and its links with it: until then nothing above it moves.
+        // The replaced entry may be restored, and its links with it: until then no directory above it may be moved.
         let pinned = move_guard.pin(&target.path);
         drop(move_guard);
         self.sync_directory(&target.directory)?;
@@ -105,8 +105,8 @@ impl View {
         Ok(checked_move.replaced.is_some())
     }
 
-    /// Puts a copy in the place of what stands at its target, as `overwrite` asks, and returns that: it is to be had
-    /// back until the source is gone.
+    /// Replaces the target by the copy, as `overwrite` demands, and returns the replaced entry, which is kept until the
+    /// source is removed.
     fn replace_with_backup(
         &self,
         staged: StagedEntry,
@@ -128,7 +128,7 @@ impl View {
             (true, true) | (false, false) => {}
         }
         let old = self.exchange_staged(staged, target)?;
-        // Something may have come into an empty folder since.
+        // Something may have been created in an empty directory since.
         if is_directory && let Some(staged) = &old {
             let (staging, name) = staged.directory_and_name();
             if !staging.open_directory(&child_path(name))?.is_empty()? {
@@ -139,8 +139,8 @@ impl View {
         Ok(old)
     }
 
-    /// Takes the source away, of which a copy stands in its place. A folder is looked at once more where nothing
-    /// comes to it any longer: it goes back if it isn't what was copied. An error says that it could not.
+    /// Removes the source of a committed copy. A directory is moved into staging, where nothing can be added any
+    /// longer, and compared once more; it is moved back if it has changed. Returns an error where that fails.
     fn remove_source(
         &self,
         source_staging: &Arc<StagingDirectory>,
@@ -165,7 +165,7 @@ impl View {
         Ok(SourceRemoval::Restored(error))
     }
 
-    /// Copies into staging what is to move, as it is.
+    /// Copies the source into staging, with its times and links.
     pub(super) fn copy_cross_device(
         &self,
         source: &EntrySlot,
@@ -198,7 +198,7 @@ impl View {
                 }
                 staged
             }
-            // On disk with the directory that it is put in.
+            // Synced with the directory that it is renamed into.
             Some(EntryKind::Symlink) => staging.create_symlink(&source.directory.read_link(&source.name)?)?,
             Some(EntryKind::File) => {
                 let (copy, staged) = staging.create_file()?;
@@ -213,7 +213,7 @@ impl View {
         Ok(CrossDeviceCopy { staged, stat: stat.clone(), fingerprint })
     }
 
-    /// Returns a number that is another once anything in an entry has changed: what is there and its content.
+    /// Returns a hash over an entry and everything below it that changes with each path, inode and content.
     fn subtree_fingerprint(&self, source: &EntrySlot, stat: &Stat) -> Result<u64> {
         self.subtree_fingerprint_at(&source.directory, &source.name, stat)
     }
@@ -237,7 +237,7 @@ impl View {
         hasher.finish()
     }
 
-    /// Takes a copy back that was put at a target, where what it replaced stands then again.
+    /// Removes a committed copy from its target, and restores the entry that it replaced.
     fn restore_target(&self, target: &EntrySlot, old: Option<StagedEntry>) -> Result<()> {
         let copy = match old {
             Some(old) => self.exchange_staged(old, target)?,

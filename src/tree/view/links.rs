@@ -1,19 +1,21 @@
-//! Symbolic links: which are made, and where they may be moved.
+//! Symbolic links: which may be created, and where they may be moved.
 //!
-//! A session makes a link only when its text is relative and every `..` in it comes first. Then the directories that it
-//! climbs are real ancestors of the link, whatever stands at the names that follow, and a count of them tells whether
-//! it stays inside the topmost place at which the session may write. `sub/../x` is refused: `sub` may be, or become, a
-//! link, and then `..` is the parent of wherever that leads.
+//! A session may create a link only when its text is relative and every `..` in it comes first. Then the directories
+//! that it ascends are real ancestors of the link, whatever the later names lead to, and counting them tells whether
+//! the link stays within the topmost directory at which the session may write. `sub/../x` is refused: `sub` may be, or
+//! become, a link, and then `..` is the parent of the link's target.
 //!
-//! A move judges each link that it moves, at any depth, by the place where it will stand. A link may be moved
+//! A move checks each link that it moves, at any depth, against its new path. A link may be moved
 //!
-//! - when it then stays inside the topmost place at which the session may write, or
-//! - when it leads to where it led before: absolute links do, and relative ones between places of equal depth that share
-//!   the ancestors they climb to. An administrator's links, hidden ones too, so move as long as they lead nowhere new.
+//! - when it then stays within the topmost directory at which the session may write, or
+//! - when it leads to the same destination as before: absolute links do, and relative ones between paths of equal depth
+//!   that share the ancestors they ascend to. An administrator's links, hidden ones too, may be moved as long as that
+//!   holds.
 //!
-//! All others refuse the move ([`Error::Forbidden`]), also in a directory that the session may not read: it learns that
-//! a link is in the way, not where that leads. A rename within one directory changes no link's way out and walks nothing.
-//! A COPY makes links anew: it takes along those that stay inside what is copied, and leaves out the rest.
+//! Any other link makes the move fail ([`Error::Forbidden`]), also in a directory that the session may not read: it
+//! learns that there is a link, not where it leads. A rename within one directory changes no link's destination and
+//! walks nothing. A COPY creates links anew: those that stay within the copied directory are copied, the others are
+//! left out.
 
 use super::{OverwriteMode, View};
 use crate::domain::{EntryName, Permission, TreePath};
@@ -24,32 +26,32 @@ use crate::tree::{EntryKind, Error, Result};
 
 use super::rename::CheckedMove;
 
-/// Number of times that a move walks a directory in which links and directories are moved meanwhile.
+/// Maximum number of walks of a move whose directory changes during each of them.
 pub(super) const LINK_WALK_ATTEMPTS: usize = 8;
 
-/// What is known of the links in what a move moves.
+/// Result of checking the links in the entries that a move moves.
 pub(super) struct CheckedLinks<'a> {
-    /// The directory that moves: its inode, and what has happened in it since; none where no link in it changes its way.
+    /// Inode and watch of the directory that moves; `None` where the destination of its links can't change.
     moved_directory: Option<(u64, DirectoryWatch<'a>)>,
-    /// The same of a directory that is replaced.
+    /// Inode and watch of a directory that is replaced.
     replaced_directory: Option<(u64, DirectoryWatch<'a>)>,
-    /// Whether the replaced directory may stand at the source for a moment.
+    /// Whether the replaced directory may be at the source's path for a moment.
     may_exchange: bool,
-    /// Topmost place around the target at which the session may write.
+    /// Topmost ancestor of the target at which the session may write.
     link_boundary: TreePath,
 }
 
-/// What a move may do under the lock that it was judged for.
+/// Permission for a move, confirmed under the lock.
 pub(super) struct ConfirmedMove {
-    /// Whether source and target may change places.
+    /// Whether source and target may be exchanged.
     pub(super) may_exchange: bool,
 }
 
 impl View {
-    /// Judges the links in what is to move, before the first effect and without a lock.
+    /// Checks the links in the entries that are to move, before the first effect and without a lock.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] where one would lead out.
+    /// [`Error::Forbidden`] where a link would lead out.
     pub(super) fn check_links(
         &self,
         source: &EntrySlot,
@@ -74,7 +76,7 @@ impl View {
             }
             Some(_) | None => {}
         }
-        // By an exchange, what is replaced stands at the source until it is taken away.
+        // An exchange places the replaced entry at the source's path until it is removed.
         match target.stat()? {
             Some(stat) if stat.is_directory() && overwrite == OverwriteMode::Replace => {
                 checked.replaced_directory = Some(self.watch_directory(target, &stat));
@@ -93,7 +95,7 @@ impl View {
         (stat.inode, self.shared().link_moves.watch(&slot.path))
     }
 
-    /// Confirms under the lock that what was judged still stands: `None` asks for another walk.
+    /// Confirms under the lock that the result of [`View::check_links`] still holds; `None` demands another check.
     ///
     /// # Errors
     /// [`Error::Forbidden`] for a link that would lead out; [`Error::Absent`] and [`Error::NoParent`] where a directory
@@ -142,7 +144,7 @@ impl View {
         Ok(Some(ConfirmedMove { may_exchange }))
     }
 
-    /// Lets a link be made.
+    /// Checks that a session may create a link with this target.
     ///
     /// # Errors
     /// [`Error::Forbidden`].
@@ -155,10 +157,10 @@ impl View {
         }
     }
 
-    /// Makes a link, while its directory is where it was judged.
+    /// Creates a link, if its directory still has the path for which the link was checked.
     ///
     /// # Errors
-    /// [`Error::NoParent`] where it has been moved; what the host says.
+    /// [`Error::NoParent`] where it was moved; errors of the host.
     pub(super) fn create_link(&self, slot: &EntrySlot, target: &[u8]) -> Result<()> {
         let move_guard = self.shared().link_moves.lock_exclusive();
         if self.fs().path_of_fd(&slot.directory).as_ref() != Some(&slot.directory_path()) {
@@ -169,7 +171,7 @@ impl View {
         Ok(())
     }
 
-    /// Lets a link stand at another place.
+    /// Checks that a link may be moved to another path.
     ///
     /// # Errors
     /// [`Error::Forbidden`].
@@ -178,16 +180,16 @@ impl View {
         if link_may_move(&text, &source.path, to, link_boundary) { Ok(()) } else { Err(self.link_escape_error(source)) }
     }
 
-    /// Returns the topmost place around a spot at which the session may write.
+    /// Returns the topmost ancestor of a slot at which the session may write.
     pub(super) fn link_boundary(&self, slot: &EntrySlot) -> Result<TreePath> {
         self.permissions_at(&slot.directory_path())?.topmost_path(Permission::W).cloned().ok_or(Error::Forbidden)
     }
 
-    /// Tells whether each link below a directory may stand where it comes to by a move of that. The walk asks before
-    /// each block of names whether the session lives, and holds one block and the directories to visit.
+    /// Tells whether each link below a directory may be moved with the directory to `to`. The walk checks the session
+    /// before each batch of names, and holds one batch and the directories to visit.
     ///
     /// # Errors
-    /// [`Error::PathTooLong`] for anything in it that could not be named there.
+    /// [`Error::PathTooLong`] for an entry whose new path would be too long.
     fn links_may_move(&self, source: &EntrySlot, to: &TreePath, link_boundary: &TreePath) -> Result<bool> {
         let directory = source.directory.open_directory(&TreePath::root().child(&source.name))?;
         let mut may_move = true;
@@ -201,7 +203,7 @@ impl View {
                 may_move = text
                     .is_none_or(|text| link_may_move(&text, &path_below(&source.path), &path_below(to), link_boundary));
             }
-            // An error ends the walk early.
+            // The error only ends the walk; the caller looks at `may_move`.
             if may_move { Ok(()) } else { Err(Error::Forbidden) }
         });
         if may_move { walked.map(|()| true) } else { Ok(false) }
@@ -213,7 +215,7 @@ impl View {
     }
 }
 
-/// Reads a link's text; none where it has gone meanwhile.
+/// Returns the text of a link; `None` where it was removed meanwhile.
 fn read_link_text(parent: &DirectoryFd, name: &EntryName) -> Result<Option<Vec<u8>>> {
     match parent.read_link(name).map_err(Error::from) {
         Ok(text) => Ok(Some(text)),
@@ -222,14 +224,14 @@ fn read_link_text(parent: &DirectoryFd, name: &EntryName) -> Result<Option<Vec<u
     }
 }
 
-/// Tells whether a text climbs before it names anything.
+/// Tells whether every `..` of a link text comes before the first name.
 pub(super) fn parent_segments_lead(target: &[u8]) -> bool {
     let parts = target.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     parts.skip_while(|part| *part == b"..").all(|part| part != b"..")
 }
 
-/// Tells whether a link that stands at `from` may be moved to `to`, with `top` as the topmost place at which the session
-/// may write there.
+/// Tells whether a link at `from` may be moved to `to`, where `link_boundary` is the topmost directory around `to` at
+/// which the session may write.
 pub(super) fn link_may_move(text: &[u8], from: &TreePath, to: &TreePath, link_boundary: &TreePath) -> bool {
     text.starts_with(b"/")
         || text.is_empty()
@@ -237,7 +239,7 @@ pub(super) fn link_may_move(text: &[u8], from: &TreePath, to: &TreePath, link_bo
         || link_destination(from, text) == link_destination(to, text)
 }
 
-/// Returns where a relative text leads from where the link stands: how far above the root, and the names from there.
+/// Returns the destination of a relative link text: the number of levels above the root, and the names from there.
 fn link_destination<'a>(link: &'a TreePath, text: &'a [u8]) -> (usize, Vec<&'a [u8]>) {
     let (mut levels_above_root, mut names) = (0, Vec::new());
     let parent = link.as_bytes().rsplitn(2, |&byte| byte == b'/').nth(1).unwrap_or_default();

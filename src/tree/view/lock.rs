@@ -1,6 +1,6 @@
-//! Locks as one session may take and see them.
+//! WebDAV locks as one session may take and see them (RFC 4918 section 6).
 //!
-//! A lock is taken, refreshed and ended by whoever may write where it is rooted, and only by its user.
+//! Taking, refreshing and releasing a lock needs `w` on its root, and only its user may refresh or release it.
 
 use std::time::Duration;
 
@@ -9,16 +9,17 @@ use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::fs::{Errno, OpenMode, Stat};
 use crate::tree::{DavLock, Error, LockRequest, LockToken, Result, WriteConditions};
 
-/// How many entries of a locked directory are looked at for another name of a file that is being changed.
+/// Maximum number of entries of a locked directory that are searched for another name of a changed file.
 const HARD_LINK_SEARCH_ENTRIES: usize = 100_000;
 
 impl View {
-    /// Takes a lock; makes an empty file where nothing is (RFC 4918 section 7.3). Returns whether it did.
+    /// Takes a lock, and creates an empty file where the path is unmapped (RFC 4918 section 7.3). Returns whether it
+    /// created one.
     ///
     /// # Errors
-    /// [`Error::Locked`] by the lock that excludes it, on the entry, above or (for a deep one) below it,
-    /// or by one of the folder in which a file would be made; [`Error::Store`] of a shortage when the user holds too
-    /// many; [`Error::TypeNotAllowed`] for the name of a file that would be made.
+    /// [`Error::Locked`] by a conflicting lock on the entry, above it, or (at infinite depth) below it, or by a lock of
+    /// the directory in which a file would be created; [`Error::Store`] of a shortage when the user holds too many;
+    /// [`Error::TypeNotAllowed`] for the name of a file that would be created.
     pub fn lock(
         &self,
         path: &TreePath,
@@ -44,13 +45,14 @@ impl View {
             canonical_path,
             self.shared().locks.acquire(canonical_path, request, self.session().login()),
         )?;
-        // What an edit wrote before the lock has its tag now: its CLOSE, which may come under the lock, moves none.
+        // Content written in place before the lock gets its entity tag now. Otherwise a CLOSE while the lock is held
+        // would change the tag, and the lock holder's If-Match would fail.
         self.shared().etags.settle_all();
         Ok(lock)
     }
 
-    /// Tells that no lock on another name of a file, or on a directory above another name, stands in the way of a
-    /// change of the file, which was reached by `path`.
+    /// Checks that no lock on another name of a file, or on a directory above another name, forbids a change of the
+    /// file, which was reached by `path`.
     ///
     /// # Errors
     /// [`Error::Locked`].
@@ -63,7 +65,7 @@ impl View {
         for (root, depth_infinity) in self.shared().locks.roots() {
             let root_stat = match self.fs().stat(&root) {
                 Ok(stat) => stat,
-                // What is locked is gone, or its directory can't be reached.
+                // The locked entry was removed, or its directory can't be reached.
                 Err(_) => continue,
             };
             if root_stat.is_same_file(file) {
@@ -87,7 +89,7 @@ impl View {
             || self.session().access().map(drop).map_err(Error::from),
             |_, parent_path, name, stat| {
                 visited += 1;
-                // A link further down can't be ruled out: the lock counts.
+                // Beyond the bound another name can't be ruled out: the lock counts.
                 if visited > HARD_LINK_SEARCH_ENTRIES || stat.is_same_file(file) {
                     self.check_lock_redacted(&root.join(parent_path).child(name), path, tokens)?;
                 }
@@ -96,7 +98,8 @@ impl View {
         )
     }
 
-    /// As [`View::check_locks`], named by the path that was asked for where the session can't see the lock's.
+    /// Checks locks as [`View::check_locks`] does for `name`; an error names `path` where the session can't see the
+    /// root of the lock.
     fn check_lock_redacted(&self, name: &TreePath, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
         self.redact_lock(path, self.shared().locks.check_write(name, self.session().login(), tokens))
     }
@@ -129,30 +132,30 @@ impl View {
         }
     }
 
-    /// Gives a lock of the session's user, that covers the path, a new life.
+    /// Refreshes a lock of the session's user that covers the path.
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`] when the token names no such lock, [`Error::Forbidden`] when the session
-    /// may not write where it is rooted.
+    /// [`Error::PreconditionFailed`] when the token names no such lock, [`Error::Forbidden`] when the session may not
+    /// write at its root.
     pub fn refresh_lock(&self, path: &TreePath, token: &LockToken, timeout: Duration) -> Result<DavLock> {
         let canonical_path = self.lock_path(path)?;
         self.check_lock_root(&canonical_path, token)?;
         self.shared().locks.refresh(&canonical_path, token, self.session().login(), timeout)
     }
 
-    /// Ends a lock of the session's user that covers the path.
+    /// Releases a lock of the session's user that covers the path.
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`] when the token names no lock there, [`Error::Forbidden`] when it is
-    /// another user's, or the session may not write where it is rooted.
+    /// [`Error::PreconditionFailed`] when the token names no lock there, [`Error::Forbidden`] when it belongs to
+    /// another user, or the session may not write at its root.
     pub fn unlock(&self, path: &TreePath, token: &LockToken) -> Result<()> {
         let canonical_path = self.lock_path(path)?;
         self.check_lock_root(&canonical_path, token)?;
         self.shared().locks.release(&canonical_path, token, self.session().login())
     }
 
-    /// Returns the locks that cover a path, its own and those from above; of a folder that is merely
-    /// visible none.
+    /// Returns the locks that cover a path: its own, and those of infinite depth above it; none for a directory that is
+    /// merely visible.
     pub fn locks(&self, path: &TreePath) -> Result<Vec<DavLock>> {
         if self.shared().locks.is_empty() {
             return Ok(Vec::new());
@@ -164,7 +167,7 @@ impl View {
         }
     }
 
-    /// Refuses a lock that is rooted where the session may not write.
+    /// Checks that the session may write at the root of a lock.
     fn check_lock_root(&self, canonical_path: &TreePath, token: &LockToken) -> Result<()> {
         let covering = self.shared().locks.covering(canonical_path);
         let lock = covering.iter().find(|lock| lock.token == *token).ok_or(Error::PreconditionFailed)?;
@@ -174,7 +177,8 @@ impl View {
         }
     }
 
-    /// Returns where locks on a path are kept. What was locked may be gone, also its folder.
+    /// Returns the canonical path under which locks on a path are kept. The locked entry may have been removed, and its
+    /// directory too.
     fn lock_path(&self, path: &TreePath) -> Result<TreePath> {
         match self.permissions_at(path)?.permission() {
             Permission::NONE => self.stat(path).and(Err(Error::Forbidden)),

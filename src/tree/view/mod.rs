@@ -1,4 +1,4 @@
-//! The tree as one session may see it: the operations, each behind its one check.
+//! The tree as one session may see it: its operations, each behind one authorization.
 //!
 //! | operation | needs |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | hard link | `rw` on the source, `w` on the new parent, both under one grant |
 //! | stat | visible |
 //!
-//! Which symbolic links are made, and where they may be moved, is told in `links`.
+//! `links` documents which symbolic links may be created, and where they may be moved.
 
 mod changes;
 #[cfg(test)]
@@ -40,54 +40,54 @@ use super::{CancellationFlag, CommitDurability, Entry, EntryKind, Error, LockTok
 use crate::auth::Session;
 use crate::domain::{PathAccess, Permission, TreePath};
 
-/// What a request brings against locks and conditions.
+/// Lock tokens and conditions of a request.
 #[derive(Clone, Copy)]
 pub struct WriteConditions<'a> {
-    /// The lock tokens it submitted.
+    /// Lock tokens that the client submitted.
     pub lock_tokens: &'a [LockToken],
-    /// Judges the request's conditions; asked under the name's commit lock, just before the effect.
-    /// It may use the view to stat and to look at locks, and nothing else.
+    /// Evaluates the request's conditions; called under the commit lock of the name, just before the effect. It may use
+    /// the view to stat and to look at locks, and for nothing else.
     pub evaluate: &'a (dyn Fn() -> Result<()> + Sync),
 }
 
 impl WriteConditions<'static> {
-    /// Returns the claim of a request without lock tokens and conditions.
+    /// Returns the conditions of a request without lock tokens and preconditions.
     pub fn none() -> Self {
         Self { lock_tokens: &[], evaluate: &|| Ok(()) }
     }
 }
 
-/// Whether what stands at a target may be replaced.
+/// Rule for an entry that exists at the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverwriteMode {
-    /// Replace it; a folder and all in it.
+    /// Replace it; a directory with everything below it.
     Replace,
     /// Refuse with [`super::Error::AlreadyExists`].
     Refuse,
-    /// Replace as POSIX rename does: a file by a file, an empty folder by a folder.
+    /// Replace as POSIX rename does: a file by a file, an empty directory by a directory.
     Posix,
-    /// Replace a file or link, also by another name of the same file; refuse a folder.
+    /// Replace a file or link, also by another name of the same file; refuse a directory.
     FileOnly,
 }
 
-/// How a file is opened to be written in place.
+/// Mode in which a file is opened to be written in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EditMode {
-    /// Allow reading too (needs `r`).
+    /// Allow reading as well (needs `r`).
     pub read: bool,
-    /// Make it when it is not there.
+    /// Create it when it does not exist.
     pub create: bool,
-    /// Refuse when it is there.
+    /// Fail when it exists.
     pub exclusive: bool,
-    /// Empty it first.
+    /// Truncate it to zero bytes first.
     pub truncate: bool,
-    /// Write always at the end.
+    /// Append: every write goes to the end.
     pub append: bool,
-    /// Permission bits for a file that is made.
+    /// Permission bits of a file that is created, less the umask; 0666 where there are none.
     pub mode: Option<u32>,
 }
 
-/// The tree as one session may see it; the only way to a byte.
+/// The tree as one session may see it; the only way to file content.
 #[derive(Clone)]
 pub struct View {
     tree: Arc<SharedTree>,
@@ -96,17 +96,17 @@ pub struct View {
 }
 
 impl View {
-    /// Shows a tree to a session.
+    /// Creates the view of a session.
     pub(super) fn new(tree: Arc<SharedTree>, session: Session) -> Self {
         Self { tree, session, cancellation: CancellationFlag::default() }
     }
 
-    /// Returns the flag that ends what this view and its clones still work on.
+    /// Returns the flag that cancels the work of this view and its clones.
     pub fn cancellation(&self) -> &CancellationFlag {
         &self.cancellation
     }
 
-    /// Returns the session it was made from.
+    /// Returns the session that it belongs to.
     pub fn session(&self) -> &Session {
         &self.session
     }
@@ -119,7 +119,7 @@ impl View {
         &self.tree.fs
     }
 
-    /// Shows what stands at a path to one who has `permission` there.
+    /// Returns the metadata of the entry at a path as far as a session with `permission` there may see it.
     pub(super) fn entry(&self, path: &TreePath, stat: &Stat, permission: Permission) -> Entry {
         match path.name() {
             Some(name) => self.entry_named(name.as_bytes(), stat, permission),
@@ -127,7 +127,8 @@ impl View {
         }
     }
 
-    /// Shows what has a name. Nothing that comes from content is shown to one who may not read it.
+    /// Returns the metadata of an entry by its name. Metadata that is derived from content is left out where
+    /// `permission` does not allow reading.
     pub(super) fn entry_named(&self, name: &[u8], stat: &Stat, permission: Permission) -> Entry {
         let readable = permission.allows(Permission::R);
         let kind = stat.kind.unwrap_or(EntryKind::File);
@@ -148,45 +149,45 @@ impl View {
         }
     }
 
-    /// Tells that no lock on a path, or above it where it is deep, stands in the way.
+    /// Checks that no lock on a path, or of infinite depth above it, forbids a change.
     ///
     /// # Errors
-    /// [`Error::Locked`], with the lock's place as far as the session may see it.
+    /// [`Error::Locked`], with the root of the lock as far as the session may see it.
     pub(super) fn check_locks(&self, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
         let result = self.tree.locks.check_write(path, self.session.login(), tokens);
         self.redact_lock(path, result)
     }
 
-    /// As [`View::check_locks`], for a path and all below it.
+    /// Checks locks as [`View::check_locks`] does, for a path and everything below it.
     pub(super) fn check_subtree_locks(&self, path: &TreePath, tokens: &[LockToken]) -> Result<()> {
         let result = self.tree.locks.check_subtree(path, self.session.login(), tokens);
         self.redact_lock(path, result)
     }
 
-    /// Names the path asked for where a refusal would name one that the session can't see.
+    /// Replaces the root of the lock in an error by the requested path where the session can't see the root.
     pub(super) fn redact_lock<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
         let Err(Error::Locked { root, token }) = result else { return result };
         let hidden = self.session.access()?.path_access(&root) == PathAccess::Absent;
         Err(Error::Locked { root: if hidden { path.clone() } else { root }, token })
     }
 
-    /// Returns the staging from which a rename reaches a spot.
+    /// Returns the staging directory from which a rename reaches a slot.
     pub(in crate::tree) fn staging(&self, slot: &EntrySlot) -> Result<Arc<StagingDirectory>> {
         Ok(self.fs().staging(&slot.directory, slot.directory_stat.mount_key())?)
     }
 
-    /// Writes the names in a folder to disk where durability asks for it.
+    /// Syncs the names in a directory to disk where durability demands it.
     pub(super) fn sync_directory(&self, directory: &DirectoryFd) -> Result<()> {
         if self.is_synced() { Ok(directory.sync()?) } else { Ok(()) }
     }
 
-    /// Tells whether success means on disk.
+    /// Tells whether success means that content and names are on disk.
     pub(super) fn is_synced(&self) -> bool {
         self.tree.durability == CommitDurability::Full
     }
 }
 
-/// Returns what a folder shows of itself that may only be walked through: constants.
+/// Returns the constant metadata of a directory that is merely visible.
 fn visible_directory_entry(name: &[u8]) -> Entry {
     Entry {
         name: name.to_vec(),

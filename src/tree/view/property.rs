@@ -1,4 +1,4 @@
-//! Dead properties and node ids as one session may see and change them.
+//! Dead properties (RFC 4918 section 4), checksums and tags as one session may see and change them.
 
 use std::collections::HashMap;
 
@@ -16,17 +16,17 @@ impl View {
         self.shared().index.properties(&found.path)
     }
 
-    /// Returns the dead properties of all entries of a folder that have some, in one read.
+    /// Returns the dead properties of all entries of a directory that have some, with one query.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
+    /// [`Error::Unsupported`] when they have more than 16 MiB: ask for each entry then.
     pub fn properties_in(&self, directory: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
         let found = self.open_entry(directory, Permission::R, OpenMode::DirectoryPath)?;
         self.shared().index.properties_in(&found.path)
     }
 
-    /// Keeps the checksum of a file's content as `entry` shows it; it is lost when the content changes. What the
-    /// session may not read has none.
+    /// Stores the checksum of a file's content, of which `entry` is the metadata; it is lost when the content changes.
+    /// An entry that the session may not read has no entity tag, and nothing is stored.
     pub fn keep_checksum(&self, entry: &Entry, checksum: &str) -> Result<()> {
         match entry.etag {
             Some(etag) => Ok(self.shared().index.store().put_checksum(&etag.to_bytes(), checksum)?),
@@ -34,7 +34,7 @@ impl View {
         }
     }
 
-    /// Returns the checksum of a file's content as `entry` shows it, where one was given for it.
+    /// Returns the stored checksum of a file's content, of which `entry` is the metadata.
     pub fn checksum(&self, entry: &Entry) -> Result<Option<String>> {
         match entry.etag {
             Some(etag) => Ok(self.shared().index.store().checksum(&etag.to_bytes())?),
@@ -42,7 +42,7 @@ impl View {
         }
     }
 
-    /// Changes dead properties and attributes together: all or nothing, and on disk where durability asks for it.
+    /// Changes dead properties and attributes together: all or none, and on disk where durability demands it.
     ///
     /// # Errors
     /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more
@@ -55,14 +55,15 @@ impl View {
         conditions: &WriteConditions<'_>,
     ) -> Result<()> {
         let file = self.change_together(path, changes, attributes, conditions)?;
-        // Not under the locks: its content goes to disk with it, which may take long.
+        // After the locks are released: the file's content is synced with it, which may take long.
         if self.is_synced() && *attributes != AttributeChanges::default() {
             file.sync_place()?;
         }
         Ok(())
     }
 
-    /// As [`View::set_properties`], with attributes on disk when the host likes; returns what they were set of.
+    /// Changes properties and attributes as [`View::set_properties`] does, but does not sync the attributes. Returns
+    /// the file, to be synced.
     pub(super) fn change_together(
         &self,
         path: &TreePath,
@@ -77,11 +78,11 @@ impl View {
         })
     }
 
-    /// Lets dead properties and attributes be changed, and changes nothing: for a change that has a fault of its own,
-    /// which whoever may not make it does not hear of.
+    /// Checks that dead properties and attributes may be changed, and changes nothing. For a request that is invalid
+    /// for another reason: a session without the permission must get the refusal, not that reason.
     ///
     /// # Errors
-    /// As [`View::set_properties`], but for what the disk or the store says.
+    /// As [`View::set_properties`], without errors of the disk and the store.
     pub fn check_set_properties(
         &self,
         path: &TreePath,
@@ -92,7 +93,8 @@ impl View {
         self.with_property_target(path, changes, attributes, conditions, |_| Ok(()))
     }
 
-    /// Runs a change of an entry's properties while its rights, locks and conditions allow it.
+    /// Runs a change of an entry's properties, under the commit lock and after permissions, locks and conditions were
+    /// checked.
     fn with_property_target<T>(
         &self,
         path: &TreePath,
@@ -117,10 +119,10 @@ impl View {
         change(found)
     }
 
-    /// Puts a file at a spot, labelled with these tags and no others: both, or neither.
+    /// Puts a file at a slot with exactly these tags: both, or neither.
     ///
     /// # Errors
-    /// [`Error::TagNotAllowed`], [`Error::NoSpace`] as for [`View::set_properties`], and what `put` says.
+    /// [`Error::TagNotAllowed`], [`Error::NoSpace`] as for [`View::set_properties`], and the errors of `put`.
     pub(in crate::tree) fn put_with_tags(
         &self,
         slot: &EntrySlot,
@@ -133,16 +135,16 @@ impl View {
         if replaced.is_some_and(|stat| stat.kind == Some(EntryKind::File)) {
             return index.change_properties(&slot.path, self.session().login(), &change, put);
         }
-        // What is not there yet has no node to be labelled.
+        // A file that does not exist yet has no node that could have tags.
         put()?;
         index.change_properties(&slot.path, self.session().login(), &change, || Ok(())).inspect_err(|_| {
             if let Err(error) = slot.directory.unlink(&slot.name) {
-                tracing::warn!(path = %slot.path, %error, "a file that could not be labelled is left");
+                tracing::warn!(path = %slot.path, %error, "a file whose tags could not be set can't be removed");
             }
         })
     }
 
-    /// Lets what is at a path (and below it, where `deep`) be copied with its tags.
+    /// Checks that the tags of an entry (and of those below it, where `depth_infinity`) may be copied.
     ///
     /// # Errors
     /// [`Error::TagNotAllowed`].
@@ -156,7 +158,7 @@ impl View {
         Ok(())
     }
 
-    /// Lets properties be changed as far as the tags go that the session is limited to.
+    /// Checks the tags among changed properties against the tags that the token allows.
     pub(in crate::tree) fn check_changed_tags(&self, changes: &[PropertyChange]) -> Result<()> {
         for change in changes {
             if let PropertyChange::Set(DeadProperty { name, value }) = change

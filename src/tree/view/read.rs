@@ -1,4 +1,4 @@
-//! Operations that change nothing.
+//! Operations that change nothing: stat, list, read, node ids.
 
 use super::{View, visible_directory_entry};
 use crate::domain::{NodeId, Permission, TreeOperation, TreePath};
@@ -6,22 +6,22 @@ use crate::tree::fs::{self, DirectoryFd, OpenMode};
 use crate::tree::{DirectoryListing, Entry, EntryKind, Error, FileReader, FilesystemSpace, Result};
 
 impl View {
-    /// Returns the deepest folder that holds everything the session may reach: where SFTP starts.
+    /// Returns the deepest directory that contains everything that the session may reach: where SFTP starts.
     pub fn start_directory(&self) -> TreePath {
         let start = self.session().access().map(|access| access.common_ancestor()).unwrap_or_default();
         match self.stat(&start) {
             Ok(entry) if entry.is_directory() => start,
             Ok(_) => start.parent().unwrap_or_default(),
-            // It is there again when the tree is.
+            // The outage ends without a new login: the start must not change because of it.
             Err(Error::Unavailable(_)) => start,
             Err(_) => TreePath::root(),
         }
     }
 
-    /// Returns where a node is, for `/node/UUID/`.
+    /// Returns the path of a node, for `/node/UUID/`.
     ///
     /// # Errors
-    /// [`Error::Absent`] when it dangles or the session may not do anything there.
+    /// [`Error::Absent`] when the node dangles or the session has no permission there.
     pub fn node_root(&self, node: NodeId) -> Result<TreePath> {
         let path = self.shared().index.locate(node)?.ok_or(Error::Absent)?;
         match self.permissions_at(&path)?.permission() {
@@ -30,7 +30,7 @@ impl View {
         }
     }
 
-    /// Returns the node id of an entry that can be seen, minting it (and its ancestors) on first use.
+    /// Returns the node id of an entry that can be seen, and assigns one to it and its ancestors on first use.
     pub fn node_id(&self, path: &TreePath) -> Result<NodeId> {
         let mint = |path: &TreePath| self.shared().index.mint_for(path, Some(self.session().login()));
         match self.open_entry(path, Permission::NONE, OpenMode::Path) {
@@ -49,7 +49,7 @@ impl View {
         }
     }
 
-    /// Shows an entry; a link is followed.
+    /// Returns the metadata of an entry; symbolic links are followed.
     pub fn stat(&self, path: &TreePath) -> Result<Entry> {
         let permissions = self.permissions_at(path)?;
         if permissions.permission() == Permission::NONE {
@@ -65,7 +65,7 @@ impl View {
         Ok(self.entry(path, &found.stat, found.permission))
     }
 
-    /// Shows an entry; a link shows itself.
+    /// Returns the metadata of an entry; a symbolic link at the end is not followed.
     pub fn link_stat(&self, path: &TreePath) -> Result<Entry> {
         match self.slot_with_permission(path, Permission::NONE) {
             Ok(slot) => {
@@ -77,8 +77,8 @@ impl View {
         }
     }
 
-    /// Returns the path without links, as both protocols name it (SFTP REALPATH; lock roots). What is
-    /// absent keeps its name when its folder is there.
+    /// Returns the canonical path, without symbolic links (SFTP REALPATH; lock roots). A missing entry keeps its name
+    /// when its directory exists.
     pub fn canonical(&self, path: &TreePath) -> Result<TreePath> {
         match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Ok(found) => return Ok(found.path),
@@ -94,8 +94,9 @@ impl View {
         }
     }
 
-    /// Lists a folder. A merely visible one lists only the way down; a drop box lists nothing. Links
-    /// show as what they lead to when `move_nodes` (and are left out when that is absent), else as links.
+    /// Lists a directory. A merely visible directory lists only the children on the way to a granted node; a drop box
+    /// (`w` without `r`) lists nothing. Symbolic links are followed where `follow` is true (and left out when their
+    /// target is absent), else listed as links.
     pub fn list(&self, path: &TreePath, follow: bool) -> Result<DirectoryListing> {
         let permissions = self.permissions_at(path)?;
         let permission = permissions.permission();
@@ -115,7 +116,7 @@ impl View {
         Ok(DirectoryListing::visible_children(self, path, permissions.access().visible_children(path)))
     }
 
-    /// Opens a directory as a place, whatever the session may do there.
+    /// Opens a directory with `O_PATH`, whatever permission the session has there.
     pub(in crate::tree) fn open_directory(&self, path: &TreePath) -> Result<DirectoryFd> {
         Ok(self.open_entry(path, Permission::NONE, OpenMode::DirectoryPath)?.file.into())
     }
@@ -129,15 +130,15 @@ impl View {
         FileReader::new(self, path, found)
     }
 
-    /// As [`View::read`], if all on the way to the file is in memory: it never waits for a disk, so that a
-    /// runtime may call it. `None` where it would have to, and wherever [`View::read`] is to say more: for
-    /// what is absent, forbidden, a folder or a link.
+    /// Opens a file as [`View::read`] does, but from the dentry cache alone: it never waits for a disk, so that an
+    /// async task may call it. `None` where it would have to wait, and wherever [`View::read`] has to decide: for
+    /// entries that are absent, forbidden, a directory or a link.
     pub fn read_cached(&self, path: &TreePath) -> Option<FileReader> {
         let found = self.open_cached(path, TreeOperation::Read.permission())?;
         if found.stat.is_directory() { None } else { FileReader::new(self, path, found).ok() }
     }
 
-    /// Returns a link's target; a link that is absolute or leads out is absent.
+    /// Returns the target text of a link; a link that is absolute or leads out is absent.
     pub fn read_link(&self, path: &TreePath) -> Result<Vec<u8>> {
         let entry = self.link_stat(path)?;
         if entry.kind != EntryKind::Symlink {
@@ -150,8 +151,8 @@ impl View {
         self.contained_link_target(&slot, path)?.ok_or(Error::Absent)
     }
 
-    /// Returns the room on the file system of an entry that can be seen; of a folder that is merely visible, that of
-    /// something below it which the session may do something with.
+    /// Returns the space of the file system of an entry that can be seen; for a directory that is merely visible, of an
+    /// entry below it on which the session has a permission.
     pub fn space(&self, path: &TreePath) -> Result<FilesystemSpace> {
         let found = match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Err(Error::Forbidden) => {

@@ -1,4 +1,4 @@
-//! Moving an entry in one step.
+//! Rename and MOVE in one step.
 
 use super::links::{CheckedLinks, LINK_WALK_ATTEMPTS};
 use super::{OverwriteMode, View, WriteConditions};
@@ -10,16 +10,17 @@ use crate::tree::{EntryKind, Error, Result, TreeOutage};
 impl View {
     /// Moves an entry in one step. Returns whether something was replaced.
     ///
-    /// No symbolic link in it may lead out afterwards that did not before (see [`super::links`]).
+    /// Refuses to move a symbolic link, at any depth, that would lead out at its new path and did not before (see
+    /// [`super::links`]).
     ///
-    /// Between file systems it is copied whole and then removed; whatever was named stays named.
+    /// Between file systems the entry is copied completely and then removed; node ids stay.
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::AlreadyExists`], [`Error::Overlap`], [`Error::Locked`],
-    /// [`Error::IsADirectory`], [`Error::NotADirectory`], [`Error::DirectoryNotEmpty`]; [`Error::TooLarge`], [`Error::TypeNotAllowed`] and
-    /// [`Error::PathTooLong`], of anything in it;
-    /// [`Error::Forbidden`], also when what can't be read would become readable, or a link would lead out;
-    /// [`Error::PreconditionFailed`], where something in a directory changed meanwhile, again and again.
+    /// [`Error::IsADirectory`], [`Error::NotADirectory`], [`Error::DirectoryNotEmpty`]; [`Error::TooLarge`],
+    /// [`Error::TypeNotAllowed`] and [`Error::PathTooLong`] for any entry below; [`Error::Forbidden`], also when an
+    /// unreadable entry would become readable, or a link would lead out; [`Error::PreconditionFailed`] where something
+    /// in the directory changes during each attempt.
     pub fn rename(
         &self,
         from: &TreePath,
@@ -36,14 +37,15 @@ impl View {
             return Err(Error::Overlap);
         }
         self.check_move_limits(&source, &stat, &target.name)?;
-        // A rename within one directory walks nothing: what it can't do without is that named nodes can be located.
+        // Only longer paths can break it. A rename within one directory walks nothing; the named nodes are the part
+        // that must stay within the limit.
         if stat.is_directory() && target.path.as_bytes().len() > source.path.as_bytes().len() {
             self.shared().index.can_follow(&source.path, &target.path)?;
         }
         if source.directory_stat.mount_key() != target.directory_stat.mount_key() {
             return self.move_cross_device(&source, &stat, &target, overwrite, conditions);
         }
-        // Links and directories that come into what moves while it is judged have it judged again.
+        // Links and directories that are created in the source while it is walked make it be checked again.
         for _ in 0..LINK_WALK_ATTEMPTS {
             let checked_links = self.check_links(&source, &target, overwrite)?;
             if let Some(replaced) = self.rename_checked(&source, &target, overwrite, conditions, &checked_links)? {
@@ -53,7 +55,7 @@ impl View {
         Err(Error::PreconditionFailed)
     }
 
-    /// Moves an entry of which the links were judged; none where something in it has changed since.
+    /// Moves an entry whose links were checked; returns `None` where something in it has changed since.
     fn rename_checked(
         &self,
         source: &EntrySlot,
@@ -65,13 +67,13 @@ impl View {
         let path_guards = self.shared().path_locks.lock(&[&source.path, &target.path]);
         let lock_freeze = self.shared().locks.freeze();
         let checked_move = self.check_move(source, target, overwrite, conditions)?;
-        // Two names of one file: POSIX leaves both, and so both keep their nodes.
+        // Two names of one file: rename(2) leaves both, and so both keep their nodes.
         if overwrite == OverwriteMode::Posix
             && checked_move.replaced.as_ref().is_some_and(|old| old.is_same_file(&checked_move.moved))
         {
             return Ok(Some(true));
         }
-        // Before the change begins: nothing is named while it is under way.
+        // Before the change begins: no node can be named while it is under way.
         self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
         let change = match checked_move.exchanged(overwrite) {
             Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entry_identity())?,
@@ -91,7 +93,7 @@ impl View {
         Ok(Some(checked_move.replaced.is_some()))
     }
 
-    /// Returns the slot that an entry may be moved to.
+    /// Returns the target slot of a move.
     fn move_target(&self, source: &EntrySlot, to: &TreePath) -> Result<EntrySlot> {
         let target = self.create_slot(to)?;
         if target.permission.allows(Permission::R) && !source.permission.allows(Permission::R) {
@@ -100,7 +102,7 @@ impl View {
         Ok(target)
     }
 
-    /// Lets a file that will be put at `from`, of which the host says `moved`, be renamed from there.
+    /// Checks that a file that will be committed to `from`, with the metadata `moved`, may be renamed from there.
     ///
     /// # Errors
     /// As [`View::rename`].
@@ -126,7 +128,7 @@ impl View {
         }
     }
 
-    /// Lets a move pass: asked under the names' commit locks, just before.
+    /// Checks a move under the commit locks of both names, just before the effect.
     pub(super) fn check_move(
         &self,
         source: &EntrySlot,
@@ -144,7 +146,7 @@ impl View {
         Ok(CheckedMove { moved, replaced })
     }
 
-    /// Lets what stands at a target (if anything) be replaced by something whole.
+    /// Checks that the entry at a target, if there is one, may be replaced. Returns its metadata.
     pub(super) fn check_replace(
         &self,
         target: &EntrySlot,
@@ -170,7 +172,7 @@ impl View {
         }
     }
 
-    /// Puts what moves in its place; tells whether that was still as it was judged.
+    /// Renames the source, unless something changed since its links were checked: returns false then.
     fn rename_if_unchanged(
         &self,
         source: &EntrySlot,
@@ -181,7 +183,8 @@ impl View {
     ) -> Result<bool> {
         if checked_move.moved.kind == Some(EntryKind::File) && checked_move.exchanged(overwrite).is_none() {
             let _file = self.shared().link_moves.lock_shared();
-            // Under another of its paths something else may have come there.
+            // A directory above has another path than the one that is locked, by which another client may have replaced
+            // the file.
             if !source.stat()?.ok_or(Error::Absent)?.is_same_file(&checked_move.moved) {
                 return Ok(false);
             }
@@ -224,9 +227,9 @@ impl View {
         })
     }
 
-    /// Both change places in one step, so that the target is never missing; then the old one goes. The index
-    /// knows of both steps, so that the second follows at the next start at the latest.
-    /// Where links of the old one would lead out from the source, it never stands there: then it goes first.
+    /// Exchanges both entries in one step, so that the target is never missing, and then removes the old one. The index
+    /// has logged both steps, so that the next start completes the second. Where links of the old one would lead out
+    /// from the source's path, it is never placed there, but moved into staging first.
     fn exchange_and_remove(&self, source: &EntrySlot, target: &EntrySlot, may_exchange: bool) -> Result<()> {
         let staging = self.staging(source)?;
         let exchange = || source.directory.exchange(&source.name, &target.directory, &target.name);
@@ -234,13 +237,13 @@ impl View {
             Ok(()) => staging.move_in(&source.directory, &source.name).inspect_err(|_| {
                 let _ = source.directory.exchange(&source.name, &target.directory, &target.name);
             })?,
-            // What stood there has gone behind the gateway's back.
+            // The old entry was removed behind the gateway's back.
             Err(Errno::NOENT) => {
                 let moved = source.directory.rename_noreplace(&source.name, &target.directory, &target.name);
                 return moved.map_err(Error::from_target_errno);
             }
             Err(Errno::INVAL) if self.is_nested(source, target) => return Err(Error::Overlap),
-            // The file system has no such rename: the next best is two.
+            // The file system has no RENAME_EXCHANGE: two renames, with a note for the next start.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let put = || source.directory.rename_noreplace(&source.name, &target.directory, &target.name);
                 staging.replace_with_backup(&target.directory, &target.name, &target.path, put)?
@@ -251,29 +254,29 @@ impl View {
         Ok(())
     }
 
-    /// Tells whether one lies within the other, as it may since a folder above either was moved.
+    /// Tells whether one contains the other, as may be since a directory above either was moved.
     fn is_nested(&self, source: &EntrySlot, target: &EntrySlot) -> bool {
         let path_of =
             |slot: &EntrySlot| self.fs().path_of_fd(&slot.directory).map(|directory| directory.child(&slot.name));
         match (path_of(source), path_of(target)) {
             (Some(source), Some(target)) => source.starts_with(&target) || target.starts_with(&source),
-            // A folder of theirs is gone.
+            // Its directory was removed.
             (None, _) | (_, None) => true,
         }
     }
 }
 
-/// What a move found under the commit locks.
+/// Entries of a move as found under the commit locks.
 pub(super) struct CheckedMove {
-    /// What moves.
+    /// Entry that moves.
     pub(super) moved: Stat,
-    /// What it replaces.
+    /// Entry that it replaces.
     pub(super) replaced: Option<Stat>,
 }
 
 impl CheckedMove {
-    /// Returns what is replaced by changing places, since no single step of the host does it: a folder, or
-    /// what a folder replaces.
+    /// Returns the replaced entry where it has to be exchanged, since rename(2) does not replace it: a directory, or
+    /// any entry that a directory replaces.
     fn exchanged(&self, overwrite: OverwriteMode) -> Option<&Stat> {
         let needs_exchange =
             |old: &&Stat| !self.moved.is_same_file(old) && (old.is_directory() || self.moved.is_directory());

@@ -1,17 +1,18 @@
-//! What has changed in a directory since a token was last told of it, for clients that keep a copy (RFC 6578).
+//! Sync journals (RFC 6578): the changes of a directory since a token's last report, for clients that keep a copy.
 //!
-//! Nothing is written down when something changes: not by uploads, and the host's own changes could not be seen at
-//! all. Instead the directory is compared with a journal of what the token was told of: what differs is noted there as
-//! one more change, in batches, and the answer is what was noted since ([`super::changes`]). So an upload costs
-//! the same whether anybody syncs or not, whatever changed behind the gateway's back is found, and the comparison goes
-//! by the session's view: what it can't see any more counts as removed, and what it never saw is in no journal.
+//! Nothing is recorded when something changes: uploads would pay for it, and changes of the host could not be seen at
+//! all. Instead the directory is compared with a journal of the state that was last reported to the token. Differences
+//! are recorded in the journal as new changes, in batches, and a report contains those since its sync token
+//! ([`super::changes`]). So an upload costs the same whether anybody syncs or not, changes behind the gateway's back
+//! are found, and the comparison sees what the session sees: an entry that it can't see any more counts as removed, and
+//! one that it never saw is in no journal.
 //!
-//! A member of the journal is what [`View::list`] lists, in the directory itself and, at infinite depth, in every
-//! directory below that PROPFIND walks through: those in the way down to what is granted, drop boxes with something
-//! readable in them, and no symbolic links.
+//! The members of a journal are the entries that [`View::list`] lists, in the directory itself and, at infinite depth,
+//! in every directory below that PROPFIND walks through: those on the way to a granted node and drop boxes with
+//! something readable in them, but no symbolic links.
 //!
-//! The journal is the token's own, and survives a restart. Memory is bounded: a directory is listed, and the journal
-//! read, in batches.
+//! A journal belongs to one token and survives a restart. Memory is bounded: the directory and the journal are read in
+//! batches.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -22,32 +23,34 @@ use crate::tree::{Entry, EntryKind, Error, Result};
 
 /// Number of members that are compared, or read from a journal, at once.
 pub(super) const SYNC_BATCH_MEMBERS: usize = 512;
-/// Maximum number of members of a directory that is kept in step.
+/// Maximum number of members of a directory that can be synchronized.
 const SYNC_MAX_MEMBERS: usize = if cfg!(test) { 2_000 } else { 1_000_000 };
-/// Maximum number of removed members that a journal remembers.
+/// Maximum number of removed members that a journal keeps.
 const JOURNAL_MAX_REMOVED_MEMBERS: u32 = if cfg!(test) { 20 } else { 50_000 };
 
-/// A point in the journal of a token, directory and depth: what a client was told of up to it.
+/// Point in the journal of a token, directory and depth: the client knows every change up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncPoint {
-    /// The journal.
+    /// Id of the journal.
     pub journal: i64,
-    /// The number of the last change before it.
+    /// Number of the last change up to it.
     pub number: i64,
-    /// The number of the last change before the client's initial synchronization, which must not tell of removed
-    /// members (RFC 6578 section 3.4): none up to this number are told. At most `number` once that is complete.
+    /// Number of the last change before the client's initial synchronization, which must not report removed members
+    /// (RFC 6578 section 3.4): removals up to this number are left out. At most `number` once the initial
+    /// synchronization is complete.
     pub base: i64,
 }
 
 impl View {
-    /// Returns the time by which a journal has rested for too long: a jump of the clock ends none.
+    /// Returns the monotonic time by which unused journals expire, so that a jump of the clock expires none.
     pub fn monotonic_now(&self) -> UnixMillis {
         self.shared().clock.steady_time()
     }
 
-    /// Compares a directory with what the session's token was told of it, directly in it or (`deep`) anywhere below.
-    /// Returns the point up to which changes can be told now; it is on disk when it is returned, so that a client
-    /// never holds a number that a power cut takes back and that is given again to another change.
+    /// Compares a directory with the state that was last reported to the session's token, of its direct members or
+    /// (`depth_infinity`) of everything below. Returns the point up to which changes can be reported now. It is on disk
+    /// then: a client must never hold a number that a power cut takes back, and that is assigned to another change
+    /// later.
     ///
     /// # Errors
     /// [`Error::NotADirectory`], and as [`View::list`]; [`Error::NoSpace`] for more than a million members;
@@ -63,9 +66,9 @@ impl View {
         self.compare_locked(directory, depth_infinity, now)
     }
 
-    /// Returns a point from which a client that lists a directory afterwards can go on (RFC 6578 section 4), for changes
-    /// directly in it. While the directory is being compared that is an earlier one, from which some of the listing
-    /// is told again: a listing waits for nobody's comparison.
+    /// Returns a point from which a client that lists a directory afterwards can continue (RFC 6578 section 4), for its
+    /// direct members. While a comparison of the directory is under way it is an earlier point, from which some of the
+    /// listing is reported again: a listing does not wait for a comparison.
     ///
     /// # Errors
     /// As [`View::compare_with_journal`].
@@ -80,8 +83,8 @@ impl View {
         self.compare_locked(directory, false, now)
     }
 
-    /// Returns the name of the lock on the journals of the session's token for a directory: nobody waits for another
-    /// token's comparison.
+    /// Returns the lock name for the journals of the session's token and a directory: tokens do not wait for each
+    /// other's comparisons.
     fn journal_lock_path(&self, directory: &TreePath) -> TreePath {
         TreePath::parse(self.session().token().as_str().as_bytes()).unwrap_or_default().join(directory)
     }
@@ -95,7 +98,8 @@ impl View {
             JournalComparison { view: self, journal, directory, members, batch: Vec::new(), known_seen: 0, seen: 0 };
         let mut known_count = store.count_sync_entries(journal.id)?;
         if known_count > SYNC_MAX_MEMBERS as u64 {
-            // One that failed for too many members has noted them and looked for none that had gone.
+            // An earlier comparison that failed for too many members has recorded them, but did not look for removed
+            // ones.
             comparison.record_removed()?;
             known_count = store.count_sync_entries(journal.id)?;
             if known_count > SYNC_MAX_MEMBERS as u64 {
@@ -115,21 +119,21 @@ impl View {
     }
 }
 
-/// A comparison under way.
+/// Comparison under way.
 struct JournalComparison<'a> {
     view: &'a View,
     journal: SyncJournal,
     directory: &'a TreePath,
     members: MemberLookup,
     batch: Vec<SyncEntry>,
-    /// Number of members that the journal knows and that were met.
+    /// Number of members found that the journal contains.
     known_seen: u64,
-    /// Number of members that were met.
+    /// Number of members found.
     seen: usize,
 }
 
 impl JournalComparison<'_> {
-    /// Walks through all that PROPFIND of the same depth lists.
+    /// Walks through all entries that a PROPFIND of the same depth lists.
     fn walk(&mut self, depth_infinity: bool) -> Result<()> {
         let mut pending = vec![TreePath::root()];
         while let Some(relative_path) = pending.pop() {
@@ -167,7 +171,7 @@ impl JournalComparison<'_> {
         if self.batch.len() < SYNC_BATCH_MEMBERS { Ok(()) } else { self.record_batch() }
     }
 
-    /// Notes those of a batch that are new or different.
+    /// Records the members of a batch that are new or different.
     fn record_batch(&mut self) -> Result<()> {
         self.view.cancellation().check()?;
         let store = self.view.shared().index.store();
@@ -186,7 +190,7 @@ impl JournalComparison<'_> {
         Ok(store.record_sync_entries(self.journal.id, &changed)?)
     }
 
-    /// Notes as removed those that the journal knows and no listing shows any more.
+    /// Records as removed the members of the journal that no listing shows any more.
     fn record_removed(&mut self) -> Result<()> {
         let store = self.view.shared().index.store();
         let mut last = Vec::new();
@@ -206,36 +210,36 @@ impl JournalComparison<'_> {
     }
 }
 
-/// Members of a directory, looked up one by one: each is found exactly when a walk through the listings meets it.
+/// Lookup of single members of a directory: finds a member exactly when a walk through the listings finds it.
 ///
-/// That something can be asked for by name is not enough: what is in a drop box can, and what is behind a symbolic link
-/// that has taken the place of a directory. So each directory on the way counts, too. What was found of those
-/// is kept while paths below them are asked for.
+/// A stat by name is not enough: it finds entries in a drop box, and entries behind a symbolic link that has taken the
+/// place of a directory. So each directory on the way is checked as well, and the result is kept while paths below it
+/// are looked up.
 pub(super) struct MemberLookup {
     view: View,
     directory: TreePath,
     depth_infinity: bool,
-    /// The directories on the way to the last member, the topmost first, each with what its listing shows.
+    /// Directories on the way to the last member, the topmost first, each with the names that its listing shows.
     ancestors: Vec<(TreePath, ListedNames)>,
 }
 
-/// Entries that the listing of a directory shows.
+/// Names that the listing of a directory shows.
 enum ListedNames {
     /// All that can be seen.
     All,
-    /// Those of these names that can be seen: the way down to what is granted.
+    /// Only these, as far as they can be seen: the children on the way to a granted node.
     Only(BTreeSet<EntryName>),
-    /// None: it is not walked through.
+    /// None: it is not listed.
     NotListed,
 }
 
 impl MemberLookup {
-    /// Looks for members directly in a directory or (`deep`) anywhere below.
+    /// Creates a lookup of direct members of a directory, or (`depth_infinity`) of everything below.
     pub(super) fn new(view: &View, directory: &TreePath, depth_infinity: bool) -> Self {
         Self { view: view.clone(), directory: directory.clone(), depth_infinity, ancestors: Vec::new() }
     }
 
-    /// Returns a member as its listing shows it now, none where it is not listed.
+    /// Returns the metadata of a member as its listing shows it now; `None` where it is not listed.
     pub(super) fn find(&mut self, relative_path: &[u8]) -> Result<Option<Entry>> {
         let Some((parent, name)) =
             TreePath::parse(relative_path).ok().and_then(|relative_path| relative_path.split_last())
@@ -246,12 +250,12 @@ impl MemberLookup {
         self.listed_member(&parent.child(&name), &name)
     }
 
-    /// Tells whether a listed directory is one itself, and no link to one.
+    /// Tells whether a listed directory is a directory itself, and not a link to one.
     fn is_real_directory(&self, relative_path: &TreePath) -> bool {
         self.view.link_stat(&self.directory.join(relative_path)).is_ok_and(|own| own.is_directory())
     }
 
-    /// Makes a directory the last of the holders.
+    /// Makes a directory the last of the ancestors.
     fn load_ancestors(&mut self, parent: &TreePath) -> Result<()> {
         while self.ancestors.last().is_some_and(|(ancestor, _)| !parent.starts_with(ancestor)) {
             self.ancestors.pop();
@@ -276,7 +280,7 @@ impl MemberLookup {
         Ok(())
     }
 
-    /// Returns an entry of the last of the holders.
+    /// Returns the metadata of an entry of the last ancestor; `None` where it is not listed.
     fn listed_member(&self, relative_path: &TreePath, name: &EntryName) -> Result<Option<Entry>> {
         let is_listed = match self.ancestors.last() {
             Some((_, ListedNames::All)) => true,
@@ -304,8 +308,8 @@ impl MemberLookup {
     }
 }
 
-/// Returns what tells apart two states of a member: a file's entity tag, or what a file that can't be read shows; and
-/// when a directory was made. The forms differ in their lengths.
+/// Returns bytes that differ between two states of a member: of a file the entity tag, or kind, times and size where it
+/// can't be read; of a directory its birth time. The forms have different lengths.
 pub(super) fn member_state(entry: &Entry) -> Vec<u8> {
     let time = |time: crate::tree::Timestamp| [&time.seconds.to_be_bytes()[..], &time.nanos.to_be_bytes()].concat();
     match (entry.etag, entry.kind) {

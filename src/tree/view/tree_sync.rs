@@ -1,8 +1,8 @@
-//! Writing a copied tree to disk: each file and directory of it, and nothing else of the file system.
+//! Syncing a copied tree to disk: each file and directory of it, and nothing else of the file system.
 //!
-//! The copy is written whole first. A journaling file system commits most of it with the first fsync then, and the others
-//! find little left to do; several of them wait for the disk together. Begun while the copy is written, each fsync would be
-//! a commit of its own. To have the kernel begin with the content earlier (posix_fadvise) was measured, and is no faster.
+//! The copy is written completely first. A journaling file system commits most of it with the first fsync then, and the
+//! other calls find little left to do, while several of them wait for the disk together. An fsync during the copy would
+//! be a commit of its own each time. Starting the writes earlier (posix_fadvise) was measured, and is not faster.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -16,12 +16,12 @@ use crate::tree::{EntryKind, Result};
 
 /// Number of threads that sync files of one copy, beside the one that walks it.
 const SYNC_THREADS: usize = 3;
-/// Maximum number of files that wait for one of them. Each keeps the descriptor of its directory open.
+/// Maximum number of files in the queue to these threads. Each keeps the descriptor of its directory open.
 const SYNC_QUEUE: usize = 16;
-/// Permission bit without which a file can't be opened again by the server, which owns the copy.
+/// Permission bit without which the server, which owns the copy, can't open a file again.
 const OWNER_READ: u32 = 0o400;
 
-/// A file that is to be synced: its directory and its name there.
+/// File that is to be synced: its directory, and its name there.
 type UnsyncedFile = (DirectoryFd, EntryName);
 
 /// Tells whether a copied file with these permission bits has to be synced while it is still open.
@@ -30,7 +30,7 @@ pub(super) fn is_synced_at_once(mode: u32) -> bool {
 }
 
 impl View {
-    /// Writes a staged directory, and every file and directory below it, to disk.
+    /// Syncs a staged directory, and every file and directory below it.
     ///
     /// # Errors
     /// [`Error::NoSpace`](crate::tree::Error::NoSpace), [`Error::Filesystem`](crate::tree::Error::Filesystem);
@@ -46,7 +46,7 @@ impl View {
             let workers: Vec<_> = (0..SYNC_THREADS).map_while(|_| spawn()).collect();
             let walked = self.sync_walk(top, &sender);
             drop(sender);
-            // What no worker has taken, where no thread could be had.
+            // Files that no worker has taken, where no thread could be started.
             let mut synced = sync_queued(&receiver);
             for worker in workers {
                 synced = synced.and(worker.join().unwrap_or(Err(Errno::IO)));
@@ -64,17 +64,17 @@ impl View {
                 Some(EntryKind::File) if is_synced_at_once(stat.mode) => Ok(()),
                 Some(EntryKind::File) => match queue.try_send((parent.clone(), name.clone())) {
                     Ok(()) => Ok(()),
-                    // All workers are busy: one more.
+                    // All workers are busy: this thread does it.
                     Err(TrySendError::Full(file) | TrySendError::Disconnected(file)) => Ok(sync_file(&file)?),
                 },
-                // On disk with the directory that holds it.
+                // Synced with the directory that holds it.
                 Some(EntryKind::Symlink) | None => Ok(()),
             }
         })
     }
 }
 
-/// Syncs files until no more come; all of them, also after one could not be synced.
+/// Syncs files until the queue is closed. An error does not end it: the other files are synced too.
 fn sync_queued(queue: &Mutex<Receiver<UnsyncedFile>>) -> fs::Result<()> {
     let mut synced = Ok(());
     loop {

@@ -1,5 +1,5 @@
-//! What files must fit: the limits of the session's token and of all above it, asked wherever a file gets
-//! content, a size or a name, whichever protocol it comes by.
+//! Upload limits: the limits of the session's token and of its parents, checked wherever a file gets content, a size or
+//! a name, over every protocol.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::tree::media::{self, SNIFF_BYTES};
 use crate::tree::{EntryKind, Error, Result};
 
 impl View {
-    /// Lets a file become `size` bytes large.
+    /// Checks a file's size against the limits.
     ///
     /// # Errors
     /// [`Error::TooLarge`].
@@ -22,7 +22,7 @@ impl View {
         }
     }
 
-    /// Lets files be labelled with tags.
+    /// Checks tags against the limits.
     ///
     /// # Errors
     /// [`Error::TagNotAllowed`].
@@ -48,7 +48,7 @@ impl View {
         self.upload_rule().restricts_tags()
     }
 
-    /// Lets a name be given to a file that has no content yet, or to a link.
+    /// Checks a name, of a file without content or of a link, against the limits.
     ///
     /// # Errors
     /// [`Error::TypeNotAllowed`].
@@ -61,7 +61,7 @@ impl View {
         }
     }
 
-    /// Lets a file be called `name` as it is.
+    /// Checks size and type of a file that is to have the name `name`.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::TypeNotAllowed`].
@@ -74,7 +74,7 @@ impl View {
         self.check_content_type(name, file, size)
     }
 
-    /// Lets a file be called `name` by its type, as it is with its first `size` bytes, or padded to that.
+    /// Checks the type of a file that is to have the name `name`, by its first `size` bytes, or padded to that size.
     ///
     /// # Errors
     /// [`Error::TypeNotAllowed`].
@@ -88,7 +88,7 @@ impl View {
         self.check_type_allowed(media::refused_type(&rule, name, &head))
     }
 
-    /// Lets a file go on that has its first `size` bytes, though it is not whole.
+    /// Checks the type of an incomplete file, of which the first `size` bytes are there.
     ///
     /// # Errors
     /// [`Error::TypeNotAllowed`].
@@ -102,9 +102,9 @@ impl View {
         self.check_type_allowed(media::refused_type_early(&rule, name, &head))
     }
 
-    /// Lets what stands at a spot be called `name`, and all in it stay. Of what may not be read nothing is
-    /// told, neither of its content nor of what is in it: there the new name is judged alone. Whatever
-    /// was uploaded under the limits fitted by its content already.
+    /// Checks an entry that is to have the name `name`, and everything below it. For an entry that the session may not
+    /// read, only size and new name of a file are checked: a refusal would reveal its content. Uploads under the limits
+    /// were checked by content before.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::TypeNotAllowed`].
@@ -146,8 +146,8 @@ impl View {
         self.walk_below(top, |directory, _, name, stat| self.check_entry_limits(directory, name, stat, name))
     }
 
-    /// Shows each entry below a folder, as long as the session lives and the request was not cancelled: the folder that
-    /// holds it, where that is from the top, its name and what it is.
+    /// Calls `visit` for each entry below a directory, as long as the session is valid and the request is not
+    /// cancelled: with the directory that holds it, the relative path of that, the name and the metadata.
     pub(super) fn walk_below(
         &self,
         top: &DirectoryFd,
@@ -160,7 +160,7 @@ impl View {
         refused_type.map_or(Ok(()), |media_type| Err(self.audit_refused_upload(Error::TypeNotAllowed(media_type))))
     }
 
-    /// Tells the audit trail of what does not fit.
+    /// Records a refused upload in the audit trail.
     fn audit_refused_upload(&self, error: Error) -> Error {
         self.session().record_denial(&format!("upload: {error}"), None);
         error

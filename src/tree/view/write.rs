@@ -1,4 +1,4 @@
-//! Operations that make, change and remove.
+//! Operations that create, change and remove entries.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::tree::handle_access::HandleAccess;
 use crate::tree::{AttributeChanges, Entry, EntryKind, Error, FileEditor, PropertyChange, Result, StagedUpload};
 
 impl View {
-    /// Begins an upload that will replace or make a file when it is committed. `size` is the length
-    /// that was announced, if any: too large and no space are refused at once.
+    /// Begins an upload that creates or replaces a file when it is committed. `size` is the announced length, if any:
+    /// one that is too large, or more than the free space, is refused at once.
     ///
     /// # Errors
     /// [`Error::NoParent`], [`Error::Forbidden`], [`Error::IsADirectory`], [`Error::Locked`],
@@ -21,7 +21,7 @@ impl View {
         let (slot, stat) = self.write_slot(path)?;
         self.check_create_locks(&slot, stat.as_ref(), conditions)?;
         self.check_name_type(&slot.name)?;
-        // The commit is a rename in this folder: better refused now than when all has been sent.
+        // The commit is a rename in this directory: better refused now than after the whole body was sent.
         slot.directory.check_write_access()?;
         if let Some(size) = size {
             self.check_size(size)?;
@@ -32,16 +32,17 @@ impl View {
         StagedUpload::begin(self, path, &slot, stat.as_ref(), conditions)
     }
 
-    /// Opens a file to be written: in place, or, where the token limits types, as a copy that takes its
-    /// place when it is closed. Whether that fits would tell of content that is kept: it has to be one that may be
-    /// read, so that a drop box takes whole files alone from such a token.
+    /// Opens a file for writing: in place, or, where the token limits types, as a copy that replaces the file when it
+    /// is closed. The type check at that time would reveal the existing content, so that such a token may edit only
+    /// files that it may read; to a drop box it can only upload complete files.
     ///
     /// # Errors
-    /// As [`View::stage`]; [`Error::Forbidden`] for content that may not be read; [`Error::Absent`] unless it may be made, [`Error::AlreadyExists`] where it must be.
+    /// As [`View::stage`]; [`Error::Forbidden`] for content that may not be read; [`Error::Absent`] where the file does
+    /// not exist and `mode.create` is not set, [`Error::AlreadyExists`] where it does and `mode.exclusive` is.
     pub fn edit(&self, path: &TreePath, mode: EditMode, conditions: &WriteConditions<'_>) -> Result<FileEditor> {
         let (slot, stat) = match self.write_slot(path) {
             Err(Error::NoParent) if !mode.create => return Err(Error::Absent),
-            // Where nothing may be made, what is not there is missing rather than forbidden.
+            // Where nothing may be created, a missing entry is reported as missing rather than forbidden.
             Err(Error::Forbidden) if !mode.create => {
                 return Err(self.link_stat(path).err().unwrap_or(Error::Forbidden));
             }
@@ -54,7 +55,7 @@ impl View {
         if mode.read && !slot.permission.allows(Permission::RW) {
             return Err(Error::Forbidden);
         }
-        // A link that leads nowhere exists, too (open(2), O_EXCL).
+        // A link whose target is missing exists as well (open(2), O_EXCL).
         if mode.exclusive && self.create_slot(path)?.stat()?.is_some() {
             return Err(Error::AlreadyExists);
         }
@@ -75,7 +76,7 @@ impl View {
             return Err(Error::Forbidden);
         }
         let open_mode = if mode.read || edits_copy { OpenMode::ReadWrite } else { OpenMode::Write };
-        // Its place among open files comes before the file is made.
+        // The slot among the open files is reserved before the file is created: a refusal must leave nothing.
         let access = match edits_copy {
             true => None,
             false => {
@@ -99,12 +100,12 @@ impl View {
             return FileEditor::edit_in_place(self, path, (found, access), mode, conditions);
         }
         drop((lock_freeze, path_guard));
-        // Nothing is kept of what came into an empty file meanwhile.
+        // A file that was empty when it was checked may have content since, which must not be kept unread.
         let mode = EditMode { truncate: mode.truncate || is_unreadable, ..mode };
         FileEditor::edit_copy(self, path, &slot, found, mode, conditions)
     }
 
-    /// Makes a folder.
+    /// Creates a directory.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::NoParent`], [`Error::Forbidden`], [`Error::Locked`].
@@ -121,7 +122,7 @@ impl View {
             if attributes.modified.is_some() || attributes.accessed.is_some() {
                 created.set_times_exactly(attributes.modified, attributes.accessed).inspect_err(|_| {
                     if let Err(error) = slot.directory.remove_directory(&slot.name) {
-                        tracing::warn!(path = %slot.path, %error, "a folder whose times could not be kept is left");
+                        tracing::warn!(path = %slot.path, %error, "a directory without its times can't be removed");
                     }
                 })?;
             }
@@ -130,7 +131,7 @@ impl View {
         })
     }
 
-    /// Lets a folder be made and its properties be set, and makes none.
+    /// Checks that a directory may be created with these properties, and creates none.
     ///
     /// # Errors
     /// As [`View::create_directory`]; [`Error::TagNotAllowed`].
@@ -146,7 +147,7 @@ impl View {
         })
     }
 
-    /// Runs the making of a folder while rights, locks and conditions allow it.
+    /// Calls `create` under the commit lock, after permissions, locks and conditions were checked.
     fn with_directory_slot<T>(
         &self,
         path: &TreePath,
@@ -154,7 +155,7 @@ impl View {
         create: impl FnOnce(&EntrySlot) -> Result<T>,
     ) -> Result<T> {
         let slot = match self.slot_with_permission(path, TreeOperation::Create.permission()) {
-            // As mkdir(2): that something is there is told before that nothing may be made.
+            // As mkdir(2): an existing entry is reported before the missing permission.
             Err(Error::Forbidden) if self.link_stat(path).is_ok() => return Err(Error::AlreadyExists),
             Err(error) => {
                 self.audit_denial(TreeOperation::Create, path);
@@ -168,7 +169,7 @@ impl View {
         create(&slot)
     }
 
-    /// Removes a file or link (not what the link leads to).
+    /// Removes a file or a symbolic link (not its target).
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::IsADirectory`], [`Error::Forbidden`], [`Error::Locked`].
@@ -179,7 +180,7 @@ impl View {
         })
     }
 
-    /// Removes an empty folder.
+    /// Removes an empty directory.
     ///
     /// # Errors
     /// As [`View::remove_file`]; [`Error::NotADirectory`], [`Error::DirectoryNotEmpty`].
@@ -193,11 +194,11 @@ impl View {
         })
     }
 
-    /// Removes a file, a link, or a folder with all in it, in one step.
+    /// Removes a file, a link, or a directory with everything below it, in one step.
     ///
     /// # Errors
-    /// [`Error::Absent`]; [`Error::Locked`], with a lock anywhere in it; [`Error::Forbidden`], also when a
-    /// file system is mounted in it.
+    /// [`Error::Absent`]; [`Error::Locked`], also for a lock below it; [`Error::Forbidden`], also when a file system is
+    /// mounted in it.
     pub fn remove_all(&self, path: &TreePath, conditions: &WriteConditions<'_>) -> Result<()> {
         self.remove_entry(path, conditions, |slot, stat| match stat.kind {
             Some(EntryKind::Directory) if self.fs().contains_mounts(&slot.path)? => Err(Error::Forbidden),
@@ -233,8 +234,8 @@ impl View {
         Ok(())
     }
 
-    /// Sets attributes; a link is followed unless `move_nodes` is false. A size is on disk where durability asks for it, times
-    /// and mode when the host likes: SFTP clients set them of every file, and ask for FSYNC where it matters.
+    /// Sets attributes; a symbolic link is followed where `follow` is true. A size is on disk where durability demands
+    /// it, times and mode are not synced: SFTP clients set them on every file, and send FSYNC where it matters.
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::Forbidden`], [`Error::Locked`], [`Error::TooLarge`];
@@ -270,7 +271,7 @@ impl View {
         Ok(link.set_path_times(attributes.modified, attributes.accessed)?)
     }
 
-    /// Sets the attributes of what was found. A time that is set keeps the tag, unless the size changes too.
+    /// Sets attributes of an open entry. Setting a time keeps the entity tag, unless the size changes too.
     pub(super) fn apply_attributes(&self, found: &OpenEntry, attributes: &AttributeChanges) -> Result<()> {
         let mut stat = found.stat.clone();
         if let Some(size) = attributes.size {
@@ -289,7 +290,7 @@ impl View {
             if let (true, Some(name)) = (limits_types, found.path.name()) {
                 self.check_content_type(&name, &reopened.file, size)?;
             }
-            // What has the size already keeps its content, and so its tag.
+            // A file that has the size already keeps its content, and so its entity tag.
             if reopened.stat.size != size {
                 stat = self.truncate_file(&Arc::new(reopened.file), &stat, size)?;
             }
@@ -321,11 +322,11 @@ impl View {
         Ok(file.stat()?)
     }
 
-    /// Makes a hard link to a file.
+    /// Creates a hard link to a file.
     ///
     /// # Errors
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::AlreadyExists`], [`Error::IsADirectory`], [`Error::Locked`];
-    /// [`Error::Forbidden`], also when source and new folder are not under one grant.
+    /// [`Error::Forbidden`], also when source and new directory are not under one grant.
     pub fn hard_link(&self, from: &TreePath, to: &TreePath, conditions: &WriteConditions<'_>) -> Result<()> {
         let source = self.open_authorized(TreeOperation::Link, from, OpenMode::Path)?;
         let slot = self.check_hard_link(&source.path, &source.stat, to, conditions)?;
@@ -340,7 +341,7 @@ impl View {
         self.sync_directory(&slot.directory)
     }
 
-    /// Lets a file that stands at a canonical path, or will, get another name.
+    /// Checks that a file at a canonical path, or one that will be committed there, may get another name.
     ///
     /// # Errors
     /// As [`View::hard_link`].
@@ -364,10 +365,10 @@ impl View {
         if slot.stat()?.is_some() { Err(Error::AlreadyExists) } else { Ok(slot) }
     }
 
-    /// Makes a symbolic link whose target is relative, climbs first and stays inside (see [`super::links`]).
+    /// Creates a symbolic link whose target is relative, ascends first and stays inside (see [`super::links`]).
     ///
     /// # Errors
-    /// [`Error::Forbidden`] when it doesn't, or nothing may be made there; [`Error::NoParent`],
+    /// [`Error::Forbidden`] when the target does not, or nothing may be created there; [`Error::NoParent`],
     /// [`Error::AlreadyExists`], [`Error::Locked`].
     pub fn symlink(&self, target: &[u8], path: &TreePath, conditions: &WriteConditions<'_>) -> Result<()> {
         let slot = self.create_slot(path)?;
@@ -380,8 +381,8 @@ impl View {
         self.sync_directory(&slot.directory)
     }
 
-    /// Lets something be put at a spot, of which `replaced` stands there: to be asked under the name's
-    /// commit lock, just before.
+    /// Checks that an entry may be put at a slot, where `replaced` is the entry that exists there: called under the
+    /// commit lock of the name, just before the effect.
     pub(in crate::tree) fn check_create(
         &self,
         slot: &EntrySlot,
@@ -398,7 +399,7 @@ impl View {
         (conditions.evaluate)()
     }
 
-    /// Lets something be put at a spot as far as locks go.
+    /// Checks that locks allow an entry to be put at a slot.
     pub(in crate::tree) fn check_create_locks(
         &self,
         slot: &EntrySlot,
