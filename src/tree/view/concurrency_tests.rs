@@ -1,4 +1,4 @@
-//! Many sessions at once: none waits for another for ever, and what they leave is in order.
+//! Operations of many sessions at once: no deadlock, and no dangling node or lock afterwards.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::tree::{AttributeChanges, DeadProperty, Error, LockRequest, PropertyCh
 
 const OPERATIONS_PER_THREAD: u32 = 200;
 
-/// Does something that depends on `number` alone; refusals are part of the game.
+/// Runs an operation that depends on `number` alone; a refusal is no failure.
 fn run_operation(view: &View, number: u32) -> Result<(), Error> {
     let directory_path = |n: u32| tree_path(["/x", "/x/a", "/y", "/y/a", "/x/b", "/y/b"][n as usize % 6]);
     let (directory, other_directory) = (directory_path(number / 10), directory_path(number / 60));

@@ -1,4 +1,4 @@
-//! Who may lock what, and what a lock shows of itself.
+//! WebDAV locks: who may take and release them, and who can see them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Who may do what: every operation against every permission.
+//! Permissions: every operation with every permission.
 
 use std::fs;
 
@@ -10,7 +10,8 @@ const R: Permission = Permission::R;
 const W: Permission = Permission::W;
 const RW: Permission = Permission::RW;
 
-/// Who looks at the box: no right at all, one for whom it is merely visible, and one for each permission.
+/// Callers of each operation: without a permission, with one that makes `/top/box` merely visible, and with each
+/// permission on it.
 const CALLERS: [(&str, &str, Permission); 5] = [
     ("nobody", "/other", RW),
     ("passer", "/top/box/sub/deep", RW),
@@ -55,7 +56,7 @@ const TOUCH_MODIFIED: AttributeChanges =
 const ALLOWED: &str = "ok";
 const ABSENT: &str = "absent";
 const FORBIDDEN: &str = "forbidden";
-/// What each operation answers to each of [`CALLERS`].
+/// Expected outcome of each operation for each of [`CALLERS`].
 const OPERATION_CASES: [OperationCase; 30] = [
     ("stat file", |v| stat(v, "/top/box/file"), [ABSENT, ABSENT, ALLOWED, ALLOWED, ALLOWED]),
     ("stat directory", |v| stat(v, "/top/box"), [ABSENT, ALLOWED, ALLOWED, ALLOWED, ALLOWED]),
@@ -149,7 +150,7 @@ fn every_operation_needs_the_documented_permission() {
     }
 }
 
-/// Puts everything back that an operation may have changed.
+/// Restores every entry that an operation may have changed.
 fn restore_entries(fixture: &TreeFixture) {
     for path in ["/top/box/new", "/top/new"] {
         let _ = fs::remove_file(host_path(fixture, path));
@@ -171,7 +172,7 @@ fn visible_directory_shows_constant_metadata_and_only_visible_children() {
     assert_eq!((after.link_count, after.modified, after.etag, after.created), (2, Timestamp::default(), None, None));
     assert_eq!(list_names(&view, "/").expect("list"), ["top"]);
     assert_eq!(list_names(&view, "/top/box").expect("list"), ["sub"]);
-    // The room is the file system's, as it is told of what lies below.
+    // The space is that of the file system, asked through an entry below that may be reached.
     assert_eq!(outcome_name(view.space(&tree_path("/top/box"))), "ok");
     assert_eq!(outcome_name(view.space(&tree_path("/top/box/sub/deep"))), "ok");
 }

@@ -1,5 +1,5 @@
-//! Whatever is granted, scoped, renamed, moved and deleted, in whatever order: a session may do what
-//! grants and scopes say of the nodes they were given on, and nothing else.
+//! Random sequences of grants, scopes, renames and removals against a model: a session may do what grants and scopes
+//! allow on the nodes they were given for, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +10,11 @@ use crate::domain::Permission;
 use crate::store::testing::{login, now};
 use crate::tree::{AttributeChanges, OverwriteMode};
 
-/// A path of the model: the names from the root.
+/// Path of the model: the names from the root.
 type ModelPath = Vec<&'static str>;
 
-/// What grants and scopes are given on. A folder is itself wherever it goes; a file is its folder and
-/// its name there.
+/// Node of a grant or scope. A directory keeps its identity when it moves; a file is identified by its directory and
+/// name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ModelNode {
     Directory(u32),
@@ -29,13 +29,13 @@ enum ModelEntry {
 
 type ModelGrants = Vec<(ModelNode, Permission)>;
 
-/// What somebody does.
+/// Random action.
 #[derive(Clone, Debug)]
 enum ModelAction {
     CreateDirectory(ModelPath),
     CreateFile(ModelPath),
     Move(ModelPath, ModelPath),
-    /// A move behind the gateway's back.
+    /// Move behind the gateway's back.
     MoveOutsideGateway(ModelPath, ModelPath),
     Remove(ModelPath),
     Grant(ModelPath, Permission),
@@ -43,13 +43,13 @@ enum ModelAction {
     CreateToken(Vec<(ModelPath, Permission)>),
 }
 
-/// The tree, grants and scopes as the rule has them.
+/// Expected tree, grants and scopes.
 struct AccessModel {
     entries: BTreeMap<ModelPath, ModelEntry>,
     grants: ModelGrants,
     scopes: Vec<Option<ModelGrants>>,
     last_directory_id: u32,
-    /// Whether nothing happened behind the gateway's back: then all that is allowed works, too.
+    /// Whether nothing happened behind the gateway's back: then everything that is allowed also works.
     is_exact: bool,
 }
 
@@ -76,7 +76,7 @@ impl AccessModel {
         }
     }
 
-    /// Tells whether something new can be made there.
+    /// Tells whether an entry can be created there.
     fn is_free(&self, path: &[&'static str]) -> bool {
         let parent = path.split_last().and_then(|(_, parent)| self.directory_id(parent));
         parent.is_some() && !self.entries.contains_key(path)
@@ -99,7 +99,7 @@ impl AccessModel {
         std::iter::once(&mut self.grants).chain(self.scopes.iter_mut().flatten())
     }
 
-    /// Moves an entry; what was given on it goes with it.
+    /// Moves an entry, and its grants and scopes with it.
     fn rename(&mut self, from: &ModelPath, to: &ModelPath) {
         let before = self.node(from);
         self.move_entries(from, to);
@@ -111,7 +111,7 @@ impl AccessModel {
         }
     }
 
-    /// Removes an entry and all below it; what was given there ends.
+    /// Removes an entry and everything below it, with the grants and scopes there.
     fn remove(&mut self, path: &ModelPath) {
         let below = self.entries.keys().filter(|entry| entry.starts_with(path));
         let removed: Vec<ModelNode> = below.filter_map(|entry| self.node(entry)).collect();
@@ -133,7 +133,7 @@ impl AccessModel {
     }
 }
 
-/// The house beside its model.
+/// Tree and model side by side.
 struct ModelFixture {
     fixture: TreeFixture,
     model: AccessModel,
@@ -150,7 +150,7 @@ impl ModelFixture {
         Self { fixture, model: AccessModel::new(), admin, views: vec![whole] }
     }
 
-    /// Does something to both, where the model says that it can be done.
+    /// Runs an action on both, where the model allows it.
     fn run_action(&mut self, action: &ModelAction) {
         let Self { fixture, model, admin, views } = self;
         match action {
@@ -211,7 +211,7 @@ impl ModelFixture {
         }
     }
 
-    /// Tries everything everywhere with every token.
+    /// Compares reading and writing at every path, with every token.
     fn compare(&self) -> std::result::Result<(), TestCaseError> {
         for (view, scopes) in self.views.iter().zip(&self.model.scopes) {
             for (path, kind) in &self.model.entries {
@@ -237,7 +237,7 @@ impl ModelFixture {
         Ok(())
     }
 
-    /// Tells whether a folder shows all that is in it; what else it shows leads to what may be reached.
+    /// Tells whether a directory lists all of its entries; any other name that it lists must lead to a permitted node.
     fn lists_all(
         &self,
         view: &View,
@@ -258,7 +258,7 @@ impl ModelFixture {
         Ok(false)
     }
 
-    /// Tells whether something can be made in a folder.
+    /// Tells whether an entry can be created in a directory.
     fn can_create(&self, view: &View, path: &ModelPath) -> bool {
         let probe = tree_path(&path_text(&[path.as_slice(), &["probe"]].concat()));
         let made = view.create_directory(&probe, &AttributeChanges::default(), &NO_CONDITIONS).is_ok();
@@ -298,7 +298,7 @@ fn any_action(outside_moves: u32) -> impl Strategy<Value = ModelAction> {
     ]
 }
 
-/// Some folders and files to begin with, so that few deeds are about nothing.
+/// Returns actions that begin with some directories and files, so that few of the others are without effect.
 fn any_actions(outside_moves: u32) -> impl Strategy<Value = Vec<ModelAction>> {
     proptest::collection::vec(any_action(outside_moves), 1..24).prop_map(|actions| {
         let start = [

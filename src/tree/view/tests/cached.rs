@@ -1,4 +1,4 @@
-//! Reading what is in memory.
+//! Reads from the page cache.
 
 use super::*;
 use crate::domain::Permission;
@@ -48,5 +48,5 @@ fn cached_read_is_authorized_like_read() {
     fs::rename(host_path(&fixture, "/a/b"), host_path(&fixture, "/a/old")).expect("moved");
     fs::create_dir(host_path(&fixture, "/a/b")).expect("swapped");
     write_outside_gateway(&fixture, "/a/b/file", "another's");
-    assert!(read_cached(&scoped, "/a/b/file").is_none(), "a folder swapped behind the gateway's back");
+    assert!(read_cached(&scoped, "/a/b/file").is_none(), "a directory swapped behind the gateway's back");
 }

@@ -1,4 +1,4 @@
-//! What success means under durability `full`: on disk, for content as well as for what the store keeps beside it.
+//! Durability `full`: success means on disk, for content as well as for its rows in the store.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn lock() -> LockRequest {
     LockRequest { exclusive: true, depth_infinity: false, owner: String::new(), timeout: Duration::from_secs(60) }
 }
 
-/// Serves the folder of a house beside it, with another durability.
+/// Attaches to the served directory a second time, with another durability.
 fn attach_beside(fixture: &TreeFixture, durability: CommitDurability) -> (Tree, View) {
     let session = fixture.view("alice").session().clone();
     let options = TreeOptions { root: fixture.root_path.clone(), durability };
@@ -38,7 +38,7 @@ fn fixture() -> TreeFixture {
     fixture
 }
 
-/// Returns how the last write of an operation was committed: whatever the store was told before is on disk with it.
+/// Returns the durability of an operation's last commit: a synced commit syncs the earlier ones too.
 fn committed(operation: impl FnOnce()) -> i64 {
     take_commits();
     operation();
@@ -116,7 +116,7 @@ fn times_that_proppatch_sets_are_on_disk() {
     }
 }
 
-/// Makes a tree of `count` small files in ten directories, behind the gateway's back.
+/// Creates a tree of `count` small files in ten directories, behind the gateway's back.
 fn populate(root: &Path, count: usize) {
     for number in 0..count {
         let directory = root.join(format!("d{}", number % 10));
@@ -133,7 +133,7 @@ fn copy_syncs_every_file_and_directory_that_it_has_made() {
     view.create_directory(&tree_path("/box/s"), &AttributeChanges::default(), &NO_CONDITIONS).expect("created");
     populate(&fixture.root_path.join("box/s"), 100);
     fs::create_dir(fixture.root_path.join("box/s/empty")).expect("temporary directory");
-    // The server, which owns the copy, may not be able to open it again.
+    // The server owns the copy, but its mode may not allow opening it again: it must be synced while it is open.
     let unreadable = fixture.root_path.join("box/s/d0/blind");
     fs::write(&unreadable, "content").expect("written");
     fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o244)).expect("set");

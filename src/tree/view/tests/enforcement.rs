@@ -1,4 +1,4 @@
-//! The rule that explains is the rule that enforces, and what it denies is told.
+//! `TreeOperation::authorize`, which explains access, agrees with the views, which enforce it; denials are audited.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::tree::{AttributeChanges, DirectoryListing, OverwriteMode};
 
 const DIRECTORIES: [&str; 5] = ["/", "/a", "/a/b", "/a/b/c", "/d"];
 
-/// A tree in which every folder holds the files `f`, which may be granted, and `plain`, which is not.
+/// Creates a tree in which every directory holds the files `f`, which may be granted, and `plain`, which is not.
 fn populated_fixture() -> TreeFixture {
     let fixture = TreeFixture::new(&DIRECTORIES[1..]);
     for directory in DIRECTORIES {
@@ -25,7 +25,7 @@ fn child_path(directory: &str, name: &str) -> TreePath {
     tree_path(&format!("{}/{name}", directory.trim_end_matches('/')))
 }
 
-/// Whether a view lets an operation pass. Nothing is changed: the claim stops it just before its effect.
+/// Tells whether a view allows an operation. Nothing is changed: the conditions fail just before the effect.
 fn is_allowed(view: &View, operation: TreeOperation, path: &TreePath) -> bool {
     let stop = WriteConditions { lock_tokens: &[], evaluate: &|| Err(Error::PreconditionFailed) };
     let parent = path.parent().unwrap_or_default();
@@ -80,8 +80,8 @@ proptest! {
             None => fixture.view("alice"),
             Some(scopes) => fixture.scoped_view("alice", &named(scopes)),
         };
-        let access = view.session().access().expect("lives");
-        let is_allowed_by_rule = |operation: TreeOperation, path: &TreePath| operation.authorize(&access, path).is_ok();
+        let access = view.session().access().expect("valid session");
+        let permits = |operation: TreeOperation, path: &TreePath| operation.authorize(&access, path).is_ok();
         for directory in DIRECTORIES {
             let file = child_path(directory, "f");
             let sibling = child_path(directory, "new");
@@ -90,12 +90,12 @@ proptest! {
                 let is_allowed = is_allowed(&view, operation, &path);
                 match operation {
                     TreeOperation::Copy => {
-                        let both = is_allowed_by_rule(operation, &path) && is_allowed_by_rule(TreeOperation::Create, &sibling);
+                        let both = permits(operation, &path) && permits(TreeOperation::Create, &sibling);
                         prop_assert_eq!(is_allowed, both, "{} {}", operation, path);
                     }
-                    TreeOperation::Link => prop_assert!(!is_allowed || is_allowed_by_rule(operation, &path), "{} {}", operation, path),
-                    TreeOperation::Create => prop_assert_eq!(is_allowed, is_allowed_by_rule(operation, &sibling), "{} {}", operation, path),
-                    _ => prop_assert_eq!(is_allowed, is_allowed_by_rule(operation, &path), "{} {}", operation, path),
+                    TreeOperation::Link => prop_assert!(!is_allowed || permits(operation, &path), "{} {}", operation, path),
+                    TreeOperation::Create => prop_assert_eq!(is_allowed, permits(operation, &sibling), "{} {}", operation, path),
+                    _ => prop_assert_eq!(is_allowed, permits(operation, &path), "{} {}", operation, path),
                 }
             }
         }
@@ -111,7 +111,7 @@ fn denied_operation_is_audited_and_missing_file_is_not() {
     view.stat(&tree_path("/a/f")).expect("seen");
     view.read(&tree_path("/a/f")).expect("read");
     view.read(&tree_path("/a/none")).map(drop).expect_err("missing");
-    view.stage(&tree_path("/d/f"), None, &conditions).map(drop).expect("a granted file in a folder that is not");
+    view.stage(&tree_path("/d/f"), None, &conditions).map(drop).expect("a granted file in a directory that is not");
     view.list(&tree_path("/d"), false).map(drop).expect("the way down");
     view.properties(&tree_path("/d/f")).expect_err("not asked for by name");
     assert!(audit_events(&fixture, EventKind::AccessDenied).is_empty());

@@ -1,4 +1,4 @@
-//! A tag changes with the content, and with nothing else.
+//! Entity tags change with the content, and with nothing else.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
-//! Killed at any step on the host, or refused one: what stands after the next start is the old or the new, whole,
-//! and so are the names of nodes.
+//! Crash safety: killed at any step, or with any step refused by the host, a change is complete or undone after the
+//! next start, and so are its node ids.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -11,12 +11,13 @@ use crate::domain::{NodeId, Permission, TreeOperation};
 use crate::tree::fs::fault_injection::{disable_exchange, fail_after, kill_after};
 use crate::tree::{OpenRequest, OverwriteMode, SessionFiles};
 
-/// Tells the child what to do: which change, how, after how many points it is killed, and in which folder.
+/// Environment variable with the child's task: the change, its setup, the number of crash points to pass, and the
+/// directory.
 const CHILD_ORDER_VARIABLE: &str = "PATGATE_TEST_ORDER";
 
 type TreeChange = fn(&View) -> Result<()>;
 
-/// How a file is opened to be replaced.
+/// Request that opens a file to be replaced.
 const REPLACE: OpenRequest = OpenRequest {
     read: false,
     write: true,
@@ -28,22 +29,22 @@ const REPLACE: OpenRequest = OpenRequest {
     size: None,
 };
 
-/// What the host does in one step.
+/// Changes that are one step on the host.
 const SINGLE_STEP_CHANGES: [(&str, TreeChange); 14] = [
     ("a file over a file", |view| rename(view, "/one", "/two", OverwriteMode::Replace)),
     ("a file over a file as POSIX does it", |view| rename(view, "/one", "/two", OverwriteMode::Posix)),
-    ("a folder to a new name", |view| rename(view, "/s", "/t/new", OverwriteMode::Refuse)),
-    ("removal of a folder", |view| view.remove_all(&tree_path("/s"), &NO_CONDITIONS)),
+    ("a directory to a new name", |view| rename(view, "/s", "/t/new", OverwriteMode::Refuse)),
+    ("removal of a directory", |view| view.remove_all(&tree_path("/s"), &NO_CONDITIONS)),
     ("removal of a file", |view| view.remove_file(&tree_path("/one"), &NO_CONDITIONS)),
-    ("a copy over a folder", |view| {
+    ("a copy over a directory", |view| {
         view.copy(&tree_path("/s"), &tree_path("/t"), true, OverwriteMode::Replace, &NO_CONDITIONS).map(drop)
     }),
     ("a copy over a file", |view| {
         view.copy(&tree_path("/s"), &tree_path("/one"), true, OverwriteMode::Replace, &NO_CONDITIONS).map(drop)
     }),
-    ("a link to another folder", |view| rename(view, "/s/b/l", "/t/l", OverwriteMode::Refuse)),
+    ("a link to another directory", |view| rename(view, "/s/b/l", "/t/l", OverwriteMode::Refuse)),
     ("a link over a file", |view| rename(view, "/s/b/l", "/t/old/f", OverwriteMode::Replace)),
-    ("a folder of links to another folder", |view| rename(view, "/s/b", "/t/b", OverwriteMode::Refuse)),
+    ("a directory of links to another directory", |view| rename(view, "/s/b", "/t/b", OverwriteMode::Refuse)),
     ("a new link", |view| view.symlink(b"../one", &tree_path("/s/new"), &NO_CONDITIONS)),
     ("an upload that is renamed before CLOSE", |view| {
         upload(view, "/one", |files| files.rename(&tree_path("/one"), &tree_path("/three"), OverwriteMode::Refuse))
@@ -56,19 +57,20 @@ const SINGLE_STEP_CHANGES: [(&str, TreeChange); 14] = [
     }),
 ];
 
-/// What takes the host more than one.
+/// Changes that are several steps on the host.
 const MULTI_STEP_CHANGES: [(&str, TreeChange); 7] = [
-    ("a folder over a folder", |view| rename(view, "/s", "/t", OverwriteMode::Replace)),
-    ("a file over a folder", |view| rename(view, "/one", "/t", OverwriteMode::Replace)),
-    ("a folder over a file", |view| rename(view, "/s", "/one", OverwriteMode::Replace)),
-    ("a folder over a folder elsewhere", |view| move_cross_device(view, "/s", "/t", OverwriteMode::Replace)),
-    ("a folder to a new name elsewhere", |view| move_cross_device(view, "/s", "/t/new", OverwriteMode::Refuse)),
-    ("a file over a file elsewhere", |view| move_cross_device(view, "/one", "/two", OverwriteMode::Posix)),
-    ("a file over a folder elsewhere", |view| move_cross_device(view, "/one", "/t", OverwriteMode::Replace)),
+    ("a directory over a directory", |view| rename(view, "/s", "/t", OverwriteMode::Replace)),
+    ("a file over a directory", |view| rename(view, "/one", "/t", OverwriteMode::Replace)),
+    ("a directory over a file", |view| rename(view, "/s", "/one", OverwriteMode::Replace)),
+    ("a directory over a directory across devices", |view| move_cross_device(view, "/s", "/t", OverwriteMode::Replace)),
+    ("a directory to a new name across devices", |view| move_cross_device(view, "/s", "/t/new", OverwriteMode::Refuse)),
+    ("a file over a file across devices", |view| move_cross_device(view, "/one", "/two", OverwriteMode::Posix)),
+    ("a file over a directory across devices", |view| move_cross_device(view, "/one", "/t", OverwriteMode::Replace)),
 ];
 
-/// What is refused, since something comes into the folder meanwhile.
-const CONCURRENT_CHANGE: (&str, TreeChange) = ("a folder elsewhere that changes", move_cross_device_with_late_file);
+/// Change that is refused, since a file is created in the directory meanwhile.
+const CONCURRENT_CHANGE: (&str, TreeChange) =
+    ("a directory across devices that changes", move_cross_device_with_late_file);
 
 const NAMED_PATHS: [&str; 8] = ["/s", "/s/b", "/s/b/f", "/t", "/t/old", "/t/old/f", "/one", "/two"];
 
@@ -76,7 +78,7 @@ fn rename(view: &View, from: &str, to: &str, overwrite: OverwriteMode) -> Result
     view.rename(&tree_path(from), &tree_path(to), overwrite, &NO_CONDITIONS).map(drop)
 }
 
-/// Uploads a file over SFTP, and asks for something that needs it in the tree before it is closed.
+/// Uploads a file over SFTP, and runs an operation that needs it in the tree before it is closed.
 fn upload(view: &View, path: &str, operation: impl FnOnce(&SessionFiles) -> Result<()>) -> Result<()> {
     let files = SessionFiles::new(view.clone());
     let file = files.open(&tree_path(path), &REPLACE)?;
@@ -85,13 +87,13 @@ fn upload(view: &View, path: &str, operation: impl FnOnce(&SessionFiles) -> Resu
     file.close()
 }
 
-/// Moves as to another file system.
+/// Moves an entry as to another file system.
 fn move_cross_device(view: &View, from: &str, to: &str, overwrite: OverwriteMode) -> Result<()> {
     let (source, stat) = view.removal_slot(TreeOperation::Move, &tree_path(from))?;
     view.move_cross_device(&source, &stat, &view.create_slot(&tree_path(to))?, overwrite, &NO_CONDITIONS).map(drop)
 }
 
-/// Makes two folders with something in them and two files, and writes down what their nodes are called.
+/// Creates two directories with entries and two files, and writes down their node ids.
 fn populated_fixture(directory: &Path, named: bool) -> TreeFixture {
     let fixture = TreeFixture::open_in(directory);
     for path in ["/s/b", "/t/old"] {
@@ -100,7 +102,7 @@ fn populated_fixture(directory: &Path, named: bool) -> TreeFixture {
     for path in ["/s/b/f", "/s/g", "/t/old/f", "/one", "/two"] {
         write_outside_gateway(&fixture, path, path);
     }
-    // It leads to where nothing is, once it stands elsewhere.
+    // Its target is missing once the link is elsewhere.
     std::os::unix::fs::symlink("f", host_path(&fixture, "/s/b/l")).expect("created");
     fixture.create_user("alice", &[("/", Permission::RW)]);
     let named = NAMED_PATHS.iter().filter(|_| named);
@@ -110,7 +112,7 @@ fn populated_fixture(directory: &Path, named: bool) -> TreeFixture {
     fixture
 }
 
-/// Goes on once the host's clock tells what comes from what was.
+/// Waits for a tick of the host's clock, so that later changes have a later time.
 fn wait_for_clock_tick(directory: &Path) {
     let now = || {
         fs::write(directory.join("tick"), "").expect("written");
@@ -120,14 +122,14 @@ fn wait_for_clock_tick(directory: &Path) {
     while now() == before {}
 }
 
-/// What stands in the served folder, and where what was named at first is now.
+/// Entries in the served directory, and the present paths of nodes by their first ones.
 #[derive(Debug, PartialEq)]
 struct TreeSnapshot {
     entries: BTreeMap<String, Option<String>>,
     nodes: BTreeMap<String, Option<String>>,
 }
 
-/// Looks at what stands after the next start.
+/// Opens the tree again, and returns its state.
 fn snapshot_after_restart(directory: &Path) -> TreeSnapshot {
     let fixture = TreeFixture::open_in(directory);
     fixture.tree.wait_for_background_deletes();
@@ -160,18 +162,18 @@ fn snapshot_after_restart(directory: &Path) -> TreeSnapshot {
     TreeSnapshot { entries, nodes }
 }
 
-/// How a change is made.
+/// Setup of a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ChangeSetup {
-    /// Nothing is named.
+    /// No node has an id.
     Unnamed,
-    /// All is named.
+    /// All nodes have ids.
     Named,
-    /// All is named, and the file system can't exchange two entries.
+    /// All nodes have ids, and the file system has no RENAME_EXCHANGE.
     Alone,
 }
 
-/// Makes a change in a process that is killed after some points; tells whether it came to the end.
+/// Runs a change in a process that is killed after some crash points; tells whether it completed.
 fn run_change_in_child(change: &str, setup: ChangeSetup, points: u32, directory: &Path) -> bool {
     let child = "tree::view::tests::killed::in_a_process_of_its_own";
     let child_order = format!("{change}:{setup:?}:{points}:{}", directory.display());
@@ -186,7 +188,7 @@ fn run_change_in_child(change: &str, setup: ChangeSetup, points: u32, directory:
     status.success()
 }
 
-/// What the child does; nothing in a run of the tests.
+/// Entry of the child process; does nothing in a normal run of the tests.
 #[test]
 fn in_a_process_of_its_own() {
     let Ok(child_order) = std::env::var(CHILD_ORDER_VARIABLE) else { return };
@@ -208,7 +210,7 @@ fn in_a_process_of_its_own() {
     assert!(done.is_ok() || change == CONCURRENT_CHANGE.0, "{done:?}");
 }
 
-/// Returns what stands when a change, if any, came to its end.
+/// Returns the state after a complete change, if any.
 fn snapshot_after_change(change: Option<TreeChange>, named: bool) -> TreeSnapshot {
     let directory = tempfile::tempdir().expect("temporary directory");
     let fixture = populated_fixture(directory.path(), named);
@@ -238,7 +240,7 @@ fn check_atomic_under_kill((name, change): (&str, TreeChange), setup: ChangeSetu
 
 #[test]
 fn file_written_to_source_after_kill_is_not_lost() {
-    const CROSS_DEVICE_MOVE: &str = "a folder to a new name elsewhere";
+    const CROSS_DEVICE_MOVE: &str = "a directory to a new name across devices";
     let mut seen = 0;
     for points in 0.. {
         let directory = tempfile::tempdir().expect("temporary directory");
@@ -259,14 +261,14 @@ fn file_written_to_source_after_kill_is_not_lost() {
     assert!(seen > 0, "killed with both there");
 }
 
-/// What came of a change of which the host may have refused a step.
+/// Outcome of a change of which the host may have refused a step.
 struct RefusedChange {
     result: Result<()>,
     refused: bool,
     snapshot: TreeSnapshot,
 }
 
-/// Makes a change where all is named, and the host refuses this thread one step after so many.
+/// Runs a change with named nodes, where the host refuses one step after `steps` others.
 fn run_with_refused_step(change: TreeChange, steps: u32) -> RefusedChange {
     let directory = tempfile::tempdir().expect("temporary directory");
     let fixture = populated_fixture(directory.path(), true);
@@ -314,7 +316,7 @@ fn killed_change_is_complete_or_undone_after_restart() {
     });
 }
 
-/// Moves a folder as to another file system, into which something comes meanwhile.
+/// Moves a directory as to another file system, while a file is created in it.
 fn move_cross_device_with_late_file(view: &View) -> Result<()> {
     let (source, stat) = view.removal_slot(TreeOperation::Move, &tree_path("/s"))?;
     let evaluate = || {
@@ -329,7 +331,7 @@ fn move_cross_device_with_late_file(view: &View) -> Result<()> {
 
 #[test]
 fn refused_cross_device_move_leaves_source_and_target_unchanged() {
-    let moves = MULTI_STEP_CHANGES.into_iter().filter(|(name, _)| name.ends_with("elsewhere"));
+    let moves = MULTI_STEP_CHANGES.into_iter().filter(|(name, _)| name.ends_with("across devices"));
     for ((name, change), exchanges) in moves.flat_map(|change| [(change, true), (change, false)]) {
         std::thread::spawn(move || {
             if !exchanges {

@@ -1,4 +1,4 @@
-//! Types, sizes and tags, as the limits of a token and of those above it allow them.
+//! Limits of a token and its parents: types, sizes and tags.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn png_header() -> Vec<u8> {
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec()
 }
 
-/// A folder with an image, a page and more below, and somebody who may upload images alone.
+/// Creates a directory with an image, a page and more below, and a token that may upload images only.
 fn image_only_fixture() -> (TreeFixture, View) {
     let fixture = TreeFixture::new(&["/box/sub/deep"]);
     fixture.create_user("alice", &[("/box", Permission::RW)]);
@@ -24,7 +24,7 @@ fn image_only_fixture() -> (TreeFixture, View) {
     write_outside_gateway(&fixture, "/box/page.html", "<html><p>x</p></html>");
     let mimes = vec!["image/*".parse().expect("type")];
     set_limits(&fixture.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
-    view.session().access().expect("lives");
+    view.session().access().expect("valid session");
     (fixture, view)
 }
 
@@ -66,7 +66,7 @@ fn disallowed_type_is_refused_by_first_bytes() {
     let (fixture, view) = image_only_fixture();
     let upload = view.stage(&tree_path("/box/a.png"), None, &NO_CONDITIONS).expect("staged");
     upload.write_at(b"a", 0).expect("too little to tell");
-    upload.write_at(&[0; 4000], 8).expect("not judged before what is missing");
+    upload.write_at(&[0; 4000], 8).expect("not checked before the gap is filled");
     assert_eq!(outcome_name(upload.write_at(b"bcdefgh", 1)), "ok", "too little without a gap");
     upload.write_at(&png_header(), 0).expect("an image after all");
     drop(upload);
@@ -167,7 +167,7 @@ fn type_limit_reveals_nothing_about_unreadable_files() {
     write_outside_gateway(&fixture, "/box/hidden.png", "<html><p>x</p></html>");
     let mimes = vec!["image/*".parse().expect("type")];
     set_limits(&fixture.store, view.session().token(), &TokenLimits { mimes, ..TokenLimits::default() });
-    view.session().access().expect("lives");
+    view.session().access().expect("valid session");
     fs::write(host_path(&fixture, "/box/image.png"), png_header()).expect("written");
     for (directory, image) in [("/box/one", false), ("/box/two", true)] {
         fs::create_dir(host_path(&fixture, directory)).expect("created");
@@ -178,8 +178,8 @@ fn type_limit_reveals_nothing_about_unreadable_files() {
         |from: &str, to: &str| view.rename(&tree_path(from), &tree_path(to), OverwriteMode::Refuse, &NO_CONDITIONS);
     let move_across = |from: &str, to: &str| super::moves::move_cross_device(&view, from, to, OverwriteMode::Refuse);
     for path in ["/box/hidden.png", "/box/image.png"] {
-        assert_eq!(outcome_name(rename(path, "/box/other.html")), "wrong type", "{path}: the name is judged");
-        assert_eq!(outcome_name(move_across(path, "/box/other.html")), "wrong type", "{path}: the name is judged");
+        assert_eq!(outcome_name(rename(path, "/box/other.html")), "wrong type", "{path}: the name is checked");
+        assert_eq!(outcome_name(move_across(path, "/box/other.html")), "wrong type", "{path}: the name is checked");
     }
     for path in ["/box/hidden.png", "/box/image.png", "/box/one", "/box/two"] {
         for operation in [&rename as &dyn Fn(&str, &str) -> Result<bool>, &move_across] {
@@ -221,7 +221,7 @@ fn directory_with_too_large_file_is_not_moved() {
     write_outside_gateway(&fixture, "/box/sub/deep/file", "12345");
     let max_file_size = Some(ByteSize::from_bytes(4));
     set_limits(&fixture.store, view.session().token(), &TokenLimits { max_file_size, ..TokenLimits::default() });
-    view.session().access().expect("lives");
+    view.session().access().expect("valid session");
     let moved =
         view.rename(&tree_path("/box/sub"), &tree_path("/box/other"), OverwriteMode::Refuse, &NO_CONDITIONS).map(drop);
     assert_eq!(outcome_name(moved), "too large");
@@ -249,7 +249,7 @@ fn tags_follow_file_and_are_limited_by_token() {
     assert_eq!(tags_value(&view, "/box/secret").as_deref(), Some("<tags xmlns=\"urn:patgate\">secret</tags>"));
     let tags = vec!["a".parse().expect("tag"), "b".parse().expect("tag")];
     set_limits(&fixture.store, view.session().token(), &TokenLimits { tags, ..TokenLimits::default() });
-    view.session().access().expect("lives");
+    view.session().access().expect("valid session");
     assert_eq!(outcome_name(put_with_tags(&view, "/box/new", &["a", "c"])), "wrong tag");
     assert!(!host_path(&fixture, "/box/new").exists(), "a refused upload leaves nothing");
     put_with_tags(&view, "/box/new", &["b", "a"]).expect("tagged");

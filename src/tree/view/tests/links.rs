@@ -1,4 +1,4 @@
-//! No link leads out.
+//! Symbolic links: none leads out.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -137,7 +137,7 @@ fn only_contained_symlinks_are_created() {
     }
 }
 
-/// Makes directories of that depth below `/box` and returns the deepest.
+/// Creates nested directories of that depth below `/box`, and returns the deepest.
 fn create_nested(view: &View, depth: usize) -> String {
     let path = (0..depth).fold("/box".to_owned(), |path, level| format!("{path}/{level}"));
     for (end, _) in path.match_indices('/').skip(2).chain([(path.len(), "")]) {
@@ -181,7 +181,7 @@ fn foreign_symlink_moves_while_its_destination_is_unchanged() {
     assert_eq!(rename("/box/one/2", "/box/0/2"), "ok", "to where it led");
     assert_eq!(rename("/box/0/2", "/box/2"), "forbidden", "above the root");
     assert_eq!(rename("/box/0/2", "/box/0/two"), "ok");
-    assert_eq!(rename("/box/0", "/box/one/0"), "ok", "to what it may reach");
+    assert_eq!(rename("/box/0", "/box/one/0"), "ok", "within the boundary");
 }
 
 #[test]
@@ -214,17 +214,17 @@ fn symlinks_added_during_directory_move_never_lead_out() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                for (place, text) in [("/box/0/1/2", "../../../secret"), ("/box/2", "inside")] {
-                    let link = tree_path(&format!("{place}/l"));
+                for (directory, text) in [("/box/0/1/2", "../../../secret"), ("/box/2", "inside")] {
+                    let link = tree_path(&format!("{directory}/l"));
                     let _ = other.symlink(text.as_bytes(), &link, &NO_CONDITIONS);
                     let _ = other.rename(
                         &link,
-                        &tree_path(&format!("{place}/3/l")),
+                        &tree_path(&format!("{directory}/3/l")),
                         OverwriteMode::Replace,
                         &NO_CONDITIONS,
                     );
                     let _ = other.remove_file(&link, &NO_CONDITIONS);
-                    let _ = other.remove_file(&tree_path(&format!("{place}/3/l")), &NO_CONDITIONS);
+                    let _ = other.remove_file(&tree_path(&format!("{directory}/3/l")), &NO_CONDITIONS);
                 }
             }
         });
@@ -254,7 +254,7 @@ fn directory_swapped_for_symlink_in_race_never_leads_out() {
     let (directory, link, moved_away) =
         (host_path(&fixture, "/box/sub"), host_path(&fixture, "/link"), host_path(&fixture, "/away"));
     symlink("../secret", &link).expect("link");
-    /// Ends the other thread, also when an assertion fails.
+    /// Stops the other thread, also when an assertion fails.
     struct StopOnDrop<'a>(&'a AtomicBool);
     impl Drop for StopOnDrop<'_> {
         fn drop(&mut self) {
@@ -274,7 +274,7 @@ fn directory_swapped_for_symlink_in_race_never_leads_out() {
         for round in 0..2000 {
             match get(&view, "/box/sub/file") {
                 Ok(text) => assert_ne!(text, "secret"),
-                // Between open and read the folder may have left the scope.
+                // Between open and read the directory may have left the scope.
                 Err(error) => {
                     assert!(matches!(error, Error::Absent | Error::NoParent | Error::SessionEnded(_)), "{error}")
                 }

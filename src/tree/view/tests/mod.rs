@@ -1,4 +1,4 @@
-//! What the one check, staging and moving promise.
+//! Tests of authorization, staging and moves.
 
 mod access;
 mod access_model;
@@ -36,14 +36,14 @@ fn host_path(fixture: &TreeFixture, path: &str) -> PathBuf {
     fixture.root_path.join(path.trim_start_matches('/'))
 }
 
-/// Puts a file through the gateway.
+/// Uploads a file through the gateway.
 fn put(view: &View, path: &str, content: &str) -> Result<()> {
     let upload = view.stage(&tree_path(path), Some(content.len() as u64), &NO_CONDITIONS)?;
     upload.write_at(content.as_bytes(), 0)?;
     upload.commit(&NO_CONDITIONS).map(drop)
 }
 
-/// Gets a file through the gateway.
+/// Reads a file through the gateway.
 fn get(view: &View, path: &str) -> Result<String> {
     let reader = view.read(&tree_path(path))?;
     let mut buffer = vec![0; 1 << 16];
@@ -60,7 +60,7 @@ fn list_names(view: &View, path: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns the name of an outcome, for tables.
+/// Returns a short name of an outcome, for tables.
 fn outcome_name<T>(outcome: Result<T>) -> &'static str {
     match outcome {
         Ok(_) => "ok",
@@ -95,14 +95,14 @@ fn outcome_name<T>(outcome: Result<T>) -> &'static str {
     }
 }
 
-/// Tells that nothing waits in staging.
+/// Checks that staging is empty.
 fn assert_staging_empty(fixture: &TreeFixture) {
     fixture.tree.wait_for_background_deletes();
     let left = staged_entries(fixture);
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// What waits in staging: all in it but the marker of the tree.
+/// Returns the entries in staging but the tree marker.
 fn staged_entries(fixture: &TreeFixture) -> Vec<fs::DirEntry> {
     let Ok(staging) = fs::read_dir(host_path(fixture, ".patgate")) else { return Vec::new() };
     staging.map(|entry| entry.expect("entry")).filter(|entry| entry.file_name() != "tree.id").collect()

@@ -1,4 +1,4 @@
-//! Renames, copies and removals of whole folders.
+//! Renames, copies and removals of whole directories.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -200,7 +200,8 @@ fn deep_directory_is_removed_in_one_step_and_completely() {
     assert_staging_empty(&fixture);
 }
 
-/// Moves as to another file system: nothing can be mounted here, so what such a move does is asked for by itself.
+/// Moves an entry as to another file system: nothing can be mounted in a unit test, so the cross-device move is called
+/// directly.
 pub(super) fn move_cross_device(view: &View, from: &str, to: &str, overwrite: OverwriteMode) -> Result<bool> {
     let (source, stat) = view.removal_slot(crate::domain::TreeOperation::Move, &tree_path(from))?;
     view.move_cross_device(&source, &stat, &view.create_slot(&tree_path(to))?, overwrite, &NO_CONDITIONS)
@@ -244,8 +245,8 @@ fn nodes_grants_and_properties_follow_cross_device_move() {
         ["/box/a", "/box/a/b", "/box/a/b/file", "/box/c"].map(|path| view.node_id(&tree_path(path)).expect("named"));
     move_cross_device(&view, "/box/a", "/box/c", OverwriteMode::Replace).expect("moved");
     let path_of = |id| fixture.tree.locate(id).expect("located").map(|path| path.to_string());
-    let places = [top, directory, file, replaced].map(path_of);
-    assert_eq!(places, [Some("/box/c".into()), Some("/box/c/b".into()), Some("/box/c/b/file".into()), None]);
+    let paths = [top, directory, file, replaced].map(path_of);
+    assert_eq!(paths, [Some("/box/c".into()), Some("/box/c/b".into()), Some("/box/c/b/file".into()), None]);
     assert_eq!(tag_values(&view, "/box/c/b/file").len(), 1);
     assert_eq!(get(&bob, "/box/c/b/file").expect("granted"), "deep");
     move_cross_device(&view, "/box/c/b/file", "/box/file", OverwriteMode::Refuse).expect("moved");

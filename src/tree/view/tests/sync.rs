@@ -1,4 +1,4 @@
-//! Changes of a directory since a point: told page by page, from what a journal holds.
+//! Sync journals: changes of a directory since a point, page by page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::domain::Permission;
 use crate::store::testing::now;
 use crate::tree::{Etag, OverwriteMode, SyncChanges, SyncItem, SyncPoint};
 
-/// What a page tells: members with their entity tags (none: removed), and how it ends.
+/// Content of a page: members with their entity tags (`None`: removed), and its end.
 struct ReportedPage {
     members: BTreeMap<String, Option<Option<Etag>>>,
     point: SyncPoint,
@@ -32,7 +32,7 @@ fn collect_page(mut changes: SyncChanges) -> ReportedPage {
             SyncItem::Member(member) => {
                 let path = String::from_utf8_lossy(member.path.as_bytes()).into_owned();
                 let name = path.trim_start_matches('/').trim_start_matches("a/").to_owned();
-                assert!(members.insert(name, member.entry.map(|entry| entry.etag)).is_none(), "told once");
+                assert!(members.insert(name, member.entry.map(|entry| entry.etag)).is_none(), "reported once");
             }
             SyncItem::PageEnd { point, truncated } => return ReportedPage { members, point, truncated },
         }
@@ -43,7 +43,7 @@ fn report_page(view: &View, since: Option<SyncPoint>, limit: usize) -> ReportedP
     collect_page(begin_changes(view, since, limit))
 }
 
-/// A directory that one user may read, with files.
+/// Creates a directory with files that one user may read.
 fn fixture_with_files(files: &[&str]) -> (TreeFixture, View) {
     let fixture = TreeFixture::new(&["/a", "/elsewhere"]);
     fixture.create_user("alice", &[("/a", Permission::R)]);
@@ -165,7 +165,7 @@ fn initial_sync_omits_removed_members_and_survives_journal_pruning() {
     assert_eq!((second.members.len(), second.truncated), (1, false), "{:?}", second.members);
     assert_ne!(first.names(), second.names());
     let of_the_journal = SyncPoint { base: first.point.number, ..first.point };
-    assert!(stale(of_the_journal), "who was there before can't be told what was removed");
+    assert!(stale(of_the_journal), "removals before the base are unknown");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn directory_with_too_many_members_is_refused_and_its_journal_stays_bounded() {
         let journal = fixture.store.find_sync_journal(view.session().token(), &tree_path("/a"), true, now());
         let rows = fixture.store.count_sync_entries(journal.expect("read").expect("there").id).expect("read");
         assert!(rows <= 4000, "{rows}");
-        // All members have other names now.
+        // Every member has another name in the next round.
         rename(&fixture, &format!("/a/{}", round - 1), &format!("/a/{round}"));
     }
     fs::remove_file(host_path(&fixture, "/a/3/0")).expect("removed");
