@@ -30,6 +30,8 @@ impl StagedBackup {
     pub(crate) fn discard(self) -> StagedEntry {
         let Self { mut staged, note } = self;
         staged.remove_on_drop = true;
+        // The note goes before the entry: if it were left, a start after the new entry was deleted would restore the
+        // old one.
         if let Err(error) = staged.directory_and_name().0.unlink(&note) {
             tracing::warn!(%error, "a backup note can't be deleted: it stays in staging until the next start");
         }
@@ -40,6 +42,7 @@ impl StagedBackup {
     pub(crate) fn restore(self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
         let staging_directory = self.staged.directory_and_name().0.clone();
         self.staged.restore_to(directory, name)?;
+        // The note goes last: until the entry is back it is the only record of its path.
         staging_directory.unlink(&self.note)
     }
 }
@@ -55,7 +58,11 @@ impl StagingDirectory {
         let reserved = self.reserve_name()?;
         let note = EntryName::new(&[reserved.directory_and_name().1.as_bytes(), BACKUP_NOTE_SUFFIX].concat())
             .map_err(|_| Errno::INVAL)?;
+        // Relative to the file system that holds the staging: the note stays right wherever that is mounted in the
+        // tree.
         let path_in_mount = path.strip_prefix(self.mounted_at()).ok_or(Errno::XDEV)?;
+        // The note before the rename: a crash between both leaves a note without an entry, which is harmless. The other
+        // way round the sweep would remove the entry.
         self.directory_fd().symlink(path_in_mount.as_bytes(), &note)?;
         match reserved.move_in(directory, name) {
             Ok(mut staged) => {
@@ -63,6 +70,7 @@ impl StagingDirectory {
                 Ok(StagedBackup { staged, note })
             }
             Err(error) => {
+                // Nothing was moved: the note would wait for an entry that never comes.
                 self.directory_fd().unlink(&note)?;
                 Err(error)
             }
@@ -80,6 +88,7 @@ impl StagingDirectory {
     ) -> Result<StagedEntry> {
         let backup = self.back_up(directory, name, path)?;
         match put() {
+            // From here on no start restores the old entry, whether it is removed now or as debris.
             Ok(()) => Ok(backup.discard()),
             Err(error) => {
                 backup.restore(directory, name)?;
@@ -97,6 +106,8 @@ impl StagingDirectory {
             let Some(staged_name) = note.strip_suffix(BACKUP_NOTE_SUFFIX) else { continue };
             let (Ok(staged_name), Ok(note)) = (EntryName::new(staged_name), EntryName::new(&note)) else { continue };
             let original_path = self.directory_fd().read_link(&note)?;
+            // Parsed like a client's path, though the reserved directory is the server's alone: no note with `..` is
+            // followed.
             let Some((parent, name)) =
                 TreePath::parse(&original_path).ok().and_then(|original_path| original_path.split_last())
             else {
@@ -105,10 +116,13 @@ impl StagingDirectory {
             let directory = if parent.is_root() { Ok(mount_root.clone()) } else { mount_root.open_directory(&parent) };
             match directory.and_then(|directory| self.directory_fd().rename_noreplace(&staged_name, &directory, &name))
             {
+                // EEXIST: the new entry is in place, and wins. ENOENT: the entry was restored before, or its directory
+                // is gone. Whatever is left in staging counts as debris then.
                 Ok(()) | Err(Errno::EXIST | Errno::NOENT) => {}
                 Err(error) => {
                     let path = String::from_utf8_lossy(&original_path);
                     tracing::warn!(%path, %error, "a replaced entry can't be restored: the next start tries again");
+                    // Both stay out of the sweep: on a file system that is read-only for now the entry would be lost.
                     retained.extend([staged_name, note].map(|name| name.as_bytes().to_vec()));
                 }
             }

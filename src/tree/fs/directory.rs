@@ -107,6 +107,7 @@ impl DirectoryFd {
 
     /// Checks that this process may create and remove names in the directory; `EACCES` or `EROFS` otherwise.
     pub(crate) fn check_write_access(&self) -> Result<()> {
+        // AT_EACCESS: by the effective ids, by which the kernel will check the later rename.
         accessat(self, b".".as_slice(), Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
     }
 
@@ -122,6 +123,7 @@ impl DirectoryFd {
 
     /// Syncs the names in the directory, and its own attributes, to disk.
     pub(crate) fn sync(&self) -> Result<()> {
+        // fsync(2) and fchmod(2) refuse O_PATH descriptors, as this one mostly is: opened again for reading.
         sync(open_no_symlinks(self, b"", OpenMode::ReadDirectory)?)
     }
 
@@ -143,6 +145,7 @@ impl DirectoryFd {
         mut check_continue: impl FnMut() -> std::result::Result<(), E>,
         mut visit: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
+        // A list of paths in place of recursion: depth costs neither stack nor descriptors.
         let mut pending = vec![TreePath::root()];
         while let Some(relative_path) = pending.pop() {
             let directory = self.open_directory(&relative_path)?;
@@ -155,6 +158,7 @@ impl DirectoryFd {
                 check_continue()?;
                 for name in batch {
                     let stat = match directory.stat_entry(&name) {
+                        // Removed since the names of the batch were read.
                         Err(Errno::NOENT) => continue,
                         stat => stat?,
                     };
@@ -181,6 +185,7 @@ impl DirectoryFd {
     /// Tells whether the directory is empty; entries that listings leave out count.
     pub(crate) fn is_empty(&self) -> Result<bool> {
         match self.read_names_strict()?.next_batch() {
+            // A socket, device or `.patgate` in it makes rmdir(2) fail as well.
             Err(Errno::OPNOTSUPP) => Ok(false),
             batch => Ok(batch?.is_empty()),
         }
@@ -202,6 +207,7 @@ pub(crate) fn filesystem_space(fd: impl AsFd) -> Result<FilesystemSpace> {
     let stats = fstatvfs(fd)?;
     Ok(FilesystemSpace {
         total: stats.f_blocks.saturating_mul(stats.f_frsize),
+        // `available` leaves out the reserve of root, `free` includes it.
         available: stats.f_bavail.saturating_mul(stats.f_frsize),
         free: stats.f_bfree.saturating_mul(stats.f_frsize),
         inodes: stats.f_files,
@@ -257,16 +263,20 @@ fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], strict: bool, names:
             Err(Errno::INTR) => continue,
             entry => entry?,
         };
+        // Unknown: the file system reports no types here; whoever uses the name asks with statx(2).
         let is_listed = matches!(
             entry.file_type(),
             FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Unknown
         );
         let name = entry.file_name().to_bytes();
+        // `EntryName` refuses `.`, `..` and `.patgate`.
         match EntryName::new(name) {
             Ok(name) if is_listed => names.push(name),
+            // A strict caller removes the directory afterwards, and with it entries that it never saw.
             Ok(_) | Err(_) if strict && !matches!(name, b"." | b"..") => return Err(Errno::OPNOTSUPP),
             Ok(_) | Err(_) => {}
         }
+        // Ends with the buffer, before another getdents64(2): callers check the session between batches.
         if raw.is_buffer_empty() {
             return Ok(true);
         }

@@ -37,7 +37,9 @@ impl StagedEntry {
         let staging = self.staging();
         let note = EntryName::new(&[self.directory_and_name().1.as_bytes(), EARLY_NOTE_SUFFIX].concat())
             .map_err(|_| Errno::INVAL)?;
+        // Relative to the file system that holds the staging, as in a backup note.
         let path_in_mount = path.strip_prefix(staging.mounted_at()).ok_or(Errno::XDEV)?;
+        // The identity keeps the next start from taking back another file that has the path by then.
         let note_text = [identity(&self.stat()?).as_bytes(), b"/", path_in_mount.as_bytes()].concat();
         staging.directory_fd().symlink(&note_text, &note)?;
         Ok(EarlyNote { staging: Arc::clone(staging), note })
@@ -55,10 +57,12 @@ impl StagingDirectory {
             let Ok(note_name) = EntryName::new(&note) else { continue };
             let note_text = self.directory_fd().read_link(&note_name)?;
             match self.undo_early_commit(mount_root, &staged_name, &note_text) {
+                // ENOENT, ENOTDIR: a client has removed or moved the file since, so the operation was complete.
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(error) => {
                     let text = String::from_utf8_lossy(&note_text);
                     tracing::warn!(note = %text, %error, "an unfinished upload stays: the next start tries again");
+                    // Kept from the sweep: without the staged entry the replaced content would be lost.
                     retained.extend([staged_name.as_bytes().to_vec(), note]);
                 }
             }
@@ -73,11 +77,14 @@ impl StagingDirectory {
         let (parent, name) = path.split_last().ok_or(Errno::NOENT)?;
         let directory = if parent.is_root() { mount_root.clone() } else { mount_root.open_directory(&parent)? };
         let current = directory.stat_entry(&name)?;
+        // Another file has the path, or the file has the second name that the commit was made for.
         if identity(&current).as_bytes() != upload_identity || current.link_count > 1 {
             return Ok(());
         }
         match self.directory_fd().stat_entry(staged_name) {
+            // The replaced entry is under the staged name, since both were exchanged: they change back.
             Ok(_) => self.directory_fd().exchange(staged_name, &directory, &name),
+            // Nothing was replaced, or it waits as a backup, which is restored after this.
             Err(Errno::NOENT) => directory.rename_noreplace(&name, self.directory_fd(), staged_name),
             Err(error) => Err(error),
         }
@@ -86,5 +93,6 @@ impl StagingDirectory {
 
 /// Returns the identity of a file in text form, independent of its name.
 fn identity(stat: &Stat) -> String {
+    // Without the device: its number may differ at the next mount, and a note is on the file system of its file.
     format!("{}-{}", stat.inode, stat.birth_time().unwrap_or_default())
 }

@@ -30,6 +30,7 @@ pub(crate) fn fail_after(steps: Option<u32>) -> bool {
 /// Runs before each step, and fails where the step is to fail.
 pub(crate) fn before_step() -> Result<()> {
     crash_point();
+    // Counted down past zero to `None`: one step fails, and its undo may succeed.
     let allowed = STEPS_UNTIL_FAILURE.get();
     STEPS_UNTIL_FAILURE.set(allowed.and_then(|steps| steps.checked_sub(1)));
     if allowed == Some(0) { Err(Errno::ACCESS) } else { Ok(()) }
@@ -56,6 +57,7 @@ pub(crate) fn crash_point() {
         None => {}
         Some(0) => {
             kill_process(getpid(), Signal::KILL).expect("killed");
+            // The signal is delivered asynchronously: nothing may run until then.
             loop {
                 std::thread::park();
             }

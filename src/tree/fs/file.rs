@@ -48,6 +48,7 @@ impl FileFd {
         let mut done = 0;
         while done < buffer.len() {
             match pread(&self.0, &mut buffer[done..], offset.saturating_add(done as u64)) {
+                // Only 0 means the end: network file systems may return less than was asked for.
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
@@ -65,6 +66,7 @@ impl FileFd {
         let wanted = buffer.len();
         match preadv2(&self.0, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
             Ok(count) if count == wanted => Ok(count),
+            // Only a part is in memory: the blocking call reads the whole block again.
             Ok(_) | Err(Errno::INTR) => Err(Errno::AGAIN),
             // tmpfs lacks RWF_NOWAIT on older kernels, and needs none: its content is in memory.
             Err(Errno::OPNOTSUPP) if fstatfs(&self.0)?.f_type == TMPFS_MAGIC => self.read_at(buffer, offset),
@@ -78,6 +80,7 @@ impl FileFd {
         let mut done = 0;
         while done < data.len() {
             match pwrite(&self.0, &data[done..], offset.saturating_add(done as u64)) {
+                // Not expected of pwrite(2), but must not become an endless loop.
                 Ok(0) => return Err(Errno::NOSPC),
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
@@ -112,8 +115,10 @@ impl FileFd {
         target_offset: u64,
         max_bytes: usize,
     ) -> Result<usize> {
+        // Explicit positions: descriptors that are clones share one file position.
         let (mut source_position, mut target_position) = (offset, target_offset);
         match copy_file_range(&self.0, Some(&mut source_position), &target.0, Some(&mut target_position), max_bytes) {
+            // Unsupported between these file systems, or denied by a seccomp filter: the bytes go through memory.
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
                 let mut buffer = vec![0; max_bytes.min(1 << 20)];
                 let count = self.read_at(&mut buffer, offset)?;
@@ -134,9 +139,11 @@ impl FileFd {
     /// read nor write is not synced.
     pub(crate) fn sync_place(&self) -> Result<()> {
         let open = |access| openat(CWD, proc_path(self), access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        // fsync(2) works on any descriptor but O_PATH: one for writing does where the file is not readable.
         match open(OFlags::RDONLY)
             .or_else(|error| if error == Errno::ACCESS { open(OFlags::WRONLY) } else { Err(error) })
         {
+            // EISDIR: a directory without read permission, tried for writing.
             Err(Errno::ACCESS | Errno::ISDIR) => Ok(()),
             opened => sync(opened?),
         }
@@ -163,6 +170,8 @@ impl FileFd {
 
     /// Sets owner and group where the host allows it; errors are ignored.
     pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) {
+        // Only root may give files away: an upload over another user's file becomes the server's, which is no reason to
+        // refuse it.
         let _ = fchown(&self.0, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     }
 
@@ -182,6 +191,7 @@ impl FileFd {
         if modified.iter().chain(&accessed).all(always_fits) {
             return self.set_path_times(modified, accessed);
         }
+        // Read back, since the kernel clamps a time to the range of the file system without an error.
         let before = self.stat()?;
         self.set_path_times(modified, accessed)?;
         let after = self.stat()?;
@@ -196,11 +206,13 @@ impl FileFd {
 
     /// Creates another hard link to the file.
     pub(crate) fn hard_link(&self, to: &DirectoryFd, name: &EntryName) -> Result<()> {
+        // By /proc, since AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH. AT_SYMLINK_FOLLOW is for the /proc link alone.
         linkat(CWD, proc_path(self), to, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
     }
 
     /// Sets the permission bits of an entry that was opened with `O_PATH`.
     pub(crate) fn set_path_mode(&self, mode: u32) -> Result<()> {
+        // By /proc, since fchmod(2) refuses O_PATH descriptors.
         chmodat(CWD, proc_path(self), Mode::from_raw_mode(mode), AtFlags::empty())
     }
 

@@ -21,6 +21,7 @@ const LOCK_RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_milli
 /// does not hold a valid one.
 pub(super) fn read(mount_root: &DirectoryFd) -> Result<Option<TreeMarker>> {
     let reserved = match open_no_symlinks(mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
+        // Not served before, or an entry of another kind in its place.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         reserved => DirectoryFd::from(reserved?),
     };
@@ -28,6 +29,7 @@ pub(super) fn read(mount_root: &DirectoryFd) -> Result<Option<TreeMarker>> {
         Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
         file => FileFd::from(file?),
     };
+    // Longer than a marker, so that a file with more than one is refused as invalid.
     let mut text = [0; 64];
     let length = file.read_at(&mut text, 0)?;
     Ok(parse(&text[..length]))
@@ -46,10 +48,12 @@ pub(super) fn read_or_create(mount_root: &DirectoryFd, reserved: &DirectoryFd) -
 
 /// Writes a marker, and returns once it is on disk.
 pub(super) fn write(reserved: &DirectoryFd, marker: TreeMarker) -> Result<()> {
+    // Left by a crash, it would make O_EXCL fail.
     let _ = unlinkat(reserved, MARKER_DRAFT_NAME, rustix::fs::AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = FileFd::from(openat(reserved, MARKER_DRAFT_NAME, flags, Mode::from_raw_mode(0o600))?);
     file.write_at(format!("{:032x}\n", u128::from_be_bytes(marker.0)).as_bytes(), 0)?;
+    // Content, then name, then directory: a power cut leaves a complete marker or none, never an empty file.
     file.sync()?;
     renameat(reserved, MARKER_DRAFT_NAME, reserved, MARKER_FILE_NAME)?;
     reserved.sync()
@@ -78,6 +82,8 @@ pub(super) fn lock(reserved: &DirectoryFd) -> Result<(FlockGuard, bool)> {
             lock => break lock?,
         }
     };
+    // Through another descriptor the lock must be refused. Where it is granted, locks do nothing on this file system,
+    // and sweeping could remove the files of a running server.
     let is_enforced = matches!(try_lock(), Err(Errno::WOULDBLOCK));
     Ok((lock, is_enforced))
 }
@@ -86,6 +92,7 @@ pub(super) fn lock(reserved: &DirectoryFd) -> Result<(FlockGuard, bool)> {
 pub(super) fn is_locked(mount_root: &DirectoryFd) -> bool {
     let Ok(reserved) = open_no_symlinks(mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath) else { return false };
     let Ok(file) = open_no_symlinks(&reserved, MARKER_FILE_NAME, OpenMode::Read) else { return false };
+    // Shared and for a moment only: two observers must not take each other for a server.
     matches!(FlockGuard::try_shared(file), Err(Errno::WOULDBLOCK))
 }
 

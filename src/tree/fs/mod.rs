@@ -71,10 +71,12 @@ impl ServedFs {
         // link counts as another directory.
         let root_path = std::path::absolute(root)?;
         let (snapshot, watch) = MountSnapshot::open_first(&root_path)?;
+        // Probes openat2(2) at start: on an older kernel every request would fail without a reason.
         snapshot.root.open_directory(&TreePath::root()).map_err(|error| match error {
             Errno::NOSYS => io::Error::new(io::ErrorKind::Unsupported, "this needs Linux 5.6 or later (openat2)"),
             other => other.into(),
         })?;
+        // Random, so that names in staging of two runs never collide, and a run can tell its own from debris.
         let mut run_id = [0; 8];
         getrandom::fill(&mut run_id)?;
         Ok(Self {
@@ -104,7 +106,10 @@ impl ServedFs {
     pub(crate) fn open_directory_with(&self, path: &TreePath, mode: ResolveMode) -> Result<DirectoryFd> {
         let root = self.root()?;
         let directory = match mode {
+            // The root needs no check of its mount: `root()` fails while it is gone.
             _ if path.is_root() => return Ok(root),
+            // Errors stay unclassified here, since that would read the disk: the caller repeats the call as a blocking
+            // one.
             ResolveMode::Cached => open::open_directory_cached(&root, path.as_bytes()).map(DirectoryFd::from)?,
             ResolveMode::Blocking => root.open_directory(path).map_err(|error| self.classify_error(path, error))?,
         };
@@ -130,8 +135,12 @@ impl ServedFs {
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
         match errno {
+            // XDEV: the path leads out of the anchor, which a client must not be able to tell from a missing entry.
+            // NXIO: a FIFO or socket opened for writing.
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO => Error::Absent,
+            // Returned by `mount_snapshot`, not by the kernel: the file system that belongs here is not mounted.
             Errno::NOMEDIUM => TreeOutage::Replaced.into(),
+            // An outage and never "absent": a sync client would delete its copy of an absent file.
             Errno::IO | Errno::STALE | Errno::NOTCONN | Errno::SHUTDOWN | Errno::TIMEDOUT | Errno::HOSTDOWN => {
                 let fault = io::Error::from(errno).to_string();
                 tracing::error!(%fault, "a file system of the served directory returns I/O errors");
@@ -140,9 +149,11 @@ impl From<Errno> for Error {
             Errno::EXIST => Error::AlreadyExists,
             Errno::ISDIR => Error::IsADirectory,
             Errno::NOTEMPTY => Error::DirectoryNotEmpty,
+            // BUSY: a mount point, which can't be renamed or removed. TXTBSY: a program that is running.
             Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY | Errno::TXTBSY => Error::Forbidden,
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace,
             Errno::NAMETOOLONG | Errno::ILSEQ => Error::InvalidName,
+            // MLINK: no more hard links to the file. OVERFLOW: a time that the file system can't store.
             Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::OVERFLOW => Error::Unsupported,
             Errno::MFILE | Errno::NFILE => Error::TooManyOpenFiles,
             other => Error::Filesystem(io::Error::from(other)),
@@ -197,6 +208,7 @@ impl StateDirectoryLock {
     /// [`io::ErrorKind::WouldBlock`] when another server holds the lock.
     pub(crate) fn acquire(state_directory: &Path) -> io::Result<Self> {
         let path = state_directory.join("serve.lock");
+        // The lock file is never removed: two servers could hold locks on two files of the same name.
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         match FlockGuard::try_exclusive(file.into()) {
             Ok(lock) => Ok(Self(lock)),
@@ -213,5 +225,6 @@ impl StateDirectoryLock {
 fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    // Without /proc the usual umask is assumed.
     mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
 }

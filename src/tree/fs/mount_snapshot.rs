@@ -81,6 +81,7 @@ impl MountSnapshot {
     pub(super) fn open_first(root_path: &Path) -> Result<(Self, RootWatch)> {
         let root = open_root_path(root_path)?;
         let stat = root.stat()?;
+        // Whatever is there at start is taken as the tree; `availability::verify_root` then compares it with the store.
         let watch = RootWatch {
             known: KnownTree::default(),
             device: stat.device,
@@ -98,24 +99,32 @@ impl MountSnapshot {
         let (stat, marker) = (root.stat().map_err(outage_from_errno)?, marker::read(&root).map_err(outage_from_errno)?);
         let is_same_root = old.is_some_and(|old| old.is_same_root(&root, &stat));
         let is_known = match watch.known.marker {
+            // The inode too: a copy of the tree on another disk has the same marker, but other inodes.
             Some(known) => marker == Some(known) && stat.inode == watch.inode,
+            // Without a marker a remount under another device number is not recognised: that needs a restart.
             None => (stat.device, stat.inode, stat.birth_time()) == (watch.device, watch.inode, watch.birth_time),
         };
         if !(is_same_root || is_known) {
             return Err(TreeOutage::Replaced);
         }
         let writable = is_writable(&root).map_err(outage_from_errno)?;
+        // ext4 remounts itself read-only after an I/O error: an outage, on which clients retry, and no refusal of each
+        // write. A tree that was read-only from the start is served.
         if watch.writable && !writable {
             return Err(TreeOutage::ReadOnly);
         }
         watch.writable = writable;
         let mount_paths = mount_paths_by_id(&root, &stat);
         let watch_mount = |known: &KnownMount| {
+            // In another root the kernel may have reused the mount id.
             let old = old.filter(|_| is_same_root).and_then(|old| old.known_mounts.iter().find(|w| w.known == *known));
             WatchedMount { known: known.clone(), opened: open_known_mount(&root, known, old) }
         };
         let mut known_mounts: Vec<_> = watch.known.mounts.iter().map(watch_mount).collect();
+        // `MountSnapshot::verify_mount` takes the first mount that contains a path: it must be the innermost.
         known_mounts.sort_by_key(|watched| std::cmp::Reverse(watched.known.path.depth()));
+        // Staging of a mount that is gone is dropped, and its lock with it, so that it can be unmounted. Mount id 0:
+        // the kernel reports none.
         let stagings = old.map(|old| old.stagings.read().clone()).unwrap_or_default();
         let stagings =
             stagings.into_iter().filter(|((mount, _), _)| *mount == 0 || mount_paths.contains_key(mount)).collect();
@@ -153,6 +162,7 @@ impl MountSnapshot {
         };
         let Ok(open_mount) = &watched.opened else { return Err(Errno::NOMEDIUM) };
         let mount_id = stat()?.mount_id;
+        // A mount within the known one belongs to it.
         let is_nested = |path_of_mount: &TreePath| {
             path_of_mount.starts_with(&watched.known.path) && *path_of_mount != watched.known.path
         };
@@ -204,6 +214,8 @@ impl ServedFs {
             snapshot.known_mounts.iter().any(|watched| path.starts_with(&watched.known.path))
         };
         match self.snapshot() {
+            // The entry may be missing only because its file system is: absent would make sync clients delete their
+            // copies.
             Ok(snapshot) if error != Errno::NOMEDIUM && is_on_way(&snapshot) => {
                 let mut on_way = snapshot.known_mounts.iter().filter(|watched| path.starts_with(&watched.known.path));
                 let mounted = on_way.try_for_each(|WatchedMount { known, .. }| {
@@ -230,6 +242,7 @@ impl ServedFs {
     /// Tells whether an open entry belongs to a mount that is not in the tree any more.
     pub(crate) fn is_detached(&self, fd: impl AsFd) -> bool {
         let (Ok(snapshot), Ok(stat)) = (self.snapshot(), Stat::stat_at(fd, b"")) else { return true };
+        // Mount id 0: the kernel reports none, and nothing can be said.
         stat.mount_id != 0 && !snapshot.mount_paths.contains_key(&stat.mount_id)
     }
 
@@ -298,6 +311,7 @@ pub(super) fn open_root_path(root_path: &Path) -> Result<DirectoryFd> {
 
 fn mount_paths_by_id(root: &DirectoryFd, stat: &Stat) -> HashMap<u64, TreePath> {
     let below = mounts::read_mountinfo(root).into_iter().filter_map(|line| Some((line.id, line.tree_path?)));
+    // Added by itself: the mount of the root may begin above the tree, and has no path in it then.
     below.chain([(stat.mount_id, TreePath::root())]).collect()
 }
 
@@ -313,6 +327,8 @@ fn open_known_mount(
     let (stat, marker) =
         (directory.stat().map_err(outage_from_errno)?, marker::read(&directory).map_err(outage_from_errno)?);
     let old = old.and_then(|old| old.opened.as_ref().ok()).filter(|open| open.mount_id == stat.mount_id);
+    // While the old root is held open, its mount id can't belong to another mount: the marker need not match, as after
+    // its file was deleted by hand.
     if old.is_none() && !(marker == Some(known.marker) && stat.inode == known.inode) {
         return Err(TreeOutage::Replaced);
     }
@@ -324,6 +340,7 @@ fn open_known_mount(
 }
 
 fn is_writable(directory: &DirectoryFd) -> Result<bool> {
+    // The mount's flag and no test write, which would change times, and fail on a full disk.
     Ok(!fstatvfs(directory)?.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 

@@ -23,6 +23,7 @@ pub(super) fn read_mountinfo(root: &DirectoryFd) -> Vec<MountInfoEntry> {
     let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
     let root = host_path(root).unwrap_or_default();
     let lines: Vec<_> = text.split(|&b| b == b'\n').filter_map(|line| parse_mountinfo_line(line, &root)).collect();
+    // From here on no birth time on overlayfs becomes part of an identity.
     stat::set_overlay_mounts(lines.iter().filter(|line| line.is_overlay).map(|line| line.id).collect());
     lines
 }
@@ -40,6 +41,7 @@ fn parse_mountinfo_line(line: &[u8], root: &[u8]) -> Option<MountInfoEntry> {
     let mut fields = line.split(|&b| b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let point = unescape(fields.nth(3)?);
+    // The optional fields before the hyphen vary in number.
     let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
     Some(MountInfoEntry { id, tree_path: mount_point_in_tree(&point, root), is_overlay: fs_type == b"overlay" })
 }
@@ -47,9 +49,11 @@ fn parse_mountinfo_line(line: &[u8], root: &[u8]) -> Option<MountInfoEntry> {
 /// Returns the path in the tree of a mount point of the host.
 fn mount_point_in_tree(point: &[u8], root: &[u8]) -> Option<TreePath> {
     let relative_path = if root == b"/" { point } else { point.strip_prefix(root)? };
+    // A sibling with the same prefix: `/srv/tree2` beside `/srv/tree`.
     if !(relative_path.is_empty() || relative_path.starts_with(b"/")) {
         return None;
     }
+    // Mount points that no client path can name (in `.patgate`) are none of the tree.
     TreePath::parse(relative_path).ok()
 }
 

@@ -33,6 +33,7 @@ pub(crate) enum OpenMode {
 
 impl OpenMode {
     fn open_flags(self) -> OFlags {
+        // A FIFO must not block the open, nor a terminal become the controlling one.
         let file = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
         OFlags::CLOEXEC
             | match self {
@@ -72,10 +73,13 @@ pub(crate) enum FdLocation {
     Outside,
 }
 
+// Bounded: constant renames on the host must end in an error, not in a busy thread.
 const OPENAT2_RETRIES: u32 = 64;
 
 fn open_beneath(directory: impl AsFd, path: &[u8], flags: OFlags, extra_flags: ResolveFlags) -> Result<OwnedFd> {
+    // openat2(2) refuses an empty path.
     let path = if path.is_empty() { b"." } else { path };
+    // BENEATH implies NO_MAGICLINKS today; openat2(2) says not to rely on it. A /proc link could lead anywhere.
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | extra_flags;
     let mut attempts = 0;
     loop {
@@ -126,6 +130,7 @@ impl ServedFs {
         mode: OpenMode,
     ) -> Result<(FileFd, TreePath)> {
         match open_no_symlinks(anchor.as_fd(), relative_path.as_bytes(), mode) {
+            // No link on the way: the path as written is the canonical one.
             Ok(fd) => {
                 let path = anchor_path.join(relative_path);
                 self.verify_mount(&path, || Stat::stat_at(&fd, b""))?;
@@ -135,10 +140,13 @@ impl ServedFs {
                 // A link may lead anywhere in the tree: while a known file system is missing, its target may be there.
                 let classify = |error| self.verify_mounts_below(&TreePath::root()).err().unwrap_or(error);
                 let fd = open_following_symlinks(anchor, relative_path.as_bytes(), mode).map_err(classify)?;
+                // Asked of the kernel: resolving link texts here could be raced. `None`: the target is in `.patgate`,
+                // or was just removed.
                 let path = self.path_of_fd(&fd).ok_or(Errno::XDEV)?;
                 self.verify_mount(&path, || Stat::stat_at(&fd, b""))?;
                 Ok((fd.into(), path))
             }
+            // Not classified, which would read the disk: the blocking call decides.
             Err(error) if mode == OpenMode::ReadCached => Err(error),
             Err(error) => Err(self.classify_error(&anchor_path.join(relative_path), error)),
         }
@@ -171,6 +179,7 @@ impl ServedFs {
     fn unlinked_path<'a>(&self, fd: impl AsFd, path: &'a [u8]) -> Option<&'a [u8]> {
         let last_path = path.strip_suffix(b" (deleted)")?;
         let stat = Stat::stat_at(fd, b"").ok()?;
+        // Only the same inode under that very name proves that ` (deleted)` belongs to the name.
         let is_linked = stat.link_count > 0
             && self.tree_path(path).is_ok_and(|path| self.stat(&path).is_ok_and(|found| found.is_same_file(&stat)));
         (!is_linked).then_some(last_path)
@@ -183,9 +192,11 @@ impl ServedFs {
     fn tree_path(&self, path: &[u8]) -> std::result::Result<TreePath, FdLocation> {
         let root = self.root().ok().and_then(host_path).ok_or(FdLocation::Outside)?;
         let relative_path = match root.as_slice() {
+            // Stripping `/` would take the first slash of the path.
             b"/" => path,
             root => path.strip_prefix(root).ok_or(FdLocation::Outside)?,
         };
+        // A sibling with the same prefix: `/srv/tree2` beside `/srv/tree`.
         if !(relative_path.is_empty() || relative_path.starts_with(b"/")) {
             return Err(FdLocation::Outside);
         }

@@ -70,16 +70,20 @@ impl ServerLocks {
         }
         let locked = match &marker {
             Ok(_) => marker::lock(reserved),
+            // flock(2) works on directories, too, but not over NFS.
             Err(_) => FlockGuard::try_exclusive(open_no_symlinks(reserved, b"", OpenMode::ReadDirectory)?)
                 .map(|lock| (lock, true)),
         };
         match locked {
             Ok((lock, true)) => {
                 let lock = Arc::new(lock);
+                // Locks of file systems that were unmounted since. The table holds them weakly: they end with their
+                // staging.
                 locks.retain(|_, lock| lock.strong_count() > 0);
                 locks.insert((stat.device, stat.inode), Arc::downgrade(&lock));
                 Ok(StagingLock::Acquired(lock))
             }
+            // Only a lock that is held refuses the start; without locks the tree is served, and not swept.
             Err(Errno::BUSY | Errno::WOULDBLOCK) => Err(Errno::BUSY),
             Ok((_, false)) | Err(_) => {
                 tracing::warn!(
@@ -112,7 +116,10 @@ impl ServedFs {
     pub(crate) fn lock_for_serving(&self) -> io::Result<()> {
         let root = self.root()?;
         for mount in mounts::mount_points(&root) {
+            // A mount that can't be opened, as one that is hidden under another, can't be reached by clients either.
             let Ok(directory) = self.open_directory(&mount) else { continue };
+            // Before anything in it is trusted: the sweep would rename another user's files into the tree by their
+            // notes.
             if let Ok(reserved) = open_no_symlinks(&directory, RESERVED_DIRECTORY, OpenMode::DirectoryPath) {
                 let location = if mount.is_root() { String::new() } else { format!(" at {mount}") };
                 ensure_private(&reserved.into()).map_err(|fault| {
@@ -153,6 +160,7 @@ fn would_block_error(message: String) -> io::Error {
 fn serving_ancestor(root: &DirectoryFd) -> Option<String> {
     let path = host_path(root)?;
     let ancestors = Path::new(std::ffi::OsStr::from_bytes(&path)).ancestors().skip(1);
+    // A marker alone proves nothing: a server that has ended leaves it.
     let is_locked =
         |path: &&Path| mount_snapshot::open_root_path(path).is_ok_and(|directory| marker::is_locked(&directory));
     ancestors.into_iter().find(is_locked).map(|path| path.display().to_string())
@@ -167,6 +175,7 @@ fn serving_descendant(root: &DirectoryFd) -> Option<String> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     // Fields of a line: its number, the type (`FLOCK`), mode and access, and the process id.
     let holders = locks.lines().filter_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        // The own locks are those on file systems mounted in the tree.
         [_, "FLOCK", _, _, process, ..] if process != own_process => Some(process),
         _ => None,
     });
@@ -175,6 +184,7 @@ fn serving_descendant(root: &DirectoryFd) -> Option<String> {
         let relative_path = if root == b"/" { Some(served_root) } else { served_root.strip_prefix(&root[..]) }?;
         relative_path.starts_with(b"/").then(|| String::from_utf8_lossy(served_root).into_owned())
     };
+    // Descriptors of another user's process can't be read without privileges: such a server is not detected.
     let files = |process: &str| fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
     let mut open_files = holders.collect::<BTreeSet<_>>().into_iter().flat_map(files);
     open_files.find_map(|file| served_below(fs::read_link(file.path()).ok()?.as_os_str().as_bytes()))
@@ -185,6 +195,7 @@ fn serving_descendant(root: &DirectoryFd) -> Option<String> {
 /// # Errors
 /// The reason, as the rest of a sentence.
 pub(super) fn ensure_private(reserved: &DirectoryFd) -> std::result::Result<(), String> {
+    // First, and not repaired: others may have put entries in already, which a chmod would hide.
     let mode = check_not_writable_by_others(reserved)?;
     if mode & 0o077 != 0
         && let Err(error) = reserved.set_mode(0o700)
@@ -198,6 +209,7 @@ pub(super) fn ensure_private(reserved: &DirectoryFd) -> std::result::Result<(), 
 fn check_not_writable_by_others(reserved: &DirectoryFd) -> std::result::Result<u32, String> {
     let stat = reserved.stat().map_err(|error| error.to_string())?;
     let own_uid = rustix::process::geteuid().as_raw();
+    // vfat, FUSE and NFS with squashing show a fixed owner: the owner that new files get is as good as the own.
     if stat.uid != own_uid && owner_of_created_file(reserved) != Some(stat.uid) {
         return Err(format!(
             "belongs to the user id {}, not to {own_uid}: remove it, if it holds nothing of yours, or chown it to \
@@ -228,6 +240,7 @@ pub(crate) fn reserved_directory_fault(mount_root: &Path) -> Option<String> {
 fn owner_of_created_file(reserved: &DirectoryFd) -> Option<u32> {
     use rustix::fs::{AtFlags, OFlags, openat};
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Left by a crash, it would make O_EXCL fail.
     let _ = unlinkat(reserved, OWNER_PROBE_NAME, AtFlags::empty());
     let probe = openat(reserved, OWNER_PROBE_NAME, flags, Mode::from_raw_mode(0o600)).ok()?;
     let owner = Stat::stat_at(&probe, b"").ok()?.uid;
@@ -245,6 +258,7 @@ pub(crate) fn supports_flock(mount_root: &Path) -> Option<bool> {
         // A running server holds it.
         Err(Errno::WOULDBLOCK) => Some(true),
         Err(_) => Some(false),
+        // By a second descriptor: through the same one flock(2) would convert the lock instead of refusing.
         Ok(_shared) => Some(matches!(FlockGuard::try_exclusive(open().ok()?), Err(Errno::WOULDBLOCK))),
     }
 }

@@ -46,6 +46,7 @@ pub(crate) struct RetainedEntry {
 /// Mode of a staged file: only the server can read it.
 const STAGED_FILE_MODE: u32 = 0o600;
 
+// One counter for all file systems, so that a name is unique in the process.
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 
 impl ServedFs {
@@ -57,6 +58,7 @@ impl ServedFs {
             return Ok(Arc::clone(staging));
         }
         let mut mount_path = self.path_of_fd(directory).ok_or(Errno::NOENT)?;
+        // The topmost directory of the same mount: from there a rename reaches every directory of the file system.
         while let Some(parent) = mount_path.parent() {
             if self.open_directory(&parent)?.stat()?.mount_key() != mount_key {
                 break;
@@ -64,6 +66,7 @@ impl ServedFs {
             mount_path = parent;
         }
         let mut stagings = snapshot.stagings.write();
+        // Again under the write lock: another thread may have opened it meanwhile.
         if let Some(staging) = stagings.get(&mount_key) {
             return Ok(Arc::clone(staging));
         }
@@ -90,6 +93,7 @@ impl ServedFs {
         let mount_root = self.open_directory(path)?;
         let staging = self.staging(&mount_root, mount_root.stat()?.mount_key())?;
         let name = EntryName::new(name).map_err(|_| Errno::INVAL)?;
+        // The file system that held the entry is not mounted there now.
         if staging.mount_path != *path {
             return Err(Errno::NOENT);
         }
@@ -112,6 +116,7 @@ impl StagingDirectory {
             Err(error) => return Err(error),
         }
         let directory = DirectoryFd::from(open_no_symlinks(mount_root, RESERVED_DIRECTORY, OpenMode::DirectoryPath)?);
+        // Whoever can write to it could have files renamed into the tree.
         if let Err(fault) = ensure_private(&directory) {
             tracing::error!(%mount_path, "nothing can be staged on a file system: its directory .patgate {fault}");
             return Err(Errno::PERM);
@@ -127,6 +132,7 @@ impl StagingDirectory {
                     debris = staging.find_debris(server_locks, &retained)?;
                     Some(lock)
                 }
+                // Opened by this process through another mount: its entries are in use, and no debris.
                 StagingLock::AlreadyHeld(lock) => Some(lock),
                 StagingLock::Unsupported => None,
             };
@@ -138,6 +144,7 @@ impl StagingDirectory {
     pub(crate) fn create_file(self: &Arc<Self>) -> Result<(FileFd, StagedEntry)> {
         let mut staged = self.reserve_name()?;
         let file = self.directory.create_file(&staged.name, STAGED_FILE_MODE)?;
+        // Only now: an error before must not remove an entry that this has not created.
         staged.remove_on_drop = true;
         Ok((file, staged))
     }
@@ -185,6 +192,7 @@ impl StagingDirectory {
 
     /// Returns the entries that earlier runs left: those that are neither kept nor of this run.
     fn find_debris(&self, server_locks: &ServerLocks, retained: &HashSet<Vec<u8>>) -> Result<Vec<EntryName>> {
+        // The store can't say which uploads wait to be resumed: sweeping could lose them.
         let Some(kept_names) = server_locks.list_kept_names() else { return Ok(Vec::new()) };
         let own_prefix = format!("{:016x}-", self.run_id).into_bytes();
         let debris = read_raw_names(&open_no_symlinks(&self.directory, b"", OpenMode::ReadDirectory)?)?
@@ -204,6 +212,7 @@ impl StagingDirectory {
         let mut pending = vec![name];
         let mut result = Ok(());
         while let Some(name) = pending.pop() {
+            // unlink(2) without a stat before: most entries are files. A directory is EISDIR on Linux, EPERM by POSIX.
             let removed = match unlinkat(&self.directory, &name, AtFlags::empty()) {
                 Err(Errno::ISDIR | Errno::PERM) => self.remove_directory(&name, &mut pending),
                 Err(Errno::NOENT) => Ok(()),
@@ -216,6 +225,7 @@ impl StagingDirectory {
 
     fn remove_directory(&self, name: &[u8], pending: &mut Vec<Vec<u8>>) -> Result<()> {
         let directory = match open_no_symlinks(&self.directory, name, OpenMode::ReadDirectory) {
+            // A client may have set a mode by which the server can't list its own directory.
             Err(Errno::ACCESS) => {
                 grant_owner_access(open_no_symlinks(&self.directory, name, OpenMode::DirectoryPath)?)?;
                 open_no_symlinks(&self.directory, name, OpenMode::ReadDirectory)?
@@ -228,6 +238,8 @@ impl StagingDirectory {
                 Err(Errno::ISDIR | Errno::PERM) => self.move_up(&directory, &entry, pending),
                 Err(Errno::NOENT) => Ok(()),
                 Err(Errno::ACCESS) => {
+                    // Not writable for its owner. Made writable on the first refusal; this entry is removed from
+                    // staging.
                     fchmod(&directory, Mode::RWXU).and_then(|()| self.move_up(&directory, &entry, pending))
                 }
                 removed => removed,
@@ -238,11 +250,13 @@ impl StagingDirectory {
     }
 
     fn move_up(&self, directory: &OwnedFd, entry: &[u8], pending: &mut Vec<Vec<u8>>) -> Result<()> {
+        // An empty directory needs no move.
         if unlinkat(directory, entry, AtFlags::REMOVEDIR).is_ok() {
             return Ok(());
         }
         let staged_name = self.fresh_name();
         match renameat(directory, entry, &self.directory, &staged_name) {
+            // Another parent means another `..`, for which rename(2) needs write permission on the directory itself.
             Err(Errno::ACCESS) => {
                 grant_owner_access(open_no_symlinks(directory, entry, OpenMode::Path)?)?;
                 renameat(directory, entry, &self.directory, &staged_name)?;
@@ -263,6 +277,7 @@ fn grant_owner_access(entry: OwnedFd) -> Result<()> {
 pub(super) fn read_raw_names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>> {
     let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
     let mut raw = RawDir::new(directory, &mut buffer);
+    // All names before the first change: the order of a directory that changes while it is read is undefined.
     let mut names = Vec::new();
     while let Some(entry) = raw.next() {
         match entry?.file_name().to_bytes() {
@@ -293,6 +308,7 @@ impl StagedEntry {
 
     /// Moves the entry back to its name in the tree. On an error it stays in staging: the next start tries again.
     pub(super) fn restore_to(mut self, directory: &DirectoryFd, name: &EntryName) -> Result<()> {
+        // Before the rename: where that fails, dropping this must not remove the entry.
         self.remove_on_drop = false;
         self.staging.directory.rename_noreplace(&self.name, directory, name)
     }
@@ -330,6 +346,7 @@ impl StagedEntry {
 
     /// Removes the entry with everything below it.
     pub(crate) fn discard(mut self) -> Result<()> {
+        // Removed here and not by `drop`, which could only ignore an error.
         self.remove_on_drop = false;
         self.staging.remove_entry(self.name.as_bytes().to_vec())
     }
@@ -355,6 +372,8 @@ impl RetainedEntry {
     /// and write it.
     pub(crate) fn open(&self, mode: OpenMode) -> Result<FileFd> {
         let directory = &self.staging.directory;
+        // A commit that was refused or killed may have set the final mode, under which a server that is not root can't
+        // write.
         if directory.stat_entry(&self.name)?.mode & 0o777 != STAGED_FILE_MODE {
             FileFd::from(open_no_symlinks(directory, self.name.as_bytes(), OpenMode::Path)?)
                 .set_path_mode(STAGED_FILE_MODE)?;
@@ -389,6 +408,7 @@ impl RetainedEntry {
 impl Drop for StagedEntry {
     fn drop(&mut self) {
         if self.remove_on_drop {
+            // An error leaves debris for the sweep of the next start.
             let _ = self.staging.remove_entry(self.name.as_bytes().to_vec());
         }
     }

@@ -23,11 +23,13 @@ static HAS_OVERLAY_MOUNTS: AtomicBool = AtomicBool::new(false);
 /// in it is changed for the first time.
 pub(super) fn set_overlay_mounts(mounts: BTreeSet<u64>) {
     let mut overlay_mounts = OVERLAY_MOUNTS.write();
+    // Under the write lock, so that flag and set belong together.
     HAS_OVERLAY_MOUNTS.store(!mounts.is_empty(), Ordering::Release);
     *overlay_mounts = mounts;
 }
 
 fn is_overlay_mount(mount_id: u64) -> bool {
+    // Asked on every stat: the flag spares the lock where there is no overlayfs, which is the usual case.
     HAS_OVERLAY_MOUNTS.load(Ordering::Acquire) && OVERLAY_MOUNTS.read().contains(&mount_id)
 }
 
@@ -66,7 +68,9 @@ impl Stat {
     /// Returns the metadata of an entry of a directory, or of the open entry itself where `name` is empty. Symbolic
     /// links are not followed.
     pub(super) fn stat_at(fd: impl AsFd, name: &[u8]) -> Result<Self> {
+        // MNT_ID needs Linux 5.8: before, `mount_id` is 0 and the device alone tells file systems apart.
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
+        // NO_AUTOMOUNT: looking at a name must mount nothing.
         let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         Ok(Self::from(&statx(fd, name, flags, wanted)?))
     }
@@ -78,6 +82,7 @@ impl Stat {
 
     /// Tells whether content or metadata of the entry changed (ctime) at or after an instant in nanoseconds since 1970.
     pub(crate) fn changed_since(&self, instant: i64) -> bool {
+        // A time beyond 64 bits counts as changed: the caller removes entries that have not changed.
         unix_nanos(self.changed).is_none_or(|changed| changed >= instant)
     }
 
@@ -116,6 +121,7 @@ impl Stat {
 impl From<&Statx> for Stat {
     fn from(raw: &Statx) -> Self {
         let has = |flag: StatxFlags| raw.stx_mask & flag.bits() != 0;
+        // Sockets, devices and FIFOs get no kind: clients can neither see nor open them.
         let kind = match FileType::from_raw_mode(u32::from(raw.stx_mode)) {
             FileType::RegularFile => Some(EntryKind::File),
             FileType::Directory => Some(EntryKind::Directory),
