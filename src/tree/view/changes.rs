@@ -83,6 +83,7 @@ impl View {
         limit: usize,
         now: UnixMillis,
     ) -> Result<Option<SyncChanges>> {
+        // For its refusals alone: permission and kind of the directory come before any answer from the journal.
         self.list(directory, true)?;
         let store = self.shared().index.store();
         let journal = store.find_sync_journal(self.session().token(), directory, depth_infinity, now)?;
@@ -96,6 +97,7 @@ impl View {
             now,
             member_lookup: MemberLookup::new(self, directory, depth_infinity),
             is_initial: since.is_none(),
+            // Placeholders of an initial page: the journal is known further down.
             point: since.unwrap_or(SyncPoint { journal: 0, number: 0, base: 0 }),
             last_number: 0,
             is_compared: false,
@@ -116,6 +118,7 @@ impl View {
         };
         match journal {
             Some(SyncJournal { id, last_number, .. }) => {
+                // An initial synchronization starts here: the client knows none of the members removed before.
                 changes.point =
                     SyncPoint { journal: id, base: since.map_or(last_number, |since| since.base), ..changes.point };
                 changes.last_number = last_number;
@@ -135,6 +138,7 @@ impl View {
 
     /// Tells whether a journal holds more changes than fit on a page.
     fn journal_fills_page(&self, journal: SyncJournal, since: Option<SyncPoint>, limit: usize) -> Result<bool> {
+        // Removals up to the base are not reported to this client, so they must not count.
         let (number, base) = since.map_or((0, journal.last_number), |since| (since.number, since.base));
         Ok(self.shared().index.store().has_more_sync_changes(journal.id, number, base, limit)?)
     }
@@ -147,6 +151,7 @@ impl SyncChanges {
     /// As [`View::compare_with_journal`].
     pub fn next_item(&mut self) -> Result<SyncItem> {
         loop {
+            // At each item: a report over a large journal ends with the client's connection.
             self.view.cancellation().check()?;
             let batch = std::mem::take(&mut self.batch);
             if let Some(change) = self.next_in_batch(batch)? {
@@ -154,6 +159,7 @@ impl SyncChanges {
             }
             let store = self.view.shared().index.store();
             let SyncPoint { journal, number, base } = self.point;
+            // Truncated and not complete: the client continues with the token of this page.
             if self.rows_left == 0 {
                 return Ok(self.page_end(true));
             }
@@ -174,6 +180,7 @@ impl SyncChanges {
             self.member_lookup = MemberLookup::new(&self.view, &self.directory, self.depth_infinity);
             match (rows.is_empty(), self.is_compared) {
                 (false, _) => self.batch = rows.into_iter(),
+                // Compared, and no row left: the client knows every change up to the last number.
                 (true, true) => {
                     self.point.number = self.last_number;
                     return Ok(self.page_end(false));
@@ -187,7 +194,9 @@ impl SyncChanges {
     /// Returns the next item of a batch; `None` once it has no more, or has to be read again.
     fn next_in_batch(&mut self, mut batch: std::vec::IntoIter<NumberedSyncEntry>) -> Result<Option<SyncItem>> {
         while let Some((number, recorded)) = batch.next() {
+            // Removed before the client's initial synchronization, so it never had the member (RFC 6578 section 3.4).
             if recorded.content_tag.is_none() && number <= self.point.base {
+                // Skipped rows move the point too, or a page of removals alone would begin at the same row for ever.
                 self.point.number = number;
                 continue;
             }
@@ -196,10 +205,13 @@ impl SyncChanges {
             }
             let entry = self.member_lookup.find(&recorded.path)?;
             let is_unchanged = entry.as_ref().map(member_state) == recorded.content_tag;
+            // The journal is outdated here: comparing first gives this change and all others their numbers.
             if !is_unchanged && !self.is_compared {
                 return if self.compare_unless_reported()? { Ok(None) } else { Ok(Some(self.page_end(true))) };
             }
             if !is_unchanged {
+                // Moved behind the page: the reported state is not the journal's, so the next report contains the
+                // member again.
                 self.view.shared().index.store().defer_sync_entry(self.point.journal, &recorded.path, number)?;
             }
             self.point.number = number;
@@ -231,6 +243,7 @@ impl SyncChanges {
             return Ok(false);
         }
         let end_point = self.view.compare_with_journal(&self.directory, self.depth_infinity, self.now)?;
+        // The journal expired during the page: the numbers of a new one mean nothing to this client.
         if end_point.journal != self.point.journal {
             return Ok(false);
         }
@@ -250,6 +263,7 @@ impl SyncChanges {
 
 /// Tells whether the journal still holds every change since a point.
 fn is_point_known(journal: SyncJournal, point: SyncPoint) -> bool {
+    // The point is a client's input: a number that the journal has not given out is refused.
     let reached = 0..=journal.last_number;
     journal.id == point.journal
         && reached.contains(&point.number)

@@ -31,16 +31,21 @@ impl View {
         overwrite: OverwriteMode,
         conditions: &WriteConditions<'_>,
     ) -> Result<bool> {
+        // Held open: a directory is copied by its descriptor, whatever its path becomes.
         let source = self.open_authorized(TreeOperation::Copy, from, OpenMode::Path)?;
         if depth_infinity && source.stat.is_directory() {
+            // A file system that is not mounted now would be missing in the copy without an error.
             self.fs().verify_mounts_below(&source.path)?;
         }
         let target = self.create_slot(to)?;
         let into_itself = depth_infinity && target.path.starts_with(&source.path);
+        // A copy into itself would never end, and one over an ancestor would remove its own source.
         if into_itself || source.path.starts_with(&target.path) {
             return Err(Error::Overlap);
         }
+        // First check, so that most refusals come before the copying. It is repeated under the commit lock.
         self.check_replace(&target, overwrite, conditions)?;
+        // Both can refuse the copy, and must do so before it is visible: afterwards it could not be taken back.
         self.check_copied_tags(&source.path, depth_infinity)?;
         self.shared().index.check_copy_properties(
             &source.path,
@@ -60,11 +65,13 @@ impl View {
         let staged = if source.stat.is_directory() {
             let staged = staging.create_directory()?;
             let copy = job.copy_directory(&source.file.into(), &source.stat, &staged, depth_infinity)?;
+            // Synced before the locks are acquired, so that nobody else waits for it.
             if self.is_synced() {
                 self.sync_tree(&copy)?;
             }
             staged
         } else {
+            // Opened again to be read. Its metadata counts: another file may have the name by now.
             let file = self.open_entry(from, Permission::R, OpenMode::Read)?;
             let (copy, staged) = staging.create_file()?;
             job.copy_file(&file.file, &file.stat, &copy, &target.name)?;
@@ -73,21 +80,28 @@ impl View {
             }
             staged
         };
+        // Lock order: names, locks, index, link moves (see `link_moves`).
         let path_guards = self.shared().path_locks.lock(&[&target.path]);
         let lock_freeze = self.shared().locks.freeze();
+        // Again under the locks: target, locks and conditions may have changed during the copying.
         let replaced = self.check_replace(&target, overwrite, conditions)?;
         let involves_directory = source.stat.is_directory() || replaced.as_ref().is_some_and(Stat::is_directory);
+        // A file that replaces a file keeps the target's node, as in a PUT. Where a directory is involved the old nodes
+        // end.
         let change = match involves_directory && replaced.is_some() {
             true => Some(self.shared().index.begin_remove(&target.path)?),
             false => None,
         };
         let put = || self.commit_staged(staged, source.stat.is_directory(), &target, replaced.as_ref(), overwrite);
+        // Nobody may write in place into a file between the check and its replacement: the write would be lost.
         let old = self.shared().etags.while_replacing(replaced.as_ref(), 0, put)?;
+        // Before the index: a power cut must not bring the old target back without its nodes.
         self.sync_directory(&target.directory)?;
         change.map_or(Ok(()), IndexChange::finish)?;
         old.into_iter().for_each(|old| self.shared().background_deletes.enqueue(old));
         self.shared().locks.remove_below(&target.path);
         drop((lock_freeze, path_guards));
+        // After the locks, since it may assign many node ids. Quotas were checked before the copying.
         self.shared().index.copy_properties(&source.path, &target.path, self.session().login(), depth_infinity)?;
         Ok(replaced.is_some())
     }
@@ -102,12 +116,14 @@ impl View {
         replaced: Option<&Stat>,
         overwrite: OverwriteMode,
     ) -> Result<Option<StagedEntry>> {
+        // NOREPLACE: an entry that appeared behind the gateway's back since the check is not overwritten.
         let Some(old) = replaced else {
             return staged
                 .rename_to_new(&target.directory, &target.name)
                 .map_err(Error::from_target_errno)
                 .map(|()| None);
         };
+        // rename(2) replaces a file by a file, and checks the POSIX rules for directories itself.
         if overwrite == OverwriteMode::Posix || !(is_directory || old.is_directory()) {
             return staged.rename_to(&target.directory, &target.name).map_err(Error::from_target_errno).map(|()| None);
         }
@@ -167,24 +183,29 @@ impl CopyJob<'_> {
 
     /// Copies a file to one that will have the name `name`, with mode and times.
     pub(super) fn copy_file(&self, from: &FileFd, stat: &Stat, to: &FileFd, name: &EntryName) -> Result<()> {
+        // By size and name before the first byte, by content once it is complete.
         self.check_limits(|| self.view.check_size(stat.size).and_then(|()| self.view.check_name_type(name)))?;
         let mut offset = 0;
         loop {
             self.view.cancellation().check()?;
+            // At each block, so that a revoked token ends a copy of any size.
             self.access.authorize_use(from)?;
             match from.copy_to(to, offset, COPY_BLOCK_BYTES)? {
                 0 => break,
                 copied => offset += copied as u64,
             }
+            // The source may grow while it is copied.
             self.check_limits(|| self.view.check_size(offset))?;
         }
         self.check_limits(|| self.view.check_file(name, to))?;
+        // Only the server could read the staged copy until here. Set-ID bits are not copied.
         to.set_mode(stat.mode & 0o777)?;
         if self.is_move {
             to.set_owner(Some(stat.uid), Some(stat.gid));
             let modified = self.view.shared().etags.modified_time(stat)?;
             return self.view.shared().etags.set_times(to, Some(modified), Some(stat.accessed));
         }
+        // New content: its own entity tag and modification time.
         self.view.shared().etags.set_times(to, Some(self.view.shared().etags.fresh_time(None)), None)
     }
 
@@ -215,6 +236,7 @@ impl CopyJob<'_> {
         pending: &mut Vec<TreePath>,
     ) -> Result<()> {
         let (from, to) = (from.open_directory(relative_path)?, to.open_directory(relative_path)?);
+        // A move removes the source afterwards: an entry that listings leave out has to be an error.
         let mut names = if self.is_move { from.read_names_strict()? } else { from.read_names()? };
         loop {
             let batch = names.next_batch()?;
@@ -242,14 +264,17 @@ impl CopyJob<'_> {
             stat => stat?,
         };
         let path = parent_path.child(name);
+        // No client could name an entry past the limit, to read or to remove it.
         if !self.target.can_hold(&path) {
             return Err(Error::PathTooLong);
         }
         match stat.kind {
             Some(EntryKind::File) => {
                 let (file, copy) = (from.open(name, OpenMode::Read)?, to.create_file(name, 0o600)?);
+                // Of the open file: the name may belong to another by now.
                 let stat = file.stat()?;
                 self.copy_file(&file, &stat, &copy, name)?;
+                // The descriptor is the last one: `sync_tree` could not open it again.
                 if self.view.is_synced() && is_synced_at_once(stat.mode) {
                     copy.sync()?;
                 }
@@ -269,6 +294,7 @@ impl CopyJob<'_> {
                 }
                 Ok(())
             }
+            // A socket or device can't be copied, and a move must lose nothing.
             None if self.is_move => Err(Error::Unsupported),
             None => Ok(()),
         }
@@ -283,6 +309,7 @@ impl CopyJob<'_> {
                 Ok(true)
             }
             Some(_) => Err(Error::Forbidden),
+            // A link out of the copied directory would lead elsewhere from the copy: left out.
             None => Ok(parent_segments_lead(target) && link_stays_within(path, target, &TreePath::root())),
         }
     }

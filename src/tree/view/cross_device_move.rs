@@ -37,6 +37,7 @@ impl View {
         overwrite: OverwriteMode,
         conditions: &WriteConditions<'_>,
     ) -> Result<bool> {
+        // A mount point can't be removed: the move could not complete.
         if stat.is_directory() && self.fs().contains_mounts(&source.path)? {
             return Err(Error::Forbidden);
         }
@@ -63,9 +64,12 @@ impl View {
         if self.subtree_fingerprint(source, &stat)? != fingerprint {
             return Err(Error::PreconditionFailed);
         }
+        // Lock order: names, locks, index, link moves (see `link_moves`).
         let path_guards = self.shared().path_locks.lock(&[&source.path, &target.path]);
         let lock_freeze = self.shared().locks.freeze();
         let checked_move = self.check_move(source, target, overwrite, conditions)?;
+        // Of the top entry alone: a walk would take too long under the locks. `remove_source` compares a directory once
+        // more.
         if self.entry_fingerprint(&TreePath::root(), &checked_move.moved)
             != self.entry_fingerprint(&TreePath::root(), &stat)
         {
@@ -73,12 +77,15 @@ impl View {
         }
         // Before the change begins: no node can be named while it is under way.
         self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
+        // On disk before the first effect: by it the next start completes or undoes a move that was killed between its
+        // steps.
         let change = self.shared().index.begin_copy(&source.path, &target.path, staged.stat()?.entry_identity())?;
         let move_guard = self.shared().link_moves.lock_exclusive();
         // The links of the copy were checked for this path.
         if self.fs().path_of_fd(&target.directory).as_ref() != Some(&target.directory_path()) {
             return Err(Error::NoParent);
         }
+        // The old target is kept: a source that can't be removed brings it back.
         let old = match &checked_move.replaced {
             Some(old) => self.replace_with_backup(staged, stat.is_directory(), target, old, overwrite)?,
             None => self.commit_staged(staged, stat.is_directory(), target, None, overwrite)?,
@@ -86,11 +93,15 @@ impl View {
         move_guard.mark_arrival(&target.path);
         // The replaced entry may be restored, and its links with it: until then no directory above it may be moved.
         let pinned = move_guard.pin(&target.path);
+        // Released before the source is compared again, so that other moves go on.
         drop(move_guard);
+        // The copy is on disk under its name before the source loses its own.
         self.sync_directory(&target.directory)?;
         let removed = match self.remove_source(&source_staging, source, &stat, fingerprint)? {
             SourceRemoval::Removed(removed) => removed,
             SourceRemoval::Restored(error) => {
+                // The source is as it was: without this there would be two entries, and the client would be told of a
+                // failure.
                 self.restore_target(target, old)?;
                 return Err(error);
             }
@@ -99,6 +110,7 @@ impl View {
         drop(pinned);
         change.finish()?;
         old.into_iter().chain([removed]).for_each(|staged| self.shared().background_deletes.enqueue(staged));
+        // Locks do not move with the entry (RFC 4918 section 7.6).
         self.shared().locks.remove_subtree(&source.path);
         self.shared().locks.remove_below(&target.path);
         drop((lock_freeze, path_guards));
@@ -119,6 +131,7 @@ impl View {
             return self.exchange_staged(staged, target);
         }
         let child_path = |name| TreePath::root().child(name);
+        // rename(2) would check these POSIX rules itself; an exchange does not.
         match (is_directory, replaced.is_directory()) {
             (false, true) => return Err(Error::IsADirectory),
             (true, false) => return Err(Error::NotADirectory),
@@ -148,10 +161,12 @@ impl View {
         stat: &Stat,
         fingerprint: u64,
     ) -> Result<SourceRemoval> {
+        // A file was compared under the locks just before, and one rename removes it.
         if !stat.is_directory() {
             let staged = source_staging.move_in(&source.directory, &source.name);
             return Ok(staged.map_or_else(|error| SourceRemoval::Restored(error.into()), SourceRemoval::Removed));
         }
+        // With a note: a kill during the comparison must bring the directory back.
         let backup = match source_staging.back_up(&source.directory, &source.name, &source.path) {
             Ok(backup) => backup,
             Err(error) => return Ok(SourceRemoval::Restored(error.into())),
@@ -172,7 +187,9 @@ impl View {
         stat: &Stat,
         target: &EntrySlot,
     ) -> Result<CrossDeviceCopy> {
+        // Before the copying, so that no change during it goes unnoticed.
         let fingerprint = self.subtree_fingerprint(source, stat)?;
+        // `w` is enough to move: a drop box's content is copied here without being shown to anybody.
         let access = HandleAccess::new(self, source.path.clone(), Permission::W)?;
         let link_boundary = self.link_boundary(target)?;
         if stat.kind == Some(EntryKind::Symlink) {
@@ -223,6 +240,7 @@ impl View {
         if stat.is_directory() {
             let subtree = directory.open_directory(&TreePath::root().child(name))?;
             self.walk_below(&subtree, |_, parent_path, name, stat| {
+                // A sum, since a directory lists its entries in no fixed order.
                 fingerprint = fingerprint.wrapping_add(self.entry_fingerprint(&parent_path.child(name), stat));
                 Ok(())
             })?;
@@ -232,6 +250,7 @@ impl View {
 
     fn entry_fingerprint(&self, path: &TreePath, stat: &Stat) -> u64 {
         let mut hasher = DefaultHasher::new();
+        // The tag also counts writes under way, which may leave size and time as they were.
         let etag = (stat.kind == Some(EntryKind::File)).then(|| self.shared().etags.etag_of(stat).to_bytes());
         (path.as_bytes(), stat.inode, etag).hash(&mut hasher);
         hasher.finish()

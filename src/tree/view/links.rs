@@ -61,11 +61,13 @@ impl View {
         let link_boundary = self.link_boundary(target)?;
         let mut checked =
             CheckedLinks { moved_directory: None, replaced_directory: None, may_exchange: true, link_boundary };
+        // Within one directory no link gets another parent, so none another destination.
         if source.directory_path() == target.directory_path() {
             return Ok(checked);
         }
         match source.stat()? {
             Some(stat) if stat.is_directory() => {
+                // Watched before the walk begins, so that a link created during it is noticed.
                 checked.moved_directory = Some(self.watch_directory(source, &stat));
                 if !self.links_may_move(source, &target.path, &checked.link_boundary)? {
                     return Err(self.link_escape_error(source));
@@ -81,6 +83,7 @@ impl View {
             Some(stat) if stat.is_directory() && overwrite == OverwriteMode::Replace => {
                 checked.replaced_directory = Some(self.watch_directory(target, &stat));
                 checked.may_exchange = match self.links_may_move(target, &source.path, &self.link_boundary(source)?) {
+                    // Not even for a moment may an entry have a path that nobody could name.
                     Err(Error::PathTooLong) => false,
                     may_move => may_move?,
                 };
@@ -108,6 +111,7 @@ impl View {
         target: &EntrySlot,
         checked_move: &CheckedMove,
     ) -> Result<Option<ConfirmedMove>> {
+        // By the kernel: another session may have moved a directory above since the paths were resolved.
         let is_at = |slot: &EntrySlot| self.fs().path_of_fd(&slot.directory).as_ref() == Some(&slot.directory_path());
         if !is_at(source) {
             return Err(Error::Absent);
@@ -124,6 +128,7 @@ impl View {
             watched.as_ref().is_some_and(|(inode, watch)| *inode == stat.inode && !watch.is_changed())
         };
         match stat.kind {
+            // A cross-device move below may still restore the entry that it replaced here.
             Some(EntryKind::Directory) if move_guard.is_pinned(&source.path) => return Ok(None),
             Some(EntryKind::Directory) if changes_directory && !is_unchanged(&checked.moved_directory, &stat) => {
                 return Ok(None);
@@ -162,11 +167,13 @@ impl View {
     /// # Errors
     /// [`Error::NoParent`] where it was moved; errors of the host.
     pub(super) fn create_link(&self, slot: &EntrySlot, target: &[u8]) -> Result<()> {
+        // Held over check and effect: no directory above the link moves between the two.
         let move_guard = self.shared().link_moves.lock_exclusive();
         if self.fs().path_of_fd(&slot.directory).as_ref() != Some(&slot.directory_path()) {
             return Err(Error::NoParent);
         }
         slot.directory.symlink(target, &slot.name).map_err(Error::from_target_errno)?;
+        // A move that walks a directory above has to walk it again.
         move_guard.mark_arrival(&slot.path);
         Ok(())
     }
@@ -194,6 +201,7 @@ impl View {
         let directory = source.directory.open_directory(&TreePath::root().child(&source.name))?;
         let mut may_move = true;
         let walked = self.walk_below(&directory, |parent, relative_path, name, stat| {
+            // The walk is the only one over the subtree, so it checks the length as well.
             if !to.can_hold(&relative_path.child(name)) {
                 return Err(Error::PathTooLong);
             }
@@ -210,6 +218,7 @@ impl View {
     }
 
     pub(super) fn link_escape_error(&self, source: &EntrySlot) -> Error {
+        // Audited, since a link at a shallower path is how a scope would be escaped.
         self.session().record_denial("rename: a symbolic link would lead out", Some(&source.path));
         Error::Forbidden
     }
@@ -226,6 +235,7 @@ fn read_link_text(parent: &DirectoryFd, name: &EntryName) -> Result<Option<Vec<u
 
 /// Tells whether every `..` of a link text comes before the first name.
 pub(super) fn parent_segments_lead(target: &[u8]) -> bool {
+    // Empty segments and `.` change nothing for the kernel.
     let parts = target.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     parts.skip_while(|part| *part == b"..").all(|part| part != b"..")
 }
@@ -233,6 +243,7 @@ pub(super) fn parent_segments_lead(target: &[u8]) -> bool {
 /// Tells whether a link at `from` may be moved to `to`, where `link_boundary` is the topmost directory around `to` at
 /// which the session may write.
 pub(super) fn link_may_move(text: &[u8], from: &TreePath, to: &TreePath, link_boundary: &TreePath) -> bool {
+    // Absolute and empty texts mean the same everywhere; resolution refuses both to clients.
     text.starts_with(b"/")
         || text.is_empty()
         || link_stays_within(to, text, link_boundary)
@@ -247,6 +258,7 @@ fn link_destination<'a>(link: &'a TreePath, text: &'a [u8]) -> (usize, Vec<&'a [
     for part in parts(parent).chain(parts(text)) {
         match part {
             b"" | b"." => {}
+            // Levels above the root count: from another depth the link leads to another directory of the host.
             b".." if names.pop().is_none() => levels_above_root += 1,
             b".." => {}
             name => names.push(name),

@@ -26,6 +26,7 @@ impl View {
         request: &LockRequest,
         conditions: &WriteConditions<'_>,
     ) -> Result<(DavLock, bool)> {
+        // Locks are kept by canonical path: two links to one file are one lock.
         let canonical_path = match self.open_authorized(TreeOperation::Write, path, OpenMode::Path) {
             Ok(found) => found.path,
             Err(Error::Absent) => self.write_slot(path)?.0.path,
@@ -33,6 +34,7 @@ impl View {
         };
         let _path_guard = self.shared().path_locks.lock(&[&canonical_path]);
         (conditions.evaluate)()?;
+        // Again under the commit lock: the path may have become mapped, or unmapped, while this waited.
         match self.open_authorized(TreeOperation::Write, &canonical_path, OpenMode::Path) {
             Ok(_) => self.acquire_lock(&canonical_path, request).map(|lock| (lock, false)),
             Err(Error::Absent) => self.lock_unmapped(&canonical_path, request, conditions.lock_tokens),
@@ -68,6 +70,7 @@ impl View {
                 // The locked entry was removed, or its directory can't be reached.
                 Err(_) => continue,
             };
+            // A file has other names only on its own file system: others need no walk.
             if root_stat.is_same_file(file) {
                 self.check_lock_redacted(&root, path, tokens)?;
             } else if depth_infinity && root_stat.is_directory() && root_stat.device == file.device {
@@ -86,6 +89,7 @@ impl View {
     ) -> Result<()> {
         let mut visited = 0;
         self.fs().open_directory(root)?.walk(
+            // The walk may be long: it ends with the session.
             || self.session().access().map(drop).map_err(Error::from),
             |_, parent_path, name, stat| {
                 visited += 1;
@@ -110,6 +114,7 @@ impl View {
         request: &LockRequest,
         tokens: &[LockToken],
     ) -> Result<(DavLock, bool)> {
+        // The lock before the file: nobody else may see the new file unlocked.
         let lock = self.acquire_lock(canonical_path, request)?;
         match self.create_empty_file(canonical_path, tokens) {
             Ok(created) => Ok((lock, created)),
@@ -123,10 +128,12 @@ impl View {
     fn create_empty_file(&self, canonical_path: &TreePath, tokens: &[LockToken]) -> Result<bool> {
         let (slot, _) = self.write_slot(canonical_path)?;
         let _lock_freeze = self.shared().locks.freeze();
+        // A new member changes the directory: its lock must be submitted (RFC 4918 section 7.4).
         self.check_locks(&slot.directory_path(), tokens)?;
         self.check_name_type(&slot.name)?;
         match slot.directory.create_file(&slot.name, self.fs().apply_umask(0o666)) {
             Ok(_) => self.sync_directory(&slot.directory).map(|()| true),
+            // Created behind the gateway's back meanwhile: the lock covers it all the same.
             Err(Errno::EXIST) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -162,6 +169,7 @@ impl View {
         }
         match self.lock_path(path) {
             Ok(canonical_path) => Ok(self.shared().locks.covering(&canonical_path)),
+            // A PROPFIND of a merely visible directory must not fail for lockdiscovery.
             Err(Error::Forbidden) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -169,6 +177,8 @@ impl View {
 
     /// Checks that the session may write at the root of a lock.
     fn check_lock_root(&self, canonical_path: &TreePath, token: &LockToken) -> Result<()> {
+        // At the root and not at `path`: a narrow token must not release a lock that a wider token of its user took
+        // above its scope.
         let covering = self.shared().locks.covering(canonical_path);
         let lock = covering.iter().find(|lock| lock.token == *token).ok_or(Error::PreconditionFailed)?;
         match self.permissions_at(&lock.root)?.permission().allows(Permission::W) {
@@ -181,8 +191,10 @@ impl View {
     /// directory too.
     fn lock_path(&self, path: &TreePath) -> Result<TreePath> {
         match self.permissions_at(path)?.permission() {
+            // Visible without a permission is forbidden, hidden is absent: as for every operation.
             Permission::NONE => self.stat(path).and(Err(Error::Forbidden)),
             _ => match self.canonical(path) {
+                // UNLOCK must work after the entry was removed behind the gateway's back.
                 Err(Error::Absent) => Ok(path.clone()),
                 canonical_path => canonical_path,
             },

@@ -132,18 +132,22 @@ impl View {
     pub(super) fn entry_named(&self, name: &[u8], stat: &Stat, permission: Permission) -> Entry {
         let readable = permission.allows(Permission::R);
         let kind = stat.kind.unwrap_or(EntryKind::File);
+        // Times and link count of a directory change with its content, which they would reveal without `r`.
         if kind == EntryKind::Directory && !readable {
             return Entry { permission, ..visible_directory_entry(name) };
         }
         Entry {
             name: name.to_vec(),
             kind,
+            // The size of a directory differs between file systems and means nothing to a client.
             size: if kind == EntryKind::Directory { 0 } else { stat.size },
             modified: stat.modified,
             accessed: stat.accessed,
             created: stat.created,
+            // Set-ID bits are not shown, and no client can set them on a file.
             mode: stat.mode & 0o777,
             link_count: stat.link_count,
+            // A tag would tell a drop box when unreadable content changes.
             etag: (readable && kind == EntryKind::File).then(|| self.tree.etags.etag_of(stat)),
             permission,
         }
@@ -167,6 +171,8 @@ impl View {
     /// Replaces the root of the lock in an error by the requested path where the session can't see the root.
     pub(super) fn redact_lock<T>(&self, path: &TreePath, result: Result<T>) -> Result<T> {
         let Err(Error::Locked { root, token }) = result else { return result };
+        // The root is part of the answer (RFC 4918 section 16, lock-token-submitted): a hidden path must not show
+        // there.
         let hidden = self.session.access()?.path_access(&root) == PathAccess::Absent;
         Err(Error::Locked { root: if hidden { path.clone() } else { root }, token })
     }

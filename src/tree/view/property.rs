@@ -28,6 +28,7 @@ impl View {
     /// Stores the checksum of a file's content, of which `entry` is the metadata; it is lost when the content changes.
     /// An entry that the session may not read has no entity tag, and nothing is stored.
     pub fn keep_checksum(&self, entry: &Entry, checksum: &str) -> Result<()> {
+        // Keyed by the entity tag, so that a checksum is lost with the content it is of.
         match entry.etag {
             Some(etag) => Ok(self.shared().index.store().put_checksum(&etag.to_bytes(), checksum)?),
             None => Ok(()),
@@ -73,6 +74,7 @@ impl View {
     ) -> Result<FileFd> {
         self.with_property_target(path, changes, attributes, conditions, |found| {
             let (index, writer) = (&self.shared().index, self.session().login());
+            // The attributes are set within the store's transaction: it is rolled back where that fails.
             index.change_properties(&found.path, writer, changes, || self.apply_attributes(&found, attributes))?;
             Ok(found.file)
         })
@@ -104,12 +106,15 @@ impl View {
         change: impl FnOnce(OpenEntry) -> Result<T>,
     ) -> Result<T> {
         let canonical_path = self.open_authorized(TreeOperation::Write, path, OpenMode::Path)?.path;
+        // After the permission: a client without `w` learns nothing of the allowed tags.
         self.check_changed_tags(changes)?;
         let _path_guard = self.shared().path_locks.lock(&[&canonical_path]);
         (conditions.evaluate)()?;
+        // Opened again under the commit lock: another entry may have the name by now.
         let found = self.open_entry(&canonical_path, Permission::W, OpenMode::Path)?;
         let _lock_freeze = self.shared().locks.freeze();
         self.check_locks(&found.path, conditions.lock_tokens)?;
+        // Attributes belong to the inode, and so to each of its names; dead properties belong to one name.
         if found.stat.kind == Some(EntryKind::File)
             && found.stat.link_count > 1
             && *attributes != AttributeChanges::default()
@@ -133,6 +138,7 @@ impl View {
         self.check_tags(tags)?;
         let (index, change) = (&self.shared().index, [set_tags_change(tags)]);
         if replaced.is_some_and(|stat| stat.kind == Some(EntryKind::File)) {
+            // The rename runs within the transaction: it is rolled back where that fails, and the old tags stay.
             return index.change_properties(&slot.path, self.session().login(), &change, put);
         }
         // A file that does not exist yet has no node that could have tags.
@@ -152,6 +158,7 @@ impl View {
         if !self.limits_tags() {
             return Ok(());
         }
+        // A copy would give content a tag that the token may not set itself.
         for tags in self.shared().index.tags_in(path, depth_infinity)? {
             self.check_tags(&tags)?;
         }
@@ -164,6 +171,7 @@ impl View {
             if let PropertyChange::Set(DeadProperty { name, value }) = change
                 && *name == tags_property()
             {
+                // A value that can't be parsed could hide a tag from this check, and is refused.
                 self.check_tags(&parse_tags(value).ok_or(Error::Unsupported)?)?;
             }
         }

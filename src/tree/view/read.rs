@@ -11,6 +11,7 @@ impl View {
         let start = self.session().access().map(|access| access.common_ancestor()).unwrap_or_default();
         match self.stat(&start) {
             Ok(entry) if entry.is_directory() => start,
+            // The only grant is on a file: start in its directory.
             Ok(_) => start.parent().unwrap_or_default(),
             // The outage ends without a new login: the start must not change because of it.
             Err(Error::Unavailable(_)) => start,
@@ -25,6 +26,7 @@ impl View {
     pub fn node_root(&self, node: NodeId) -> Result<TreePath> {
         let path = self.shared().index.locate(node)?.ok_or(Error::Absent)?;
         match self.permissions_at(&path)?.permission() {
+            // A node id must not tell whether a node outside of the scopes exists.
             Permission::NONE => Err(Error::Absent),
             _ => Ok(path),
         }
@@ -33,8 +35,10 @@ impl View {
     /// Returns the node id of an entry that can be seen, and assigns one to it and its ancestors on first use.
     pub fn node_id(&self, path: &TreePath) -> Result<NodeId> {
         let mint = |path: &TreePath| self.shared().index.mint_for(path, Some(self.session().login()));
+        // Opened before it is named: assigning an id to a hidden entry would reveal it.
         match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Ok(found) => mint(&found.path),
+            // A merely visible directory: its path is no secret.
             Err(Error::Forbidden) => mint(path),
             Err(error) => Err(error),
         }
@@ -55,6 +59,7 @@ impl View {
         if permissions.permission() == Permission::NONE {
             let is_visible = self.is_visible(permissions.access(), path)?;
             let name = path.name();
+            // Constants: a merely visible directory shows no metadata of the host.
             return if is_visible {
                 Ok(visible_directory_entry(name.as_ref().map_or(b"", |name| name.as_bytes())))
             } else {
@@ -82,6 +87,7 @@ impl View {
     pub fn canonical(&self, path: &TreePath) -> Result<TreePath> {
         match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Ok(found) => return Ok(found.path),
+            // Merely visible: nothing is resolved where the session has no permission.
             Err(Error::Forbidden) => return Ok(path.clone()),
             Err(Error::Absent) => {}
             Err(error) => return Err(error),
@@ -108,6 +114,7 @@ impl View {
             }
             return DirectoryListing::readable(self, path, found, follow);
         }
+        // Without `r`: absent where it can't be seen, forbidden for a file, else the visible children.
         let entry = self.stat(path).inspect_err(|_| self.audit_denial(TreeOperation::List, path))?;
         if !entry.is_directory() {
             self.audit_denial(TreeOperation::List, path);
@@ -135,6 +142,7 @@ impl View {
     /// entries that are absent, forbidden, a directory or a link.
     pub fn read_cached(&self, path: &TreePath) -> Option<FileReader> {
         let found = self.open_cached(path, TreeOperation::Read.permission())?;
+        // Errors are dropped here: the blocking call reports and audits them.
         if found.stat.is_directory() { None } else { FileReader::new(self, path, found).ok() }
     }
 
@@ -144,6 +152,7 @@ impl View {
         if entry.kind != EntryKind::Symlink {
             return Err(Error::Unsupported);
         }
+        // The text of a link is its content: a drop box does not show it.
         if !entry.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
@@ -155,6 +164,7 @@ impl View {
     /// entry below it on which the session has a permission.
     pub fn space(&self, path: &TreePath) -> Result<FilesystemSpace> {
         let found = match self.open_entry(path, Permission::NONE, OpenMode::Path) {
+            // Clients ask at the root of the mount, which is merely visible to a token with a scope.
             Err(Error::Forbidden) => {
                 let access = self.session().access()?;
                 let mut grants_below = access.effective_grants().iter().filter(|grant| grant.path.starts_with(path));

@@ -30,6 +30,7 @@ impl View {
     ) -> Result<bool> {
         let (source, stat) = self.removal_slot(TreeOperation::Move, from)?;
         let target = self.move_target(&source, to)?;
+        // rename(2) of a name to itself succeeds and does nothing.
         if overwrite == OverwriteMode::Posix && source.path == target.path {
             return Ok(false);
         }
@@ -42,6 +43,7 @@ impl View {
         if stat.is_directory() && target.path.as_bytes().len() > source.path.as_bytes().len() {
             self.shared().index.can_follow(&source.path, &target.path)?;
         }
+        // rename(2) fails between mounts, even of one file system.
         if source.directory_stat.mount_key() != target.directory_stat.mount_key() {
             return self.move_cross_device(&source, &stat, &target, overwrite, conditions);
         }
@@ -64,6 +66,7 @@ impl View {
         conditions: &WriteConditions<'_>,
         checked_links: &CheckedLinks<'_>,
     ) -> Result<Option<bool>> {
+        // Lock order: names, locks, index, link moves (see `link_moves`).
         let path_guards = self.shared().path_locks.lock(&[&source.path, &target.path]);
         let lock_freeze = self.shared().locks.freeze();
         let checked_move = self.check_move(source, target, overwrite, conditions)?;
@@ -75,6 +78,7 @@ impl View {
         }
         // Before the change begins: no node can be named while it is under way.
         self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
+        // Where something is named, or two steps are needed, the intent is on disk before the effect.
         let change = match checked_move.exchanged(overwrite) {
             Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entry_identity())?,
             None => self.shared().index.begin_move(&source.path, &target.path)?,
@@ -82,11 +86,14 @@ impl View {
         if !self.rename_if_unchanged(source, target, overwrite, &checked_move, checked_links)? {
             return Ok(None);
         }
+        // The new name before the removal of the old one: a power cut may leave both, but never none.
         self.sync_directory(&target.directory)?;
         if source.directory_path() != target.directory_path() {
             self.sync_directory(&source.directory)?;
         }
+        // After the sync: the index is never ahead of the disk.
         change.finish()?;
+        // Locks do not move with the entry (RFC 4918 section 7.6).
         self.shared().locks.remove_subtree(&source.path);
         self.shared().locks.remove_below(&target.path);
         drop((lock_freeze, path_guards));
@@ -96,6 +103,7 @@ impl View {
     /// Returns the target slot of a move.
     fn move_target(&self, source: &EntrySlot, to: &TreePath) -> Result<EntrySlot> {
         let target = self.create_slot(to)?;
+        // Otherwise a drop box could be emptied by moving its content to where it is readable.
         if target.permission.allows(Permission::R) && !source.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
@@ -140,6 +148,7 @@ impl View {
         self.check_subtree_locks(&source.path, conditions.lock_tokens)?;
         let replaced = self.check_replace(target, overwrite, conditions)?;
         let moved = source.stat()?.ok_or(Error::Absent)?;
+        // Again for a file, whose content may have changed. A directory was walked before the locks.
         if !moved.is_directory() {
             self.check_move_limits(source, &moved, &target.name)?;
         }
@@ -155,13 +164,16 @@ impl View {
     ) -> Result<Option<Stat>> {
         self.check_locks(&target.directory_path(), conditions.lock_tokens)?;
         self.check_subtree_locks(&target.path, conditions.lock_tokens)?;
+        // Callers repeat this under the commit lock: what the conditions saw still holds at the effect then.
         (conditions.evaluate)()?;
         let replaced = target.stat()?;
         match replaced.as_ref().map(|stat| stat.kind) {
             Some(_) if overwrite == OverwriteMode::Refuse => Err(Error::AlreadyExists),
+            // A socket or device, which the client can't see.
             Some(None) => Err(Error::Forbidden),
             Some(Some(EntryKind::Directory)) if overwrite == OverwriteMode::FileOnly => Err(Error::IsADirectory),
             Some(Some(EntryKind::Directory)) if self.fs().contains_mounts(&target.path)? => Err(Error::Forbidden),
+            // Nodes of a file system that belongs below but is not mounted would end with the directory.
             Some(Some(EntryKind::Directory)) if self.fs().verify_mounts_below(&target.path).is_err() => {
                 Err(TreeOutage::Replaced.into())
             }
@@ -182,6 +194,8 @@ impl View {
         checked_links: &CheckedLinks<'_>,
     ) -> Result<bool> {
         if checked_move.moved.kind == Some(EntryKind::File) && checked_move.exchanged(overwrite).is_none() {
+            // A plain file contains no links: such moves run in parallel, and exclude only those of links and
+            // directories.
             let _file = self.shared().link_moves.lock_shared();
             // A directory above has another path than the one that is locked, by which another client may have replaced
             // the file.
@@ -211,6 +225,7 @@ impl View {
         let moved = match (&checked_move.replaced, overwrite) {
             (None, _) | (Some(_), OverwriteMode::Refuse) => from.0.rename_noreplace(from.1, to.0, to.1),
             (Some(_), OverwriteMode::Posix) => from.0.rename(from.1, to.0, to.1),
+            // rename(2) of two names of one file does nothing; a MOVE has to remove the source.
             (Some(old), OverwriteMode::Replace | OverwriteMode::FileOnly) if checked_move.moved.is_same_file(old) => {
                 from.0.unlink(from.1)
             }
@@ -222,6 +237,7 @@ impl View {
         };
         moved.map_err(|error| match error {
             Errno::NOTDIR => Error::NotADirectory,
+            // A directory into itself: one above was moved since the paths were compared.
             Errno::INVAL => Error::Overlap,
             other => Error::from_target_errno(other),
         })
@@ -233,7 +249,9 @@ impl View {
     fn exchange_and_remove(&self, source: &EntrySlot, target: &EntrySlot, may_exchange: bool) -> Result<()> {
         let staging = self.staging(source)?;
         let exchange = || source.directory.exchange(&source.name, &target.directory, &target.name);
+        // `NOSYS` takes the way of a file system without exchange: the old entry goes to staging first.
         let old = match if may_exchange { exchange() } else { Err(Errno::NOSYS) } {
+            // Exchanged back on an error, so that a refused move leaves both as they were.
             Ok(()) => staging.move_in(&source.directory, &source.name).inspect_err(|_| {
                 let _ = source.directory.exchange(&source.name, &target.directory, &target.name);
             })?,
@@ -242,6 +260,7 @@ impl View {
                 let moved = source.directory.rename_noreplace(&source.name, &target.directory, &target.name);
                 return moved.map_err(Error::from_target_errno);
             }
+            // EINVAL has two meanings: one directory contains the other, or the file system has no exchange.
             Err(Errno::INVAL) if self.is_nested(source, target) => return Err(Error::Overlap),
             // The file system has no RENAME_EXCHANGE: two renames, with a note for the next start.
             Err(Errno::INVAL | Errno::NOSYS) => {
@@ -250,6 +269,7 @@ impl View {
             }
             Err(error) => return Err(error.into()),
         };
+        // Already out of the tree: the client need not wait for its content to be deleted.
         self.shared().background_deletes.enqueue(old);
         Ok(())
     }

@@ -62,6 +62,7 @@ impl View {
         now: UnixMillis,
     ) -> Result<SyncPoint> {
         self.list(directory, true)?;
+        // One comparison at a time: two would record each other's differences as changes.
         let _journal_guard = self.shared().journal_locks.lock(&[&self.journal_lock_path(directory)]);
         self.compare_locked(directory, depth_infinity, now)
     }
@@ -96,6 +97,7 @@ impl View {
         let members = MemberLookup::new(self, directory, depth_infinity);
         let mut comparison =
             JournalComparison { view: self, journal, directory, members, batch: Vec::new(), known_seen: 0, seen: 0 };
+        // Before the walk adds members: only a walk that finds fewer of the known ones has to look for removed members.
         let mut known_count = store.count_sync_entries(journal.id)?;
         if known_count > SYNC_MAX_MEMBERS as u64 {
             // An earlier comparison that failed for too many members has recorded them, but did not look for removed
@@ -112,6 +114,7 @@ impl View {
         }
         store.purge_removed_sync_entries(journal.id, JOURNAL_MAX_REMOVED_MEMBERS)?;
         let updated = store.find_sync_journal(token, directory, depth_infinity, now)?.ok_or(Error::Absent)?;
+        // On disk before the number is given out: another change must not get it after a power cut.
         if updated.last_number != journal.last_number {
             store.flush_sync_journal(updated.id)?;
         }
@@ -139,11 +142,14 @@ impl JournalComparison<'_> {
         while let Some(relative_path) = pending.pop() {
             self.view.cancellation().check()?;
             let listing = match self.view.list(&self.directory.join(&relative_path), true) {
+                // Removed, replaced or hidden since it was listed. For the directory itself that is an error of the
+                // report.
                 Err(Error::Absent | Error::Forbidden | Error::NotADirectory) if !relative_path.is_root() => continue,
                 listing => listing?,
             };
             for entry in listing {
                 let entry = match entry {
+                    // Removed since its name was read.
                     Err(Error::Absent) => continue,
                     entry => entry?,
                 };
@@ -154,6 +160,7 @@ impl JournalComparison<'_> {
                     is_directory: entry.is_directory(),
                     content_tag: Some(member_state(&entry)),
                 })?;
+                // Links to directories are listed, but not walked: they could form a loop.
                 if depth_infinity && entry.is_directory() && self.members.is_real_directory(&member_path) {
                     pending.push(member_path);
                 }
@@ -164,6 +171,7 @@ impl JournalComparison<'_> {
 
     fn add_member(&mut self, sync_entry: SyncEntry) -> Result<()> {
         self.seen += 1;
+        // Batches recorded before stay in the journal; the next comparison removes those that are gone.
         if self.seen > SYNC_MAX_MEMBERS {
             return Err(Error::NoSpace);
         }
@@ -176,6 +184,7 @@ impl JournalComparison<'_> {
         self.view.cancellation().check()?;
         let store = self.view.shared().index.store();
         let mut seen_paths = HashSet::new();
+        // A directory that changes while it is read may return a name twice.
         self.batch.retain(|sync_entry| seen_paths.insert(sync_entry.path.clone()));
         let paths: Vec<&[u8]> = self.batch.iter().map(|sync_entry| sync_entry.path.as_slice()).collect();
         let known_tags = store.sync_entry_tags(self.journal.id, &paths)?;
@@ -196,11 +205,13 @@ impl JournalComparison<'_> {
         let mut last = Vec::new();
         loop {
             self.view.cancellation().check()?;
+            // By the last path and not by an offset: rows that are recorded meanwhile shift nothing.
             let batch = store.sync_entries_after(self.journal.id, &last, SYNC_BATCH_MEMBERS)?;
             let Some(end) = batch.last() else { return Ok(()) };
             last.clone_from(&end.path);
             let mut removed = Vec::new();
             for sync_entry in batch {
+                // Looked up by name: the walk may have missed an entry that was renamed during it.
                 if self.members.find(&sync_entry.path)?.is_none() {
                     removed.push(SyncEntry { content_tag: None, ..sync_entry });
                 }
@@ -246,6 +257,7 @@ impl MemberLookup {
         else {
             return Ok(None);
         };
+        // Every directory on the way has to list the next one, or a walk would not come here.
         self.load_ancestors(&parent)?;
         self.listed_member(&parent.child(&name), &name)
     }
@@ -257,6 +269,7 @@ impl MemberLookup {
 
     /// Makes a directory the last of the ancestors.
     fn load_ancestors(&mut self, parent: &TreePath) -> Result<()> {
+        // Neighbouring paths share their ancestors: only those that differ are looked up again.
         while self.ancestors.last().is_some_and(|(ancestor, _)| !parent.starts_with(ancestor)) {
             self.ancestors.pop();
         }
@@ -292,6 +305,7 @@ impl MemberLookup {
         }
         match self.view.stat(&self.directory.join(relative_path)) {
             Ok(entry) => Ok(Some(entry)),
+            // Not listed, for whatever reason: removed as far as this session can tell.
             Err(Error::Absent | Error::NoParent | Error::NotADirectory | Error::Forbidden | Error::InvalidName) => {
                 Ok(None)
             }
@@ -312,6 +326,7 @@ impl MemberLookup {
 /// can't be read; of a directory its birth time. The forms have different lengths.
 pub(super) fn member_state(entry: &Entry) -> Vec<u8> {
     let time = |time: crate::tree::Timestamp| [&time.seconds.to_be_bytes()[..], &time.nanos.to_be_bytes()].concat();
+    // Not the times of a directory: they change with its members, which are reported themselves.
     match (entry.etag, entry.kind) {
         (Some(etag), _) => etag.to_bytes().to_vec(),
         (None, EntryKind::Directory) => entry.created.map_or_else(|| vec![0], time),

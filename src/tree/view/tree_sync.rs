@@ -45,10 +45,12 @@ impl View {
             };
             let workers: Vec<_> = (0..SYNC_THREADS).map_while(|_| spawn()).collect();
             let walked = self.sync_walk(top, &sender);
+            // Closes the queue: workers end once it is empty.
             drop(sender);
             // Files that no worker has taken, where no thread could be started.
             let mut synced = sync_queued(&receiver);
             for worker in workers {
+                // A worker that panicked may have left its files unsynced.
                 synced = synced.and(worker.join().unwrap_or(Err(Errno::IO)));
             }
             walked.and_then(|()| Ok(synced?))
@@ -56,6 +58,7 @@ impl View {
     }
 
     fn sync_walk(&self, top: &DirectoryFd, queue: &SyncSender<UnsyncedFile>) -> Result<()> {
+        // The copy is in staging: nobody adds names to its directories any more.
         top.sync()?;
         self.walk_below(top, |parent, _, name, stat| {
             self.cancellation().check()?;
@@ -78,6 +81,7 @@ impl View {
 fn sync_queued(queue: &Mutex<Receiver<UnsyncedFile>>) -> fs::Result<()> {
     let mut synced = Ok(());
     loop {
+        // One worker waits at a time, and the lock is released before the sync.
         let next = queue.lock().recv();
         match next {
             Ok(file) => synced = synced.and(sync_file(&file)),

@@ -55,6 +55,7 @@ impl View {
     pub(in crate::tree) fn check_name_type(&self, name: &EntryName) -> Result<()> {
         let rule = self.upload_rule();
         if rule.restricts_mime_types() {
+            // No content yet: the name decides.
             self.check_type_allowed(media::refused_type(&rule, name, &[]))
         } else {
             Ok(())
@@ -66,6 +67,7 @@ impl View {
     /// # Errors
     /// [`Error::TooLarge`], [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_file(&self, name: &EntryName, file: &FileFd) -> Result<()> {
+        // The usual token has no limits, and pays nothing.
         if !self.limits_size() && !self.limits_types() {
             return Ok(());
         }
@@ -83,6 +85,7 @@ impl View {
         if !rule.restricts_mime_types() {
             return Ok(());
         }
+        // Zeros where `size` is beyond the end, as truncate(2) will write them.
         let mut head = vec![0; usize::try_from(size).unwrap_or(SNIFF_BYTES).min(SNIFF_BYTES)];
         file.read_at(&mut head, 0)?;
         self.check_type_allowed(media::refused_type(&rule, name, &head))
@@ -112,6 +115,7 @@ impl View {
         if !self.limits_size() && !self.limits_types() {
             return Ok(());
         }
+        // A refusal would tell of content: without `r` only what the client sees or chooses itself is checked.
         let readable = source.permission.allows(Permission::R);
         match stat.kind {
             Some(EntryKind::Directory) if readable => {
@@ -137,6 +141,7 @@ impl View {
                 self.check_file(name, &directory.open(entry, OpenMode::Read)?)
             }
             Some(EntryKind::File) => self.check_size(stat.size),
+            // A link has no content, but its name decides what a client takes it for.
             Some(EntryKind::Symlink) => self.check_name_type(name),
             Some(EntryKind::Directory) | None => Ok(()),
         }
@@ -153,6 +158,7 @@ impl View {
         top: &DirectoryFd,
         visit: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> Result<()>,
     ) -> Result<()> {
+        // Session and request are checked for each batch: nobody waits for a walk whose caller is gone.
         top.walk(|| self.cancellation().check().and_then(|()| Ok(self.session().access().map(drop)?)), visit)
     }
 

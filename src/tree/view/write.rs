@@ -19,6 +19,7 @@ impl View {
     /// [`Error::TooLarge`], [`Error::TypeNotAllowed`] for the name alone, [`Error::NoSpace`].
     pub fn stage(&self, path: &TreePath, size: Option<u64>, conditions: &WriteConditions<'_>) -> Result<StagedUpload> {
         let (slot, stat) = self.write_slot(path)?;
+        // Refusals before the body is sent; `commit` repeats them under the commit lock.
         self.check_create_locks(&slot, stat.as_ref(), conditions)?;
         self.check_name_type(&slot.name)?;
         // The commit is a rename in this directory: better refused now than after the whole body was sent.
@@ -52,6 +53,7 @@ impl View {
         if !mode.create && !is_file(&stat) {
             return Err(Error::Absent);
         }
+        // Reading back in-place content needs `r` as well.
         if mode.read && !slot.permission.allows(Permission::RW) {
             return Err(Error::Forbidden);
         }
@@ -61,16 +63,19 @@ impl View {
         }
         let path_guard = self.shared().path_locks.lock(&[&slot.path]);
         let lock_freeze = self.shared().locks.freeze();
+        // Again under the commit lock: another client may have created or removed it.
         let stat = slot.stat()?;
         if stat.is_some() && mode.exclusive {
             return Err(Error::AlreadyExists);
         }
         self.check_create(&slot, stat.as_ref(), conditions)?;
+        // A write in place changes the file under all of its names, whose locks count too.
         if let Some(file) = stat.as_ref().filter(|stat| stat.kind == Some(EntryKind::File) && stat.link_count > 1) {
             self.check_hard_link_locks(file, &slot.path, conditions.lock_tokens)?;
         }
         self.check_name_type(&slot.name)?;
         let edits_copy = self.limits_types();
+        // A type limit is checked over the whole content at CLOSE: the answer would reveal the old part.
         let is_unreadable = edits_copy && !slot.permission.allows(Permission::RW);
         if is_unreadable && !mode.truncate && stat.as_ref().is_some_and(|stat| stat.size > 0) {
             return Err(Error::Forbidden);
@@ -90,6 +95,8 @@ impl View {
             None if !mode.create => return Err(Error::Absent),
             None => {
                 let file = slot.directory.create_file(&slot.name, self.fs().apply_umask(mode.mode.unwrap_or(0o666)))?;
+                // The host's clock is too coarse for a tag of its own: a removed file may have had the same inode and
+                // time.
                 self.shared().etags.set_times(&file, Some(self.shared().etags.fresh_time(None)), None)?;
                 self.sync_directory(&slot.directory)?;
                 file
@@ -99,6 +106,7 @@ impl View {
         if let Some(access) = access {
             return FileEditor::edit_in_place(self, path, (found, access), mode, conditions);
         }
+        // Released before the copy is made, which may take long. CLOSE acquires them again.
         drop((lock_freeze, path_guard));
         // A file that was empty when it was checked may have content since, which must not be kept unread.
         let mode = EditMode { truncate: mode.truncate || is_unreadable, ..mode };
@@ -120,6 +128,7 @@ impl View {
             slot.directory.create_directory(&slot.name, mode).map_err(Error::from_target_errno)?;
             let created = slot.directory.open(&slot.name, OpenMode::DirectoryPath)?;
             if attributes.modified.is_some() || attributes.accessed.is_some() {
+                // A time that can't be stored refuses the whole request, so nothing may be left.
                 created.set_times_exactly(attributes.modified, attributes.accessed).inspect_err(|_| {
                     if let Err(error) = slot.directory.remove_directory(&slot.name) {
                         tracing::warn!(path = %slot.path, %error, "a directory without its times can't be removed");
@@ -188,6 +197,7 @@ impl View {
         self.remove_entry(path, conditions, |slot, stat| match stat.kind {
             Some(EntryKind::Directory) => {
                 let remove = || Ok(slot.directory.remove_directory(&slot.name)?);
+                // No upload begins in the directory while it is removed, or its commit would find no parent.
                 self.shared().upload_registry.remove_empty(stat, remove)
             }
             Some(EntryKind::File | EntryKind::Symlink) | None => Err(Error::NotADirectory),
@@ -201,9 +211,11 @@ impl View {
     /// mounted in it.
     pub fn remove_all(&self, path: &TreePath, conditions: &WriteConditions<'_>) -> Result<()> {
         self.remove_entry(path, conditions, |slot, stat| match stat.kind {
+            // The mount would have to be unmounted first.
             Some(EntryKind::Directory) if self.fs().contains_mounts(&slot.path)? => Err(Error::Forbidden),
             Some(EntryKind::Directory) => {
                 let staging = self.staging(slot)?;
+                // One rename removes the whole subtree at once; its content is deleted in the background.
                 let move_out = || Ok(staging.move_in(&slot.directory, &slot.name)?);
                 let staged = self.shared().upload_registry.remove_all(self.fs(), &slot.path, move_out)?;
                 self.shared().background_deletes.enqueue(staged);
@@ -220,14 +232,17 @@ impl View {
         effect: impl FnOnce(&EntrySlot, &Stat) -> Result<()>,
     ) -> Result<()> {
         let (slot, _) = self.removal_slot(TreeOperation::Delete, path)?;
+        // Held until the index has followed: nothing new gets the name before the old node ends.
         let _path_guard = self.shared().path_locks.lock(&[&slot.path]);
         let _lock_freeze = self.shared().locks.freeze();
         self.check_locks(&slot.directory_path(), conditions.lock_tokens)?;
         self.check_subtree_locks(&slot.path, conditions.lock_tokens)?;
         (conditions.evaluate)()?;
         let stat = slot.stat()?.ok_or(Error::Absent)?;
+        // Logged before the effect where the entry has a node: a kill in between is completed at the next start.
         let change = self.shared().index.begin_remove(&slot.path)?;
         effect(&slot, &stat)?;
+        // Before the index: a power cut must not bring the entry back without its node.
         self.sync_directory(&slot.directory)?;
         change.finish()?;
         self.shared().locks.remove_subtree(&slot.path);
@@ -264,6 +279,7 @@ impl View {
         let _lock_freeze = self.shared().locks.freeze();
         self.check_locks(&slot.path, conditions.lock_tokens)?;
         (conditions.evaluate)()?;
+        // Links have no mode on Linux, and their size is that of the text.
         if attributes.mode.is_some() || attributes.size.is_some() {
             return Err(Error::Unsupported);
         }
@@ -273,8 +289,10 @@ impl View {
 
     /// Sets attributes of an open entry. Setting a time keeps the entity tag, unless the size changes too.
     pub(super) fn apply_attributes(&self, found: &OpenEntry, attributes: &AttributeChanges) -> Result<()> {
+        // Size, mode, times: truncating moves the time, and a new mode may forbid the open for it.
         let mut stat = found.stat.clone();
         if let Some(size) = attributes.size {
+            // Only growth: a file that is over the limit already may be made smaller.
             if size > stat.size {
                 self.check_size(size)?;
             }
@@ -284,6 +302,7 @@ impl View {
             if limits_types && size > 0 && !reopened.permission.allows(Permission::RW) {
                 return Err(Error::Forbidden);
             }
+            // Opened again by its path, where another file may be by now.
             if !reopened.stat.is_same_file(&stat) {
                 return Err(Error::Absent);
             }
@@ -296,10 +315,12 @@ impl View {
             }
         }
         if let Some(mode) = attributes.mode {
+            // A directory keeps the set-group-ID bit by which its group is inherited; files never get such bits.
             let special_bits = if stat.is_directory() { stat.mode & 0o7000 } else { 0 };
             found.file.set_path_mode(mode & 0o777 | special_bits)?;
         }
         if attributes.modified.is_some() || attributes.accessed.is_some() {
+            // Not while a CLOSE gives the file its tag, which would overwrite the time.
             self.shared().etags.with_settle_lock(&stat, || {
                 let etags = &self.shared().etags;
                 let now = etags.modified_time(&found.file.stat()?)?;
@@ -314,6 +335,7 @@ impl View {
 
     fn truncate_file(&self, file: &Arc<FileFd>, stat: &Stat, size: u64) -> Result<Stat> {
         let edit = self.shared().etags.begin_edit(file, stat);
+        // The tag moves before and after the content, as for any write in place.
         edit.write_content(|| Ok(()), || file.truncate(size))?;
         edit.settle()?;
         if self.is_synced() {
@@ -356,6 +378,7 @@ impl View {
             return Err(Error::IsADirectory);
         }
         let slot = self.create_slot(to)?;
+        // One grant for both: with two joined, a token could carry content from one scope into another.
         if !self.permissions_at(from)?.single_grant_covers(&slot.path, Permission::RW) {
             return Err(Error::Forbidden);
         }
@@ -392,6 +415,7 @@ impl View {
         match replaced.map(|stat| stat.kind) {
             Some(Some(EntryKind::Directory)) => return Err(Error::IsADirectory),
             Some(None) => return Err(Error::Forbidden),
+            // Granted as a file, in a directory that is not: it can be replaced, but not created anew.
             None if slot.existing_only => return Err(Error::Absent),
             Some(Some(EntryKind::File | EntryKind::Symlink)) | None => {}
         }
@@ -406,6 +430,7 @@ impl View {
         replaced: Option<&Stat>,
         conditions: &WriteConditions<'_>,
     ) -> Result<()> {
+        // A new member needs the directory's lock token, a replaced one does not (RFC 4918 section 7.4).
         if replaced.is_none() {
             self.check_locks(&slot.directory_path(), conditions.lock_tokens)?;
         }
