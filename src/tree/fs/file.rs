@@ -137,7 +137,7 @@ impl FileFd {
 
     /// Syncs content and attributes of an entry that was opened with `O_PATH`. An entry that this process may neither
     /// read nor write is not synced.
-    pub(crate) fn sync_place(&self) -> Result<()> {
+    pub(crate) fn reopen_and_sync(&self) -> Result<()> {
         let open = |access| openat(CWD, proc_path(self), access | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
         // fsync(2) works on any descriptor but O_PATH: one for writing does where the file is not readable.
         match open(OFlags::RDONLY)

@@ -55,17 +55,17 @@ impl View {
         attributes: &AttributeChanges,
         conditions: &WriteConditions<'_>,
     ) -> Result<()> {
-        let file = self.change_together(path, changes, attributes, conditions)?;
+        let file = self.change_properties_and_attributes(path, changes, attributes, conditions)?;
         // After the locks are released: the file's content is synced with it, which may take long.
         if self.is_synced() && *attributes != AttributeChanges::default() {
-            file.sync_place()?;
+            file.reopen_and_sync()?;
         }
         Ok(())
     }
 
     /// Changes properties and attributes as [`View::set_properties`] does, but does not sync the attributes. Returns
     /// the file, to be synced.
-    pub(super) fn change_together(
+    pub(super) fn change_properties_and_attributes(
         &self,
         path: &TreePath,
         changes: &[PropertyChange],

@@ -17,16 +17,16 @@ use crate::tree::{EntryKind, Result};
 /// Number of threads that sync files of one copy, beside the one that walks it.
 const SYNC_THREADS: usize = 3;
 /// Maximum number of files in the queue to these threads. Each keeps the descriptor of its directory open.
-const SYNC_QUEUE: usize = 16;
+const SYNC_QUEUE_FILES: usize = 16;
 /// Permission bit without which the server, which owns the copy, can't open a file again.
-const OWNER_READ: u32 = 0o400;
+const OWNER_READ_BIT: u32 = 0o400;
 
 /// File that is to be synced: its directory, and its name there.
 type UnsyncedFile = (DirectoryFd, EntryName);
 
 /// Tells whether a copied file with these permission bits has to be synced while it is still open.
 pub(super) fn is_synced_at_once(mode: u32) -> bool {
-    mode & OWNER_READ == 0
+    mode & OWNER_READ_BIT == 0
 }
 
 impl View {
@@ -36,7 +36,7 @@ impl View {
     /// [`Error::NoSpace`](crate::tree::Error::NoSpace), [`Error::Filesystem`](crate::tree::Error::Filesystem);
     /// [`Error::SessionEnded`](crate::tree::Error::SessionEnded) when the session or the request ends meanwhile.
     pub(super) fn sync_tree(&self, top: &DirectoryFd) -> Result<()> {
-        let (sender, receiver) = sync_channel(SYNC_QUEUE);
+        let (sender, receiver) = sync_channel(SYNC_QUEUE_FILES);
         let receiver = Mutex::new(receiver);
         thread::scope(|scope| {
             let spawn = || {

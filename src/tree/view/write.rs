@@ -265,7 +265,7 @@ impl View {
         if !follow && self.link_stat(path)?.kind == EntryKind::Symlink {
             return self.set_link_attributes(path, attributes, conditions);
         }
-        self.change_together(path, &[], attributes, conditions).map(drop)
+        self.change_properties_and_attributes(path, &[], attributes, conditions).map(drop)
     }
 
     fn set_link_attributes(
