@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rusqlite::{Connection, Row, Transaction, named_params};
 
-use super::users::sql_limit;
+use super::columns::{get_u64, sql_limit, to_sql_integer};
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Actor, AuditEvent, EventKind, Login, Peer, Protocol, TokenId, UnixMillis};
 
@@ -195,16 +195,6 @@ fn event_from_row(row: &Row<'_>) -> Result<RecordedEvent> {
         detail: row.get(11)?,
     };
     Ok(RecordedEvent { id: get_u64(row, 0)?, event })
-}
-
-/// Reads a number as SQLite keeps it.
-pub(super) fn get_u64(row: &Row<'_>, column: usize) -> Result<u64> {
-    Ok(row.get::<_, i64>(column)?.cast_unsigned())
-}
-
-/// Returns a number as SQLite takes it.
-pub(super) fn to_sql_integer(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, params};
 
-use super::users::sql_limit;
+use super::columns::sql_limit;
 use super::{Result, Store, WriteDurability};
 use crate::domain::{EventKind, UserQuotaLimits};
 

@@ -110,3 +110,18 @@ pub(super) fn expiry_from_row(row: &Row<'_>, hard_at: usize) -> Result<TokenExpi
 pub(super) fn parse_stored_path(bytes: &[u8]) -> Result<TreePath> {
     TreePath::parse(bytes).map_err(|fault| StoreError::Corrupt(format!("a stored path: {fault}")))
 }
+
+/// Reads a number as SQLite keeps it.
+pub(super) fn get_u64(row: &Row<'_>, column: usize) -> Result<u64> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}
+
+/// Returns a number as SQLite takes it.
+pub(super) fn to_sql_integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Returns the size of a page as SQLite takes it.
+pub(super) fn sql_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use rusqlite::{Connection, params};
 
 use super::columns::parse_stored_path;
-use super::effective_access::check_node_exists;
+use super::located_scopes::check_node_exists;
 use super::nodes::{NODE_COLUMNS, NODE_TABLES, node_from_row};
 use super::quota::PropertyUsage;
 use super::{BallastShare, NodeRow, Result, Store, WriteDurability};

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::columns::sql_limit;
 use super::retention::remove_longest_dead;
-use super::users::sql_limit;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, NodeId, PropertyQuota, StateLimits, UnixMillis, UserQuotaLimits};
 

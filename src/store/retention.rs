@@ -4,8 +4,8 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::audit::insert_event;
+use super::columns::sql_limit;
 use super::sync_journals::delete_journals_of;
-use super::users::sql_limit;
 use super::{Result, Store, WriteDurability};
 use crate::domain::{Actor, AuditEvent, EventKind, Login, TokenId, UnixMillis};
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::tokens::inactive_token_sql;
-use super::users::sql_limit;
+use super::columns::sql_limit;
+use super::token_chain::inactive_token_sql;
 use super::{Result, Store, WriteDurability};
 use crate::domain::{TokenId, TreePath, UnixMillis};
 

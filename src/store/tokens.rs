@@ -3,12 +3,13 @@
 mod expiring;
 mod update;
 
-use std::fmt;
-
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
 
-use super::effective_access::{self, LocatedScope, MAX_CHAIN_TOKENS};
-use super::users::{sql_limit, user_id};
+use super::columns::sql_limit;
+use super::located_scopes::{self, LocatedScope};
+use super::secret_hash::SecretHash;
+use super::token_chain::MAX_CHAIN_TOKENS;
+use super::users::user_id;
 use super::{Result, Store, StoreError, WriteDurability, columns, policy};
 use crate::domain::{
     EventKind, ForeignRoles, Login, PolicyViolation, Protocol, Roles, Scope, TokenExpiry, TokenId, TokenLimits,
@@ -17,30 +18,6 @@ use crate::domain::{
 
 pub use update::NarrowedToken;
 pub(crate) use update::TokenUse;
-
-/// What is kept of a secret; `auth` makes it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretHash {
-    /// The argon2id hash, as a PHC string.
-    pub phc: String,
-    /// A short keyed hash that tells a wrong secret apart without argon2.
-    pub prefilter: [u8; 8],
-}
-
-impl fmt::Debug for SecretHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealed(redacted)")
-    }
-}
-
-/// A secret that a rotation replaced and that is still accepted for a while.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PreviousSecret {
-    /// What the replaced secret was sealed to.
-    pub(crate) secret_hash: SecretHash,
-    /// From when on it is dead.
-    pub(crate) valid_until: UnixMillis,
-}
 
 /// A token to be kept.
 #[derive(Clone, Debug)]
@@ -454,7 +431,7 @@ fn insert_scopes<'a>(t: &Transaction<'_>, token: TokenId, scopes: impl Iterator<
          ON CONFLICT DO UPDATE SET permission = permission | excluded.permission",
     )?;
     for Scope { node, permission } in scopes {
-        effective_access::check_node_exists(t, *node)?;
+        located_scopes::check_node_exists(t, *node)?;
         scope.execute(params![token, node, permission])?;
     }
     Ok(())
@@ -473,9 +450,7 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         None => None,
     };
     let scopes = match row.get(12)? {
-        true => {
-            Some(effective_access::located_scopes(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?)
-        }
+        true => Some(located_scopes::located_scopes(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?),
         false => None,
     };
     let state = match row.get_ref(20)?.as_str() {
@@ -502,19 +477,6 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         version: row.get::<_, i64>(17)?.cast_unsigned(),
         state,
     })
-}
-
-/// Returns what asks whether the token in a column is dead, by itself or by one above it.
-pub(super) fn inactive_token_sql(column: &str) -> String {
-    format!(
-        "EXISTS (
-            WITH RECURSIVE chain (id) AS (
-                SELECT {column}
-                UNION SELECT above.parent FROM chain JOIN tokens above ON above.id = chain.id
-                WHERE above.parent IS NOT NULL)
-            SELECT 1 FROM chain JOIN tokens link ON link.id = chain.id
-            WHERE link.revoked_at IS NOT NULL OR link.expiry_noted = 1)"
-    )
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use rusqlite::{Transaction, params};
 
 use super::columns::parse_stored_path;
-use super::tokens::inactive_token_sql;
+use super::token_chain::inactive_token_sql;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, TokenId, TreePath, UnixMillis};
 

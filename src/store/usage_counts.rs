@@ -2,8 +2,7 @@
 
 use rusqlite::{Row, params};
 
-use super::audit::{get_u64, to_sql_integer};
-use super::users::sql_limit;
+use super::columns::{get_u64, sql_limit, to_sql_integer};
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{UnixMillis, UsageCount, UsageKind};
 

@@ -4,7 +4,8 @@ use std::cell::Cell;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::effective_access::{self, LocatedScope};
+use super::columns::sql_limit;
+use super::located_scopes::{self, LocatedScope};
 use super::{BallastShare, Result, Store, StoreError, WriteDurability};
 use crate::domain::{AuditEvent, EventKind, Login, NodeId, Role, Roles, Scope, TreePath, UnixMillis};
 
@@ -168,7 +169,7 @@ impl Store {
             if t.execute(delete, params![user, node])? == 0 {
                 return Ok(false);
             }
-            let place = effective_access::locate_node(t, node)?;
+            let place = located_scopes::locate_node(t, node)?;
             self.record_change(t, EventKind::GrantRevoked, |event| {
                 with_node_location(event.with_user(login), place, node)
             })?;
@@ -183,7 +184,7 @@ impl Store {
     pub fn grants(&self, login: &Login) -> Result<Vec<LocatedScope>> {
         self.snapshot(|c| {
             let user = user_id(c, login)?;
-            effective_access::located_scopes(c, "SELECT node, permission FROM grants WHERE user_id = ?1", user)
+            located_scopes::located_scopes(c, "SELECT node, permission FROM grants WHERE user_id = ?1", user)
         })
     }
 
@@ -218,7 +219,7 @@ impl Store {
         grant: Scope,
         now: UnixMillis,
     ) -> Result<()> {
-        effective_access::check_node_exists(t, grant.node)?;
+        located_scopes::check_node_exists(t, grant.node)?;
         let mut select =
             t.prepare_cached("SELECT 1 FROM grants WHERE user_id = ?1 AND node = ?2 AND permission = ?3")?;
         if select.exists(params![user, grant.node, grant.permission])? {
@@ -229,7 +230,7 @@ impl Store {
              ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
         )?;
         insert.execute(params![user, grant.node, grant.permission, now])?;
-        let place = effective_access::locate_node(t, grant.node)?;
+        let place = located_scopes::locate_node(t, grant.node)?;
         let given = |event: AuditEvent| {
             with_node_location(event.with_user(login).with_detail(grant.permission.to_string()), place, grant.node)
         };
@@ -261,11 +262,6 @@ pub(super) fn user_id(c: &Connection, login: &Login) -> Result<i64> {
     let mut select = c.prepare_cached("SELECT id FROM users WHERE login = ?1")?;
     let id = select.query_row([login], |row| row.get(0)).optional()?;
     id.ok_or_else(|| StoreError::NotFound(format!("the user {login}")))
-}
-
-/// Returns the size of a page as SQLite takes it.
-pub(super) fn sql_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 fn user_from_row(c: &Connection, row: &rusqlite::Row<'_>) -> Result<User> {

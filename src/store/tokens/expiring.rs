@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, named_params};
 
-use super::super::users::{sql_limit, user_id};
+use super::super::columns::sql_limit;
+use super::super::users::user_id;
 use super::super::{Result, Store, columns};
 use super::{DESCENDANTS_CONDITION, TokenFilter, TokenState};
 use crate::domain::{NodeId, TokenExpiry, TokenId, UnixMillis};

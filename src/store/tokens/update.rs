@@ -5,10 +5,11 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
+use super::super::secret_hash::SecretHash;
 use super::super::sync_journals::delete_journals_of;
 use super::super::users::user_id;
 use super::super::{BallastShare, Result, Store, WriteDurability, columns};
-use super::{LastUseRecord, SecretHash, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
+use super::{LastUseRecord, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
 use crate::domain::{EventKind, Login, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 
 /// What a token is after it was narrowed.

@@ -1,0 +1,129 @@
+//! Grants and scopes with where their nodes are now.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{Result, StoreError};
+use crate::domain::{NodeId, NodeIdentity, Permission, ResolvedScope, Scope, TreePath};
+
+/// A grant or scope, and where its node is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocatedScope {
+    /// The node and what is allowed there.
+    pub scope: Scope,
+    /// Where the node is; `None` when it dangles.
+    pub path: Option<TreePath>,
+}
+
+/// Refuses a node that was never named or has ended.
+pub(super) fn check_node_exists(c: &Connection, node: NodeId) -> Result<()> {
+    let mut select = c.prepare_cached("SELECT 1 FROM nodes WHERE id = ?1")?;
+    if select.exists([node])? { Ok(()) } else { Err(StoreError::NotFound(format!("the node {node}"))) }
+}
+
+/// Returns where a node is; `None` when it dangles.
+pub(super) fn locate_node(c: &Connection, node: NodeId) -> Result<Option<TreePath>> {
+    Ok(NodeRowCache::default().locate(c, node)?.map(|(path, _)| path))
+}
+
+/// Reads grants or scopes with where their nodes are.
+pub(super) fn located_scopes(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<LocatedScope>> {
+    let mut nodes = NodeRowCache::default();
+    let scopes = select_scopes(c, query, of)?.into_iter();
+    scopes.map(|scope| Ok(LocatedScope { scope, path: nodes.locate(c, scope.node)?.map(|(path, _)| path) })).collect()
+}
+
+/// Reads grants or scopes; leaves those out that dangle.
+pub(super) fn resolved_scopes(
+    c: &Connection,
+    nodes: &mut NodeRowCache,
+    query: &str,
+    of: impl rusqlite::ToSql,
+) -> Result<Vec<ResolvedScope>> {
+    let mut found = Vec::new();
+    for scope in select_scopes(c, query, of)? {
+        if let Some((path, identity)) = nodes.locate(c, scope.node)? {
+            found.push(ResolvedScope { path, scope, identity });
+        }
+    }
+    Ok(found)
+}
+
+fn select_scopes(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<Scope>> {
+    let mut select = c.prepare_cached(query)?;
+    let scope = |row: &rusqlite::Row<'_>| Ok(Scope { node: row.get(0)?, permission: row.get::<_, Permission>(1)? });
+    Ok(select.query_map([of], scope)?.collect::<Result<_, _>>()?)
+}
+
+/// The nodes' rows read so far in one go: ancestors are mostly shared.
+#[derive(Default)]
+pub(super) struct NodeRowCache(HashMap<NodeId, Option<NodeLocationRow>>);
+
+#[derive(Clone)]
+struct NodeLocationRow {
+    parent: Option<NodeId>,
+    name: Vec<u8>,
+    is_directory: bool,
+    inode: Option<i64>,
+    birth_time: Option<i64>,
+}
+
+impl NodeRowCache {
+    /// Returns where a node is and what it was recognised by; `None` when it dangles: it has no row,
+    /// or its ancestors don't lead to the root.
+    fn locate(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
+        let Some(node) = self.row(c, id)? else { return Ok(None) };
+        let holder = match (node.is_directory, node.parent) {
+            (true, _) => Some(node.clone()),
+            (false, Some(parent)) => self.row(c, parent)?,
+            (false, None) => None,
+        };
+        let Some((Some(inode), born)) = holder.map(|holder| (holder.inode, holder.birth_time)) else { return Ok(None) };
+        let inode = inode.cast_unsigned();
+        let identity = if node.is_directory {
+            NodeIdentity::Directory { inode, birth_time: born }
+        } else {
+            NodeIdentity::File { inode, birth_time: born }
+        };
+        Ok(self.path(c, node)?.map(|path| (path, identity)))
+    }
+
+    fn path(&mut self, c: &Connection, node: NodeLocationRow) -> Result<Option<TreePath>> {
+        let mut names = Vec::new();
+        let mut length = 0;
+        let mut here = node;
+        while let Some(parent) = here.parent {
+            length += here.name.len() + 1;
+            names.push(here.name);
+            match self.row(c, parent)? {
+                Some(row) if row.is_directory && length <= 4096 => here = row,
+                _ => return Ok(None),
+            }
+        }
+        if !here.name.is_empty() {
+            return Ok(None);
+        }
+        names.reverse();
+        Ok(TreePath::parse(&names.join(&b'/')).ok())
+    }
+
+    fn row(&mut self, c: &Connection, id: NodeId) -> Result<Option<NodeLocationRow>> {
+        if let Some(known) = self.0.get(&id) {
+            return Ok(known.clone());
+        }
+        let mut select = c.prepare_cached("SELECT parent, name, folder, inode, born FROM nodes WHERE id = ?1")?;
+        let node = |row: &rusqlite::Row<'_>| {
+            Ok(NodeLocationRow {
+                parent: row.get(0)?,
+                name: row.get(1)?,
+                is_directory: row.get(2)?,
+                inode: row.get(3)?,
+                birth_time: row.get(4)?,
+            })
+        };
+        let found = select.query_row([id], node).optional()?;
+        self.0.insert(id, found.clone());
+        Ok(found)
+    }
+}
