@@ -68,8 +68,8 @@ impl Store {
     }
 
     /// Notes what is new of sightings: the first use of a token, and each network after it.
-    pub(crate) fn record_addresses(&self, sightings: &[AddressSeen]) -> Result<()> {
-        self.write(WriteDurability::Lazy, |t| sightings.iter().try_for_each(|sighting| insert_address(t, sighting)))
+    pub(crate) fn record_addresses(&self, addresses: &[AddressSeen]) -> Result<()> {
+        self.write(WriteDurability::Lazy, |t| addresses.iter().try_for_each(|seen| insert_address(t, seen)))
     }
 
     /// Tells whether a prefilter is that of a secret that a rotation replaced.
@@ -86,14 +86,14 @@ impl Store {
             EventCursor::After(id) => (to_sql_integer(id), i64::MAX, "ASC"),
         };
         let EventFilter { since, user, token, kind } = filter;
-        let narrowed = |given: bool, condition: &'static str| if given { condition } else { "" };
+        let clause_if = |given: bool, condition: &'static str| if given { condition } else { "" };
         let query = format!(
             "SELECT id, at, kind, user, token, actor, address, client, protocol, path, count, detail FROM events
              WHERE id > :low AND id < :high {} {} {} {} ORDER BY id {order} LIMIT :limit",
-            narrowed(since.is_some(), "AND at >= :since AND id >= (SELECT min(id) FROM events WHERE at >= :since)"),
-            narrowed(user.is_some(), "AND user = :user"),
-            narrowed(token.is_some(), "AND token = :token"),
-            narrowed(kind.is_some(), "AND kind = :kind"),
+            clause_if(since.is_some(), "AND at >= :since AND id >= (SELECT min(id) FROM events WHERE at >= :since)"),
+            clause_if(user.is_some(), "AND user = :user"),
+            clause_if(token.is_some(), "AND token = :token"),
+            clause_if(kind.is_some(), "AND kind = :kind"),
         );
         self.read(|c| {
             let mut select = c.prepare_cached(&query)?;
@@ -148,8 +148,8 @@ pub(super) fn insert_event(t: &Transaction<'_>, event: &AuditEvent) -> Result<()
     Ok(())
 }
 
-fn insert_address(t: &Transaction<'_>, sighting: &AddressSeen) -> Result<()> {
-    let AddressSeen { token, at, network, peer } = sighting;
+fn insert_address(t: &Transaction<'_>, seen: &AddressSeen) -> Result<()> {
+    let AddressSeen { token, at, network, peer } = seen;
     let mut known = t.prepare_cached(
         "SELECT u.login, (SELECT count(*) FROM sightings WHERE token = t.id),
             EXISTS (SELECT 1 FROM sightings WHERE token = t.id AND network = ?2)
@@ -158,17 +158,17 @@ fn insert_address(t: &Transaction<'_>, sighting: &AddressSeen) -> Result<()> {
     let network = network.to_string();
     let mut rows = known.query((token, &network))?;
     let Some(row) = rows.next()? else { return Ok(()) };
-    let (login, networks, known): (Login, u32, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    if known || networks >= MAX_NETWORKS_PER_TOKEN {
+    let (login, network_count, known): (Login, u32, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    if known || network_count >= MAX_NETWORKS_PER_TOKEN {
         return Ok(());
     }
     t.prepare_cached("INSERT INTO sightings (token, network, at) VALUES (?1, ?2, ?3)")?
         .execute((token, &network, at))?;
-    let kind = if networks == 0 { EventKind::TokenFirstUsed } else { EventKind::TokenNewAddress };
+    let kind = if network_count == 0 { EventKind::TokenFirstUsed } else { EventKind::TokenNewAddress };
     let by = Actor::Bearer { login: login.clone(), token: *token };
     let event = AuditEvent::new(*at, kind).with_user(&login).with_token(*token).with_actor(by).with_peer(peer);
-    let last = networks + 1 == MAX_NETWORKS_PER_TOKEN;
-    insert_event(t, &if last { event.with_detail("further networks of this token are not told") } else { event })
+    let is_last = network_count + 1 == MAX_NETWORKS_PER_TOKEN;
+    insert_event(t, &if is_last { event.with_detail("further networks of this token are not told") } else { event })
 }
 
 fn select_latest_id(c: &Connection) -> Result<u64> {
@@ -189,7 +189,7 @@ fn event_from_row(row: &Row<'_>) -> Result<RecordedEvent> {
         by: actor.map(|actor| actor.parse::<Actor>()).transpose().map_err(StoreError::Corrupt)?,
         address: row.get(6)?,
         client: row.get(7)?,
-        protocol: protocol.map(|door| door.parse::<Protocol>()).transpose().map_err(StoreError::Corrupt)?,
+        protocol: protocol.map(|protocol| protocol.parse::<Protocol>()).transpose().map_err(StoreError::Corrupt)?,
         path: row.get(9)?,
         count: get_u64(row, 10)?,
         detail: row.get(11)?,
@@ -209,12 +209,12 @@ mod tests {
     }
 
     fn event_ids(events: &[RecordedEvent]) -> Vec<u64> {
-        events.iter().map(|noted| noted.id).collect()
+        events.iter().map(|recorded| recorded.id).collect()
     }
 
     #[test]
     fn event_roundtrips_through_store() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         let token = id("JhxND7ci");
         let peer = Peer {
             protocol: Protocol::Sftp,
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn events_are_paged_in_both_directions_and_filtered() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         let kinds = [EventKind::TokenCreated, EventKind::TokenRevoked];
         let events: Vec<_> = (0..10)
             .map(|n| {
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn old_events_are_deleted_in_batches_and_ids_not_reused() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         let events: Vec<_> = (0..10).map(|n| sample_event(n, EventKind::TokenCreated)).collect();
         store.record_events(&events).expect("noted");
         assert_eq!(store.delete_events_before(events[5].at, 3).expect("forgotten"), 3);
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn event_filters_use_indexes() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         let filters = [
             ("at >= ?1 AND id >= (SELECT min(id) FROM events WHERE at >= ?1)", "SCAN events"),
             ("user = 'alice'", "SCAN events"),

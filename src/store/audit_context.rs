@@ -23,8 +23,8 @@ impl Store {
     /// Returns this store for changes in somebody's name: each notes in the audit trail what it did, or
     /// nothing where it did nothing.
     #[must_use]
-    pub fn with_audit_context(&self, author: AuditContext) -> Store {
-        Store { inner: self.inner.clone(), audit_context: Some(Arc::new(author)) }
+    pub fn with_audit_context(&self, context: AuditContext) -> Store {
+        Store { inner: self.inner.clone(), audit_context: Some(Arc::new(context)) }
     }
 
     /// Notes what a change did, where it is made in somebody's name.
@@ -32,14 +32,14 @@ impl Store {
         &self,
         t: &Transaction<'_>,
         kind: EventKind,
-        of: impl FnOnce(AuditEvent) -> AuditEvent,
+        describe: impl FnOnce(AuditEvent) -> AuditEvent,
     ) -> Result<()> {
-        let Some(author) = &self.audit_context else { return Ok(()) };
-        let event = AuditEvent::new(author.at, kind).with_actor(author.actor.clone());
-        let event = match &author.peer {
+        let Some(context) = &self.audit_context else { return Ok(()) };
+        let event = AuditEvent::new(context.at, kind).with_actor(context.actor.clone());
+        let event = match &context.peer {
             Some(peer) => event.with_peer(peer),
             None => event,
         };
-        audit::insert_event(t, &of(event))
+        audit::insert_event(t, &describe(event))
     }
 }

@@ -10,10 +10,10 @@ use super::{Result, Store, WriteDurability};
 use crate::domain::{EventKind, UserQuotaLimits};
 
 /// Share of all events that may come before they are counted again: counting takes a while.
-const COUNTED_ONCE_IN: u64 = 100;
+const RECOUNT_DIVISOR: u64 = 100;
 
 /// Events that concern one user; those that concern none are one heap as well.
-struct EventHeap {
+struct UserEventCount {
     user: Option<String>,
     rows: u64,
 }
@@ -27,25 +27,26 @@ impl Store {
             return Ok(0);
         }
         let bounds = self.state_limits().audit_rows;
-        let heaps = self.read(event_heaps)?;
-        let level = level(heaps.iter().map(|heap| heap.rows).collect(), bounds.total);
+        let counts = self.read(count_events_by_user)?;
+        let cap = fair_share(counts.iter().map(|count| count.rows).collect(), bounds.total);
         let mut trimmed = 0;
-        for heap in &heaps {
-            let most = if heap.user.is_some() { level.min(bounds.per_user) } else { level };
-            let over = usize::try_from(heap.rows.saturating_sub(most)).unwrap_or(usize::MAX).min(limit - trimmed);
-            if over > 0 {
-                trimmed += self.forget_oldest_of(heap.user.as_deref(), over)?;
+        for count in &counts {
+            let max_rows = if count.user.is_some() { cap.min(bounds.per_user) } else { cap };
+            let excess =
+                usize::try_from(count.rows.saturating_sub(max_rows)).unwrap_or(usize::MAX).min(limit - trimmed);
+            if excess > 0 {
+                trimmed += self.delete_oldest_events(count.user.as_deref(), excess)?;
             }
         }
         if trimmed < limit {
-            let next = latest.saturating_add(counting_pause(bounds));
+            let next = latest.saturating_add(recount_interval(bounds));
             self.inner.recount_after_event.store(next, Ordering::Relaxed);
         }
         Ok(trimmed)
     }
 
     /// Forgets so many events that concern a user, or none.
-    fn forget_oldest_of(&self, user: Option<&str>, count: usize) -> Result<usize> {
+    fn delete_oldest_events(&self, user: Option<&str>, count: usize) -> Result<usize> {
         let kinds = [EventKind::AttemptRefused, EventKind::AccessDenied].map(EventKind::as_str);
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let delete = "DELETE FROM events WHERE id IN
@@ -56,31 +57,31 @@ impl Store {
 }
 
 /// Returns how many events may come before they are counted again.
-fn counting_pause(bounds: UserQuotaLimits) -> u64 {
-    bounds.total.min(bounds.per_user) / COUNTED_ONCE_IN + 1
+fn recount_interval(bounds: UserQuotaLimits) -> u64 {
+    bounds.total.min(bounds.per_user) / RECOUNT_DIVISOR + 1
 }
 
-fn event_heaps(c: &Connection) -> Result<Vec<EventHeap>> {
+fn count_events_by_user(c: &Connection) -> Result<Vec<UserEventCount>> {
     let all: i64 = c.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
     let mut select = c.prepare_cached("SELECT user, count(*) FROM events WHERE user IS NOT NULL GROUP BY user")?;
-    let heaps =
-        select.query_map([], |row| Ok(EventHeap { user: row.get(0)?, rows: row.get::<_, i64>(1)?.unsigned_abs() }))?;
-    let mut heaps = heaps.collect::<rusqlite::Result<Vec<_>>>()?;
-    let of_users: u64 = heaps.iter().map(|heap| heap.rows).sum();
-    heaps.push(EventHeap { user: None, rows: all.unsigned_abs().saturating_sub(of_users) });
-    Ok(heaps)
+    let counts = select
+        .query_map([], |row| Ok(UserEventCount { user: row.get(0)?, rows: row.get::<_, i64>(1)?.unsigned_abs() }))?;
+    let mut counts = counts.collect::<rusqlite::Result<Vec<_>>>()?;
+    let of_users: u64 = counts.iter().map(|count| count.rows).sum();
+    counts.push(UserEventCount { user: None, rows: all.unsigned_abs().saturating_sub(of_users) });
+    Ok(counts)
 }
 
 /// Returns to how much each heap has to come down so that all together are within a bound: heaps below that stay.
-fn level(mut heaps: Vec<u64>, most: u64) -> u64 {
-    heaps.sort_unstable();
-    let mut left = most;
-    for (number, heap) in heaps.iter().enumerate() {
-        let share = left / (heaps.len() - number) as u64;
-        if *heap > share {
+fn fair_share(mut counts: Vec<u64>, limit: u64) -> u64 {
+    counts.sort_unstable();
+    let mut remaining = limit;
+    for (number, count) in counts.iter().enumerate() {
+        let share = remaining / (counts.len() - number) as u64;
+        if *count > share {
             return share;
         }
-        left -= heap;
+        remaining -= count;
     }
     u64::MAX
 }
@@ -99,30 +100,27 @@ mod tests {
     fn kinds_of(store: &Store, user: &str) -> Vec<EventKind> {
         let filter = EventFilter { user: Some(login(user)), ..EventFilter::default() };
         let read = store.audit_events(&filter, EventCursor::After(0), 1000).expect("read");
-        read.into_iter().map(|noted| noted.event.kind).collect()
+        read.into_iter().map(|recorded| recorded.event.kind).collect()
     }
 
-    fn bounded(per_user: u64, in_all: u64) -> (tempfile::TempDir, Store) {
-        let (folder, store) = open_temp_store();
-        store.bound_state(StateLimits {
-            audit_rows: UserQuotaLimits { per_user, total: in_all },
-            ..StateLimits::default()
-        });
-        (folder, store)
+    fn bounded_store(per_user: u64, total: u64) -> (tempfile::TempDir, Store) {
+        let (temp_dir, store) = open_temp_store();
+        store.bound_state(StateLimits { audit_rows: UserQuotaLimits { per_user, total }, ..StateLimits::default() });
+        (temp_dir, store)
     }
 
     #[test]
     fn largest_heaps_come_down_and_small_ones_stay() {
-        assert_eq!(level(vec![5, 1, 10], 16), u64::MAX);
-        assert_eq!(level(vec![5, 1, 10], 12), 6);
-        assert_eq!(level(vec![5, 1, 10], 9), 4);
-        assert_eq!(level(vec![10, 10], 1), 0);
-        assert_eq!(level(Vec::new(), 0), u64::MAX);
+        assert_eq!(fair_share(vec![5, 1, 10], 16), u64::MAX);
+        assert_eq!(fair_share(vec![5, 1, 10], 12), 6);
+        assert_eq!(fair_share(vec![5, 1, 10], 9), 4);
+        assert_eq!(fair_share(vec![10, 10], 1), 0);
+        assert_eq!(fair_share(Vec::new(), 0), u64::MAX);
     }
 
     #[test]
     fn refusals_of_one_user_push_out_neither_his_own_changes_nor_anything_of_others() {
-        let (_folder, store) = bounded(10, 1000);
+        let (_temp_dir, store) = bounded_store(10, 1000);
         store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("noted");
         store.record_events(&events(EventKind::TokenCreated, "mallory", 4)).expect("noted");
         store.record_events(&events(EventKind::AccessDenied, "mallory", 40)).expect("noted");
@@ -130,14 +128,14 @@ mod tests {
         assert_eq!(store.trim_events(30).expect("trimmed"), 4);
         assert_eq!(store.trim_events(30).expect("trimmed"), 0);
         assert_eq!(kinds_of(&store, "bob"), [EventKind::TokenCreated; 8]);
-        let left = kinds_of(&store, "mallory");
-        assert_eq!(left[..4], [EventKind::TokenCreated; 4]);
-        assert_eq!(left[4..], [EventKind::AccessDenied; 6]);
+        let remaining = kinds_of(&store, "mallory");
+        assert_eq!(remaining[..4], [EventKind::TokenCreated; 4]);
+        assert_eq!(remaining[4..], [EventKind::AccessDenied; 6]);
     }
 
     #[test]
     fn events_of_all_together_are_bounded_at_the_cost_of_those_who_have_most() {
-        let (_folder, store) = bounded(100, 30);
+        let (_temp_dir, store) = bounded_store(100, 30);
         store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("noted");
         store.record_events(&events(EventKind::TokenCreated, "mallory", 60)).expect("noted");
         assert_eq!(store.trim_events(1000).expect("trimmed"), 38);
@@ -146,7 +144,7 @@ mod tests {
 
     #[test]
     fn trail_at_its_bound_takes_what_revokes_a_token() {
-        let (_folder, store) = bounded(1, 1);
+        let (_temp_dir, store) = bounded_store(1, 1);
         store.record_events(&events(EventKind::AccessDenied, "mallory", 20)).expect("noted");
         store.record_events(&events(EventKind::TokenRevoked, "bob", 1)).expect("noted");
         store.trim_events(1000).expect("trimmed");

@@ -72,36 +72,36 @@ pub(super) struct BallastFile {
 }
 
 impl BallastFile {
-    pub(super) fn new(state: &Path) -> Self {
-        Self { state_dir: state.to_owned(), path: state.join(BALLAST_FILE_NAME) }
+    pub(super) fn new(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned(), path: state_dir.join(BALLAST_FILE_NAME) }
     }
 
     /// Tells whether a part of it is given up: nothing else may grow then.
     pub(super) fn is_in_use(&self) -> bool {
-        self.allocated_bytes().is_some_and(|there| there < self.target_bytes())
+        self.allocated_bytes().is_some_and(|allocated| allocated < self.target_bytes())
     }
 
     /// Returns what is wrong with the disk, if anything is.
     pub(super) fn disk_fault(&self) -> Option<DiskFault> {
         match self.allocated_bytes() {
             None => Some(DiskFault::BallastMissing),
-            Some(there) if there < self.target_bytes() => Some(DiskFault::BallastInUse),
+            Some(allocated) if allocated < self.target_bytes() => Some(DiskFault::BallastInUse),
             Some(_) if self.free_bytes() < MIN_FREE_BYTES => Some(DiskFault::Full),
             Some(_) => None,
         }
     }
 
     /// Gives up one more step of it; tells whether there was one that this reserve may have.
-    pub(super) fn release(&self, reserve: BallastShare) -> Result<bool> {
-        let there = self.allocated_bytes().unwrap_or(0);
-        let floor = if reserve == BallastShare::Revocation { 0 } else { self.target_bytes() / 2 };
-        if there <= floor {
+    pub(super) fn release(&self, share: BallastShare) -> Result<bool> {
+        let allocated = self.allocated_bytes().unwrap_or(0);
+        let minimum = if share == BallastShare::Revocation { 0 } else { self.target_bytes() / 2 };
+        if allocated <= minimum {
             return Ok(false);
         }
-        let left = there.saturating_sub(RELEASE_STEP_BYTES).max(floor);
-        let unusable = |source| StoreError::StateDirectory { path: self.path.clone(), source };
-        let file = OpenOptions::new().write(true).open(&self.path).map_err(unusable)?;
-        file.set_len(left).map_err(unusable)?;
+        let left = allocated.saturating_sub(RELEASE_STEP_BYTES).max(minimum);
+        let ballast_error = |source| StoreError::StateDirectory { path: self.path.clone(), source };
+        let file = OpenOptions::new().write(true).open(&self.path).map_err(ballast_error)?;
+        file.set_len(left).map_err(ballast_error)?;
         #[cfg(test)]
         super::testing::crash_point();
         tracing::warn!(left, "the disk of the state directory is full: a part of the reserve is used");
@@ -110,34 +110,35 @@ impl BallastFile {
 
     /// Makes it, or makes it whole again, where there is room. Tells whether it is whole.
     pub(super) fn restore(&self) -> Result<bool> {
-        let (size, there) = (self.target_bytes(), self.allocated_bytes());
-        if there.is_some_and(|there| there >= size) {
+        let (target, allocated) = (self.target_bytes(), self.allocated_bytes());
+        if allocated.is_some_and(|allocated| allocated >= target) {
             return Ok(true);
         }
         // Room for what is written meanwhile is left: else this would be given up again at once.
-        if self.free_bytes() < size - there.unwrap_or(0) + 4 * MIN_FREE_BYTES {
+        if self.free_bytes() < target - allocated.unwrap_or(0) + 4 * MIN_FREE_BYTES {
             return Ok(false);
         }
-        let unusable = |source| StoreError::StateDirectory { path: self.path.clone(), source };
+        let ballast_error = |source| StoreError::StateDirectory { path: self.path.clone(), source };
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.path).map_err(unusable)?;
-        match allocate(&file, there.unwrap_or(0), size) {
+        let file =
+            options.write(true).create(true).truncate(false).mode(0o600).open(&self.path).map_err(ballast_error)?;
+        match allocate(&file, allocated.unwrap_or(0), target) {
             Ok(()) => {
-                if there.is_some() {
+                if allocated.is_some() {
                     tracing::info!("the reserve on the disk of the state directory is whole again");
                 }
                 Ok(true)
             }
             Err(error) => {
-                let _ = file.set_len(there.unwrap_or(0));
-                if error.kind() == io::ErrorKind::StorageFull { Ok(false) } else { Err(unusable(error)) }
+                let _ = file.set_len(allocated.unwrap_or(0));
+                if error.kind() == io::ErrorKind::StorageFull { Ok(false) } else { Err(ballast_error(error)) }
             }
         }
     }
 
     /// Returns how much of it there is; `None` where it was never made.
     fn allocated_bytes(&self) -> Option<u64> {
-        fs::metadata(&self.path).ok().map(|there| there.size())
+        fs::metadata(&self.path).ok().map(|allocated| allocated.size())
     }
 
     /// Returns how much there is to be: less on a small file system.
@@ -160,23 +161,23 @@ impl BallastFile {
 }
 
 /// Allocates the blocks of a file between two offsets.
-fn allocate(file: &File, from: u64, to: u64) -> io::Result<()> {
-    match fallocate(file, FallocateFlags::empty(), from, to - from) {
-        Err(rustix::io::Errno::OPNOTSUPP) => write_incompressible(file, from, to),
-        done => Ok(done?),
+fn allocate(file: &File, start: u64, end: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), start, end - start) {
+        Err(rustix::io::Errno::OPNOTSUPP) => write_incompressible(file, start, end),
+        result => Ok(result?),
     }
 }
 
 /// Writes a file between two offsets, with what no file system can compress.
-fn write_incompressible(file: &File, from: u64, to: u64) -> io::Result<()> {
+fn write_incompressible(file: &File, start: u64, end: u64) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
     let mut block = vec![0; 64 << 10];
-    let mut at = from;
-    while at < to {
+    let mut offset = start;
+    while offset < end {
         getrandom::fill(&mut block).map_err(io::Error::other)?;
-        let length = block.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
-        file.write_all_at(&block[..length], at)?;
-        at += length as u64;
+        let length = block.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+        file.write_all_at(&block[..length], offset)?;
+        offset += length as u64;
     }
     file.sync_all()
 }
@@ -187,8 +188,8 @@ mod tests {
 
     #[test]
     fn ballast_is_released_in_steps_and_half_reserved_for_revocations() {
-        let folder = tempfile::tempdir().expect("folder");
-        let ballast = BallastFile::new(folder.path());
+        let temp_dir = tempfile::tempdir().expect("folder");
+        let ballast = BallastFile::new(temp_dir.path());
         assert!(!ballast.is_in_use() && ballast.disk_fault() == Some(DiskFault::BallastMissing));
         assert!(!ballast.release(BallastShare::Revocation).expect("nothing there"));
         assert!(ballast.restore().expect("made") && ballast.restore().expect("there"));
@@ -214,8 +215,8 @@ mod tests {
 
     #[test]
     fn ballast_is_written_where_fallocate_is_unsupported() {
-        let folder = tempfile::tempdir().expect("folder");
-        let file = File::create(folder.path().join("file")).expect("file");
+        let temp_dir = tempfile::tempdir().expect("folder");
+        let file = File::create(temp_dir.path().join("file")).expect("file");
         write_incompressible(&file, 100, 200_000).expect("filled");
         assert_eq!(file.metadata().expect("there").len(), 200_000);
         assert!(file.metadata().expect("there").blocks() * 512 >= 196_000);

@@ -44,36 +44,36 @@ impl Store {
         self.snapshot(|c| {
             let row = c
                 .query_row("SELECT seen_at, held_ms, jumps, running_ms, boot FROM clock", [], |row| {
-                    let number = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
-                    let memory = ClockCheckpoint {
+                    let millis = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+                    let checkpoint = ClockCheckpoint {
                         wall_time: row.get(0)?,
-                        boottime_ms: number(3)?,
+                        boottime_ms: millis(3)?,
                         boot_id: row.get(4)?,
-                        retention_wait_ms: number(1)?,
+                        retention_wait_ms: millis(1)?,
                         jumps: Vec::new(),
                     };
-                    Ok((memory, row.get::<_, String>(2)?))
+                    Ok((checkpoint, row.get::<_, String>(2)?))
                 })
                 .optional()?;
-            let Some((memory, jumps)) = row else {
+            let Some((checkpoint, jumps)) = row else {
                 let last: Option<UnixMillis> = c.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?;
                 return Ok(last.map(ClockCheckpoint::from_wall_time));
             };
             let jumps = serde_json::from_str(&jumps).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-            Ok(Some(ClockCheckpoint { jumps, ..memory }))
+            Ok(Some(ClockCheckpoint { jumps, ..checkpoint }))
         })
     }
 
     /// Writes down what is to be remembered of the clock. A power cut may lose it.
-    pub(crate) fn save_clock_checkpoint(&self, memory: &ClockCheckpoint) -> Result<()> {
-        let jumps = serde_json::to_string(&memory.jumps).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let number = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
-        let (held_ms, running_ms) = (number(memory.retention_wait_ms), number(memory.boottime_ms));
+    pub(crate) fn save_clock_checkpoint(&self, checkpoint: &ClockCheckpoint) -> Result<()> {
+        let jumps = serde_json::to_string(&checkpoint.jumps).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let millis = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
+        let (retention_wait_ms, boottime_ms) = (millis(checkpoint.retention_wait_ms), millis(checkpoint.boottime_ms));
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let sql = "INSERT OR REPLACE INTO clock (only, seen_at, held_ms, jumps, running_ms, boot)
                 VALUES (1, ?1, ?2, ?3, ?4, ?5)";
             Ok(t.prepare_cached(sql)?
-                .execute(params![memory.wall_time, held_ms, jumps, running_ms, memory.boot_id])
+                .execute(params![checkpoint.wall_time, retention_wait_ms, jumps, boottime_ms, checkpoint.boot_id])
                 .map(drop)?)
         })
     }
@@ -87,22 +87,22 @@ mod tests {
 
     #[test]
     fn clock_checkpoint_persists_and_defaults_to_last_event() {
-        let (folder, store) = open_temp_store();
+        let (temp_dir, store) = open_temp_store();
         assert_eq!(store.clock_checkpoint().expect("read"), None);
         store.record_events(&[AuditEvent::new(now(), EventKind::AttemptRefused)]).expect("noted");
         assert_eq!(store.clock_checkpoint().expect("read"), Some(ClockCheckpoint::from_wall_time(now())));
-        let memory = ClockCheckpoint {
+        let checkpoint = ClockCheckpoint {
             boottime_ms: 3,
             boot_id: "boot".to_owned(),
             retention_wait_ms: 7,
             jumps: vec![ClockJump { by_ms: -5, left_ms: 9 }],
             ..ClockCheckpoint::from_wall_time(now())
         };
-        store.save_clock_checkpoint(&memory).expect("written");
+        store.save_clock_checkpoint(&checkpoint).expect("written");
         let state = store.state_dir().to_owned();
         drop(store);
         let store = Store::open(&state).expect("opens");
-        assert_eq!(store.clock_checkpoint().expect("read"), Some(memory));
-        drop(folder);
+        assert_eq!(store.clock_checkpoint().expect("read"), Some(checkpoint));
+        drop(temp_dir);
     }
 }

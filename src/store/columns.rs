@@ -14,21 +14,21 @@ fn parse_column<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
     value.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)
 }
 
-macro_rules! as_text {
-    ($($kind:ty),*) => {$(
-        impl FromSql for $kind {
+macro_rules! impl_text_columns {
+    ($($target:ty),*) => {$(
+        impl FromSql for $target {
             fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
                 parse_column(value)
             }
         }
-        impl ToSql for $kind {
+        impl ToSql for $target {
             fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
                 Ok(self.as_str().into())
             }
         }
     )*};
 }
-as_text!(TokenId, Login, Role);
+impl_text_columns!(TokenId, Login, Role);
 
 impl FromSql for UnixMillis {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
@@ -67,17 +67,17 @@ impl ToSql for Permission {
     }
 }
 
-macro_rules! as_json {
-    ($($kind:ty = $none:literal),*) => {$(
-        impl FromSql for $kind {
+macro_rules! impl_json_columns {
+    ($($target:ty = $empty:literal),*) => {$(
+        impl FromSql for $target {
             fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
                 match value.as_str()? {
-                    $none => Ok(Self::default()),
+                    $empty => Ok(Self::default()),
                     text => serde_json::from_str(text).map_err(|error| FromSqlError::Other(Box::new(error))),
                 }
             }
         }
-        impl ToSql for $kind {
+        impl ToSql for $target {
             fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
                 let text = serde_json::to_string(self);
                 let text = text.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
@@ -86,7 +86,7 @@ macro_rules! as_json {
         }
     )*};
 }
-as_json!(TokenLimits = "{}", Roles = "[]", ForeignRoles = "[]");
+impl_json_columns!(TokenLimits = "{}", Roles = "[]", ForeignRoles = "[]");
 
 /// Returns an expiry as the columns `hard_at` and `window_ms`.
 pub(super) fn expiry_columns(expiry: TokenExpiry) -> (Option<UnixMillis>, Option<i64>) {
@@ -99,16 +99,16 @@ pub(super) fn expiry_columns(expiry: TokenExpiry) -> (Option<UnixMillis>, Option
 
 /// Reads the columns `hard_at` and `window_ms`, the second right after the first.
 pub(super) fn expiry_from_row(row: &Row<'_>, hard_at: usize) -> Result<TokenExpiry> {
-    let hard: Option<UnixMillis> = row.get(hard_at)?;
-    let Some(window) = row.get::<_, Option<i64>>(hard_at + 1)? else {
-        return Ok(hard.map_or(TokenExpiry::Never, TokenExpiry::Hard));
+    let hard_limit: Option<UnixMillis> = row.get(hard_at)?;
+    let Some(window_ms) = row.get::<_, Option<i64>>(hard_at + 1)? else {
+        return Ok(hard_limit.map_or(TokenExpiry::Never, TokenExpiry::Hard));
     };
-    let window_ms = u64::try_from(window).map_err(|_| StoreError::Corrupt("a negative window".to_owned()))?;
-    Ok(TokenExpiry::Sliding { window_ms, cap: hard.unwrap_or(UnixMillis::MAX) })
+    let window_ms = u64::try_from(window_ms).map_err(|_| StoreError::Corrupt("a negative window".to_owned()))?;
+    Ok(TokenExpiry::Sliding { window_ms, cap: hard_limit.unwrap_or(UnixMillis::MAX) })
 }
 
 pub(super) fn parse_stored_path(bytes: &[u8]) -> Result<TreePath> {
-    TreePath::parse(bytes).map_err(|fault| StoreError::Corrupt(format!("a stored path: {fault}")))
+    TreePath::parse(bytes).map_err(|error| StoreError::Corrupt(format!("a stored path: {error}")))
 }
 
 /// Reads a number as SQLite keeps it.

@@ -83,9 +83,9 @@ impl Store {
     /// Reads all that a token may do; `None` for an unknown id.
     pub(crate) fn effective_access(&self, token: TokenId) -> Result<Option<EffectiveAccess>> {
         self.snapshot(|c| {
-            let Some(caller) = select_credential_row(c, token)? else { return Ok(None) };
-            let mut nodes = NodeRowCache::default();
-            let (mut chain, mut layers) = (Vec::new(), Vec::new());
+            let Some(credentials) = select_credential_row(c, token)? else { return Ok(None) };
+            let mut node_rows = NodeRowCache::default();
+            let (mut chain, mut links) = (Vec::new(), Vec::new());
             let mut next = Some(token);
             while let Some(token) = next {
                 if chain.len() > MAX_CHAIN_TOKENS {
@@ -95,20 +95,20 @@ impl Store {
                 let scopes = match scoped {
                     true => Some(resolved_scopes(
                         c,
-                        &mut nodes,
+                        &mut node_rows,
                         "SELECT node, permission FROM scopes WHERE token_id = ?1",
                         token,
                     )?),
                     false => None,
                 };
                 chain.push(link);
-                layers.push(ChainLink { token, scopes });
+                links.push(ChainLink { token, scopes });
                 next = parent;
             }
             const GRANTS_QUERY: &str = "SELECT node, permission FROM grants WHERE user_id =
                 (SELECT user_id FROM tokens WHERE id = ?1)";
-            let access = TreeAccess::new(resolved_scopes(c, &mut nodes, GRANTS_QUERY, token)?, layers);
-            Ok(Some(EffectiveAccess { owner_roles: select_owner_roles(c, token)?, credentials: caller, access, chain }))
+            let access = TreeAccess::new(resolved_scopes(c, &mut node_rows, GRANTS_QUERY, token)?, links);
+            Ok(Some(EffectiveAccess { owner_roles: select_owner_roles(c, token)?, credentials, access, chain }))
         })
     }
 }
@@ -121,7 +121,7 @@ fn select_credential_row(c: &Connection, token: TokenId) -> Result<Option<Creden
     )?;
     let mut rows = select.query([token])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let grace = match row.get(2)? {
+    let previous_secret = match row.get(2)? {
         Some(phc) => {
             Some(PreviousSecret { secret_hash: SecretHash { phc, prefilter: row.get(3)? }, valid_until: row.get(4)? })
         }
@@ -129,7 +129,7 @@ fn select_credential_row(c: &Connection, token: TokenId) -> Result<Option<Creden
     };
     Ok(Some(CredentialRow {
         secret_hash: SecretHash { phc: row.get(0)?, prefilter: row.get(1)? },
-        previous_secret: grace,
+        previous_secret,
         login: row.get(5)?,
         revoked_or_disabled: row.get(6)?,
         epoch: row.get(7)?,
@@ -223,9 +223,9 @@ mod tests {
         let (_state, store) = store_with_nodes();
         create_token(&store, "aaaaaaaa", None, Some(vec![scope(3, R)]));
         create_token(&store, "bbbbbbbb", Some("aaaaaaaa"), Some(vec![scope(1, RW)]));
-        let reached = effective_access(&store, "bbbbbbbb");
-        assert_eq!(reached.chain.iter().map(|link| link.token).collect::<Vec<_>>(), [id("bbbbbbbb"), id("aaaaaaaa")]);
-        assert!(reached.access.may(&tree_path("/a/b/f"), R) && !reached.access.may(&tree_path("/a/b"), R));
+        let effective = effective_access(&store, "bbbbbbbb");
+        assert_eq!(effective.chain.iter().map(|link| link.token).collect::<Vec<_>>(), [id("bbbbbbbb"), id("aaaaaaaa")]);
+        assert!(effective.access.may(&tree_path("/a/b/f"), R) && !effective.access.may(&tree_path("/a/b"), R));
     }
 
     #[test]
@@ -278,7 +278,8 @@ mod tests {
         create_token(&store, "aaaaaaaa", None, Some(vec![scope(2, R)]));
         let mut last = store.epoch().expect("read");
         let mut moved = |what: &str| {
-            let epoch = store.credential_row(id("aaaaaaaa")).expect("read").map_or(i64::MAX, |caller| caller.epoch);
+            let epoch =
+                store.credential_row(id("aaaaaaaa")).expect("read").map_or(i64::MAX, |credentials| credentials.epoch);
             assert!(epoch > last, "{what}");
             last = store.epoch().expect("read");
         };

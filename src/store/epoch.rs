@@ -33,7 +33,7 @@ pub(super) struct EpochFile(File);
 
 impl EpochFile {
     /// Opens the file in a state directory; makes it (0600) where there is none.
-    pub(super) fn open(state: &Path) -> io::Result<Self> {
+    pub(super) fn open(state_dir: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options
             .read(true)
@@ -41,24 +41,24 @@ impl EpochFile {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(state.join(EPOCH_FILE_NAME))
+            .open(state_dir.join(EPOCH_FILE_NAME))
             .map(Self)
     }
 
     /// Tells whether the file says this epoch and no other.
     fn matches(&self, epoch: i64) -> bool {
-        let mut found = [0; 16];
-        matches!(self.0.read_at(&mut found, 0), Ok(16)) && found == encode_epoch(epoch)
+        let mut content = [0; 16];
+        matches!(self.0.read_at(&mut content, 0), Ok(16)) && content == encode_epoch(epoch)
     }
 
     /// Has the file say what a transaction is about to commit. The transaction must hold the write lock.
-    pub(super) fn publish(&self, transaction: &Connection, state: &Path) -> Result<()> {
+    pub(super) fn publish(&self, transaction: &Connection, state_dir: &Path) -> Result<()> {
         let epoch = read_epoch(transaction)?;
         if self.matches(epoch) {
             return Ok(());
         }
         let written = self.0.write_all_at(&encode_epoch(epoch), 0);
-        written.map_err(|source| StoreError::StateDirectory { path: state.join(EPOCH_FILE_NAME), source })
+        written.map_err(|source| StoreError::StateDirectory { path: state_dir.join(EPOCH_FILE_NAME), source })
     }
 }
 
@@ -103,25 +103,25 @@ mod tests {
     use super::*;
     use crate::store::testing::{execute_externally, login, now, open_temp_store};
 
-    fn published_epoch(state: &Path) -> i64 {
-        let found = fs::read(state.join(EPOCH_FILE_NAME)).expect("there");
-        i64::from_le_bytes(found[..8].try_into().expect("8 bytes"))
+    fn published_epoch(state_dir: &Path) -> i64 {
+        let content = fs::read(state_dir.join(EPOCH_FILE_NAME)).expect("there");
+        i64::from_le_bytes(content[..8].try_into().expect("8 bytes"))
     }
 
     #[test]
     fn torn_epoch_write_matches_nothing() {
-        let folder = tempfile::tempdir().expect("folder");
-        let announced = EpochFile::open(folder.path()).expect("opens");
-        assert!(!announced.matches(0), "an empty file says nothing");
+        let temp_dir = tempfile::tempdir().expect("folder");
+        let epoch_file = EpochFile::open(temp_dir.path()).expect("opens");
+        assert!(!epoch_file.matches(0), "an empty file says nothing");
         let (old, new) = (encode_epoch(0x2ff), encode_epoch(0x300));
-        for cut in 0..=16 {
+        for split in 0..=16 {
             for (front, back) in [(old, new), (new, old)] {
-                let mixed: Vec<u8> = front[..cut].iter().chain(&back[cut..]).copied().collect();
-                announced.0.write_all_at(&mixed, 0).expect("written");
-                let said: Vec<i64> = (0..0x400).filter(|epoch| announced.matches(*epoch)).collect();
+                let mixed: Vec<u8> = front[..split].iter().chain(&back[split..]).copied().collect();
+                epoch_file.0.write_all_at(&mixed, 0).expect("written");
+                let matching: Vec<i64> = (0..0x400).filter(|epoch| epoch_file.matches(*epoch)).collect();
                 assert!(
-                    said.is_empty() || [encode_epoch(said[0])] == [old] || [encode_epoch(said[0])] == [new],
-                    "{said:x?}"
+                    matching.is_empty() || [encode_epoch(matching[0])] == [old] || [encode_epoch(matching[0])] == [new],
+                    "{matching:x?}"
                 );
             }
         }
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn epoch_is_published_before_commit() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         let other = Store::open(store.state_dir()).expect("opens");
         let writer = std::thread::spawn(move || {
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn uncommitted_epoch_is_corrected_by_next_write() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         let epoch = store.epoch().expect("read");
         store.inner.epoch_file.0.write_all_at(&encode_epoch(epoch + 1), 0).expect("written");
         assert!(!store.is_current_epoch(epoch), "in doubt the database is read");
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn external_change_is_published_by_watcher() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         let epoch = store.epoch().expect("read");
         execute_externally(&store, "UPDATE users SET disabled_at = 1");
@@ -176,18 +176,18 @@ mod tests {
 
     #[test]
     fn lost_or_stale_epoch_file_is_rewritten_at_open() {
-        let (folder, store) = open_temp_store();
+        let (temp_dir, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         store.disable_user(&login("alice"), now()).expect("disabled");
-        let (state, epoch) = (store.state_dir().to_owned(), store.epoch().expect("read"));
+        let (state_dir, epoch) = (store.state_dir().to_owned(), store.epoch().expect("read"));
         drop(store);
         for old in [None, Some(encode_epoch(epoch - 1)), Some(encode_epoch(epoch + 9))] {
             match old {
-                None => fs::remove_file(state.join(EPOCH_FILE_NAME)).expect("removed"),
-                Some(old) => fs::write(state.join(EPOCH_FILE_NAME), old).expect("written"),
+                None => fs::remove_file(state_dir.join(EPOCH_FILE_NAME)).expect("removed"),
+                Some(old) => fs::write(state_dir.join(EPOCH_FILE_NAME), old).expect("written"),
             }
-            assert!(Store::open(&state).expect("opens").is_current_epoch(epoch));
+            assert!(Store::open(&state_dir).expect("opens").is_current_epoch(epoch));
         }
-        drop(folder);
+        drop(temp_dir);
     }
 }

@@ -115,7 +115,7 @@ impl ClientStoreError {
     /// Says what is short.
     pub fn message(self) -> &'static str {
         match self {
-            ClientStoreError::InsufficientStorage(why) => why,
+            ClientStoreError::InsufficientStorage(message) => message,
             ClientStoreError::Busy => "the server's store is busy: try again",
         }
     }
@@ -128,7 +128,7 @@ impl StoreError {
             StoreError::DiskFull => {
                 Some(ClientStoreError::InsufficientStorage("the disk that holds the server's state is full"))
             }
-            StoreError::QuotaExceeded(why) => Some(ClientStoreError::InsufficientStorage(why)),
+            StoreError::QuotaExceeded(message) => Some(ClientStoreError::InsufficientStorage(message)),
             StoreError::Busy => Some(ClientStoreError::Busy),
             _ => None,
         }
@@ -147,10 +147,10 @@ impl From<rusqlite::Error> for StoreError {
         if error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) {
             return StoreError::DiskFull;
         }
-        let unsound = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
-        let unread =
+        let is_corrupt = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
+        let is_unreadable =
             matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
-        if unsound || unread { StoreError::Corrupt(error.to_string()) } else { StoreError::Sqlite(error) }
+        if is_corrupt || is_unreadable { StoreError::Corrupt(error.to_string()) } else { StoreError::Sqlite(error) }
     }
 }
 
@@ -167,6 +167,6 @@ impl From<rusqlite_migration::Error> for StoreError {
 
 /// Refuses a database that SQLite itself finds unsound.
 pub(super) fn check_integrity(connection: &Connection) -> Result<(), StoreError> {
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { Err(StoreError::Corrupt(verdict)) }
+    let outcome: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if outcome == "ok" { Ok(()) } else { Err(StoreError::Corrupt(outcome)) }
 }

@@ -63,7 +63,7 @@ impl IntentAction {
     fn multi_step(&self) -> Option<(&'static str, EntryIdentity)> {
         match self {
             IntentAction::Remove | IntentAction::Move(_) => None,
-            IntentAction::Exchange(_, old) => Some(("swap", *old)),
+            IntentAction::Exchange(_, replaced) => Some(("swap", *replaced)),
             IntentAction::Copy(_, copy) => Some(("copy", *copy)),
         }
     }
@@ -77,14 +77,9 @@ impl Store {
 
     /// Writes an intent down, on disk when this returns; its `id` is not looked at. Returns its number.
     pub(crate) fn record_intent(&self, intent: &ChangeIntent) -> Result<i64> {
-        let ChangeIntent {
-            source,
-            entry: EntryIdentity { is_directory: folder, inode, birth_time: born },
-            action: plan,
-            ..
-        } = intent;
-        let target = plan.target().map(TreePath::as_bytes);
-        let (how, other) = plan.multi_step().unzip();
+        let ChangeIntent { source, entry: EntryIdentity { is_directory, inode, birth_time }, action, .. } = intent;
+        let target = action.target().map(TreePath::as_bytes);
+        let (kind, other) = action.multi_step().unzip();
         let other_inode = other.map(|other| other.inode.cast_signed());
         self.write(WriteDurability::Synced, |connection| {
             connection.execute(
@@ -93,10 +88,10 @@ impl Store {
                 params![
                     source.as_bytes(),
                     target,
-                    folder,
+                    is_directory,
                     inode.cast_signed(),
-                    born,
-                    how,
+                    birth_time,
+                    kind,
                     other.map(|other| other.is_directory),
                     other_inode,
                     other.and_then(|other| other.birth_time),
@@ -140,8 +135,8 @@ pub(super) fn select_intents(connection: &Connection) -> Result<Vec<ChangeIntent
 }
 
 fn action_from_row(row: &Row<'_>, target: Option<TreePath>) -> rusqlite::Result<IntentAction> {
-    let how: Option<String> = row.get(6)?;
-    Ok(match (target, how.as_deref()) {
+    let kind: Option<String> = row.get(6)?;
+    Ok(match (target, kind.as_deref()) {
         (None, _) => IntentAction::Remove,
         (Some(target), None) => IntentAction::Move(target),
         (Some(target), Some("swap")) => IntentAction::Exchange(target, identity_from_row(row, 7)?),

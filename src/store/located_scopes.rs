@@ -28,32 +28,38 @@ pub(super) fn locate_node(c: &Connection, node: NodeId) -> Result<Option<TreePat
 }
 
 /// Reads grants or scopes with where their nodes are.
-pub(super) fn located_scopes(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<LocatedScope>> {
-    let mut nodes = NodeRowCache::default();
-    let scopes = select_scopes(c, query, of)?.into_iter();
-    scopes.map(|scope| Ok(LocatedScope { scope, path: nodes.locate(c, scope.node)?.map(|(path, _)| path) })).collect()
+pub(super) fn located_scopes(
+    c: &Connection,
+    query: &str,
+    owner_key: impl rusqlite::ToSql,
+) -> Result<Vec<LocatedScope>> {
+    let mut node_rows = NodeRowCache::default();
+    let scopes = select_scopes(c, query, owner_key)?.into_iter();
+    scopes
+        .map(|scope| Ok(LocatedScope { scope, path: node_rows.locate(c, scope.node)?.map(|(path, _)| path) }))
+        .collect()
 }
 
 /// Reads grants or scopes; leaves those out that dangle.
 pub(super) fn resolved_scopes(
     c: &Connection,
-    nodes: &mut NodeRowCache,
+    node_rows: &mut NodeRowCache,
     query: &str,
-    of: impl rusqlite::ToSql,
+    owner_key: impl rusqlite::ToSql,
 ) -> Result<Vec<ResolvedScope>> {
     let mut found = Vec::new();
-    for scope in select_scopes(c, query, of)? {
-        if let Some((path, identity)) = nodes.locate(c, scope.node)? {
+    for scope in select_scopes(c, query, owner_key)? {
+        if let Some((path, identity)) = node_rows.locate(c, scope.node)? {
             found.push(ResolvedScope { path, scope, identity });
         }
     }
     Ok(found)
 }
 
-fn select_scopes(c: &Connection, query: &str, of: impl rusqlite::ToSql) -> Result<Vec<Scope>> {
+fn select_scopes(c: &Connection, query: &str, owner_key: impl rusqlite::ToSql) -> Result<Vec<Scope>> {
     let mut select = c.prepare_cached(query)?;
     let scope = |row: &rusqlite::Row<'_>| Ok(Scope { node: row.get(0)?, permission: row.get::<_, Permission>(1)? });
-    Ok(select.query_map([of], scope)?.collect::<Result<_, _>>()?)
+    Ok(select.query_map([owner_key], scope)?.collect::<Result<_, _>>()?)
 }
 
 /// The nodes' rows read so far in one go: ancestors are mostly shared.
@@ -74,17 +80,19 @@ impl NodeRowCache {
     /// or its ancestors don't lead to the root.
     fn locate(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
         let Some(node) = self.row(c, id)? else { return Ok(None) };
-        let holder = match (node.is_directory, node.parent) {
+        let identity_row = match (node.is_directory, node.parent) {
             (true, _) => Some(node.clone()),
             (false, Some(parent)) => self.row(c, parent)?,
             (false, None) => None,
         };
-        let Some((Some(inode), born)) = holder.map(|holder| (holder.inode, holder.birth_time)) else { return Ok(None) };
+        let Some((Some(inode), birth_time)) = identity_row.map(|row| (row.inode, row.birth_time)) else {
+            return Ok(None);
+        };
         let inode = inode.cast_unsigned();
         let identity = if node.is_directory {
-            NodeIdentity::Directory { inode, birth_time: born }
+            NodeIdentity::Directory { inode, birth_time }
         } else {
-            NodeIdentity::File { inode, birth_time: born }
+            NodeIdentity::File { inode, birth_time }
         };
         Ok(self.path(c, node)?.map(|path| (path, identity)))
     }
@@ -92,16 +100,16 @@ impl NodeRowCache {
     fn path(&mut self, c: &Connection, node: NodeLocationRow) -> Result<Option<TreePath>> {
         let mut names = Vec::new();
         let mut length = 0;
-        let mut here = node;
-        while let Some(parent) = here.parent {
-            length += here.name.len() + 1;
-            names.push(here.name);
+        let mut current = node;
+        while let Some(parent) = current.parent {
+            length += current.name.len() + 1;
+            names.push(current.name);
             match self.row(c, parent)? {
-                Some(row) if row.is_directory && length <= 4096 => here = row,
+                Some(row) if row.is_directory && length <= 4096 => current = row,
                 _ => return Ok(None),
             }
         }
-        if !here.name.is_empty() {
+        if !current.name.is_empty() {
             return Ok(None);
         }
         names.reverse();
@@ -109,8 +117,8 @@ impl NodeRowCache {
     }
 
     fn row(&mut self, c: &Connection, id: NodeId) -> Result<Option<NodeLocationRow>> {
-        if let Some(known) = self.0.get(&id) {
-            return Ok(known.clone());
+        if let Some(cached) = self.0.get(&id) {
+            return Ok(cached.clone());
         }
         let mut select = c.prepare_cached("SELECT parent, name, folder, inode, born FROM nodes WHERE id = ?1")?;
         let node = |row: &rusqlite::Row<'_>| {

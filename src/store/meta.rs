@@ -34,9 +34,9 @@ impl Store {
     }
 
     /// Notes what the pepper is recognised by.
-    pub(crate) fn set_pepper_check_value(&self, mark: &[u8; 16]) -> Result<()> {
+    pub(crate) fn set_pepper_check_value(&self, check_value: &[u8; 16]) -> Result<()> {
         let update = "UPDATE meta SET pepper_mark = ?1";
-        self.write_shrinking(WriteDurability::Synced, |t| Ok(t.execute(update, [mark]).map(drop)?))
+        self.write_shrinking(WriteDurability::Synced, |t| Ok(t.execute(update, [check_value]).map(drop)?))
     }
 
     /// Returns the key that entity tags are made with: made once, the same ever after.

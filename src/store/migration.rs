@@ -28,18 +28,18 @@ pub(super) enum MigrationMode {
 ///
 /// # Errors
 /// [`StoreError::DatabaseMissing`] where a pepper tells that there was one.
-pub(super) fn create_database_file(state: &Path) -> Result<PathBuf> {
-    let unusable = |source| StoreError::StateDirectory { path: state.to_owned(), source };
-    let path = state.join(DATABASE_FILE_NAME);
-    let is_there = fs::metadata(&path).is_ok_and(|there| there.size() > 0);
-    if !is_there && state.join(PEPPER_FILE_NAME).exists() {
+pub(super) fn create_database_file(state_dir: &Path) -> Result<PathBuf> {
+    let state_dir_error = |source| StoreError::StateDirectory { path: state_dir.to_owned(), source };
+    let path = state_dir.join(DATABASE_FILE_NAME);
+    let has_database = fs::metadata(&path).is_ok_and(|metadata| metadata.size() > 0);
+    if !has_database && state_dir.join(PEPPER_FILE_NAME).exists() {
         return Err(StoreError::DatabaseMissing(path));
     }
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(unusable)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(state_dir_error)?;
         }
-        made => drop(made.map_err(unusable)?),
+        created => drop(created.map_err(state_dir_error)?),
     }
     Ok(path)
 }
@@ -48,17 +48,17 @@ pub(super) fn create_database_file(state: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// [`StoreError::SchemaTooNew`], [`StoreError::SchemaTooOld`].
-pub(super) fn migrate(connection: &mut Connection, state: &Path, migration: MigrationMode) -> Result<()> {
+pub(super) fn migrate(connection: &mut Connection, state_dir: &Path, migration: MigrationMode) -> Result<()> {
     let (found, latest) = (schema_version(connection)?, MIGRATION_STEPS.len());
     // One that is new, or too new, is for the migrations themselves.
     if found > 0 && found < latest {
         if migration == MigrationMode::Refuse {
             return Err(StoreError::SchemaTooOld { found, latest });
         }
-        let copy = back_up(connection, state, found)?;
+        let backup = back_up(connection, state_dir, found)?;
         tracing::warn!(
             "the database is migrated from schema {found} to {latest}; a copy of it as it was is {}",
-            copy.display()
+            backup.display()
         );
     }
     Ok(MIGRATIONS.to_latest(connection)?)
@@ -71,18 +71,19 @@ fn schema_version(connection: &Connection) -> Result<usize> {
 }
 
 /// Copies the database, whole and on disk, to a name of its own beside it.
-fn back_up(connection: &Connection, state: &Path, schema: usize) -> Result<PathBuf> {
-    let draft = state.join(format!("{DATABASE_FILE_NAME}.schema-{schema}.draft"));
-    let unusable = |source| StoreError::StateDirectory { path: draft.clone(), source };
+fn back_up(connection: &Connection, state_dir: &Path, schema: usize) -> Result<PathBuf> {
+    let draft = state_dir.join(format!("{DATABASE_FILE_NAME}.schema-{schema}.draft"));
+    let state_dir_error = |source| StoreError::StateDirectory { path: draft.clone(), source };
     match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(state_dir_error(error)),
         _ => {}
     }
     // SQLite takes an empty file for none: so nobody else can ever read it.
-    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft).map_err(unusable)?;
+    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft).map_err(state_dir_error)?;
     let copied = connection.execute("VACUUM INTO ?1", [draft.to_string_lossy()]).map_err(StoreError::from);
-    let copied =
-        copied.and_then(|_| file.sync_all().map_err(unusable)).and_then(|()| publish_backup(state, &draft, schema));
+    let copied = copied
+        .and_then(|_| file.sync_all().map_err(state_dir_error))
+        .and_then(|()| publish_backup(state_dir, &draft, schema));
     if copied.is_err() {
         let _ = fs::remove_file(&draft);
     }
@@ -90,21 +91,21 @@ fn back_up(connection: &Connection, state: &Path, schema: usize) -> Result<PathB
 }
 
 /// Gives a finished copy its name; none that is there is replaced.
-fn publish_backup(state: &Path, draft: &Path, schema: usize) -> Result<PathBuf> {
-    let unusable = |source| StoreError::StateDirectory { path: draft.to_owned(), source };
+fn publish_backup(state_dir: &Path, draft: &Path, schema: usize) -> Result<PathBuf> {
+    let state_dir_error = |source| StoreError::StateDirectory { path: draft.to_owned(), source };
     for number in 1..=MAX_BACKUPS_PER_SCHEMA {
-        let more = if number == 1 { String::new() } else { format!("-{number}") };
-        let path = state.join(format!("{DATABASE_FILE_NAME}.schema-{schema}{more}.backup"));
+        let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+        let path = state_dir.join(format!("{DATABASE_FILE_NAME}.schema-{schema}{suffix}.backup"));
         match fs::hard_link(draft, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(unusable(error)),
+            Err(error) => return Err(state_dir_error(error)),
             Ok(()) => {
-                let synced = fs::remove_file(draft).and_then(|()| fs::File::open(state)).and_then(|f| f.sync_all());
-                return synced.map_err(unusable).map(|()| path);
+                let synced = fs::remove_file(draft).and_then(|()| fs::File::open(state_dir)).and_then(|f| f.sync_all());
+                return synced.map_err(state_dir_error).map(|()| path);
             }
         }
     }
-    Err(unusable(io::Error::other("there are too many backups of this schema already")))
+    Err(state_dir_error(io::Error::other("there are too many backups of this schema already")))
 }
 
 #[cfg(test)]
@@ -113,8 +114,8 @@ mod tests {
     use crate::store::Store;
     use crate::store::testing::{login, now, older_state_dir};
 
-    fn backup_names(state: &Path) -> Vec<String> {
-        let names = fs::read_dir(state).expect("folder").flatten().map(|entry| entry.file_name());
+    fn backup_names(state_dir: &Path) -> Vec<String> {
+        let names = fs::read_dir(state_dir).expect("folder").flatten().map(|entry| entry.file_name());
         let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
         names.retain(|name| name.contains("schema") && !name.ends_with("-wal") && !name.ends_with("-shm"));
         names.sort();
@@ -124,61 +125,61 @@ mod tests {
     #[test]
     fn older_database_is_backed_up_before_migration() {
         for schema in [1, 5, 8] {
-            let folder = older_state_dir(schema);
-            let state = folder.path();
-            fs::write(state.join(format!("patgate.db.schema-{schema}.backup")), "an older one").expect("written");
-            fs::write(state.join(format!("patgate.db.schema-{schema}.draft")), "a killed one").expect("written");
-            let store = Store::open(state).expect("migrated");
+            let temp_dir = older_state_dir(schema);
+            let state_dir = temp_dir.path();
+            fs::write(state_dir.join(format!("patgate.db.schema-{schema}.backup")), "an older one").expect("written");
+            fs::write(state_dir.join(format!("patgate.db.schema-{schema}.draft")), "a killed one").expect("written");
+            let store = Store::open(state_dir).expect("migrated");
             assert!(store.user(&login("alice")).expect("read").is_some());
             let name = format!("patgate.db.schema-{schema}-2.backup");
-            assert_eq!(backup_names(state), [name.clone(), format!("patgate.db.schema-{schema}.backup")]);
-            let copy = state.join(&name);
-            assert_eq!(fs::metadata(&copy).expect("there").permissions().mode() & 0o777, 0o600);
-            let copy = Connection::open(&copy).expect("opens");
-            let found = schema_version(&copy).expect("read");
-            let users: i64 = copy.query_row("SELECT count(*) FROM users", [], |row| row.get(0)).expect("read");
+            assert_eq!(backup_names(state_dir), [name.clone(), format!("patgate.db.schema-{schema}.backup")]);
+            let backup = state_dir.join(&name);
+            assert_eq!(fs::metadata(&backup).expect("there").permissions().mode() & 0o777, 0o600);
+            let backup = Connection::open(&backup).expect("opens");
+            let found = schema_version(&backup).expect("read");
+            let users: i64 = backup.query_row("SELECT count(*) FROM users", [], |row| row.get(0)).expect("read");
             assert_eq!((found, users), (schema, 1));
             drop(store);
-            Store::open(state).expect("opens");
-            assert_eq!(backup_names(state).len(), 2, "once");
+            Store::open(state_dir).expect("opens");
+            assert_eq!(backup_names(state_dir).len(), 2, "once");
         }
     }
 
     #[test]
     fn older_database_is_not_migrated_unless_requested() {
-        let folder = older_state_dir(8);
-        let before = fs::read(folder.path().join(DATABASE_FILE_NAME)).expect("read");
-        let error = Store::open_without_migration(folder.path()).expect_err("refused");
+        let temp_dir = older_state_dir(8);
+        let before = fs::read(temp_dir.path().join(DATABASE_FILE_NAME)).expect("read");
+        let error = Store::open_without_migration(temp_dir.path()).expect_err("refused");
         assert!(matches!(error, StoreError::SchemaTooOld { found: 8, .. }), "{error:?}");
         assert!(error.to_string().contains("patgate serve migrates it"), "{error}");
-        assert!(backup_names(folder.path()).is_empty());
-        let connection = Connection::open(folder.path().join(DATABASE_FILE_NAME)).expect("opens");
+        assert!(backup_names(temp_dir.path()).is_empty());
+        let connection = Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
         let found = schema_version(&connection).expect("read");
-        assert_eq!((found, before.len()), (8, fs::read(folder.path().join(DATABASE_FILE_NAME)).expect("read").len()));
+        assert_eq!((found, before.len()), (8, fs::read(temp_dir.path().join(DATABASE_FILE_NAME)).expect("read").len()));
     }
 
     #[test]
     fn new_state_is_created_without_backup() {
-        let folder = tempfile::tempdir().expect("folder");
-        let store = Store::open_without_migration(folder.path()).expect("made");
+        let temp_dir = tempfile::tempdir().expect("folder");
+        let store = Store::open_without_migration(temp_dir.path()).expect("made");
         store.create_user(&login("alice"), &[], now()).expect("user");
-        assert!(backup_names(folder.path()).is_empty());
+        assert!(backup_names(temp_dir.path()).is_empty());
     }
 
     #[test]
     fn missing_database_beside_pepper_is_not_recreated() {
         for content in [None, Some("")] {
-            let folder = tempfile::tempdir().expect("folder");
-            fs::write(folder.path().join(PEPPER_FILE_NAME), [7; 32]).expect("written");
+            let temp_dir = tempfile::tempdir().expect("folder");
+            fs::write(temp_dir.path().join(PEPPER_FILE_NAME), [7; 32]).expect("written");
             if let Some(content) = content {
-                fs::write(folder.path().join(DATABASE_FILE_NAME), content).expect("written");
+                fs::write(temp_dir.path().join(DATABASE_FILE_NAME), content).expect("written");
             }
             for open in [Store::open, Store::open_without_migration] {
-                let error = open(folder.path()).expect_err("refused");
+                let error = open(temp_dir.path()).expect_err("refused");
                 assert!(matches!(error, StoreError::DatabaseMissing(_)), "{error:?}");
                 assert!(error.to_string().contains("restore it from a backup"), "{error}");
             }
-            assert_eq!(folder.path().join(DATABASE_FILE_NAME).exists(), content.is_some());
+            assert_eq!(temp_dir.path().join(DATABASE_FILE_NAME).exists(), content.is_some());
         }
     }
 }

@@ -16,12 +16,12 @@ mod ballast;
 mod checksums;
 mod clock_checkpoint;
 mod columns;
+#[cfg(test)]
+mod crash_tests;
 mod effective_access;
 mod epoch;
 mod error;
 mod intents;
-#[cfg(test)]
-mod killed;
 mod located_scopes;
 mod locks;
 mod meta;
@@ -152,56 +152,56 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the folder can't be made or used, or the database is damaged, was written by a newer patgate,
     /// or is missing beside a pepper.
-    pub fn open(state: &Path) -> Result<Self> {
-        Self::open_with(state, MigrationMode::AfterBackup)
+    pub fn open(state_dir: &Path) -> Result<Self> {
+        Self::open_with(state_dir, MigrationMode::AfterBackup)
     }
 
     /// Likewise, for whoever works beside a server or only looks: one of an older patgate is left as it is.
     ///
     /// # Errors
     /// As [`Store::open`]; [`StoreError::SchemaTooOld`].
-    pub fn open_without_migration(state: &Path) -> Result<Self> {
-        Self::open_with(state, MigrationMode::Refuse)
+    pub fn open_without_migration(state_dir: &Path) -> Result<Self> {
+        Self::open_with(state_dir, MigrationMode::Refuse)
     }
 
-    fn open_with(state: &Path, migration: MigrationMode) -> Result<Self> {
+    fn open_with(state_dir: &Path, migration: MigrationMode) -> Result<Self> {
         // On a full disk the index of the write-ahead log is what has no room.
-        let ballast = BallastFile::new(state);
+        let ballast = BallastFile::new(state_dir);
         loop {
-            match Self::try_open(state, migration) {
+            match Self::try_open(state_dir, migration) {
                 Err(StoreError::DiskFull) if ballast.release(BallastShare::Revocation)? => {}
                 outcome => return outcome,
             }
         }
     }
 
-    fn try_open(state: &Path, migration: MigrationMode) -> Result<Self> {
-        let unusable = |source| StoreError::StateDirectory { path: state.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(unusable)?;
-        fs::set_permissions(state, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
-        let path = migration::create_database_file(state)?;
+    fn try_open(state_dir: &Path, migration: MigrationMode) -> Result<Self> {
+        let state_dir_error = |source| StoreError::StateDirectory { path: state_dir.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(state_dir_error)?;
+        fs::set_permissions(state_dir, fs::Permissions::from_mode(0o700)).map_err(state_dir_error)?;
+        let path = migration::create_database_file(state_dir)?;
         let mut synced = open_writer(&path, "FULL")?;
         error::check_integrity(&synced)?;
-        migration::migrate(&mut synced, state, migration)?;
-        let sums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
+        migration::migrate(&mut synced, state_dir, migration)?;
+        let has_checksums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
         let lazy = open_writer(&path, "NORMAL")?;
         let watcher = Mutex::new(open_reader(&path)?);
-        let announced = EpochFile::open(state).map_err(unusable)?;
+        let epoch_file = EpochFile::open(state_dir).map_err(state_dir_error)?;
         let store = Self {
             inner: Arc::new(StoreInner {
-                state_dir: state.to_owned(),
+                state_dir: state_dir.to_owned(),
                 readers: Mutex::default(),
                 writers: Mutex::new(WriterConnections { synced, lazy }),
                 busy_at: Mutex::default(),
-                ballast_file: BallastFile::new(state),
+                ballast_file: BallastFile::new(state_dir),
                 property_quota: Mutex::default(),
                 limits: Mutex::default(),
                 watcher,
-                epoch_file: announced,
+                epoch_file,
                 write_count: AtomicU64::new(0),
                 recount_after_event: AtomicU64::new(0),
                 changed: Notify::new(),
-                has_checksums: AtomicBool::new(sums),
+                has_checksums: AtomicBool::new(has_checksums),
             }),
             audit_context: None,
         };
@@ -227,9 +227,9 @@ impl Store {
     /// Returns a number that differs from the last one whenever anything was written since, by this
     /// process or another.
     pub fn data_version(&self) -> Result<(u64, i64)> {
-        let here = self.write_count();
+        let own_writes = self.write_count();
         let version = self.inner.watcher.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
-        Ok((here, version))
+        Ok((own_writes, version))
     }
 
     /// Returns how many writes this process has made: costs nothing to ask.
@@ -306,42 +306,45 @@ mod tests {
 
     #[test]
     fn state_files_are_private_to_owner() {
-        let folder = tempfile::tempdir().expect("folder");
-        let state = folder.path().join("deep/state");
-        let store = Store::open(&state).expect("opens");
+        let temp_dir = tempfile::tempdir().expect("folder");
+        let state_dir = temp_dir.path().join("deep/state");
+        let store = Store::open(&state_dir).expect("opens");
         store.set_policy("allow-never", "true").expect("written");
-        assert_eq!(mode(&state), 0o700);
+        assert_eq!(mode(&state_dir), 0o700);
         for name in ["patgate.db", "patgate.db-wal", "patgate.db-shm", "patgate.epoch"] {
-            assert_eq!(mode(&state.join(name)), 0o600, "{name}");
+            assert_eq!(mode(&state_dir.join(name)), 0o600, "{name}");
         }
         drop(store);
-        fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).expect("widened");
-        fs::set_permissions(state.join(DATABASE_FILE_NAME), fs::Permissions::from_mode(0o644)).expect("widened");
-        let _store = Store::open(&state).expect("opens again");
-        assert_eq!((mode(&state), mode(&state.join(DATABASE_FILE_NAME))), (0o700, 0o600));
+        fs::set_permissions(&state_dir, fs::Permissions::from_mode(0o755)).expect("widened");
+        fs::set_permissions(state_dir.join(DATABASE_FILE_NAME), fs::Permissions::from_mode(0o644)).expect("widened");
+        let _store = Store::open(&state_dir).expect("opens again");
+        assert_eq!((mode(&state_dir), mode(&state_dir.join(DATABASE_FILE_NAME))), (0o700, 0o600));
     }
 
     #[test]
     fn second_store_in_process_keeps_posix_locks_of_first() {
-        let (folder, store) = testing::open_temp_store();
+        let (temp_dir, store) = testing::open_temp_store();
         assert!(!store.policy().expect("read").allow_never);
-        let state = folder.path().join("state");
-        let locked = |name: &str| {
-            let inode = fs::metadata(state.join(name)).expect("there").ino();
+        let state_dir = temp_dir.path().join("state");
+        let is_locked = |name: &str| {
+            let inode = fs::metadata(state_dir.join(name)).expect("there").ino();
             let (process, file) = (std::process::id().to_string(), format!(":{inode}"));
             let locks = fs::read_to_string("/proc/locks").expect("Linux tells");
             locks.lines().any(|lock| lock.split(' ').any(|word| word == process) && lock.contains(&file))
         };
-        drop(Store::open(&state).expect("opens"));
-        assert!(locked("patgate.db") && locked("patgate.db-shm"), "another process takes the journal for its own");
+        drop(Store::open(&state_dir).expect("opens"));
+        assert!(
+            is_locked("patgate.db") && is_locked("patgate.db-shm"),
+            "another process takes the journal for its own"
+        );
     }
 
     #[test]
     fn newer_database_is_refused_with_message() {
-        let (folder, store) = testing::open_temp_store();
+        let (temp_dir, store) = testing::open_temp_store();
         store.write(WriteDurability::Synced, |t| Ok(t.pragma_update(None, "user_version", 99)?)).expect("written");
         drop(store);
-        let error = Store::open(&folder.path().join("state")).expect_err("refused");
+        let error = Store::open(&temp_dir.path().join("state")).expect_err("refused");
         assert!(matches!(error, StoreError::SchemaTooNew), "{error:?}");
         assert!(error.to_string().contains("newer patgate"));
     }
@@ -349,14 +352,14 @@ mod tests {
     #[test]
     fn corrupt_database_is_refused_with_message() {
         for (offset, bytes) in [(0, 100), (4096, 8192)] {
-            let (folder, store) = testing::open_temp_store();
+            let (temp_dir, store) = testing::open_temp_store();
             store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
             drop(store);
-            let state = folder.path().join("state");
-            let mut content = fs::read(state.join(DATABASE_FILE_NAME)).expect("read");
+            let state_dir = temp_dir.path().join("state");
+            let mut content = fs::read(state_dir.join(DATABASE_FILE_NAME)).expect("read");
             content[offset..offset + bytes].fill(0xa5);
-            fs::write(state.join(DATABASE_FILE_NAME), content).expect("overwritten");
-            let error = Store::open(&state).expect_err("refused");
+            fs::write(state_dir.join(DATABASE_FILE_NAME), content).expect("overwritten");
+            let error = Store::open(&state_dir).expect_err("refused");
             assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
             assert!(error.to_string().contains("restore the state directory from a backup"));
         }
@@ -364,7 +367,7 @@ mod tests {
 
     #[test]
     fn invalid_column_value_is_reported_as_corruption() {
-        let (_folder, store) = testing::open_temp_store();
+        let (_temp_dir, store) = testing::open_temp_store();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
         store
             .write(WriteDurability::Synced, |t| Ok(t.execute("UPDATE users SET login = 'a/b'", []).map(drop)?))
@@ -375,7 +378,7 @@ mod tests {
 
     #[test]
     fn failed_write_is_rolled_back() {
-        let (_folder, store) = testing::open_temp_store();
+        let (_temp_dir, store) = testing::open_temp_store();
         let failed: Result<()> = store.write(WriteDurability::Synced, |t| {
             t.execute("INSERT INTO policy VALUES ('allow-never', 'true')", [])?;
             Err(StoreError::NotFound("it".to_owned()))
@@ -386,7 +389,7 @@ mod tests {
 
     #[test]
     fn reader_is_not_blocked_by_writer() {
-        let (_folder, store) = testing::open_temp_store();
+        let (_temp_dir, store) = testing::open_temp_store();
         store
             .write(WriteDurability::Synced, |t| {
                 t.execute("INSERT INTO policy VALUES ('allow-never', 'true')", [])?;
@@ -399,8 +402,8 @@ mod tests {
 
     #[test]
     fn write_by_another_process_changes_data_version() {
-        let (folder, store) = testing::open_temp_store();
-        let other = Store::open(&folder.path().join("state")).expect("opens");
+        let (temp_dir, store) = testing::open_temp_store();
+        let other = Store::open(&temp_dir.path().join("state")).expect("opens");
         let before = store.data_version().expect("read");
         assert_eq!(store.data_version().expect("read"), before);
         other.set_policy("allow-never", "true").expect("written");

@@ -120,17 +120,18 @@ impl Store {
     pub(crate) fn create_nodes(
         &self,
         path: &TreePath,
-        way: &[NodePathStep],
-        mint: NodeIdGenerator<'_>,
-        namer: Option<&Login>,
+        steps: &[NodePathStep],
+        generate_id: NodeIdGenerator<'_>,
+        named_by: Option<&Login>,
     ) -> Result<Option<NodeId>> {
         self.write(WriteDurability::Lazy, |connection| {
-            let arrives = |intent: &ChangeIntent| intent.action.target().is_some_and(|target| path.starts_with(target));
-            if select_intents(connection)?.iter().any(arrives) {
+            let targets_path =
+                |intent: &ChangeIntent| intent.action.target().is_some_and(|target| path.starts_with(target));
+            if select_intents(connection)?.iter().any(targets_path) {
                 return Ok(None);
             }
-            let named = ensure_rows(connection, way, mint, namer)?;
-            self.fits_named_nodes(connection, namer, 0)?;
+            let named = ensure_rows(connection, steps, generate_id, named_by)?;
+            self.check_node_quota(connection, named_by, 0)?;
             Ok(named)
         })
     }
@@ -157,18 +158,18 @@ impl Store {
     ///
     /// The entry's row moves to its new place and the row that stood there ends; but a file that
     /// replaces a file takes over that file's id, and its own ends. Properties go with the entry.
-    pub(crate) fn complete_move(&self, moved: &CompletedMove<'_>, mint: NodeIdGenerator<'_>) -> Result<()> {
+    pub(crate) fn complete_move(&self, moved: &CompletedMove<'_>, generate_id: NodeIdGenerator<'_>) -> Result<()> {
         self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
-            let ours = moved.intent.map_or(Ok(true), |id| delete_intent_row(connection, id))?;
-            if ours { apply_move(connection, moved, mint) } else { Ok(()) }
+            let is_pending = moved.intent.map_or(Ok(true), |id| delete_intent_row(connection, id))?;
+            if is_pending { apply_move(connection, moved, generate_id) } else { Ok(()) }
         })
     }
 }
 
-fn apply_move(connection: &Connection, moved: &CompletedMove<'_>, mint: NodeIdGenerator<'_>) -> Result<()> {
+fn apply_move(connection: &Connection, moved: &CompletedMove<'_>, generate_id: NodeIdGenerator<'_>) -> Result<()> {
     let source = resolve_path(connection, moved.source)?.filter(|row| row.identity.matches(moved.identity));
     let parent = match source {
-        Some(_) => ensure_rows(connection, moved.parent_steps, mint, None)?,
+        Some(_) => ensure_rows(connection, moved.parent_steps, generate_id, None)?,
         None => None,
     };
     moved.updated_identities.iter().try_for_each(|(id, identity)| set_identity(connection, *id, *identity))?;
@@ -191,11 +192,11 @@ fn is_file(identity: NodeIdentity) -> bool {
 
 /// Lets a folder be recognised by something else; ends a node that nothing is left of.
 pub(super) fn set_identity(connection: &Connection, id: NodeId, identity: Option<NodeIdentity>) -> Result<()> {
-    let Some(NodeIdentity::Directory { inode, birth_time: born }) = identity else {
+    let Some(NodeIdentity::Directory { inode, birth_time }) = identity else {
         return delete_node(connection, id);
     };
     let sql = "UPDATE nodes SET inode = ?2, born = ?3 WHERE id = ?1";
-    connection.execute(sql, params![id, inode.cast_signed(), born])?;
+    connection.execute(sql, params![id, inode.cast_signed(), birth_time])?;
     Ok(())
 }
 
@@ -208,8 +209,8 @@ fn replace_file(connection: &Connection, source: Option<NodeId>, target: NodeId)
     delete_node(connection, source)
 }
 
-fn reparent(connection: &Connection, id: NodeId, parent: Option<NodeId>, place: &TreePath) -> Result<()> {
-    let name = place.name();
+fn reparent(connection: &Connection, id: NodeId, parent: Option<NodeId>, path: &TreePath) -> Result<()> {
+    let name = path.name();
     let name = name.as_ref().map_or(&b""[..], EntryName::as_bytes);
     let sql = "UPDATE nodes SET parent = ?2, name = ?3 WHERE id = ?1";
     connection.execute(sql, params![id, parent, name])?;
@@ -219,20 +220,20 @@ fn reparent(connection: &Connection, id: NodeId, parent: Option<NodeId>, place: 
 /// Finds or makes the rows of a way down, and returns the last one's id; `None` for no steps.
 fn ensure_rows(
     connection: &Connection,
-    way: &[NodePathStep],
-    mint: NodeIdGenerator<'_>,
-    namer: Option<&Login>,
+    steps: &[NodePathStep],
+    generate_id: NodeIdGenerator<'_>,
+    named_by: Option<&Login>,
 ) -> Result<Option<NodeId>> {
     let mut parent: Option<NodeId> = None;
-    for (name, identity) in way {
+    for (name, identity) in steps {
         let row = child_row(connection, parent, name)?;
         parent = Some(match row {
             Some(row) if row.identity.matches(*identity) => row.id,
             Some(row) => {
                 delete_node(connection, row.id)?;
-                insert_node(connection, mint()?, (parent, name), *identity, namer)?
+                insert_node(connection, generate_id()?, (parent, name), *identity, named_by)?
             }
-            None => insert_node(connection, mint()?, (parent, name), *identity, namer)?,
+            None => insert_node(connection, generate_id()?, (parent, name), *identity, named_by)?,
         });
     }
     Ok(parent)
@@ -243,24 +244,24 @@ fn insert_node(
     id: NodeId,
     (parent, name): (Option<NodeId>, &[u8]),
     identity: NodeIdentity,
-    namer: Option<&Login>,
+    named_by: Option<&Login>,
 ) -> Result<NodeId> {
-    let (inode, born) = match identity {
-        NodeIdentity::Directory { inode, birth_time: born } => (Some(inode.cast_signed()), born),
+    let (inode, birth_time) = match identity {
+        NodeIdentity::Directory { inode, birth_time } => (Some(inode.cast_signed()), birth_time),
         NodeIdentity::File { .. } => (None, None),
     };
     let sql = "INSERT INTO nodes (id, parent, name, folder, inode, born, namer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut statement = connection.prepare_cached(sql)?;
-    let namer = namer.map_or("", Login::as_str);
-    statement.execute(params![id, parent, name, inode.is_some(), inode, born, namer])?;
+    let named_by = named_by.map_or("", Login::as_str);
+    statement.execute(params![id, parent, name, inode.is_some(), inode, birth_time, named_by])?;
     Ok(id)
 }
 
 pub(super) fn resolve_path(connection: &Connection, path: &TreePath) -> Result<Option<NodeRow>> {
     let mut row = child_row(connection, None, b"")?;
-    for part in path.components() {
-        let Some(folder) = row else { return Ok(None) };
-        row = child_row(connection, Some(folder.id), part)?;
+    for component in path.components() {
+        let Some(parent_row) = row else { return Ok(None) };
+        row = child_row(connection, Some(parent_row.id), component)?;
     }
     Ok(row)
 }
@@ -293,11 +294,11 @@ fn delete_node(connection: &Connection, id: NodeId) -> Result<()> {
 
 pub(super) fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     let inode = row.get::<_, Option<i64>>(4)?.unwrap_or_default().cast_unsigned();
-    let born = row.get(5)?;
+    let birth_time = row.get(5)?;
     let identity = if row.get(3)? {
-        NodeIdentity::Directory { inode, birth_time: born }
+        NodeIdentity::Directory { inode, birth_time }
     } else {
-        NodeIdentity::File { inode, birth_time: born }
+        NodeIdentity::File { inode, birth_time }
     };
     Ok(NodeRow { id: row.get(0)?, parent: row.get(1)?, name: row.get(2)?, identity })
 }

@@ -33,8 +33,8 @@ impl Store {
                     "default-lifetime may not exceed max-lifetime: they would be {default_lifetime} and {max_lifetime}"
                 )));
             }
-            let all = before.settings().into_iter().zip(after.settings());
-            for (_, setting) in all.filter(|(before, after)| before != after) {
+            let pairs = before.settings().into_iter().zip(after.settings());
+            for (_, setting) in pairs.filter(|(before, after)| before != after) {
                 let (key, value) = (setting.key(), setting.value());
                 t.execute(
                     "INSERT INTO policy (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",

@@ -55,19 +55,23 @@ impl Store {
 
     /// Returns the properties of the nodes that a folder holds, each with its node's row, in the order
     /// of the nodes' names; `None` when they have more than `most` bytes.
-    pub(crate) fn child_properties(&self, folder: NodeId, most: usize) -> Result<Option<Vec<(NodeRow, PropertyRow)>>> {
+    pub(crate) fn child_properties(
+        &self,
+        directory: NodeId,
+        max_bytes: usize,
+    ) -> Result<Option<Vec<(NodeRow, PropertyRow)>>> {
         self.read(|connection| {
             let sql = format!(
                 "{NODE_COLUMNS}, d.namespace, d.name, d.value {NODE_TABLES} JOIN properties d ON d.node = n.id \
                  WHERE n.parent = ?1 ORDER BY n.name, d.namespace, d.name"
             );
             let mut statement = connection.prepare_cached(&sql)?;
-            let mut rows = statement.query([folder])?;
+            let mut rows = statement.query([directory])?;
             let (mut found, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
                 let property = property_from_row(row, 6)?;
                 bytes += property.namespace.len() + property.name.len() + property.value.len();
-                if bytes > most {
+                if bytes > max_bytes {
                     return Ok(None);
                 }
                 found.push((node_from_row(row)?, property));
@@ -89,27 +93,27 @@ impl Store {
         &self,
         node: NodeId,
         writer: &Login,
-        steps: &[PropertyUpdate<'_>],
+        updates: &[PropertyUpdate<'_>],
         durability: WriteDurability,
         accept: impl FnOnce(PropertyTotals) -> bool,
     ) -> Result<bool> {
-        if steps.iter().any(|step| step.value.is_some()) {
+        if updates.iter().any(|update| update.value.is_some()) {
             self.check_may_grow()?;
         }
-        let (mut accept, said) = (Some(accept), Cell::new(None));
-        let reserve = || said.get().filter(|accepted| *accepted).map(|_| BallastShare::Narrowing);
-        self.write_with_ballast_if(durability, reserve, |connection| {
+        let (mut accept, decision) = (Some(accept), Cell::new(None));
+        let share = || decision.get().filter(|accepted| *accepted).map(|_| BallastShare::Narrowing);
+        self.write_with_ballast_if(durability, share, |connection| {
             check_node_exists(connection, node)?;
             let before = PropertyUsage::load(connection, writer)?;
             connection.execute_batch("SAVEPOINT steps")?;
-            for step in steps {
-                apply_update(connection, node, writer, step)?;
+            for update in updates {
+                apply_update(connection, node, writer, update)?;
             }
             self.enforce_property_quota(before, PropertyUsage::load(connection, writer)?)?;
             if let Some(accept) = accept.take() {
-                said.set(Some(accept(property_totals(connection, node)?)));
+                decision.set(Some(accept(property_totals(connection, node)?)));
             }
-            let accepted = said.get() == Some(true);
+            let accepted = decision.get() == Some(true);
             connection.execute_batch(if accepted { "RELEASE steps" } else { "ROLLBACK TO steps; RELEASE steps" })?;
             Ok(accepted)
         })
@@ -168,9 +172,9 @@ impl Store {
     }
 }
 
-fn apply_update(connection: &Connection, node: NodeId, writer: &Login, step: &PropertyUpdate<'_>) -> Result<()> {
-    let (namespace, name) = (step.namespace, step.name);
-    match step.value {
+fn apply_update(connection: &Connection, node: NodeId, writer: &Login, update: &PropertyUpdate<'_>) -> Result<()> {
+    let (namespace, name) = (update.namespace, update.name);
+    match update.value {
         Some(value) => {
             // No REPLACE, which would remove the old row without the triggers that count it.
             let sql = "INSERT INTO properties (node, namespace, name, value, writer) VALUES (?1, ?2, ?3, ?4, ?5) \
@@ -189,8 +193,8 @@ fn property_totals(connection: &Connection, node: NodeId) -> Result<PropertyTota
     let sql = "SELECT count(*), coalesce(sum(octet_length(namespace) + octet_length(name) + octet_length(value)), 0) \
          FROM properties WHERE node = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    let sum = statement.query_row([node], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-    Ok(PropertyTotals { count: sum.0.unsigned_abs(), bytes: sum.1.unsigned_abs() })
+    let totals = statement.query_row([node], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    Ok(PropertyTotals { count: totals.0.unsigned_abs(), bytes: totals.1.unsigned_abs() })
 }
 
 fn property_from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<PropertyRow> {
@@ -205,7 +209,7 @@ mod tests {
 
     #[test]
     fn properties_that_the_disk_has_no_room_for_are_refused_before_anything_is_copied() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         store.set_property_quota(PropertyQuota { per_user: u64::MAX, total: u64::MAX });
         assert!(store.check_property_quota(&login("alice"), 1000).is_ok());
         let refused = store.check_property_quota(&login("alice"), 1 << 60);

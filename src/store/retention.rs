@@ -63,30 +63,35 @@ impl Store {
 
     /// Removes up to `limit` tokens that were revoked or have expired by an instant, children before their
     /// parents, and returns how many. A child is dead for at least as long as what stands above it.
-    pub(crate) fn delete_inactive_tokens(&self, by: UnixMillis, now: UnixMillis, limit: usize) -> Result<usize> {
+    pub(crate) fn delete_inactive_tokens(
+        &self,
+        inactive_since: UnixMillis,
+        now: UnixMillis,
+        limit: usize,
+    ) -> Result<usize> {
         const REVOKED_QUERY: &str = "SELECT id FROM tokens WHERE revoked_at <= ?1 ORDER BY revoked_at LIMIT ?2";
         const EXPIRED_QUERY: &str =
             "SELECT id FROM tokens WHERE expiry_noted = 1 AND dies_at <= ?1 ORDER BY dies_at LIMIT ?2";
-        let dead = self.read(|c| {
-            let mut dead: Vec<TokenId> = Vec::new();
+        let inactive = self.read(|c| {
+            let mut inactive: Vec<TokenId> = Vec::new();
             for query in [REVOKED_QUERY, EXPIRED_QUERY] {
                 let mut select = c.prepare_cached(query)?;
-                let rows = select.query_map(params![by, sql_limit(limit)], |row| row.get(0))?;
-                dead.extend(rows.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?);
+                let rows = select.query_map(params![inactive_since, sql_limit(limit)], |row| row.get(0))?;
+                inactive.extend(rows.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?);
             }
-            Ok(dead)
+            Ok(inactive)
         })?;
-        if dead.is_empty() {
+        if inactive.is_empty() {
             return Ok(0);
         }
         self.write_shrinking(WriteDurability::Lazy, |t| {
-            let mut removed = 0;
-            for token in dead {
-                for below in descendants(t, token, limit - removed)? {
-                    removed += usize::from(delete_token(t, below, now)?);
+            let mut deleted = 0;
+            for token in inactive {
+                for descendant in descendants(t, token, limit - deleted)? {
+                    deleted += usize::from(delete_token(t, descendant, now)?);
                 }
             }
-            Ok(removed)
+            Ok(deleted)
         })
     }
 }
@@ -107,13 +112,15 @@ fn record_expirations(t: &Transaction<'_>, found: &[ExpiredToken], now: UnixMill
 }
 
 /// Removes the token of a user that has been dead for longest, with those made with it; tells whether there was one.
-pub(super) fn remove_longest_dead(t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<bool> {
+pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<bool> {
     let mut select = t.prepare_cached(
         "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_noted = 1)
          ORDER BY coalesce(revoked_at, dies_at) LIMIT 1",
     )?;
-    let Some(dead): Option<TokenId> = select.query_row([user], |row| row.get(0)).optional()? else { return Ok(false) };
-    for token in descendants(t, dead, usize::MAX)? {
+    let Some(inactive): Option<TokenId> = select.query_row([user], |row| row.get(0)).optional()? else {
+        return Ok(false);
+    };
+    for token in descendants(t, inactive, usize::MAX)? {
         delete_token(t, token, now)?;
     }
     Ok(true)
@@ -158,10 +165,10 @@ mod tests {
     }
 
     fn store_with_user() -> (tempfile::TempDir, Store) {
-        let (folder, store) = open_temp_store();
+        let (temp_dir, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         store.set_policy("max-tokens-per-user", "1000").expect("set");
-        (folder, store)
+        (temp_dir, store)
     }
 
     fn add_token(store: &Store, name: &str, expiry: TokenExpiry, parent: Option<&str>) {
@@ -176,12 +183,12 @@ mod tests {
     fn event_tokens(store: &Store, kind: EventKind) -> Vec<TokenId> {
         let filter = EventFilter { kind: Some(kind), ..EventFilter::default() };
         let events = store.audit_events(&filter, EventCursor::After(0), 1000).expect("read");
-        events.into_iter().filter_map(|noted| noted.event.token).collect()
+        events.into_iter().filter_map(|recorded| recorded.event.token).collect()
     }
 
     #[test]
     fn expiration_is_recorded_once_and_only_when_certain() {
-        let (_folder, store) = store_with_user();
+        let (_temp_dir, store) = store_with_user();
         add_token(&store, "aaaaaaaa", TokenExpiry::Hard(seconds_later(60)), None);
         add_token(&store, "bbbbbbbb", TokenExpiry::Sliding { window_ms: 100_000, cap: seconds_later(9999) }, None);
         add_token(&store, "cccccccc", TokenExpiry::Never, None);
@@ -200,7 +207,7 @@ mod tests {
 
     #[test]
     fn inactive_tokens_are_deleted_after_retention_only() {
-        let (_folder, store) = store_with_user();
+        let (_temp_dir, store) = store_with_user();
         add_token(&store, "aaaaaaaa", TokenExpiry::Hard(seconds_later(60)), None);
         add_token(&store, "bbbbbbbb", TokenExpiry::Never, None);
         add_token(&store, "cccccccc", TokenExpiry::Never, None);
@@ -226,7 +233,7 @@ mod tests {
 
     #[test]
     fn children_are_deleted_before_parents_in_batches() {
-        let (_folder, store) = store_with_user();
+        let (_temp_dir, store) = store_with_user();
         add_token(&store, "aaaaaaaa", TokenExpiry::Never, None);
         add_token(&store, "bbbbbbbb", TokenExpiry::Never, Some("aaaaaaaa"));
         add_token(&store, "cccccccc", TokenExpiry::Never, Some("bbbbbbbb"));
@@ -247,7 +254,7 @@ mod tests {
 
     #[test]
     fn inactive_token_queries_use_indexes() {
-        let (_folder, store) = store_with_user();
+        let (_temp_dir, store) = store_with_user();
         let queries = [
             ("SELECT id FROM tokens WHERE revoked_at <= 5 ORDER BY revoked_at LIMIT 5", "tokens_revoked"),
             (

@@ -57,31 +57,31 @@ impl Store {
     pub(crate) fn find_sync_journal(
         &self,
         token: TokenId,
-        folder: &TreePath,
-        deep: bool,
+        directory: &TreePath,
+        depth_infinity: bool,
         now: UnixMillis,
     ) -> Result<Option<SyncJournal>> {
-        self.read(|connection| find_live_journal(connection, token, folder, deep, now))
+        self.read(|connection| find_live_journal(connection, token, directory, depth_infinity, now))
     }
 
     /// Returns the journal of a token, folder and depth; begins it where there is none that has not ended.
     pub(crate) fn ensure_sync_journal(
         &self,
         token: TokenId,
-        folder: &TreePath,
-        deep: bool,
+        directory: &TreePath,
+        depth_infinity: bool,
         now: UnixMillis,
     ) -> Result<SyncJournal> {
         self.write(WriteDurability::Lazy, |connection| {
-            if let Some(journal) = find_live_journal(connection, token, folder, deep, now)? {
+            if let Some(journal) = find_live_journal(connection, token, directory, depth_infinity, now)? {
                 let sql = "UPDATE journals SET used_at = max(used_at, ?2) WHERE id = ?1";
                 connection.prepare_cached(sql)?.execute(params![journal.id, now])?;
                 return Ok(journal);
             }
-            let ended = "DELETE FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3";
-            connection.prepare_cached(ended)?.execute(params![token, folder.as_bytes(), deep])?;
+            let delete = "DELETE FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3";
+            connection.prepare_cached(delete)?.execute(params![token, directory.as_bytes(), depth_infinity])?;
             let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4)";
-            connection.prepare_cached(sql)?.execute(params![token, folder.as_bytes(), deep, now])?;
+            connection.prepare_cached(sql)?.execute(params![token, directory.as_bytes(), depth_infinity, now])?;
             let journal = SyncJournal { id: connection.last_insert_rowid(), purged_through: 0, last_number: 0 };
             evict_excess_journals(connection, journal.id, token)?;
             Ok(journal)
@@ -91,28 +91,28 @@ impl Store {
     /// Forgets what is left of the journals of dead tokens, and of those that have ended by themselves at `now`, up to
     /// `limit` rows, and returns how many those were.
     pub(crate) fn delete_stale_sync_journals(&self, now: UnixMillis, limit: usize) -> Result<usize> {
-        let dead =
+        let stale =
             format!("SELECT id FROM journals WHERE {} OR used_at <= ?2 LIMIT ?1", inactive_token_sql("journals.token"));
-        let dead = self.read(|connection| {
-            let mut select = connection.prepare_cached(&dead)?;
+        let stale = self.read(|connection| {
+            let mut select = connection.prepare_cached(&stale)?;
             let rows = select
                 .query_map(params![CLEANUP_BATCH_JOURNALS, now.saturating_sub(JOURNAL_IDLE_LIFETIME)], |row| {
                     row.get(0)
                 })?;
             Ok(rows.collect::<rusqlite::Result<Vec<i64>>>()?)
         })?;
-        if dead.is_empty() {
+        if stale.is_empty() {
             return Ok(0);
         }
         self.write_shrinking(WriteDurability::Lazy, |t| {
-            let mut forgotten = 0;
-            for journal in dead {
-                forgotten += delete_journal_entries(t, journal, limit - forgotten)?;
-                if forgotten >= limit {
+            let mut deleted = 0;
+            for journal in stale {
+                deleted += delete_journal_entries(t, journal, limit - deleted)?;
+                if deleted >= limit {
                     break;
                 }
             }
-            Ok(forgotten)
+            Ok(deleted)
         })
     }
 
@@ -121,12 +121,12 @@ impl Store {
         self.read(|connection| {
             let sql = "SELECT mark FROM journal_entries WHERE journal = ?1 AND path = ?2";
             let mut statement = connection.prepare_cached(sql)?;
-            let mut one = |path: &&[u8]| {
-                let mark: Option<Option<Vec<u8>>> =
+            let mut select_tag = |path: &&[u8]| {
+                let tag: Option<Option<Vec<u8>>> =
                     statement.query_row(params![journal, path], |row| row.get(0)).optional()?;
-                Ok(mark.flatten())
+                Ok(tag.flatten())
             };
-            paths.iter().map(&mut one).collect()
+            paths.iter().map(&mut select_tag).collect()
         })
     }
 
@@ -138,11 +138,11 @@ impl Store {
         self.write(WriteDurability::Lazy, |connection| {
             let sql = "INSERT OR REPLACE INTO journal_entries (journal, path, folder, mark, number) \
                  SELECT id, ?2, ?3, ?4, last + 1 FROM journals WHERE id = ?1";
-            let mut note = connection.prepare_cached(sql)?;
-            let mut count = connection.prepare_cached("UPDATE journals SET last = last + 1 WHERE id = ?1")?;
-            for SyncEntry { path, is_directory: folder, content_tag: mark } in changes {
-                note.execute(params![journal, path, folder, mark])?;
-                count.execute([journal])?;
+            let mut insert = connection.prepare_cached(sql)?;
+            let mut advance = connection.prepare_cached("UPDATE journals SET last = last + 1 WHERE id = ?1")?;
+            for SyncEntry { path, is_directory, content_tag } in changes {
+                insert.execute(params![journal, path, is_directory, content_tag])?;
+                advance.execute([journal])?;
             }
             Ok(())
         })
@@ -158,13 +158,13 @@ impl Store {
     }
 
     /// Returns the members that have not gone, behind one, in the order of their paths.
-    pub(crate) fn sync_entries_after(&self, journal: i64, path: &[u8], most: usize) -> Result<Vec<SyncEntry>> {
+    pub(crate) fn sync_entries_after(&self, journal: i64, path: &[u8], limit: usize) -> Result<Vec<SyncEntry>> {
         self.read(|connection| {
             let sql = "SELECT path, folder, mark FROM journal_entries \
                  WHERE journal = ?1 AND path > ?2 AND mark IS NOT NULL ORDER BY path LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
-            let most = i64::try_from(most).unwrap_or(i64::MAX);
-            let rows = statement.query_map(params![journal, path, most], |row| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = statement.query_map(params![journal, path, limit], |row| {
                 Ok(SyncEntry { path: row.get(0)?, is_directory: row.get(1)?, content_tag: row.get(2)? })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -190,10 +190,10 @@ impl Store {
             })?;
             let rows = rows.collect::<rusqlite::Result<_>>()?;
             // Asked for after the rows: what was forgotten before they were read is told by it.
-            let known = "SELECT floor <= ?2 FROM journals WHERE id = ?1";
-            let known: Option<bool> =
-                connection.prepare_cached(known)?.query_row([journal, floor], |row| row.get(0)).optional()?;
-            Ok(known.unwrap_or(false).then_some(rows))
+            let select = "SELECT floor <= ?2 FROM journals WHERE id = ?1";
+            let is_complete: Option<bool> =
+                connection.prepare_cached(select)?.query_row([journal, floor], |row| row.get(0)).optional()?;
+            Ok(is_complete.unwrap_or(false).then_some(rows))
         })
     }
 
@@ -251,33 +251,33 @@ pub(super) fn delete_journals_of(t: &Transaction<'_>, tokens: &[TokenId]) -> Res
     // A journal has no more entries than its last number.
     let mut delete = t.prepare_cached(
         "DELETE FROM journals WHERE id IN (
-            WITH RECURSIVE kin (id) AS (
+            WITH RECURSIVE descendants (id) AS (
                 VALUES (?1)
-                UNION SELECT child.id FROM kin JOIN tokens child ON child.parent = kin.id)
+                UNION SELECT child.id FROM descendants JOIN tokens child ON child.parent = descendants.id)
             SELECT id FROM (
-                SELECT id, sum(last) OVER (ORDER BY last, id) AS work FROM journals WHERE token IN (SELECT id FROM kin))
-            WHERE work <= ?2)
+                SELECT id, sum(last) OVER (ORDER BY last, id) AS running_total FROM journals WHERE token IN (SELECT id FROM descendants))
+            WHERE running_total <= ?2)
          RETURNING last",
     )?;
-    let mut left = MAX_ENTRIES_DELETED_AT_REVOCATION;
+    let mut remaining = MAX_ENTRIES_DELETED_AT_REVOCATION;
     for token in tokens {
-        let gone = delete.query_map(params![token, left], |row| row.get::<_, i64>(0))?;
-        left -= gone.sum::<rusqlite::Result<i64>>()?;
+        let deleted = delete.query_map(params![token, remaining], |row| row.get::<_, i64>(0))?;
+        remaining -= deleted.sum::<rusqlite::Result<i64>>()?;
     }
     Ok(())
 }
 
 /// Removes the journals that are too many beside a new one.
-fn evict_excess_journals(t: &Transaction<'_>, new: i64, token: TokenId) -> Result<()> {
+fn evict_excess_journals(t: &Transaction<'_>, new_journal: i64, token: TokenId) -> Result<()> {
     let of_token = "SELECT id FROM journals WHERE token = ?1";
     let of_user = "SELECT j.id FROM journals j JOIN tokens t ON t.id = j.token
          WHERE t.user_id = (SELECT user_id FROM tokens WHERE id = ?1)";
-    for (those, most) in [(of_token, MAX_JOURNALS_PER_TOKEN), (of_user, MAX_JOURNALS_PER_USER)] {
+    for (candidates, limit) in [(of_token, MAX_JOURNALS_PER_TOKEN), (of_user, MAX_JOURNALS_PER_USER)] {
         let sql = format!(
-            "DELETE FROM journals WHERE id IN (SELECT id FROM journals WHERE id IN ({those})
+            "DELETE FROM journals WHERE id IN (SELECT id FROM journals WHERE id IN ({candidates})
                 ORDER BY id = ?2 DESC, used_at DESC, id DESC LIMIT -1 OFFSET ?3)"
         );
-        t.prepare_cached(&sql)?.execute(params![token, new, most])?;
+        t.prepare_cached(&sql)?.execute(params![token, new_journal, limit])?;
     }
     Ok(())
 }
@@ -288,26 +288,26 @@ fn delete_journal_entries(t: &Transaction<'_>, journal: i64, limit: usize) -> Re
         "DELETE FROM journal_entries WHERE journal = ?1 AND number IN
             (SELECT number FROM journal_entries WHERE journal = ?1 ORDER BY number LIMIT ?2)",
     )?;
-    let gone = delete.execute(params![journal, sql_limit(limit)])?;
-    if gone == limit {
-        return Ok(gone);
+    let deleted = delete.execute(params![journal, sql_limit(limit)])?;
+    if deleted == limit {
+        return Ok(deleted);
     }
-    Ok(gone + t.prepare_cached("DELETE FROM journals WHERE id = ?1")?.execute([journal])?)
+    Ok(deleted + t.prepare_cached("DELETE FROM journals WHERE id = ?1")?.execute([journal])?)
 }
 
 fn find_live_journal(
     connection: &Connection,
     token: TokenId,
-    folder: &TreePath,
-    deep: bool,
+    directory: &TreePath,
+    depth_infinity: bool,
     now: UnixMillis,
 ) -> Result<Option<SyncJournal>> {
     let sql = "SELECT id, floor, last FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3 AND used_at > ?4";
     let mut statement = connection.prepare_cached(sql)?;
-    let row = statement
-        .query_row(params![token, folder.as_bytes(), deep, now.saturating_sub(JOURNAL_IDLE_LIFETIME)], |row| {
-            Ok(SyncJournal { id: row.get(0)?, purged_through: row.get(1)?, last_number: row.get(2)? })
-        });
+    let row = statement.query_row(
+        params![token, directory.as_bytes(), depth_infinity, now.saturating_sub(JOURNAL_IDLE_LIFETIME)],
+        |row| Ok(SyncJournal { id: row.get(0)?, purged_through: row.get(1)?, last_number: row.get(2)? }),
+    );
     Ok(row.optional()?)
 }
 
@@ -323,11 +323,11 @@ mod tests {
 
     #[test]
     fn oldest_removed_sync_entries_are_purged() {
-        let (_folder, store) = testing::open_temp_store();
+        let (_temp_dir, store) = testing::open_temp_store();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
-        let new = testing::new_token("aaaaaaaa", "alice", TokenExpiry::Never);
-        store.add_token(&new).expect("kept");
-        let token = new.id;
+        let token_row = testing::new_token("aaaaaaaa", "alice", TokenExpiry::Never);
+        store.add_token(&token_row).expect("kept");
+        let token = token_row.id;
         let root = TreePath::root();
         let journal = store.ensure_sync_journal(token, &root, true, testing::now()).expect("begun");
         assert_eq!(store.find_sync_journal(token, &root, true, testing::now()).expect("read"), Some(journal));
@@ -367,22 +367,23 @@ mod tests {
         assert_eq!(changed(4, 4), Some(vec![(6, mark("c", Some("2"))), (7, mark("b", None))]));
     }
     fn store_with_tokens(tokens: &[(&str, &str, Option<&str>)]) -> (tempfile::TempDir, Store) {
-        let (folder, store) = testing::open_temp_store();
+        let (temp_dir, store) = testing::open_temp_store();
         store.set_policy("max-tokens-per-user", "100").expect("set");
         for (name, owner, parent) in tokens {
             if store.user(&testing::login(owner)).expect("read").is_none() {
                 store.create_user(&testing::login(owner), &[], testing::now()).expect("user");
             }
-            let new = testing::new_token(name, owner, TokenExpiry::Hard(testing::now().saturating_add(ONE_HOUR)));
-            store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..new }).expect("kept");
+            let token_row = testing::new_token(name, owner, TokenExpiry::Hard(testing::now().saturating_add(ONE_HOUR)));
+            store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..token_row }).expect("kept");
         }
-        (folder, store)
+        (temp_dir, store)
     }
 
     /// Begins a journal with as many members.
-    fn begin_journal(store: &Store, token: &str, folder: &str, members: u32) -> i64 {
-        let folder = TreePath::parse(folder.as_bytes()).expect("path");
-        let journal = store.ensure_sync_journal(testing::id(token), &folder, true, testing::now()).expect("begun").id;
+    fn begin_journal(store: &Store, token: &str, directory: &str, members: u32) -> i64 {
+        let directory = TreePath::parse(directory.as_bytes()).expect("path");
+        let journal =
+            store.ensure_sync_journal(testing::id(token), &directory, true, testing::now()).expect("begun").id;
         let mark = |number: u32| SyncEntry {
             path: number.to_string().into_bytes(),
             is_directory: false,
@@ -411,7 +412,7 @@ mod tests {
 
     #[test]
     fn revocation_deletes_journals_of_token_and_descendants() {
-        let (_folder, store) = store_with_tokens(&TOKEN_TREE);
+        let (_temp_dir, store) = store_with_tokens(&TOKEN_TREE);
         for token in ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"] {
             begin_journal(&store, token, "/a", 3);
         }
@@ -424,7 +425,7 @@ mod tests {
 
     #[test]
     fn recorded_expiration_deletes_journals_of_token() {
-        let (_folder, store) = store_with_tokens(&TOKEN_TREE[..1]);
+        let (_temp_dir, store) = store_with_tokens(&TOKEN_TREE[..1]);
         begin_journal(&store, "aaaaaaaa", "/a", 3);
         assert_eq!(store.mark_expired(testing::now(), 10).expect("nothing"), 0);
         assert_eq!(remaining_journals(&store).1, 3);
@@ -434,7 +435,7 @@ mod tests {
 
     #[test]
     fn large_journal_does_not_delay_revocation() {
-        let (_folder, store) = store_with_tokens(&TOKEN_TREE);
+        let (_temp_dir, store) = store_with_tokens(&TOKEN_TREE);
         let long = u32::try_from(MAX_ENTRIES_DELETED_AT_REVOCATION).expect("small") + 1;
         begin_journal(&store, "aaaaaaaa", "/a", 3);
         begin_journal(&store, "aaaaaaaa", "/b", 0);
@@ -461,7 +462,7 @@ mod tests {
         let names: Vec<String> = (0..6).map(|number| format!("aaaaaaa{number}")).collect();
         let mut tokens: Vec<_> = names.iter().map(|name| (name.as_str(), "alice", None)).collect();
         tokens.push(("bbbbbbbb", "bob", None));
-        let (_folder, store) = store_with_tokens(&tokens);
+        let (_temp_dir, store) = store_with_tokens(&tokens);
         begin_journal(&store, "bbbbbbbb", "/a", 1);
         let count = |token: &str| remaining_journals(&store).0.iter().filter(|other| *other == token).count();
         for name in &names[..4] {
@@ -488,21 +489,21 @@ mod tests {
 
     #[test]
     fn idle_journal_expires_and_is_deleted() {
-        let (_folder, store) = store_with_tokens(&TOKEN_TREE);
+        let (_temp_dir, store) = store_with_tokens(&TOKEN_TREE);
         for (token, members) in [("aaaaaaaa", 3), ("dddddddd", 2)] {
             begin_journal(&store, token, "/a", members);
         }
-        let (used, folder) = (testing::now().saturating_add(ONE_HOUR), TreePath::parse(b"/a").expect("path"));
+        let (used, directory) = (testing::now().saturating_add(ONE_HOUR), TreePath::parse(b"/a").expect("path"));
         let id = |token: &str, now: UnixMillis| {
-            store.find_sync_journal(testing::id(token), &folder, true, now).expect("read").map(|journal| journal.id)
+            store.find_sync_journal(testing::id(token), &directory, true, now).expect("read").map(|journal| journal.id)
         };
-        store.ensure_sync_journal(testing::id("dddddddd"), &folder, true, used).expect("used");
+        store.ensure_sync_journal(testing::id("dddddddd"), &directory, true, used).expect("used");
         let end = testing::now().saturating_add(JOURNAL_IDLE_LIFETIME);
         assert!(id("aaaaaaaa", end.saturating_sub(ONE_HOUR)).is_some());
         assert_eq!((id("aaaaaaaa", end), id("dddddddd", end).is_some()), (None, true));
         let old = id("dddddddd", end);
         let anew = store
-            .ensure_sync_journal(testing::id("dddddddd"), &folder, true, end.saturating_add(ONE_HOUR))
+            .ensure_sync_journal(testing::id("dddddddd"), &directory, true, end.saturating_add(ONE_HOUR))
             .expect("begun anew");
         assert!(old != Some(anew.id) && anew.last_number == 0, "what ended is not gone on with");
         assert_eq!(store.delete_stale_sync_journals(end.saturating_sub(ONE_HOUR), 99).expect("nothing"), 0);

@@ -18,20 +18,20 @@ pub(crate) fn now() -> UnixMillis {
 
 /// Opens a new store in a folder that goes when it is dropped.
 pub(crate) fn open_temp_store() -> (TempDir, Store) {
-    let folder = tempfile::tempdir().expect("folder");
-    let store = Store::open(&folder.path().join("state")).expect("opens");
-    (folder, store)
+    let temp_dir = tempfile::tempdir().expect("folder");
+    let store = Store::open(&temp_dir.path().join("state")).expect("opens");
+    (temp_dir, store)
 }
 
 /// A state directory of an older schema, with the user alice.
 pub(crate) fn older_state_dir(schema: usize) -> TempDir {
-    let folder = tempfile::tempdir().expect("folder");
-    let mut connection = rusqlite::Connection::open(folder.path().join(DATABASE_FILE_NAME)).expect("opens");
+    let temp_dir = tempfile::tempdir().expect("folder");
+    let mut connection = rusqlite::Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
     MIGRATIONS.to_version(&mut connection, schema).expect("made");
     let rows = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, zeroblob(32));
         INSERT INTO users (login, created_at) VALUES ('alice', 1);";
     connection.execute_batch(rows).expect("made");
-    folder
+    temp_dir
 }
 
 pub(crate) fn login(text: &str) -> Login {
@@ -53,8 +53,8 @@ pub(crate) fn scope(number: u8, permission: Permission) -> Scope {
 
 /// Names a folder: its inode is its number, its birth time ten times that. Number 0 is the root.
 pub(crate) fn insert_directory(store: &Store, number: u8, parent: u8, name: &str) {
-    let above = (number != 0).then(|| node(parent));
-    let row = params![node(number), above, name.as_bytes(), number, i64::from(number) * 10];
+    let parent_id = (number != 0).then(|| node(parent));
+    let row = params![node(number), parent_id, name.as_bytes(), number, i64::from(number) * 10];
     let insert = "INSERT INTO nodes (id, parent, name, folder, inode, born) VALUES (?1, ?2, ?3, 1, ?4, ?5)";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("folder");
 }
@@ -129,9 +129,9 @@ pub(crate) fn count_nodes(store: &Store, rows: i64) {
 }
 
 thread_local! {
-    static COMMITS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
+    static COMMIT_SYNC_MODES: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
     static FULL_COMMITS: Cell<u32> = const { Cell::new(0) };
-    static POINTS: Cell<Option<u32>> = const { Cell::new(None) };
+    static CRASH_POINTS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// What `PRAGMA synchronous` says where each commit is on disk before it returns.
@@ -145,12 +145,12 @@ pub(crate) const NORMAL: i64 = 1;
 /// [`StoreError::DiskFull`] as [`fill_disk`] has it.
 pub(super) fn before_commit(connection: &Connection) -> Result<()> {
     let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-    COMMITS.with_borrow_mut(|commits| commits.push(synchronous));
+    COMMIT_SYNC_MODES.with_borrow_mut(|commits| commits.push(synchronous));
     crash_point();
     match FULL_COMMITS.get() {
         0 => Ok(()),
-        left => {
-            FULL_COMMITS.set(left - 1);
+        remaining => {
+            FULL_COMMITS.set(remaining - 1);
             Err(StoreError::DiskFull)
         }
     }
@@ -158,7 +158,7 @@ pub(super) fn before_commit(connection: &Connection) -> Result<()> {
 
 /// Returns `PRAGMA synchronous` of each commit of this thread since this was last asked for.
 pub(crate) fn take_commits() -> Vec<i64> {
-    COMMITS.take()
+    COMMIT_SYNC_MODES.take()
 }
 
 /// Has so many commits of this thread find the disk full.
@@ -167,13 +167,13 @@ pub(super) fn fill_disk(commits: u32) {
 }
 
 /// Has this process killed, as by `kill -9`, when this thread has passed so many more points at which it may be.
-pub(super) fn kill_after(points: u32) {
-    POINTS.set(Some(points));
+pub(super) fn kill_after(crash_points: u32) {
+    CRASH_POINTS_LEFT.set(Some(crash_points));
 }
 
 /// Passes a point at which the process may be killed.
 pub(super) fn crash_point() {
-    match POINTS.get() {
+    match CRASH_POINTS_LEFT.get() {
         None => {}
         Some(0) => {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).expect("killed");
@@ -181,6 +181,6 @@ pub(super) fn crash_point() {
                 std::thread::park();
             }
         }
-        Some(points) => POINTS.set(Some(points - 1)),
+        Some(crash_points) => CRASH_POINTS_LEFT.set(Some(crash_points - 1)),
     }
 }

@@ -75,17 +75,17 @@ impl TokenState {
         match self {
             TokenState::Live => "t.revoked_at IS NULL AND t.expiry_noted = 0 AND coalesce(t.dies_at > :now, TRUE)",
             TokenState::Expired => {
-                "t.id IN (WITH RECURSIVE dead (id) AS (
+                "t.id IN (WITH RECURSIVE inactive (id) AS (
                     SELECT id FROM tokens WHERE dies_at <= :now
                     UNION SELECT id FROM tokens WHERE expiry_noted = 1
-                    UNION SELECT child.id FROM dead JOIN tokens child ON child.parent = dead.id)
-                 SELECT id FROM dead)"
+                    UNION SELECT child.id FROM inactive JOIN tokens child ON child.parent = inactive.id)
+                 SELECT id FROM inactive)"
             }
             TokenState::Revoked => {
-                "t.id IN (WITH RECURSIVE dead (id) AS (
+                "t.id IN (WITH RECURSIVE inactive (id) AS (
                     SELECT id FROM tokens WHERE revoked_at IS NOT NULL
-                    UNION SELECT child.id FROM dead JOIN tokens child ON child.parent = dead.id)
-                 SELECT id FROM dead)"
+                    UNION SELECT child.id FROM inactive JOIN tokens child ON child.parent = inactive.id)
+                 SELECT id FROM inactive)"
             }
         }
     }
@@ -200,12 +200,12 @@ fn state_sql(window: &str) -> String {
     )
 }
 
-/// Whether `t` is `:below` or descends from it.
+/// Whether `t` is `:ancestor` or descends from it.
 const DESCENDANTS_CONDITION: &str = "t.id IN (
-    WITH RECURSIVE kin (id) AS (
-        VALUES (:below)
-        UNION SELECT child.id FROM kin JOIN tokens child ON child.parent = kin.id)
-    SELECT id FROM kin)";
+    WITH RECURSIVE descendants (id) AS (
+        VALUES (:ancestor)
+        UNION SELECT child.id FROM descendants JOIN tokens child ON child.parent = descendants.id)
+    SELECT id FROM descendants)";
 
 /// Whether `t` has `:text` in what people know it by.
 const TEXT_CONDITION: &str =
@@ -230,7 +230,7 @@ impl Store {
     pub fn add_token(&self, token: &NewTokenRow) -> Result<()> {
         self.write(WriteDurability::Synced, |t| {
             let user = check_token_quota(t, &token.login, token.parent, token.created_at)?;
-            self.make_room_for_token(t, user, token.created_at)?;
+            self.evict_inactive_tokens(t, user, token.created_at)?;
             insert_token(t, user, token)?;
             self.record_change(t, EventKind::TokenCreated, |event| {
                 event.with_user(&token.login).with_token(token.id).with_detail(creation_detail(token))
@@ -278,24 +278,24 @@ impl Store {
         &self,
         filter: &TokenFilter,
         from: &str,
-        (beyond, order): (&str, &str),
+        (page_condition, order): (&str, &str),
         limit: usize,
         now: UnixMillis,
     ) -> Result<Vec<TokenRecord>> {
         self.snapshot(|c| {
             let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
-            let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
-            let may_be = filter.state.map_or("TRUE", TokenState::prefilter_sql);
-            let below = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":below IS NULL" };
+            let owner_condition = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
+            let state_prefilter = filter.state.map_or("TRUE", TokenState::prefilter_sql);
+            let ancestor_condition = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":ancestor IS NULL" };
             let state = state_sql(WINDOW_SQL);
             let mut select = c.prepare_cached(&format!(
                 "SELECT {RECORD_COLUMNS}, {state} AS state FROM tokens t JOIN users u ON u.id = t.user_id
-                 WHERE {beyond} AND {by_owner} AND {below} AND t.scoped >= :scoped
-                   AND (:text IS NULL OR {TEXT_CONDITION}) AND {may_be} AND (:state IS NULL OR state = :state) ORDER BY {order} LIMIT :limit"
+                 WHERE {page_condition} AND {owner_condition} AND {ancestor_condition} AND t.scoped >= :scoped
+                   AND (:text IS NULL OR {TEXT_CONDITION}) AND {state_prefilter} AND (:state IS NULL OR state = :state) ORDER BY {order} LIMIT :limit"
             ))?;
             let state = filter.state.map(TokenState::as_str);
             let mut rows = select.query(named_params! {
-                ":from": from, ":owner": owner, ":state": state, ":below": filter.descendants_of, ":text": filter.text,
+                ":from": from, ":owner": owner, ":state": state, ":ancestor": filter.descendants_of, ":text": filter.text,
                 ":scoped": filter.only_scoped, ":limit": sql_limit(limit), ":now": now
             })?;
             let mut tokens = Vec::new();
@@ -307,14 +307,14 @@ impl Store {
     }
 
     /// Tells whether a token is another, or descends from it.
-    pub(crate) fn is_descendant(&self, token: TokenId, from: TokenId) -> Result<bool> {
+    pub(crate) fn is_descendant(&self, token: TokenId, ancestor: TokenId) -> Result<bool> {
         self.snapshot(|c| {
             let mut select = c.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
             let mut next = Some(token);
             for _ in 0..=MAX_CHAIN_TOKENS {
                 match next {
-                    Some(here) if here == from => return Ok(true),
-                    Some(here) => next = select.query_row([here], |row| row.get(0)).optional()?.flatten(),
+                    Some(id) if id == ancestor => return Ok(true),
+                    Some(id) => next = select.query_row([id], |row| row.get(0)).optional()?.flatten(),
                     None => break,
                 }
             }
@@ -393,18 +393,18 @@ fn check_chain_length(t: &Connection, parent: TokenId) -> Result<()> {
 }
 
 /// Counts a user's live tokens, no further than `enough`.
-fn count_live_tokens(t: &Connection, user: i64, now: UnixMillis, enough: u32, window: &str) -> Result<u32> {
+fn count_live_tokens(t: &Connection, user: i64, now: UnixMillis, max_count: u32, window: &str) -> Result<u32> {
     let state = state_sql(window);
     let mut count = t.prepare_cached(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM tokens t
-         WHERE t.user_id = :user AND t.revoked_at IS NULL AND {state} = 'live' LIMIT :enough)"
+         WHERE t.user_id = :user AND t.revoked_at IS NULL AND {state} = 'live' LIMIT :max_count)"
     ))?;
-    Ok(count.query_row(named_params! {":user": user, ":now": now, ":enough": enough}, |row| row.get(0))?)
+    Ok(count.query_row(named_params! {":user": user, ":now": now, ":max_count": max_count}, |row| row.get(0))?)
 }
 
 fn insert_token(t: &Transaction<'_>, user: i64, token: &NewTokenRow) -> Result<()> {
     let (hard_at, window_ms) = columns::expiry_columns(token.expiry);
-    let made = t.execute(
+    let inserted = t.execute(
         "INSERT INTO tokens (id, user_id, parent, name, description, phc, prefilter, created_at,
             hard_at, window_ms, scoped, limits, roles, foreign_roles)
          VALUES (:id, :user, :parent, :name, :description, :phc, :prefilter, :created_at,
@@ -418,7 +418,7 @@ fn insert_token(t: &Transaction<'_>, user: i64, token: &NewTokenRow) -> Result<(
             ":roles": token.roles, ":foreign_roles": token.foreign_roles,
         },
     )?;
-    if made == 0 {
+    if inserted == 0 {
         return Err(StoreError::AlreadyExists(format!("the token id {}", token.id)));
     }
     insert_scopes(t, token.id, token.scopes.iter().flatten())

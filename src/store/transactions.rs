@@ -52,25 +52,25 @@ impl Store {
     pub(crate) fn write_with_ballast<T>(
         &self,
         durability: WriteDurability,
-        reserve: BallastShare,
+        share: BallastShare,
         change: impl FnMut(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.write_with_ballast_if(durability, || Some(reserve), change)
+        self.write_with_ballast_if(durability, || Some(share), change)
     }
 
     /// Likewise, as far as `reserve` says each time that the disk was found full.
     pub(crate) fn write_with_ballast_if<T>(
         &self,
         durability: WriteDurability,
-        reserve: impl Fn() -> Option<BallastShare>,
+        share: impl Fn() -> Option<BallastShare>,
         mut change: impl FnMut(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         // Held all the time: no other write of this process gets what the ballast gives up.
         let mut writers = self.lock_writers(self.lock_timeout())?;
         let value = loop {
             match self.commit(&mut writers, durability, &mut change) {
-                Err(StoreError::DiskFull) => match reserve() {
-                    Some(reserve) if self.inner.ballast_file.release(reserve)? => {}
+                Err(StoreError::DiskFull) => match share() {
+                    Some(share) if self.inner.ballast_file.release(share)? => {}
                     _ => break Err(StoreError::DiskFull),
                 },
                 outcome => break outcome,
@@ -102,17 +102,17 @@ impl Store {
 
     /// Returns how long a write may wait now.
     fn lock_timeout(&self) -> Duration {
-        let held = self.inner.busy_at.lock().is_some_and(|at| at.elapsed() < BUSY_HOLDOFF);
-        if held { BUSY_RETRY_TIMEOUT } else { WRITE_TIMEOUT }
+        let was_busy = self.inner.busy_at.lock().is_some_and(|at| at.elapsed() < BUSY_HOLDOFF);
+        if was_busy { BUSY_RETRY_TIMEOUT } else { WRITE_TIMEOUT }
     }
 
-    fn lock_writers(&self, patience: Duration) -> Result<MutexGuard<'_, WriterConnections>> {
-        let since = Instant::now();
+    fn lock_writers(&self, timeout: Duration) -> Result<MutexGuard<'_, WriterConnections>> {
+        let started_at = Instant::now();
         // For others of this process it is waited in any case: they are done soon, as each waits no longer than this.
         let writers = self.inner.writers.try_lock_for(WRITE_TIMEOUT).ok_or(StoreError::Busy)?;
-        let left = patience.min(self.lock_timeout()).saturating_sub(since.elapsed()).max(BUSY_RETRY_TIMEOUT);
-        writers.synced.busy_timeout(left)?;
-        writers.lazy.busy_timeout(left)?;
+        let remaining = timeout.min(self.lock_timeout()).saturating_sub(started_at.elapsed()).max(BUSY_RETRY_TIMEOUT);
+        writers.synced.busy_timeout(remaining)?;
+        writers.lazy.busy_timeout(remaining)?;
         Ok(writers)
     }
 

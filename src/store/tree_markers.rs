@@ -65,7 +65,7 @@ impl Store {
         &self,
         root: TreeMarker,
         mounts: &[(NodeId, TreeMarker)],
-        folders: &[(NodeId, NodeIdentity)],
+        directories: &[(NodeId, NodeIdentity)],
     ) -> Result<()> {
         self.write(WriteDurability::Synced, |t| {
             t.execute("UPDATE meta SET root_marker = ?1", [root.0])?;
@@ -75,7 +75,7 @@ impl Store {
             for (node, marker) in mounts {
                 t.execute("INSERT INTO mounts (node, marker) VALUES (?1, ?2)", params![node, marker.0])?;
             }
-            folders.iter().try_for_each(|(node, identity)| set_identity(t, *node, Some(*identity)))
+            directories.iter().try_for_each(|(node, identity)| set_identity(t, *node, Some(*identity)))
         })
     }
 
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn mount_follows_its_node_and_is_deleted_with_it() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         for (number, parent, name) in [(0, 0, ""), (1, 0, "a"), (2, 1, "disk")] {
             insert_directory(&store, number, parent, name);
         }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn root_marker_is_none_until_set() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         assert_eq!(store.root_marker().expect("read"), None);
         store.set_root_marker(MARKER).expect("noted");
         assert_eq!(store.root_marker().expect("read"), Some(MARKER));
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn fine_time_is_last_one_set_for_inode() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         assert_eq!(store.fine_time(MARKER, u64::MAX).expect("read"), None);
         store.set_fine_time(MARKER, u64::MAX, -5, 1).expect("noted");
         store.set_fine_time(MARKER, u64::MAX, 9, 999_999_999).expect("noted");

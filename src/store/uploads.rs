@@ -47,9 +47,9 @@ pub(crate) struct UploadPart {
 impl Store {
     /// Returns all unfinished uploads.
     pub(crate) fn uploads(&self) -> Result<Vec<UploadRow>> {
-        let dead = inactive_token_sql("u.token");
+        let inactive = inactive_token_sql("u.token");
         let all = format!(
-            "SELECT u.id, u.token, o.login, u.name, u.request, u.touched_at, {dead}
+            "SELECT u.id, u.token, o.login, u.name, u.request, u.touched_at, {inactive}
              FROM uploads u JOIN tokens t ON t.id = u.token JOIN users o ON o.id = t.user_id ORDER BY u.id"
         );
         self.read(|connection| {
@@ -103,15 +103,15 @@ impl Store {
         &self,
         token: TokenId,
         name: &[u8],
-        begun: Option<(&[u8], &UploadPart)>,
+        first_request: Option<(&[u8], &UploadPart)>,
         now: UnixMillis,
         durability: WriteDurability,
     ) -> Result<i64> {
         self.write(durability, |t| {
             let sql = "INSERT INTO uploads (token, name, request, touched_at) VALUES (?1, ?2, ?3, ?4)";
-            t.prepare_cached(sql)?.execute(params![token, name, begun.map(|(request, _)| request), now])?;
+            t.prepare_cached(sql)?.execute(params![token, name, first_request.map(|(request, _)| request), now])?;
             let id = t.last_insert_rowid();
-            begun.map_or(Ok(()), |(_, part)| insert_part(t, id, part))?;
+            first_request.map_or(Ok(()), |(_, part)| insert_part(t, id, part))?;
             Ok(id)
         })
     }
@@ -128,8 +128,8 @@ impl Store {
         durability: WriteDurability,
     ) -> Result<()> {
         self.write(durability, |t| {
-            let touch = "UPDATE uploads SET touched_at = ?2 WHERE id = ?1";
-            if t.prepare_cached(touch)?.execute(params![upload, now])? == 0 {
+            let update = "UPDATE uploads SET touched_at = ?2 WHERE id = ?1";
+            if t.prepare_cached(update)?.execute(params![upload, now])? == 0 {
                 return Err(StoreError::NotFound("the upload".to_owned()));
             }
             insert_part(t, upload, part)
@@ -153,10 +153,10 @@ impl Store {
 }
 
 fn insert_part(t: &Transaction<'_>, upload: i64, part: &UploadPart) -> Result<()> {
-    let UploadPart { name, staging_directory: place, staged_name: staged, size } = part;
+    let UploadPart { name, staging_directory, staged_name, size } = part;
     let sql = "INSERT OR REPLACE INTO upload_parts (upload, name, place, staged, size) VALUES (?1, ?2, ?3, ?4, ?5)";
     let size = i64::try_from(*size).unwrap_or(i64::MAX);
-    t.prepare_cached(sql)?.execute(params![upload, name, place.as_bytes(), staged, size])?;
+    t.prepare_cached(sql)?.execute(params![upload, name, staging_directory.as_bytes(), staged_name, size])?;
     Ok(())
 }
 
@@ -185,18 +185,18 @@ mod tests {
     }
 
     fn store_with_tokens() -> (tempfile::TempDir, Store) {
-        let (folder, store) = testing::open_temp_store();
+        let (temp_dir, store) = testing::open_temp_store();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
         for (name, parent) in [("aaaaaaaa", None), ("bbbbbbbb", Some("aaaaaaaa")), ("cccccccc", None)] {
             let new = testing::new_token(name, "alice", TokenExpiry::Never);
             store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..new }).expect("kept");
         }
-        (folder, store)
+        (temp_dir, store)
     }
 
     #[test]
     fn deleting_upload_deletes_its_parts() {
-        let (_folder, store) = store_with_tokens();
+        let (_temp_dir, store) = store_with_tokens();
         let upload = begin_upload(&store, "aaaaaaaa", "up");
         for (name, size) in [("1", 10), ("2", 20), ("1", 30)] {
             put_part(&store, upload, &sample_part(name, size)).expect("kept");
@@ -212,15 +212,15 @@ mod tests {
 
     #[test]
     fn upload_is_inactive_with_its_token_or_ancestor() {
-        let (_folder, store) = store_with_tokens();
+        let (_temp_dir, store) = store_with_tokens();
         for token in ["aaaaaaaa", "bbbbbbbb", "cccccccc"] {
             begin_upload(&store, token, "up");
         }
-        let dead = || store.uploads().expect("read").iter().map(|row| row.token_inactive).collect::<Vec<_>>();
-        assert_eq!(dead(), [false; 3]);
+        let inactive = || store.uploads().expect("read").iter().map(|row| row.token_inactive).collect::<Vec<_>>();
+        assert_eq!(inactive(), [false; 3]);
         store.revoke_tokens(&[testing::id("aaaaaaaa")], testing::now()).expect("revoked");
-        assert_eq!(dead(), [true, true, false]);
+        assert_eq!(inactive(), [true, true, false]);
         store.delete_user(&testing::login("alice")).expect("deleted");
-        assert_eq!(dead(), [false; 0], "what has no owner any more has no row");
+        assert_eq!(inactive(), [false; 0], "what has no owner any more has no row");
     }
 }

@@ -14,8 +14,8 @@ impl Store {
                 "INSERT INTO counts (hour, protocol, refused, count) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT DO UPDATE SET count = count + excluded.count",
             )?;
-            for UsageCount { hour, protocol, kind: what, count } in counts {
-                add.execute(params![hour, protocol.to_string(), *what == UsageKind::Refusal, to_sql_integer(*count)])?;
+            for UsageCount { hour, protocol, kind, count } in counts {
+                add.execute(params![hour, protocol.to_string(), *kind == UsageKind::Refusal, to_sql_integer(*count)])?;
             }
             Ok(())
         })
@@ -37,8 +37,9 @@ impl Store {
 
     /// Forgets up to `limit` counts of hours that began before an instant, and returns how many.
     pub(crate) fn delete_usage_counts_before(&self, before: UnixMillis, limit: usize) -> Result<usize> {
-        let any = self.read(|c| Ok(c.prepare_cached("SELECT 1 FROM counts WHERE hour < ?1")?.exists([before])?))?;
-        if !any {
+        let has_old =
+            self.read(|c| Ok(c.prepare_cached("SELECT 1 FROM counts WHERE hour < ?1")?.exists([before])?))?;
+        if !has_old {
             return Ok(0);
         }
         self.write_shrinking(WriteDurability::Lazy, |t| {
@@ -51,9 +52,9 @@ impl Store {
 
 fn usage_count_from_row(row: &Row<'_>) -> Result<UsageCount> {
     let protocol: String = row.get(1)?;
-    let what = if row.get(2)? { UsageKind::Refusal } else { UsageKind::Use };
+    let kind = if row.get(2)? { UsageKind::Refusal } else { UsageKind::Use };
     let protocol = protocol.parse().map_err(StoreError::Corrupt)?;
-    Ok(UsageCount { hour: row.get(0)?, protocol, kind: what, count: get_u64(row, 3)? })
+    Ok(UsageCount { hour: row.get(0)?, protocol, kind, count: get_u64(row, 3)? })
 }
 
 #[cfg(test)]
@@ -64,14 +65,14 @@ mod tests {
     use crate::domain::Protocol;
     use crate::store::testing::{now, open_temp_store};
 
-    fn sample_count(hours: u64, what: UsageKind, count: u64) -> UsageCount {
+    fn sample_count(hours: u64, kind: UsageKind, count: u64) -> UsageCount {
         let hour = now().start_of_hour().saturating_add(Duration::from_secs(hours * 3600));
-        UsageCount { hour, protocol: Protocol::Sftp, kind: what, count }
+        UsageCount { hour, protocol: Protocol::Sftp, kind, count }
     }
 
     #[test]
     fn counts_accumulate_per_hour_protocol_and_kind() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         let webdav = UsageCount { protocol: Protocol::Webdav, ..sample_count(0, UsageKind::Use, 5) };
         store
             .add_usage_counts(&[sample_count(0, UsageKind::Use, 1), webdav, sample_count(1, UsageKind::Use, 9)])
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn counts_are_deleted_oldest_first_in_batches() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         let hours: Vec<_> = (0..10).map(|hour| sample_count(hour, UsageKind::Use, 1)).collect();
         store.add_usage_counts(&hours).expect("added");
         assert_eq!(store.delete_usage_counts_before(hours[5].hour, 3).expect("forgotten"), 3);

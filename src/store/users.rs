@@ -55,11 +55,11 @@ impl Store {
             self.disown_all_of(login)?;
         }
         self.write(WriteDurability::Synced, |t| {
-            let made = t.execute(
+            let inserted = t.execute(
                 "INSERT INTO users (login, created_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
                 params![login, now],
             )?;
-            if made == 0 {
+            if inserted == 0 {
                 return Err(StoreError::AlreadyExists(format!("the user {login}")));
             }
             let user = t.last_insert_rowid();
@@ -75,14 +75,15 @@ impl Store {
     /// [`StoreError::NotFound`] for an unknown login.
     pub fn update_user(&self, login: &Login, change: &UserUpdate, now: UnixMillis) -> Result<()> {
         // What gives anything is no reason to use the ballast.
-        let gives = Cell::new(true);
-        let reserve = || (!gives.get()).then_some(BallastShare::Revocation);
-        self.write_with_ballast_if(WriteDurability::Synced, reserve, |t| {
+        let grants_more = Cell::new(true);
+        let share = || (!grants_more.get()).then_some(BallastShare::Revocation);
+        self.write_with_ballast_if(WriteDurability::Synced, share, |t| {
             let user = (user_id(t, login)?, login);
-            let held = self::select_roles(t, user.0)?;
-            let more = |roles: &Roles| roles.iter().any(|role| !held.iter().any(|held| held == role));
-            gives.set(change.disabled == Some(false) || change.roles.as_ref().is_some_and(more));
-            if gives.get() {
+            let current_roles = self::select_roles(t, user.0)?;
+            let adds_role =
+                |roles: &Roles| roles.iter().any(|role| !current_roles.iter().any(|current| current == role));
+            grants_more.set(change.disabled == Some(false) || change.roles.as_ref().is_some_and(adds_role));
+            if grants_more.get() {
                 self.check_may_grow()?;
             }
             if let Some(roles) = &change.roles {
@@ -169,9 +170,9 @@ impl Store {
             if t.execute(delete, params![user, node])? == 0 {
                 return Ok(false);
             }
-            let place = located_scopes::locate_node(t, node)?;
+            let path = located_scopes::locate_node(t, node)?;
             self.record_change(t, EventKind::GrantRevoked, |event| {
-                with_node_location(event.with_user(login), place, node)
+                with_node_location(event.with_user(login), path, node)
             })?;
             Ok(true)
         })
@@ -230,11 +231,11 @@ impl Store {
              ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
         )?;
         insert.execute(params![user, grant.node, grant.permission, now])?;
-        let place = located_scopes::locate_node(t, grant.node)?;
-        let given = |event: AuditEvent| {
-            with_node_location(event.with_user(login).with_detail(grant.permission.to_string()), place, grant.node)
+        let path = located_scopes::locate_node(t, grant.node)?;
+        let describe = |event: AuditEvent| {
+            with_node_location(event.with_user(login).with_detail(grant.permission.to_string()), path, grant.node)
         };
-        self.record_change(t, EventKind::UserGranted, given)
+        self.record_change(t, EventKind::UserGranted, describe)
     }
 }
 
@@ -250,8 +251,8 @@ fn with_roles(event: AuditEvent, roles: &Roles) -> AuditEvent {
 }
 
 /// Adds to an event where a node is; the node itself where it dangles.
-fn with_node_location(event: AuditEvent, place: Option<TreePath>, node: NodeId) -> AuditEvent {
-    match place {
+fn with_node_location(event: AuditEvent, path: Option<TreePath>, node: NodeId) -> AuditEvent {
+    match path {
         Some(path) => event.with_path(&path),
         None => event.with_detail(format!("node:{node}")),
     }
@@ -282,7 +283,7 @@ mod tests {
 
     #[test]
     fn duplicate_login_is_refused() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         store.create_user(&login("alice"), &[Role::ReadAudit, Role::Admin], now()).expect("user");
         let again = store.create_user(&login("alice"), &[], now());
         assert!(matches!(again, Err(StoreError::AlreadyExists(_))), "{again:?}");
@@ -293,7 +294,7 @@ mod tests {
 
     #[test]
     fn users_are_paged() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         for name in ["dora", "alice", "carol", "bob"] {
             store.create_user(&login(name), &[], now()).expect("user");
         }
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn user_changes_apply_and_errors_name_missing_user() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         store.disable_user(&login("alice"), now()).expect("disabled");
         assert_eq!(store.user(&login("alice")).expect("read").and_then(|user| user.disabled_at), Some(now()));
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn grant_replaces_previous_one_and_dangles_with_deleted_node() {
-        let (_folder, store) = open_temp_store();
+        let (_temp_dir, store) = open_temp_store();
         store.create_user(&login("alice"), &[], now()).expect("user");
         let missing = store.grant(&login("alice"), scope(1, Permission::R), now());
         assert!(matches!(missing, Err(StoreError::NotFound(_))), "{missing:?}");

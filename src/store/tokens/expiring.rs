@@ -16,23 +16,23 @@ impl Store {
     pub(crate) fn expiring_tokens(&self, filter: &TokenFilter, now: UnixMillis) -> Result<Vec<TokenId>> {
         let until = now.saturating_add(TokenExpiry::EXPIRES_SOON_WINDOW);
         self.snapshot(|c| {
-            let (owner, narrowed) = owner_condition(c, filter)?;
+            let (owner, condition) = owner_condition(c, filter)?;
             let mut select = c.prepare_cached(&format!(
                 "SELECT t.id, t.created_at, t.last_used_at, t.hard_at, t.window_ms FROM tokens t
                  WHERE t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at > :now AND t.dies_at <= :until
-                   AND {narrowed} ORDER BY t.dies_at, t.id"
+                   AND {condition} ORDER BY t.dies_at, t.id"
             ))?;
             let mut rows = select.query(named_params! {
-                ":now": now, ":until": until, ":owner": owner, ":below": filter.descendants_of
+                ":now": now, ":until": until, ":owner": owner, ":ancestor": filter.descendants_of
             })?;
-            let mut ending = Vec::new();
+            let mut expiring = Vec::new();
             while let Some(row) = rows.next()? {
-                let (made, used): (UnixMillis, Option<UnixMillis>) = (row.get(1)?, row.get(2)?);
-                if columns::expiry_from_row(row, 3)?.expires_soon(made, used, now) {
-                    ending.push(row.get(0)?);
+                let (created_at, last_used_at): (UnixMillis, Option<UnixMillis>) = (row.get(1)?, row.get(2)?);
+                if columns::expiry_from_row(row, 3)?.expires_soon(created_at, last_used_at, now) {
+                    expiring.push(row.get(0)?);
                 }
             }
-            Ok(ending)
+            Ok(expiring)
         })
     }
 
@@ -46,14 +46,14 @@ impl Store {
     ) -> Result<Vec<(NodeId, bool)>> {
         let live = TokenState::Live.prefilter_sql();
         self.snapshot(|c| {
-            let (owner, narrowed) = owner_condition(c, filter)?;
+            let (owner, condition) = owner_condition(c, filter)?;
             let mut select = c.prepare_cached(&format!(
                 "SELECT node, node IN (SELECT id FROM nodes) AS named
-                 FROM (SELECT DISTINCT s.node FROM scopes s JOIN tokens t ON t.id = s.token_id WHERE {narrowed} AND {live})
+                 FROM (SELECT DISTINCT s.node FROM scopes s JOIN tokens t ON t.id = s.token_id WHERE {condition} AND {live})
                  ORDER BY named, node LIMIT :limit"
             ))?;
             let rows = select.query_map(
-                named_params! { ":owner": owner, ":below": filter.descendants_of, ":now": now, ":limit": sql_limit(limit) },
+                named_params! { ":owner": owner, ":ancestor": filter.descendants_of, ":now": now, ":limit": sql_limit(limit) },
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
             Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
@@ -70,21 +70,21 @@ impl Store {
     ) -> Result<Vec<TokenId>> {
         let live = TokenState::Live.prefilter_sql();
         self.snapshot(|c| {
-            let (owner, narrowed) = owner_condition(c, filter)?;
+            let (owner, condition) = owner_condition(c, filter)?;
             let mut select = c.prepare_cached(&format!(
                 "SELECT s.token_id, s.node FROM scopes s JOIN tokens t ON t.id = s.token_id
-                 WHERE {narrowed} AND {live} ORDER BY s.token_id"
+                 WHERE {condition} AND {live} ORDER BY s.token_id"
             ))?;
             let mut rows =
-                select.query(named_params! { ":owner": owner, ":below": filter.descendants_of, ":now": now })?;
-            let mut found: Vec<TokenId> = Vec::new();
+                select.query(named_params! { ":owner": owner, ":ancestor": filter.descendants_of, ":now": now })?;
+            let mut tokens: Vec<TokenId> = Vec::new();
             while let Some(row) = rows.next()? {
                 if nodes.contains(&row.get(1)?) {
-                    found.push(row.get(0)?);
+                    tokens.push(row.get(0)?);
                 }
             }
-            found.dedup();
-            Ok(found)
+            tokens.dedup();
+            Ok(tokens)
         })
     }
 }
@@ -92,7 +92,7 @@ impl Store {
 /// Returns the owner's number, and the condition that narrows tokens `t` to owner and kin.
 fn owner_condition(c: &Connection, filter: &TokenFilter) -> Result<(Option<i64>, String)> {
     let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
-    let by_owner = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
-    let below = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":below IS NULL" };
-    Ok((owner, format!("{by_owner} AND {below}")))
+    let owner_filter = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
+    let descendants_filter = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":ancestor IS NULL" };
+    Ok((owner, format!("{owner_filter} AND {descendants_filter}")))
 }

@@ -39,7 +39,7 @@ fn token_state_at(store: &Store, name: &str, at: UnixMillis) -> TokenState {
 
 #[test]
 fn token_roundtrips_through_store() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     insert_directory(&store, 0, 0, "");
     insert_directory(&store, 1, 0, "a");
@@ -49,15 +49,15 @@ fn token_roundtrips_through_store() {
     store.add_token(&new).expect("kept");
     let kept = store.token(new.id, now()).expect("read").expect("there");
     assert_eq!((kept.login, kept.limits, kept.expiry), (new.login, limits, new.expiry));
-    let placed = kept.scopes.expect("scoped");
-    assert_eq!(placed.len(), 1);
-    assert_eq!(placed[0].scope, scope(1, Permission::RW));
-    assert_eq!(placed[0].path.as_ref().map(ToString::to_string).as_deref(), Some("/a"));
+    let located = kept.scopes.expect("scoped");
+    assert_eq!(located.len(), 1);
+    assert_eq!(located[0].scope, scope(1, Permission::RW));
+    assert_eq!(located[0].path.as_ref().map(ToString::to_string).as_deref(), Some("/a"));
 }
 
 #[test]
 fn invalid_token_is_refused_and_rolled_back() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     let new = new_token("aaaaaaaa", "alice", TokenExpiry::Never);
     let dangling = NewTokenRow { scopes: Some(vec![scope(9, R)]), ..new.clone() };
@@ -73,7 +73,7 @@ fn invalid_token_is_refused_and_rolled_back() {
 
 #[test]
 fn token_chain_length_is_bounded() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.set_policy("max-tokens-per-user", "100").expect("set");
     let mut parent = None;
@@ -94,7 +94,7 @@ fn token_chain_length_is_bounded() {
 
 #[test]
 fn sliding_token_counts_as_live_while_use_may_be_unwritten() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.set_policy("max-tokens-per-user", "1").expect("set");
     store.add_token(&new_token("sliding0", "alice", sliding_expiry(600, 86_400))).expect("kept");
@@ -114,13 +114,13 @@ fn sliding_token_counts_as_live_while_use_may_be_unwritten() {
 
 #[test]
 fn token_limit_holds_under_concurrent_creation() {
-    let (folder, store) = open_temp_store();
+    let (temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token("revoked0", "alice", TokenExpiry::Never)).expect("kept");
     store.revoke_tokens(&[id("revoked0")], now()).expect("revoked");
     store.add_token(&new_token("expired0", "alice", TokenExpiry::Hard(now()))).expect("kept");
-    let again = Store::open(&folder.path().join("state")).expect("a second process");
-    let made: usize = std::thread::scope(|threads| {
+    let again = Store::open(&temp_dir.path().join("state")).expect("a second process");
+    let created: usize = std::thread::scope(|threads| {
         let runs: Vec<_> = (0..4)
             .map(|thread| {
                 let store = if thread % 2 == 0 { store.clone() } else { again.clone() };
@@ -132,14 +132,14 @@ fn token_limit_holds_under_concurrent_creation() {
             .collect();
         runs.into_iter().map(|run| run.join().expect("joins")).sum()
     });
-    assert_eq!(made, 5);
+    assert_eq!(created, 5);
     let refused = store.add_token(&new_token("bbbbbbbb", "alice", TokenExpiry::Never));
     assert!(matches!(refused, Err(StoreError::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");
 }
 
 #[test]
 fn token_state_includes_ancestors() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token("aaaaaaaa", "alice", sliding_expiry(60, 600))).expect("kept");
     let child = NewTokenRow { parent: Some(id("aaaaaaaa")), ..new_token("bbbbbbbb", "alice", TokenExpiry::Never) };
@@ -152,7 +152,7 @@ fn token_state_includes_ancestors() {
 
 #[test]
 fn revocation_is_atomic_and_keeps_first_timestamp() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("kept");
     store.add_token(&new_token("bbbbbbbb", "alice", TokenExpiry::Never)).expect("kept");
@@ -167,7 +167,7 @@ fn revocation_is_atomic_and_keeps_first_timestamp() {
 
 #[test]
 fn late_uses_neither_move_back_nor_revive_token() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token("aaaaaaaa", "alice", sliding_expiry(60, 600))).expect("kept");
     let epoch = store.epoch().expect("read");
@@ -184,27 +184,27 @@ fn late_uses_neither_move_back_nor_revive_token() {
 
 #[test]
 fn rotation_keeps_previous_secret_for_grace_only() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("kept");
-    let sealed = |number| SecretHash { phc: format!("phc{number}"), prefilter: [number; 8] };
-    store.rotate_token(id("aaaaaaaa"), &sealed(2), Some(seconds_later(10))).expect("rotated");
-    let caller = store.credential_row(id("aaaaaaaa")).expect("read").expect("there");
-    assert_eq!(caller.secret_hash, sealed(2));
+    let secret_hash = |number| SecretHash { phc: format!("phc{number}"), prefilter: [number; 8] };
+    store.rotate_token(id("aaaaaaaa"), &secret_hash(2), Some(seconds_later(10))).expect("rotated");
+    let credentials = store.credential_row(id("aaaaaaaa")).expect("read").expect("there");
+    assert_eq!(credentials.secret_hash, secret_hash(2));
     assert_eq!(
-        caller.previous_secret.map(|grace| (grace.secret_hash.phc, grace.valid_until)),
+        credentials.previous_secret.map(|grace| (grace.secret_hash.phc, grace.valid_until)),
         Some(("phc".to_owned(), seconds_later(10)))
     );
-    store.rotate_token(id("aaaaaaaa"), &sealed(3), None).expect("rotated");
-    let caller = store.credential_row(id("aaaaaaaa")).expect("read").expect("there");
-    assert_eq!((caller.secret_hash, caller.previous_secret), (sealed(3), None));
+    store.rotate_token(id("aaaaaaaa"), &secret_hash(3), None).expect("rotated");
+    let credentials = store.credential_row(id("aaaaaaaa")).expect("read").expect("there");
+    assert_eq!((credentials.secret_hash, credentials.previous_secret), (secret_hash(3), None));
     store.revoke_tokens(&[id("aaaaaaaa")], now()).expect("revoked");
-    assert!(store.rotate_token(id("aaaaaaaa"), &sealed(4), None).is_err());
+    assert!(store.rotate_token(id("aaaaaaaa"), &secret_hash(4), None).is_err());
 }
 
 #[test]
 fn tokens_are_paged_and_filtered_by_state() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.set_policy("max-tokens-per-user", "100").expect("set");
     for owner in ["alice", "bob"] {
         store.create_user(&login(owner), &[], now()).expect("user");
@@ -232,7 +232,7 @@ fn tokens_are_paged_and_filtered_by_state() {
 
 #[test]
 fn scope_on_deleted_node_is_reported_dangling() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     insert_directory(&store, 0, 0, "");
     insert_directory(&store, 1, 0, "a");
@@ -249,7 +249,7 @@ fn scope_on_deleted_node_is_reported_dangling() {
 
 #[test]
 fn token_listing_uses_primary_key_index() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     let lifetime = Lifetime::from_secs(60).expect("in range");
     store
@@ -273,7 +273,7 @@ fn token_listing_uses_primary_key_index() {
 
 #[test]
 fn revoking_1000_tokens_fits_in_half_the_ballast() {
-    let (_folder, store) = open_temp_store();
+    let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.set_policy("max-tokens-per-user", "2000").expect("set");
     for number in 0..1000 {

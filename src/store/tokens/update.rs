@@ -47,16 +47,16 @@ impl Store {
     pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &NarrowedToken) -> Result<bool> {
         // A new name alone is no reason to use the ballast.
         let narrows = Cell::new(false);
-        let reserve = || narrows.get().then_some(BallastShare::Narrowing);
-        self.write_with_ballast_if(WriteDurability::Synced, reserve, |t| {
+        let share = || narrows.get().then_some(BallastShare::Narrowing);
+        self.write_with_ballast_if(WriteDurability::Synced, share, |t| {
             let Some(before) = select_token(t, id, UnixMillis::MAX)?.filter(|record| record.version == version) else {
                 return Ok(false);
             };
-            let told = describe_changes(&before, narrowed);
-            if told.is_empty() {
+            let changes = describe_changes(&before, narrowed);
+            if changes.is_empty() {
                 return Ok(true);
             }
-            narrows.set(told.iter().any(|(kind, _)| *kind == EventKind::TokenNarrowed));
+            narrows.set(changes.iter().any(|(kind, _)| *kind == EventKind::TokenNarrowed));
             if !narrows.get() {
                 self.check_may_grow()?;
             }
@@ -80,7 +80,7 @@ impl Store {
                 t.execute("DELETE FROM scopes WHERE token_id = ?1", [id])?;
                 insert_scopes(t, id, narrowed.scopes.iter().flatten())?;
             }
-            for (kind, detail) in told {
+            for (kind, detail) in changes {
                 self.record_change(t, kind, |event| event.with_user(&before.login).with_token(id).with_detail(detail))?;
             }
             Ok(true)
@@ -129,7 +129,7 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::store::StoreError::NotFound`] for an unknown or revoked token.
-    pub fn rotate_token(&self, id: TokenId, sealed: &SecretHash, grace: Option<UnixMillis>) -> Result<()> {
+    pub fn rotate_token(&self, id: TokenId, secret_hash: &SecretHash, grace_until: Option<UnixMillis>) -> Result<()> {
         self.write(WriteDurability::Synced, |t| {
             let rotated = t.execute(
                 "UPDATE tokens SET phc = ?2, prefilter = ?3,
@@ -137,13 +137,13 @@ impl Store {
                     old_prefilter = CASE WHEN ?4 IS NULL THEN NULL ELSE prefilter END,
                     old_until = ?4, version = version + 1
                  WHERE id = ?1 AND revoked_at IS NULL",
-                params![id, sealed.phc, sealed.prefilter, grace],
+                params![id, secret_hash.phc, secret_hash.prefilter, grace_until],
             )?;
             if rotated == 0 {
                 return Err(token_not_found(id));
             }
             let login = token_owner(t, id)?;
-            let until = grace.map(|until| format!("the old secret until {until}"));
+            let until = grace_until.map(|until| format!("the old secret until {until}"));
             self.record_change(t, EventKind::TokenRotated, |event| {
                 event.with_user(&login).with_token(id).with_detail(until.as_deref().unwrap_or("the old secret is dead"))
             })
@@ -152,17 +152,17 @@ impl Store {
 
     /// Writes uses down. One that comes late moves nothing back and revives no revoked token. The last ones of a process
     /// may use the ballast: without them, sliding tokens would have expired at the next start.
-    pub(crate) fn record_uses(&self, uses: &[TokenUse], last: bool) -> Result<()> {
-        let reserve = || last.then_some(BallastShare::Narrowing);
-        self.write_with_ballast_if(WriteDurability::Lazy, reserve, |t| {
+    pub(crate) fn record_uses(&self, uses: &[TokenUse], is_final: bool) -> Result<()> {
+        let share = || is_final.then_some(BallastShare::Narrowing);
+        self.write_with_ballast_if(WriteDurability::Lazy, share, |t| {
             let mut update = t.prepare_cached(
                 "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
                     last_used_protocol = ?5
                  WHERE id = ?1 AND revoked_at IS NULL AND coalesce(last_used_at, created_at - 1) < ?2",
             )?;
-            for TokenUse { token, last_use: last } in uses {
-                let protocol = last.protocol.map(|protocol| protocol.to_string());
-                update.execute(params![token, last.at, last.address, last.client, protocol])?;
+            for TokenUse { token, last_use } in uses {
+                let protocol = last_use.protocol.map(|protocol| protocol.to_string());
+                update.execute(params![token, last_use.at, last_use.address, last_use.client, protocol])?;
             }
             Ok(())
         })
@@ -172,25 +172,25 @@ impl Store {
 /// Says what a change does to a token; nothing where it does nothing.
 fn describe_changes(before: &TokenRecord, narrowed: &NarrowedToken) -> Vec<(EventKind, String)> {
     let NarrowedToken { name, description, expiry, scopes, limits, roles } = narrowed;
-    let mut told = Vec::new();
+    let mut changes = Vec::new();
     if *name != before.name || *description != before.description {
-        told.push((EventKind::TokenRenamed, format!("{} -> {name}", before.name)));
+        changes.push((EventKind::TokenRenamed, format!("{} -> {name}", before.name)));
     }
-    let other = |scopes: &&Vec<Scope>| {
-        let kept: HashSet<_> = before.scopes.iter().flatten().map(|placed| placed.scope).collect();
-        before.scopes.is_none() || kept != scopes.iter().copied().collect()
+    let differs = |scopes: &&Vec<Scope>| {
+        let current: HashSet<_> = before.scopes.iter().flatten().map(|located| located.scope).collect();
+        before.scopes.is_none() || current != scopes.iter().copied().collect()
     };
     let changed = [
-        scopes.as_ref().filter(other).map(|scopes| scope_count_text(scopes)),
+        scopes.as_ref().filter(differs).map(|scopes| scope_count_text(scopes)),
         (*limits != before.limits).then(|| "limits".to_owned()),
         (*roles != before.roles).then(|| format!("roles {roles}")),
         (*expiry != before.expiry).then(|| format!("until {}", expiry.hard_limit())),
     ];
     let changed: Vec<_> = changed.into_iter().flatten().collect();
     if !changed.is_empty() {
-        told.push((EventKind::TokenNarrowed, changed.join(", ")));
+        changes.push((EventKind::TokenNarrowed, changed.join(", ")));
     }
-    told
+    changes
 }
 
 /// Returns a token's owner.

@@ -10,37 +10,38 @@ use super::{AuditContext, EventCursor, EventFilter, Store};
 use crate::domain::{Actor, EventKind, TokenExpiry};
 
 /// Tells the child after how many points it is killed, and in which directory.
-const ORDER: &str = "PATGATE_TEST_STORE_ORDER";
+const ORDER_VARIABLE: &str = "PATGATE_TEST_STORE_ORDER";
 /// Commits that find the disk full before there is room.
 const FULL_COMMITS: u32 = 3;
 const TOKEN: &str = "JhxND7ci";
 
 /// Opens a store whose changes are noted in the audit trail.
-fn opened(state: &Path) -> Store {
-    let author = AuditContext { actor: Actor::Administrator, peer: None, at: now() };
-    Store::open(state).expect("opens").with_audit_context(author)
+fn open_store(state_dir: &Path) -> Store {
+    let context = AuditContext { actor: Actor::Administrator, peer: None, at: now() };
+    Store::open(state_dir).expect("opens").with_audit_context(context)
 }
 
 /// What the child does; nothing in a run of the tests.
 #[test]
-fn in_a_process_of_its_own() {
-    let Ok(order) = std::env::var(ORDER) else { return };
-    let (points, state) = order.split_once(':').expect("an order");
-    let store = opened(Path::new(state));
+fn child_process() {
+    let Ok(order) = std::env::var(ORDER_VARIABLE) else { return };
+    let (crash_points, state_dir) = order.split_once(':').expect("an order");
+    let store = open_store(Path::new(state_dir));
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token(TOKEN, "alice", TokenExpiry::Never)).expect("token");
     assert!(store.restore_ballast().expect("made"));
     fill_disk(FULL_COMMITS);
-    kill_after(points.parse().expect("a number"));
+    kill_after(crash_points.parse().expect("a number"));
     store.revoke_tokens(&[id(TOKEN)], now()).expect("revoked");
 }
 
 /// Revokes a token in a process that is killed after so many points; tells whether it came to the end.
-fn revoke(points: u32, state: &Path) -> bool {
-    let child = "store::killed::in_a_process_of_its_own";
-    let order = format!("{points}:{}", state.display());
+fn revoke(crash_points: u32, state_dir: &Path) -> bool {
+    let child = "store::crash_tests::child_process";
+    let order = format!("{crash_points}:{}", state_dir.display());
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    let status = command.args(["--exact", child]).env(ORDER, order).stdout(Stdio::null()).status().expect("run");
+    let status =
+        command.args(["--exact", child]).env(ORDER_VARIABLE, order).stdout(Stdio::null()).status().expect("run");
     assert!(status.success() || status.signal() == Some(9), "{status}");
     status.success()
 }
@@ -49,34 +50,34 @@ fn is_revoked(store: &Store) -> bool {
     store.token(id(TOKEN), now()).expect("read").expect("there").revoked_at.is_some()
 }
 
-fn told(store: &Store) -> usize {
+fn count_revocation_events(store: &Store) -> usize {
     let filter = EventFilter { kind: Some(EventKind::TokenRevoked), ..EventFilter::default() };
     store.audit_events(&filter, EventCursor::After(0), 10).expect("read").len()
 }
 
 #[test]
 fn revocation_that_a_kill_cut_off_while_it_used_the_ballast_is_whole_or_undone() {
-    let mut seen = Vec::new();
-    for points in 0.. {
-        let folder = tempfile::tempdir().expect("folder");
-        let ended = revoke(points, folder.path());
-        let store = opened(folder.path());
+    let mut outcomes = Vec::new();
+    for crash_points in 0.. {
+        let temp_dir = tempfile::tempdir().expect("folder");
+        let completed = revoke(crash_points, temp_dir.path());
+        let store = open_store(temp_dir.path());
         let revoked = is_revoked(&store);
-        assert_eq!(told(&store), usize::from(revoked), "killed at point {points}");
+        assert_eq!(count_revocation_events(&store), usize::from(revoked), "killed at point {crash_points}");
         // A part of the ballast may be gone: nothing but a revocation can do without it, and that can.
         store.revoke_tokens(&[id(TOKEN)], now()).expect("again");
-        assert!(is_revoked(&store) && told(&store) == 1, "killed at point {points}");
-        assert!(store.restore_ballast().expect("whole again") && store.disk_fault().is_none(), "{points}");
-        assert!(revoked || !ended);
-        seen.push(revoked);
-        if ended {
+        assert!(is_revoked(&store) && count_revocation_events(&store) == 1, "killed at point {crash_points}");
+        assert!(store.restore_ballast().expect("whole again") && store.disk_fault().is_none(), "{crash_points}");
+        assert!(revoked || !completed);
+        outcomes.push(revoked);
+        if completed {
             break;
         }
     }
     // Killed at each release of the ballast, before the commit, and behind it.
     assert!(
-        seen.is_sorted() && seen.iter().filter(|revoked| !**revoked).count() > 2 * FULL_COMMITS as usize,
-        "{seen:?}"
+        outcomes.is_sorted() && outcomes.iter().filter(|revoked| !**revoked).count() > 2 * FULL_COMMITS as usize,
+        "{outcomes:?}"
     );
-    assert!(seen.iter().filter(|revoked| **revoked).count() > 1, "{seen:?}");
+    assert!(outcomes.iter().filter(|revoked| **revoked).count() > 1, "{outcomes:?}");
 }
