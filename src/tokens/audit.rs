@@ -11,12 +11,12 @@ impl TokenService {
     /// [`super::Error::Forbidden`].
     pub fn events(
         &self,
-        who: &Principal,
+        principal: &Principal,
         filter: &EventFilter,
         cursor: EventCursor,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>> {
-        who.authorized_caller()?.require_role(Role::ReadAudit)?;
+        principal.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.audit_events(filter, cursor, limit)?)
     }
 
@@ -24,8 +24,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`super::Error::Forbidden`].
-    pub fn latest_event_id(&self, who: &Principal) -> Result<u64> {
-        who.authorized_caller()?.require_role(Role::ReadAudit)?;
+    pub fn latest_event_id(&self, principal: &Principal) -> Result<u64> {
+        principal.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.latest_event_id()?)
     }
 
@@ -34,8 +34,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`super::Error::Forbidden`].
-    pub fn usage_counts(&self, who: &Principal, since: UnixMillis) -> Result<Vec<UsageCount>> {
-        who.authorized_caller()?.require_role(Role::ReadAudit)?;
+    pub fn usage_counts(&self, principal: &Principal, since: UnixMillis) -> Result<Vec<UsageCount>> {
+        principal.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.usage_counts(since)?)
     }
 

@@ -29,8 +29,8 @@ impl TokenService {
     ///
     /// # Errors
     /// As [`TokenService::list`].
-    pub fn expiring(&self, who: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
-        let (caller, filter) = self.visible_filter(who, owner)?;
+    pub fn expiring(&self, principal: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
+        let (caller, filter) = self.visible_filter(principal, owner)?;
         self.summarize(&caller, self.flushed_store().expiring_tokens(&filter, self.clock.now())?, limit)
     }
 
@@ -39,27 +39,28 @@ impl TokenService {
     ///
     /// # Errors
     /// As [`TokenService::list`].
-    pub fn dangling(&self, who: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
-        let (caller, filter) = self.visible_filter(who, owner)?;
+    pub fn dangling(&self, principal: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
+        let (caller, filter) = self.visible_filter(principal, owner)?;
         let now = self.clock.now();
         let mut nodes = self.store.scope_nodes(&filter, MAX_NODES_CHECKED + 1, now)?;
-        let unseen = nodes.len() > MAX_NODES_CHECKED;
+        let has_unchecked_nodes = nodes.len() > MAX_NODES_CHECKED;
         nodes.truncate(MAX_NODES_CHECKED);
-        let mut ended = HashSet::new();
+        let mut missing = HashSet::new();
         for (node, named) in nodes {
             if !named || self.is_node_missing(node)? {
-                ended.insert(node);
+                missing.insert(node);
             }
         }
-        let tokens = if ended.is_empty() { Vec::new() } else { self.store.tokens_scoped_to(&filter, &ended, now)? };
-        let mut attention = self.summarize(&caller, tokens, limit)?;
-        attention.may_have_more |= unseen;
-        Ok(attention)
+        let tokens =
+            if missing.is_empty() { Vec::new() } else { self.store.tokens_scoped_to(&filter, &missing, now)? };
+        let mut summary = self.summarize(&caller, tokens, limit)?;
+        summary.may_have_more |= has_unchecked_nodes;
+        Ok(summary)
     }
 
     /// Returns who asks, and a filter for what that may look at.
-    fn visible_filter(&self, who: &Principal, owner: Option<&Login>) -> Result<(AuthorizedCaller, TokenFilter)> {
-        let caller = who.authorized_caller()?;
+    fn visible_filter(&self, principal: &Principal, owner: Option<&Login>) -> Result<(AuthorizedCaller, TokenFilter)> {
+        let caller = principal.authorized_caller()?;
         let mut filter = TokenFilter { owner: owner.cloned(), ..TokenFilter::default() };
         caller.restrict_filter(&mut filter)?;
         if let Some(owner) = &filter.owner {
@@ -70,10 +71,10 @@ impl TokenService {
 
     /// Counts tokens, but for those that died with one above them.
     fn summarize(&self, caller: &AuthorizedCaller, tokens: Vec<TokenId>, limit: usize) -> Result<TokenListSummary> {
-        let mut attention = TokenListSummary::default();
+        let mut summary = TokenListSummary::default();
         for token in tokens {
-            if attention.count == MAX_TOKENS_COUNTED {
-                attention.may_have_more = true;
+            if summary.count == MAX_TOKENS_COUNTED {
+                summary.may_have_more = true;
                 break;
             }
             let record = match self.find_record(token) {
@@ -81,13 +82,13 @@ impl TokenService {
                 record => record?,
             };
             if record.state == TokenState::Live {
-                attention.count += 1;
-                if attention.records.len() < limit {
-                    attention.records.push(self.with_visible_scopes(caller, record)?);
+                summary.count += 1;
+                if summary.records.len() < limit {
+                    summary.records.push(self.with_visible_scopes(caller, record)?);
                 }
             }
         }
-        Ok(attention)
+        Ok(summary)
     }
 
     fn is_node_missing(&self, node: NodeId) -> Result<bool> {

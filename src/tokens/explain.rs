@@ -15,41 +15,42 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::UnknownToken`], also for one that the caller may not look at.
-    pub fn explain(&self, who: &Principal, token: TokenId, question: &AccessQuery) -> Result<AccessExplanation> {
-        let record = self.find(who, token)?;
-        let reached = self.store.effective_access(token)?.ok_or(Error::UnknownToken(token))?;
-        let open = who.authorized_caller()?.may_see_grants();
-        let (rule, by) = match self.inactive_rule(&reached)?.or_else(|| first_violated_limit(&reached.chain, question))
-        {
-            Some(rule) => (rule, Vec::new()),
-            None => self.evaluate(&reached.access, question, open)?,
-        };
-        let provided = if rule.allows() { unchecked_limits(&reached.chain, question) } else { Vec::new() };
+    pub fn explain(&self, principal: &Principal, token: TokenId, query: &AccessQuery) -> Result<AccessExplanation> {
+        let record = self.find(principal, token)?;
+        let effective = self.store.effective_access(token)?.ok_or(Error::UnknownToken(token))?;
+        let reveal_grants = principal.authorized_caller()?.may_see_grants();
+        let (rule, sources) =
+            match self.inactive_rule(&effective)?.or_else(|| first_violated_limit(&effective.chain, query)) {
+                Some(rule) => (rule, Vec::new()),
+                None => self.evaluate(&effective.access, query, reveal_grants)?,
+            };
+        let unchecked = if rule.allows() { unchecked_limits(&effective.chain, query) } else { Vec::new() };
         Ok(AccessExplanation {
             allowed: rule.allows(),
-            sentence: explanation_sentence(record.login.as_str(), token, question, &rule, &by, &provided),
+            sentence: explanation_sentence(record.login.as_str(), token, query, &rule, &sources, &unchecked),
             decided_by: rule,
             token,
             user: record.login,
-            operation: question.operation,
-            path: question.path.clone(),
-            needs: question.operation.permission(),
-            by,
-            provided,
+            operation: query.operation,
+            path: query.path.clone(),
+            needs: query.operation.permission(),
+            by: sources,
+            provided: unchecked,
         })
     }
 
     /// Returns what the token died of.
-    fn inactive_rule(&self, reached: &EffectiveAccess) -> Result<Option<DecidingRule>> {
+    fn inactive_rule(&self, effective: &EffectiveAccess) -> Result<Option<DecidingRule>> {
         let now = self.clock.now();
-        if let Some(link) = reached.chain.iter().find(|link| link.revoked) {
+        if let Some(link) = effective.chain.iter().find(|link| link.revoked) {
             return Ok(Some(DecidingRule::Revoked { token: link.token }));
         }
-        let ends = |link: &ChainToken| (link.token, link.expiry.deadline(link.last_used_at.unwrap_or(link.created_at)));
-        if let Some((token, at)) = reached.chain.iter().map(ends).find(|(_, at)| *at <= now) {
+        let deadline =
+            |link: &ChainToken| (link.token, link.expiry.deadline(link.last_used_at.unwrap_or(link.created_at)));
+        if let Some((token, at)) = effective.chain.iter().map(deadline).find(|(_, at)| *at <= now) {
             return Ok(Some(DecidingRule::Expired { token, at }));
         }
-        let owner = self.require_user(&reached.credentials.login)?;
+        let owner = self.require_user(&effective.credentials.login)?;
         Ok(owner.disabled_at.map(|_| DecidingRule::Disabled))
     }
 
@@ -57,26 +58,26 @@ impl TokenService {
     fn evaluate(
         &self,
         access: &TreeAccess,
-        question: &AccessQuery,
-        open: bool,
+        query: &AccessQuery,
+        reveal_grants: bool,
     ) -> Result<(DecidingRule, Vec<AccessSource>)> {
-        let AccessQuery { operation, path, target: to, .. } = question;
-        let (rule, by) = self.evaluate_path(access, *operation, path, open)?;
-        let Some(to) = to.as_ref().filter(|_| rule.allows()) else { return Ok((rule, by)) };
-        let (target, _) = self.evaluate_path(access, TreeOperation::Create, to, open)?;
-        if !target.allows() {
-            return Ok((target, Vec::new()));
+        let AccessQuery { operation, path, target, .. } = query;
+        let (rule, sources) = self.evaluate_path(access, *operation, path, reveal_grants)?;
+        let Some(target) = target.as_ref().filter(|_| rule.allows()) else { return Ok((rule, sources)) };
+        let (target_rule, _) = self.evaluate_path(access, TreeOperation::Create, target, reveal_grants)?;
+        if !target_rule.allows() {
+            return Ok((target_rule, Vec::new()));
         }
-        let (parent, readable) = (to.parent().unwrap_or_default(), |path| access.may(path, Permission::R));
+        let (parent, readable) = (target.parent().unwrap_or_default(), |path| access.may(path, Permission::R));
         let rule = match operation {
-            TreeOperation::Move if readable(to) && !readable(path) => DecidingRule::WouldReveal,
+            TreeOperation::Move if readable(target) && !readable(path) => DecidingRule::WouldReveal,
             TreeOperation::Link if !access.single_grant_allows(path, &parent, operation.permission()) => {
                 DecidingRule::NotTogether
             }
             _ => rule,
         };
-        let by = if rule.allows() { by } else { Vec::new() };
-        Ok((rule, by))
+        let sources = if rule.allows() { sources } else { Vec::new() };
+        Ok((rule, sources))
     }
 
     fn evaluate_path(
@@ -84,15 +85,15 @@ impl TokenService {
         access: &TreeAccess,
         operation: TreeOperation,
         path: &TreePath,
-        open: bool,
+        reveal_grants: bool,
     ) -> Result<(DecidingRule, Vec<AccessSource>)> {
         let at = operation.permission_path(path).unwrap_or_default();
-        let roots = match operation.authorize(access, path) {
-            Ok(roots) if roots.is_empty() => return Ok((DecidingRule::OnTheWay, Vec::new())),
-            Ok(roots) => roots,
+        let grants = match operation.authorize(access, path) {
+            Ok(grants) if grants.is_empty() => return Ok((DecidingRule::OnTheWay, Vec::new())),
+            Ok(grants) => grants,
             Err(AccessDenial::NoGrant) => {
                 let needed = operation.permission().non_empty().unwrap_or(Permission::R);
-                let scoped = access.denying_token(&at, needed).filter(|_| !open);
+                let scoped = access.denying_token(&at, needed).filter(|_| !reveal_grants);
                 let rule = scoped
                     .map_or(DecidingRule::NoGrant { at: at.clone() }, |token| DecidingRule::OutOfScope { token, at });
                 return Ok((rule, Vec::new()));
@@ -101,43 +102,45 @@ impl TokenService {
             Err(AccessDenial::TreeRoot) => return Ok((DecidingRule::TopOfTree, Vec::new())),
             Err(AccessDenial::NodeReplaced) => return Ok((DecidingRule::Swapped { at }, Vec::new())),
         };
-        let mut standing = Vec::new();
-        for root in &roots {
-            if self.sources_unchanged(root)? {
-                standing.push(root);
+        let mut unchanged = Vec::new();
+        for grant in &grants {
+            if self.sources_unchanged(grant)? {
+                unchanged.push(grant);
             }
         }
-        let allowed = standing.iter().fold(Permission::NONE, |sum, root| sum | root.permission);
-        let enough = match operation.required_permission() {
-            RequiredPermission::VisibleOnly => !standing.is_empty(),
+        let allowed = unchanged.iter().fold(Permission::NONE, |sum, grant| sum | grant.permission);
+        let is_allowed = match operation.required_permission() {
+            RequiredPermission::VisibleOnly => !unchanged.is_empty(),
             RequiredPermission::OnTarget(needed) | RequiredPermission::OnParent(needed) => allowed.allows(needed),
         };
-        if !enough {
-            let at = roots.first().map_or(at, |root| root.path.clone());
+        if !is_allowed {
+            let at = grants.first().map_or(at, |grant| grant.path.clone());
             return Ok((DecidingRule::Swapped { at }, Vec::new()));
         }
-        let whole = |reach: &ResolvedScope| AccessSource { scope: reach.scope, path: reach.path.clone() };
-        let left = |root: &EffectiveGrant, reach: &ResolvedScope| AccessSource {
-            scope: Scope { node: reach.scope.node, permission: root.permission },
-            path: root.path.clone(),
+        let full_source = |source: &ResolvedScope| AccessSource { scope: source.scope, path: source.path.clone() };
+        let remaining_source = |grant: &EffectiveGrant, source: &ResolvedScope| AccessSource {
+            scope: Scope { node: source.scope.node, permission: grant.permission },
+            path: grant.path.clone(),
         };
-        let sources = standing.iter().flat_map(|root| root.sources.iter().map(move |reach| (*root, reach)));
-        let sources = sources.filter(|(root, reach)| open || reach.path == root.path);
-        let mut by: Vec<AccessSource> = Vec::new();
-        for source in sources.map(|(root, reach)| if open { whole(reach) } else { left(root, reach) }) {
-            if !by.contains(&source) {
-                by.push(source);
+        let sources = unchanged.iter().flat_map(|grant| grant.sources.iter().map(move |source| (*grant, source)));
+        let sources = sources.filter(|(grant, source)| reveal_grants || source.path == grant.path);
+        let mut distinct: Vec<AccessSource> = Vec::new();
+        for source in sources
+            .map(|(grant, source)| if reveal_grants { full_source(source) } else { remaining_source(grant, source) })
+        {
+            if !distinct.contains(&source) {
+                distinct.push(source);
             }
         }
-        Ok((DecidingRule::Granted, by))
+        Ok((DecidingRule::Granted, distinct))
     }
 
     /// Tells whether all that gives a permission is still what was named; taken on trust where no folder
     /// is served.
-    fn sources_unchanged(&self, root: &EffectiveGrant) -> Result<bool> {
+    fn sources_unchanged(&self, grant: &EffectiveGrant) -> Result<bool> {
         let Some(tree) = &self.tree else { return Ok(true) };
-        for reach in &root.sources {
-            if tree.locate(reach.scope.node).map_err(Error::Tree)?.as_ref() != Some(&reach.path) {
+        for source in &grant.sources {
+            if tree.locate(source.scope.node).map_err(Error::Tree)?.as_ref() != Some(&source.path) {
                 return Ok(false);
             }
         }
@@ -146,55 +149,55 @@ impl TokenService {
 }
 
 /// Returns the first limit of the chain that does not admit what is asked.
-fn first_violated_limit(chain: &[ChainToken], question: &AccessQuery) -> Option<DecidingRule> {
+fn first_violated_limit(chain: &[ChainToken], query: &AccessQuery) -> Option<DecidingRule> {
     chain.iter().find_map(|ChainToken { token, limits, .. }| {
         let token = *token;
-        if question.protocol.is_some_and(|protocol| !limits.allows_protocol(protocol)) {
+        if query.protocol.is_some_and(|protocol| !limits.allows_protocol(protocol)) {
             return Some(DecidingRule::Protocol { token });
         }
-        if question.address.is_some_and(|address| !limits.allows_address(address)) {
+        if query.address.is_some_and(|address| !limits.allows_address(address)) {
             return Some(DecidingRule::Address { token });
         }
-        if question.user_agent.as_ref().is_some_and(|agent| !limits.allows_user_agent(agent)) {
+        if query.user_agent.as_ref().is_some_and(|agent| !limits.allows_user_agent(agent)) {
             return Some(DecidingRule::UserAgent { token });
         }
-        if !is_upload(question.operation) {
+        if !is_upload(query.operation) {
             return None;
         }
         let rule = UploadRule::intersect([limits]);
-        if let (Some(size), Some(most)) = (question.size, rule.max_file_size())
-            && size > most
+        if let (Some(size), Some(max)) = (query.size, rule.max_file_size())
+            && size > max
         {
-            return Some(DecidingRule::FileSize { token, most });
+            return Some(DecidingRule::FileSize { token, most: max });
         }
-        if question.mime.as_ref().is_some_and(|mime| !rule.allows_mime_type(&[mime])) {
+        if query.mime.as_ref().is_some_and(|mime| !rule.allows_mime_type(&[mime])) {
             return Some(DecidingRule::MediaType { token });
         }
-        rule.first_denied_tag(&question.tags).map(|tag| DecidingRule::Tag { token, tag: tag.clone() })
+        rule.first_denied_tag(&query.tags).map(|tag| DecidingRule::Tag { token, tag: tag.clone() })
     })
 }
 
 /// Returns the limits that were not asked about, in words.
-fn unchecked_limits(chain: &[ChainToken], question: &AccessQuery) -> Vec<String> {
-    let mut open = Vec::new();
+fn unchecked_limits(chain: &[ChainToken], query: &AccessQuery) -> Vec<String> {
+    let mut unchecked = Vec::new();
     for ChainToken { token, limits, .. } in chain {
         let TokenLimits { protocols, ips, user_agents, mimes, max_file_size, .. } = limits;
         let mut add = |asked: bool, what: &str, values: Vec<String>| {
             if !asked && !values.is_empty() {
-                open.push(format!("{what} {} (token {token})", values.join(" or ")));
+                unchecked.push(format!("{what} {} (token {token})", values.join(" or ")));
             }
         };
-        add(question.protocol.is_some(), "the protocol is", protocols.iter().map(ToString::to_string).collect());
-        add(question.address.is_some(), "the address is in", ips.iter().map(ToString::to_string).collect());
+        add(query.protocol.is_some(), "the protocol is", protocols.iter().map(ToString::to_string).collect());
+        add(query.address.is_some(), "the address is in", ips.iter().map(ToString::to_string).collect());
         let agents = user_agents.iter().map(ToString::to_string).collect();
-        add(question.user_agent.is_some(), "the program is", agents);
-        if is_upload(question.operation) {
-            let most = max_file_size.iter().map(|most| most.to_string()).collect();
-            add(question.size.is_some(), "the file has at most", most);
-            add(question.mime.is_some(), "its type is", mimes.iter().map(ToString::to_string).collect());
+        add(query.user_agent.is_some(), "the program is", agents);
+        if is_upload(query.operation) {
+            let max = max_file_size.iter().map(|max| max.to_string()).collect();
+            add(query.size.is_some(), "the file has at most", max);
+            add(query.mime.is_some(), "its type is", mimes.iter().map(ToString::to_string).collect());
         }
     }
-    open
+    unchecked
 }
 
 /// Tells whether an operation makes a file, or changes what is in one.
@@ -212,23 +215,24 @@ fn is_upload(operation: TreeOperation) -> bool {
 fn explanation_sentence(
     login: &str,
     token: TokenId,
-    question: &AccessQuery,
+    query: &AccessQuery,
     rule: &DecidingRule,
-    by: &[AccessSource],
-    provided: &[String],
+    sources: &[AccessSource],
+    unchecked: &[String],
 ) -> String {
-    let AccessQuery { operation, path, target: to, .. } = question;
-    let may = if rule.allows() { "may" } else { "may not" };
-    let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
-    let sources: Vec<_> = by.iter().map(|source| format!("{} on {}", source.scope.permission, source.path)).collect();
-    let why = match (rule, &sources[..]) {
+    let AccessQuery { operation, path, target, .. } = query;
+    let verb = if rule.allows() { "may" } else { "may not" };
+    let target = target.as_ref().map(|target| format!(" to {target}")).unwrap_or_default();
+    let sources: Vec<_> =
+        sources.iter().map(|source| format!("{} on {}", source.scope.permission, source.path)).collect();
+    let reason = match (rule, &sources[..]) {
         (DecidingRule::Granted, [grant]) => format!("it is granted {grant}"),
         (DecidingRule::Granted, [grant, scopes @ ..]) => format!("it is granted {grant}, with {}", scopes.join(", ")),
         _ => rule.to_string(),
     };
-    let provided = match provided {
+    let unchecked = match unchecked {
         [] => String::new(),
-        provided => format!(", provided that {}", provided.join(" and ")),
+        unchecked => format!(", provided that {}", unchecked.join(" and ")),
     };
-    format!("{login} {may} {operation} {path}{to} with the token {token}: {why}{provided}")
+    format!("{login} {verb} {operation} {path}{target} with the token {token}: {reason}{unchecked}")
 }

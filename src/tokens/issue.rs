@@ -131,10 +131,10 @@ impl TokenService {
     /// role that the owner or the calling token lacks, a scope whose node is not there or that lies outside
     /// what owner and calling token may reach, limits wider than the calling token's, and whatever the
     /// policy does not give; no token is made then, and no secret was sealed for it.
-    pub fn issue(&self, who: &Principal, request: TokenRequest) -> Result<IssuedToken> {
-        self.authorize_issue(who, &request)?;
-        let (secret, sealed) = self.hash_new_secret()?;
-        self.store_issued(who, request, &secret, &sealed)
+    pub fn issue(&self, principal: &Principal, request: TokenRequest) -> Result<IssuedToken> {
+        self.authorize_issue(principal, &request)?;
+        let (secret, secret_hash) = self.hash_new_secret()?;
+        self.store_issued(principal, request, &secret, &secret_hash)
     }
 
     /// As [`TokenService::issue`], for a server: what blocks is done off the runtime, and the secret is sealed when the
@@ -145,26 +145,26 @@ impl TokenService {
     /// As [`TokenService::issue`]; [`Error::Busy`] when as many secrets as may wait do so.
     pub async fn issue_queued(
         &self,
-        who: Principal,
+        principal: Principal,
         request: TokenRequest,
         begin: impl FnOnce() + Send,
     ) -> Result<IssuedToken> {
-        let turn = who.light_turn().await?;
-        let (who, request) = self
-            .run_blocking(turn, move |tokens| {
-                tokens.authorize_issue(&who, &request)?;
-                Ok((who, request))
+        let permit = principal.acquire_store_permit().await?;
+        let (principal, request) = self
+            .run_blocking(permit, move |service| {
+                service.authorize_issue(&principal, &request)?;
+                Ok((principal, request))
             })
             .await?;
-        let (secret, sealed) = self.hash_new_secret_queued(who.login().unwrap_or(&request.owner)).await?;
+        let (secret, secret_hash) = self.hash_new_secret_queued(principal.login().unwrap_or(&request.owner)).await?;
         begin();
-        let turn = who.light_turn_again().await?;
-        self.run_blocking(turn, move |tokens| tokens.store_issued(&who, request, &secret, &sealed)).await
+        let permit = principal.reacquire_store_permit().await?;
+        self.run_blocking(permit, move |service| service.store_issued(&principal, request, &secret, &secret_hash)).await
     }
 
     /// Makes sure that a token may be made as things are; changes nothing.
-    fn authorize_issue(&self, who: &Principal, request: &TokenRequest) -> Result<()> {
-        self.validate_request(&who.authorized_caller()?, request, self.clock.now()).map(drop)
+    fn authorize_issue(&self, principal: &Principal, request: &TokenRequest) -> Result<()> {
+        self.validate_request(&principal.authorized_caller()?, request, self.clock.now()).map(drop)
     }
 
     /// Judges all that is asked for, before the first effect, and works out when the token expires.
@@ -174,47 +174,50 @@ impl TokenService {
         request: &TokenRequest,
         now: UnixMillis,
     ) -> Result<TokenExpiry> {
-        let maker = caller.bearer_for(&request.owner);
+        let parent = caller.bearer_for(&request.owner);
         self.check_owner(caller, request)?;
-        let lender = caller.bearer().filter(|_| maker.is_some() || !request.roles.is_empty());
-        let expiry =
-            request.resolve_expiry(&self.store.policy()?, now, lender.map(|lender| lender.privileges.hard_limit))?;
-        if let Some(maker) = maker {
-            let mut bounds = maker.privileges.limits.iter();
+        let lifetime_bound = caller.bearer().filter(|_| parent.is_some() || !request.roles.is_empty());
+        let expiry = request.resolve_expiry(
+            &self.store.policy()?,
+            now,
+            lifetime_bound.map(|bearer| bearer.privileges.hard_limit),
+        )?;
+        if let Some(parent) = parent {
+            let mut bounds = parent.privileges.limits.iter();
             bounds.try_for_each(|bound| bound.check_covers(&request.limits)).map_err(Error::ExceedsParent)?;
         }
         if let Some(scopes) = &request.scopes {
-            self.check_scopes(&request.owner, None, maker, scopes)?;
+            self.check_scopes(&request.owner, None, parent, scopes)?;
         }
-        self.store.check_add_token(&request.owner, maker.map(|maker| maker.token), now)?;
+        self.store.check_add_token(&request.owner, parent.map(|parent| parent.token), now)?;
         Ok(expiry)
     }
 
     /// Keeps a token whose secret is sealed. All is judged again: sealing took its time.
     fn store_issued(
         &self,
-        who: &Principal,
+        principal: &Principal,
         request: TokenRequest,
         secret: &Secret,
-        sealed: &SecretHash,
+        secret_hash: &SecretHash,
     ) -> Result<IssuedToken> {
-        let caller = who.authorized_caller()?;
-        let maker = caller.bearer_for(&request.owner);
+        let caller = principal.authorized_caller()?;
+        let parent = caller.bearer_for(&request.owner);
         let now = self.clock.now();
         let expiry = self.validate_request(&caller, &request, now)?;
         let scopes = request.scopes.as_ref().map(|scopes| self.resolve_scopes(&request.owner, None, &caller, scopes));
         let scopes = scopes.transpose()?;
         let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
-        let mut draws = 0;
+        let mut attempts = 0;
         loop {
             let text = TokenText::new(generate_token_id()?, secret.clone());
             let new = NewTokenRow {
                 id: text.id(),
                 login: request.owner.clone(),
-                parent: maker.map(|maker| maker.token),
+                parent: parent.map(|parent| parent.token),
                 name: name.clone(),
                 description: request.description.to_string(),
-                secret_hash: sealed.clone(),
+                secret_hash: secret_hash.clone(),
                 created_at: now,
                 expiry,
                 scopes: scopes.clone(),
@@ -222,9 +225,9 @@ impl TokenService {
                 roles: request.roles.clone(),
                 foreign_roles: request.foreign_roles.clone(),
             };
-            draws += 1;
-            match self.audited_store(who).add_token(&new) {
-                Err(StoreError::AlreadyExists(_)) if draws < MAX_ID_ATTEMPTS => {}
+            attempts += 1;
+            match self.audited_store(principal).add_token(&new) {
+                Err(StoreError::AlreadyExists(_)) if attempts < MAX_ID_ATTEMPTS => {}
                 Err(other) => return Err(other.into()),
                 Ok(()) => {
                     return Ok(IssuedToken {
@@ -238,12 +241,12 @@ impl TokenService {
 
     /// Makes sure that the caller may make tokens for the owner, with the roles that are asked for.
     fn check_owner(&self, caller: &AuthorizedCaller, request: &TokenRequest) -> Result<User> {
-        let own = caller.bearer_for(&request.owner).is_some();
-        if !own {
+        let is_own = caller.bearer_for(&request.owner).is_some();
+        if !is_own {
             caller.require_unrestricted(Role::GenerateTokens)?;
         }
         let owner = self.require_user(&request.owner)?;
-        if !own {
+        if !is_own {
             caller.require_roles(&owner.roles)?;
         }
         if owner.disabled_at.is_some() {
@@ -267,12 +270,12 @@ impl TokenService {
         targets: &[ScopeTarget],
     ) -> Result<Vec<Scope>> {
         self.check_scopes(owner, within, caller.bearer_for(owner), targets)?;
-        let namer = caller.bearer().map(|bearer| &bearer.login);
+        let named_by = caller.bearer().map(|bearer| &bearer.login);
         let tree = self.tree.as_ref().ok_or(Error::NoServedRoot)?;
         let scope = |target: &ScopeTarget| match target {
             ScopeTarget::Node(scope) => Ok(*scope),
             ScopeTarget::Path(path, permission) => {
-                let node = tree.mint_for(path, namer).map_err(path_error(path))?;
+                let node = tree.mint_for(path, named_by).map_err(path_error(path))?;
                 Ok(Scope { node, permission: *permission })
             }
         };
@@ -284,37 +287,37 @@ impl TokenService {
         &self,
         owner: &Login,
         within: Option<&[LocatedScope]>,
-        maker: Option<&TokenBearer>,
+        parent: Option<&TokenBearer>,
         targets: &[ScopeTarget],
     ) -> Result<()> {
         let tree = self.tree.as_ref().ok_or(Error::NoServedRoot)?;
         if targets.is_empty() {
             return Err(Error::EmptyScopes);
         }
-        let mut reaches = vec![located_permissions(tree, &self.store.grants(owner)?)?];
-        reaches.extend(within.map(|scopes| located_permissions(tree, scopes)).transpose()?);
+        let mut bounds = vec![located_permissions(tree, &self.store.grants(owner)?)?];
+        bounds.extend(within.map(|scopes| located_permissions(tree, scopes)).transpose()?);
         for target in targets {
             let (path, permission) = match target {
                 ScopeTarget::Node(scope) => match locate_node(tree, scope.node) {
                     // One that is hidden is as if it were not there.
-                    Ok(path) if maker.is_some_and(|maker| !maker.privileges.access.may(&path, scope.permission)) => {
+                    Ok(path) if parent.is_some_and(|parent| !parent.privileges.access.may(&path, scope.permission)) => {
                         return Err(Error::UnknownNode(scope.node));
                     }
                     located => (located?, scope.permission),
                 },
                 ScopeTarget::Path(path, permission) => (path.clone(), *permission),
             };
-            let mut reach = reaches.iter().find(|reach| !permission_at(reach, &path).allows(permission)).cloned();
+            let mut exceeded = bounds.iter().find(|bound| !permission_at(bound, &path).allows(permission)).cloned();
             // Of what the token reaches, its maker is told as much as it may see.
-            if let (Some(maker), Some(reach)) = (maker, &mut reach) {
-                reach.retain(|(place, permission)| maker.privileges.access.may(place, *permission));
+            if let (Some(parent), Some(exceeded)) = (parent, &mut exceeded) {
+                exceeded.retain(|(path, permission)| parent.privileges.access.may(path, *permission));
             }
-            if let Some(maker) = maker.filter(|maker| !maker.privileges.access.may(&path, permission)) {
-                let roots = maker.privileges.access.effective_grants().iter();
-                reach = Some(roots.map(|root| (root.path.clone(), root.permission)).collect());
+            if let Some(parent) = parent.filter(|parent| !parent.privileges.access.may(&path, permission)) {
+                let grants = parent.privileges.access.effective_grants().iter();
+                exceeded = Some(grants.map(|grant| (grant.path.clone(), grant.permission)).collect());
             }
-            if let Some(reach) = reach {
-                let reach = reach.iter().map(|(place, permission)| format!("{permission} {place}")).collect();
+            if let Some(exceeded) = exceeded {
+                let reach = exceeded.iter().map(|(path, permission)| format!("{permission} {path}")).collect();
                 return Err(Error::OutsideAccess { scope: scope_text(target), login: owner.clone(), reach });
             }
         }
@@ -326,20 +329,20 @@ impl TokenService {
 }
 
 /// Returns where grants or scopes are now; leaves out those that dangle.
-fn located_permissions(tree: &Tree, placed: &[LocatedScope]) -> Result<Vec<(TreePath, Permission)>> {
-    let mut reach = Vec::new();
-    for LocatedScope { scope, .. } in placed {
+fn located_permissions(tree: &Tree, scopes: &[LocatedScope]) -> Result<Vec<(TreePath, Permission)>> {
+    let mut permissions = Vec::new();
+    for LocatedScope { scope, .. } in scopes {
         if let Some(path) = tree.locate(scope.node).map_err(Error::Tree)? {
-            reach.push((path, scope.permission));
+            permissions.push((path, scope.permission));
         }
     }
-    Ok(reach)
+    Ok(permissions)
 }
 
 /// Returns all that is allowed at a path.
-fn permission_at(reach: &[(TreePath, Permission)], path: &TreePath) -> Permission {
-    let above = reach.iter().filter(|(place, _)| path.starts_with(place));
-    above.fold(Permission::NONE, |sum, (_, permission)| sum | *permission)
+fn permission_at(permissions: &[(TreePath, Permission)], path: &TreePath) -> Permission {
+    let covering = permissions.iter().filter(|(granted, _)| path.starts_with(granted));
+    covering.fold(Permission::NONE, |sum, (_, permission)| sum | *permission)
 }
 
 fn locate_node(tree: &Tree, node: NodeId) -> Result<TreePath> {

@@ -68,8 +68,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::UnknownToken`], also for one that the caller may not look at.
-    pub fn find(&self, who: &Principal, id: TokenId) -> Result<TokenRecord> {
-        let caller = who.authorized_caller()?;
+    pub fn find(&self, principal: &Principal, id: TokenId) -> Result<TokenRecord> {
+        let caller = principal.authorized_caller()?;
         let record = self.find_record(id)?;
         caller.require_visible(&self.store, &record)?;
         self.with_visible_scopes(&caller, record)
@@ -79,18 +79,18 @@ impl TokenService {
     ///
     /// # Errors
     /// As [`TokenService::find`].
-    pub fn find_effective(&self, who: &Principal, id: TokenId) -> Result<EffectiveToken> {
-        let record = self.find(who, id)?;
-        let width = self.store.effective_access(id)?.ok_or(Error::UnknownToken(id))?.into_privileges();
-        Ok(EffectiveToken { record, scopes: width.access.effective_scopes(), roles: width.roles })
+    pub fn find_effective(&self, principal: &Principal, id: TokenId) -> Result<EffectiveToken> {
+        let record = self.find(principal, id)?;
+        let privileges = self.store.effective_access(id)?.ok_or(Error::UnknownToken(id))?.into_privileges();
+        Ok(EffectiveToken { record, scopes: privileges.access.effective_scopes(), roles: privileges.roles })
     }
 
     /// Returns the roles of another service that are kept on the token that asks.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
-    pub fn foreign_roles(&self, who: &Principal) -> Result<ForeignRoles> {
-        match who.authorized_caller()?.bearer() {
+    pub fn foreign_roles(&self, principal: &Principal) -> Result<ForeignRoles> {
+        match principal.authorized_caller()?.bearer() {
             // Asked for at every request of another server: last uses don't matter, and cost a write.
             Some(TokenBearer { token, .. }) => {
                 let record = self.store.token(*token, self.clock.now())?;
@@ -105,8 +105,13 @@ impl TokenService {
     /// # Errors
     /// [`Error::UnknownUser`] for an unknown owner; [`Error::Forbidden`] for another user's tokens
     /// without the role to look at them.
-    pub fn list(&self, who: &Principal, query: &TokenQuery, limit: usize) -> Result<ResultPage<TokenRecord, TokenId>> {
-        let caller = who.authorized_caller()?;
+    pub fn list(
+        &self,
+        principal: &Principal,
+        query: &TokenQuery,
+        limit: usize,
+    ) -> Result<ResultPage<TokenRecord, TokenId>> {
+        let caller = principal.authorized_caller()?;
         let state = match query.state {
             Some(StateFilter::Live) => Some(TokenState::Live),
             Some(StateFilter::Expired) => Some(TokenState::Expired),
@@ -129,16 +134,16 @@ impl TokenService {
                 Some(before) => store.tokens_before(&filter, before, batch, self.clock.now())?,
                 None => store.tokens(&filter, after, batch, self.clock.now())?,
             };
-            let last = found.len() < batch;
-            let reached = found.last().map(|record| record.id);
-            (after, before) = (reached.or(after), before.and(reached.or(before)));
+            let is_last_batch = found.len() < batch;
+            let last_id = found.last().map(|record| record.id);
+            (after, before) = (last_id.or(after), before.and(last_id.or(before)));
             for record in found {
                 let record = self.with_visible_scopes(&caller, record)?;
                 if !dangling || record.has_dangling_scopes() {
                     items.push(record);
                 }
             }
-            if last || items.len() > limit {
+            if is_last_batch || items.len() > limit {
                 let mut page = ResultPage::from_items(items, limit, |record| record.id);
                 if query.before.is_some() {
                     page.items.reverse();
@@ -152,8 +157,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::UnknownUser`]; [`Error::Forbidden`] for another user without the role to look at its tokens.
-    pub fn count_live_tokens(&self, who: &Principal, owner: &Login) -> Result<u32> {
-        let caller = who.authorized_caller()?;
+    pub fn count_live_tokens(&self, principal: &Principal, owner: &Login) -> Result<u32> {
+        let caller = principal.authorized_caller()?;
         if !caller.is_unrestricted_self(owner) && !caller.has_role(Role::ManageUsers) {
             caller.require_role(Role::AuthenticationLookup)?;
         }
@@ -178,7 +183,7 @@ impl TokenService {
                 && !caller.has_role(Role::AuthenticationLookup)
             {
                 let hidden = |path: &_| bearer.privileges.access.path_access(path) == PathAccess::Absent;
-                scopes.iter_mut().for_each(|placed| placed.path = placed.path.take().filter(|path| !hidden(path)));
+                scopes.iter_mut().for_each(|located| located.path = located.path.take().filter(|path| !hidden(path)));
             }
         }
         Ok(record)
@@ -187,12 +192,12 @@ impl TokenService {
     /// Looks at the served folder, where there is one, for where the nodes of grants or scopes are
     /// now; those that are not there dangle, whatever the index says. While the folder is not there itself, the index
     /// is believed: tokens can be looked at and revoked meanwhile.
-    pub(super) fn refresh_locations(&self, placed: &mut [LocatedScope]) -> Result<()> {
+    pub(super) fn refresh_locations(&self, located: &mut [LocatedScope]) -> Result<()> {
         let Some(tree) = &self.tree else { return Ok(()) };
-        for placed in placed {
-            match tree.locate(placed.scope.node) {
+        for located in located {
+            match tree.locate(located.scope.node) {
                 Err(error) if error.is_outage() => {}
-                path => placed.path = path.map_err(Error::Tree)?,
+                path => located.path = path.map_err(Error::Tree)?,
             }
         }
         Ok(())

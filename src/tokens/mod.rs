@@ -58,9 +58,9 @@ pub struct ResultPage<T, K> {
 impl<T, K> ResultPage<T, K> {
     /// Makes a page of no more than `limit` items; what was read beyond tells that there is more.
     pub(crate) fn from_items(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> K) -> Self {
-        let more = items.len() > limit;
+        let has_more = items.len() > limit;
         items.truncate(limit);
-        let next = items.last().filter(|_| more).map(key);
+        let next = items.last().filter(|_| has_more).map(key);
         Self { items, next }
     }
 }
@@ -96,8 +96,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub fn policy(&self, who: &Principal) -> Result<Policy> {
-        who.authorized_caller()?.require_role(Role::ManagePolicy)?;
+    pub fn policy(&self, principal: &Principal) -> Result<Policy> {
+        principal.authorized_caller()?.require_role(Role::ManagePolicy)?;
         Ok(self.store.policy()?)
     }
 
@@ -105,26 +105,26 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::InvalidSetting`] for an unknown key or a bad value, and as [`TokenService::change_policy`].
-    pub fn set_policy(&self, who: &Principal, key: &str, value: &str) -> Result<Policy> {
-        who.authorized_caller()?.require_role(Role::ManagePolicy)?;
-        self.change_policy(who, &[PolicySetting::parse(key, value).map_err(Error::InvalidSetting)?])
+    pub fn set_policy(&self, principal: &Principal, key: &str, value: &str) -> Result<Policy> {
+        principal.authorized_caller()?.require_role(Role::ManagePolicy)?;
+        self.change_policy(principal, &[PolicySetting::parse(key, value).map_err(Error::InvalidSetting)?])
     }
 
     /// Changes keys of the policy, all of them or none, and returns what holds then.
     ///
     /// # Errors
     /// [`Error::Forbidden`]; [`Error::InvalidSetting`] for a default lifetime above the maximum.
-    pub fn change_policy(&self, who: &Principal, settings: &[PolicySetting]) -> Result<Policy> {
-        who.authorized_caller()?.require_role(Role::ManagePolicy)?;
-        match self.audited_store(who).change_policy(settings) {
+    pub fn change_policy(&self, principal: &Principal, settings: &[PolicySetting]) -> Result<Policy> {
+        principal.authorized_caller()?.require_role(Role::ManagePolicy)?;
+        match self.audited_store(principal).change_policy(settings) {
             Err(StoreError::InvalidSetting(why)) => Err(Error::InvalidSetting(why)),
             other => Ok(other?),
         }
     }
 
     /// Returns the store for changes in the name of whoever asks.
-    fn audited_store(&self, who: &Principal) -> Store {
-        self.store.with_audit_context(who.audit_context(self.clock.now()))
+    fn audited_store(&self, principal: &Principal) -> Store {
+        self.store.with_audit_context(principal.audit_context(self.clock.now()))
     }
 
     /// Returns a user, whoever asks.

@@ -72,7 +72,7 @@ impl Principal {
     ///
     /// # Errors
     /// [`Error::Busy`].
-    pub(super) async fn light_turn(&self) -> Result<Option<WorkPermit>> {
+    pub(super) async fn acquire_store_permit(&self) -> Result<Option<WorkPermit>> {
         let Principal::Session(session) = self else { return Ok(None) };
         session.light_turn().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
@@ -81,7 +81,7 @@ impl Principal {
     ///
     /// # Errors
     /// [`Error::Busy`] where all users together have too much waiting.
-    pub(super) async fn light_turn_again(&self) -> Result<Option<WorkPermit>> {
+    pub(super) async fn reacquire_store_permit(&self) -> Result<Option<WorkPermit>> {
         let Principal::Session(session) = self else { return Ok(None) };
         session.light_turn_again().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
@@ -99,11 +99,11 @@ impl Principal {
         match self {
             Principal::Administrator | Principal::SystemUser(_) => Ok(AuthorizedCaller::Administrator),
             Principal::Session(session) => {
-                let width = session.privileges()?;
+                let privileges = session.privileges()?;
                 Ok(AuthorizedCaller::Bearer(TokenBearer {
                     login: session.login().clone(),
                     token: session.token(),
-                    privileges: width,
+                    privileges,
                 }))
             }
         }
@@ -142,11 +142,11 @@ impl AuthorizedCaller {
     /// Makes sure that the caller may give a permission at a path: `admin`, and who has it there. A path
     /// that is hidden from the caller is as if it were not there.
     pub(super) fn require_access(&self, path: &TreePath, permission: Permission) -> Result<()> {
-        let AuthorizedCaller::Bearer(TokenBearer { privileges: width, .. }) = self else { return Ok(()) };
-        if self.has_role(Role::Admin) || width.access.may(path, permission) {
+        let AuthorizedCaller::Bearer(TokenBearer { privileges, .. }) = self else { return Ok(()) };
+        if self.has_role(Role::Admin) || privileges.access.may(path, permission) {
             return Ok(());
         }
-        match width.access.path_access(path) {
+        match privileges.access.path_access(path) {
             PathAccess::Absent => Err(Error::PathNotFound(path.clone())),
             PathAccess::Visible | PathAccess::Permitted(_) => Err(Error::Forbidden(Role::Admin)),
         }

@@ -55,29 +55,31 @@ impl TokenService {
     /// [`super::Error::Store`]; what was done by then stays done.
     pub fn apply_retention(&self) -> Result<RetentionReport> {
         let (now, policy) = (self.clock.now(), self.store.policy()?);
-        let (steady, present) = (self.clock.steady_time(), self.clock.retention_time());
+        let (steady_time, retention_time) = (self.clock.steady_time(), self.clock.retention_time());
         // A sliding token lives by uses that only memory may have.
-        let in_force = self.auth.as_ref().is_none_or(Authenticator::flush_uses);
-        let expired = if in_force { self.store.mark_expired(steady, MAX_TOKENS_PER_ROUND)? } else { 0 };
-        self.store.clear_expired_graces(steady)?;
-        let marks = self.store.delete_stale_sync_journals(present, MAX_SYNC_ENTRIES_PER_ROUND)?;
-        let removed = self.store.delete_inactive_tokens(
-            present.saturating_sub(policy.token_retention.as_duration()),
+        let uses_flushed = self.auth.as_ref().is_none_or(Authenticator::flush_uses);
+        let expired_tokens =
+            if uses_flushed { self.store.mark_expired(steady_time, MAX_TOKENS_PER_ROUND)? } else { 0 };
+        self.store.clear_expired_graces(steady_time)?;
+        let deleted_sync_entries = self.store.delete_stale_sync_journals(retention_time, MAX_SYNC_ENTRIES_PER_ROUND)?;
+        let deleted_tokens = self.store.delete_inactive_tokens(
+            retention_time.saturating_sub(policy.token_retention.as_duration()),
             now,
             MAX_TOKENS_PER_ROUND,
         )?;
-        let old = present.saturating_sub(policy.audit_retention.as_duration());
-        let forgotten = self.store.delete_events_before(old, MAX_EVENTS_PER_ROUND)?
+        let oldest_event = retention_time.saturating_sub(policy.audit_retention.as_duration());
+        let deleted_events = self.store.delete_events_before(oldest_event, MAX_EVENTS_PER_ROUND)?
             + self.store.trim_events(MAX_EVENTS_PER_ROUND)?;
         let disowned = self.store.disown_removed_users(MAX_EVENTS_PER_ROUND)?;
-        let counts =
-            self.store.delete_usage_counts_before(old.saturating_sub(COUNT_RETENTION_MARGIN), MAX_EVENTS_PER_ROUND)?;
+        let deleted_counts = self
+            .store
+            .delete_usage_counts_before(oldest_event.saturating_sub(COUNT_RETENTION_MARGIN), MAX_EVENTS_PER_ROUND)?;
         Ok(RetentionReport {
-            expired_tokens: expired,
-            deleted_tokens: removed,
-            deleted_events: forgotten,
-            deleted_counts: counts,
-            deleted_sync_entries: marks,
+            expired_tokens,
+            deleted_tokens,
+            deleted_events,
+            deleted_counts,
+            deleted_sync_entries,
             disowned,
         })
     }

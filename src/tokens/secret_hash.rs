@@ -10,29 +10,29 @@ impl TokenService {
     /// Draws a secret and seals it on this thread.
     pub(super) fn hash_new_secret(&self) -> Result<(Secret, SecretHash)> {
         let secret = generate_secret()?;
-        let sealed = SecretHasher::open(&self.store)?.hash(&secret)?;
-        Ok((secret, sealed))
+        let secret_hash = SecretHasher::open(&self.store)?.hash(&secret)?;
+        Ok((secret, secret_hash))
     }
 
     /// Draws a secret and seals it when the user's turn comes.
     pub(super) async fn hash_new_secret_queued(&self, user: &Login) -> Result<(Secret, SecretHash)> {
-        let Some(auth) = &self.auth else { return self.run_blocking(None, |tokens| tokens.hash_new_secret()).await };
+        let Some(auth) = &self.auth else { return self.run_blocking(None, |service| service.hash_new_secret()).await };
         let secret = generate_secret()?;
-        let sealed = auth.hash_secret(user, &secret).await?;
-        Ok((secret, sealed))
+        let secret_hash = auth.hash_secret(user, &secret).await?;
+        Ok((secret, secret_hash))
     }
 
     /// Does what blocks where blocking is allowed, in the caller's turn.
     pub(super) async fn run_blocking<T: Send + 'static>(
         &self,
-        turn: Option<WorkPermit>,
+        permit: Option<WorkPermit>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let tokens = self.clone();
+        let service = self.clone();
         let work = move || {
             // Until the work has ended, also where nobody waits for it any more.
-            let _turn = turn;
-            work(&tokens)
+            let _permit = permit;
+            work(&service)
         };
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::TaskPanicked))
     }

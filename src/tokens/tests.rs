@@ -27,7 +27,7 @@ const ADMIN: &Principal = &Principal::Administrator;
 const ONE_DAY: Duration = Duration::from_secs(86_400);
 
 struct TokensEnv {
-    _folder: tempfile::TempDir,
+    _temp_dir: tempfile::TempDir,
     root: std::path::PathBuf,
     store: Store,
     clock: Clock,
@@ -39,20 +39,20 @@ struct TokensEnv {
 
 /// A served folder with `/alice`, `/alice/below/file`, `/bob`, and alice, who reads and writes her home.
 fn tokens_env() -> TokensEnv {
-    let folder = tempfile::tempdir().expect("folder");
-    let root = folder.path().join("files");
+    let temp_dir = tempfile::tempdir().expect("folder");
+    let root = temp_dir.path().join("files");
     std::fs::create_dir_all(root.join("alice/below")).expect("folders");
     std::fs::create_dir_all(root.join("bob")).expect("folders");
     std::fs::write(root.join("alice/below/file"), "x").expect("file");
-    let store = Store::open(&folder.path().join("state")).expect("store");
+    let store = Store::open(&temp_dir.path().join("state")).expect("store");
     let clock = Clock::manual(UnixMillis::from_millis(1_777_968_000_000));
     let options = TreeOptions { root: root.clone(), durability: CommitDurability::Fast };
     let tree = Tree::open(options, store.clone(), clock.clone()).expect("tree");
     let tokens = TokenService::new(store.clone(), clock.clone()).with_tree(tree.clone());
     let auth = Authenticator::new(store.clone(), clock.clone()).expect("authenticator");
-    let site = TokensEnv { _folder: folder, root, store, clock, tree, tokens, auth, callers: AtomicU32::new(0) };
-    site.create_user("alice", &["/alice:rw"]);
-    site
+    let env = TokensEnv { _temp_dir: temp_dir, root, store, clock, tree, tokens, auth, callers: AtomicU32::new(0) };
+    env.create_user("alice", &["/alice:rw"]);
+    env
 }
 
 impl TokensEnv {
@@ -111,57 +111,57 @@ fn lifetime(text: &str) -> Lifetime {
 
 #[test]
 fn user_and_policy_updates_are_single_writes() {
-    let site = tokens_env();
+    let env = tokens_env();
     let writes = |change: &dyn Fn()| {
-        let before = site.store.write_count();
+        let before = env.store.write_count();
         change();
-        site.store.write_count() - before
+        env.store.write_count() - before
     };
     let change = UserUpdate { disabled: Some(true), roles: Some([Role::ReadAudit].into_iter().collect()) };
-    assert_eq!(writes(&|| drop(site.tokens.update_user(ADMIN, &login("alice"), &change).expect("changed"))), 1);
-    let user = site.tokens.user(ADMIN, &login("alice")).expect("there");
+    assert_eq!(writes(&|| drop(env.tokens.update_user(ADMIN, &login("alice"), &change).expect("changed"))), 1);
+    let user = env.tokens.user(ADMIN, &login("alice")).expect("there");
     assert!(user.disabled_at.is_some() && user.roles.includes(Role::ReadAudit));
     let settings = Policy { allow_never: true, max_lifetime: lifetime("2Y"), ..Policy::default() }.settings();
-    assert_eq!(writes(&|| assert!(site.tokens.change_policy(ADMIN, &settings).is_ok())), 1);
-    let policy = site.tokens.policy(ADMIN).expect("read");
+    assert_eq!(writes(&|| assert!(env.tokens.change_policy(ADMIN, &settings).is_ok())), 1);
+    let policy = env.tokens.policy(ADMIN).expect("read");
     assert!(policy.allow_never && policy.max_lifetime == lifetime("2Y"));
 }
 
 #[test]
 fn scope_within_owner_access_creates_token() {
-    let site = tokens_env();
-    let below = site.node_id("/alice/below");
-    let issued = site.issue_scoped(&[&format!("node:{below}:r"), "path:/alice/below/file:w"]).expect("a token");
+    let env = tokens_env();
+    let below = env.node_id("/alice/below");
+    let issued = env.issue_scoped(&[&format!("node:{below}:r"), "path:/alice/below/file:w"]).expect("a token");
     let scopes = issued.record.scopes.expect("scopes");
     let read = Scope { node: below, permission: Permission::R };
-    let write = Scope { node: site.node_id("/alice/below/file"), permission: Permission::W };
-    assert!(scopes.iter().any(|placed| placed.scope == read && placed.path == Some(tree_path("/alice/below"))));
-    assert!(scopes.iter().any(|placed| placed.scope == write));
+    let write = Scope { node: env.node_id("/alice/below/file"), permission: Permission::W };
+    assert!(scopes.iter().any(|located| located.scope == read && located.path == Some(tree_path("/alice/below"))));
+    assert!(scopes.iter().any(|located| located.scope == write));
     assert_eq!(issued.record.name, "alice_api_token");
 }
 
 #[test]
 fn scope_outside_owner_access_creates_no_token() {
-    let site = tokens_env();
-    site.create_user("reader", &["/alice:r"]);
-    let bob = site.node_id("/bob");
+    let env = tokens_env();
+    env.create_user("reader", &["/alice:r"]);
+    let bob = env.node_id("/bob");
     for scope in ["path:/bob:r".to_owned(), format!("node:{bob}:r"), "path:/:r".to_owned()] {
-        let refused = site.issue_scoped(&["path:/alice:r", &scope]);
+        let refused = env.issue_scoped(&["path:/alice:r", &scope]);
         assert!(matches!(refused, Err(Error::OutsideAccess { .. })), "{scope}: {refused:?}");
     }
     let wide = ScopeTarget::Path(tree_path("/alice/below"), Permission::RW);
     let request = TokenRequest { scopes: Some(vec![wide]), ..TokenRequest::new(login("reader")) };
-    let refused = site.tokens.issue(ADMIN, request);
+    let refused = env.tokens.issue(ADMIN, request);
     assert!(matches!(refused, Err(Error::OutsideAccess { .. })), "rw where r is granted: {refused:?}");
-    assert_eq!(site.count_tokens(), 0);
+    assert_eq!(env.count_tokens(), 0);
 }
 
 #[test]
 fn scope_on_missing_node_creates_no_token() {
-    let site = tokens_env();
-    std::os::unix::fs::symlink("below", site.root.join("alice/link")).expect("link");
-    let ended = site.node_id("/alice/below");
-    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
+    let env = tokens_env();
+    std::os::unix::fs::symlink("below", env.root.join("alice/link")).expect("link");
+    let ended = env.node_id("/alice/below");
+    std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
     let never = NodeId::from_random([7; 16]);
     let cases = [
         "path:/alice/none:r".into(),
@@ -170,27 +170,27 @@ fn scope_on_missing_node_creates_no_token() {
         "path:/alice/link:r".into(),
     ];
     for scope in cases {
-        let refused = site.issue_scoped(&[&scope]);
+        let refused = env.issue_scoped(&[&scope]);
         let told =
             matches!(refused, Err(Error::PathNotFound(_) | Error::UnknownNode(_) | Error::UnsupportedNodeType(_)));
         assert!(told, "{scope}: {refused:?}");
     }
-    assert_eq!(site.count_tokens(), 0);
+    assert_eq!(env.count_tokens(), 0);
 }
 
 #[test]
 fn unknown_or_disabled_owner_gets_no_token() {
-    let site = tokens_env();
-    let refused = site.tokens.issue(ADMIN, TokenRequest::new(login("nobody")));
+    let env = tokens_env();
+    let refused = env.tokens.issue(ADMIN, TokenRequest::new(login("nobody")));
     assert!(matches!(refused, Err(Error::UnknownUser(_))), "{refused:?}");
-    site.tokens.disable_user(ADMIN, &login("alice")).expect("disabled");
-    assert!(matches!(site.issue_scoped(&[]), Err(Error::UserDisabled(_))));
-    assert_eq!(site.count_tokens(), 0);
+    env.tokens.disable_user(ADMIN, &login("alice")).expect("disabled");
+    assert!(matches!(env.issue_scoped(&[]), Err(Error::UserDisabled(_))));
+    assert_eq!(env.count_tokens(), 0);
 }
 
 #[test]
 fn policy_bounds_token_count_and_lifetime() {
-    let site = tokens_env();
+    let env = tokens_env();
     let ask = |lifetime, window| TokenRequest { lifetime, window, ..TokenRequest::new(login("alice")) };
     let cases = [
         (ask(RequestedLifetime::For(lifetime("2Y")), None), "longer than"),
@@ -199,151 +199,151 @@ fn policy_bounds_token_count_and_lifetime() {
         (ask(RequestedLifetime::Never, Some(lifetime("1h"))), "sliding window"),
     ];
     for (request, why) in cases {
-        let refused = site.tokens.issue(ADMIN, request).expect_err(why).to_string();
+        let refused = env.tokens.issue(ADMIN, request).expect_err(why).to_string();
         assert!(refused.contains(why), "{refused}");
     }
     for _ in 0..5 {
-        site.issue_scoped(&[]).expect("a token");
+        env.issue_scoped(&[]).expect("a token");
     }
-    assert!(matches!(site.issue_scoped(&[]), Err(Error::Policy(PolicyViolation::TooManyTokens(5)))));
-    assert_eq!(site.count_tokens(), 5);
-    let first = site.all_tokens()[0].id;
-    site.tokens.revoke(ADMIN, &[first]).expect("revoked");
-    site.issue_scoped(&[]).expect("only live tokens count");
+    assert!(matches!(env.issue_scoped(&[]), Err(Error::Policy(PolicyViolation::TooManyTokens(5)))));
+    assert_eq!(env.count_tokens(), 5);
+    let first = env.all_tokens()[0].id;
+    env.tokens.revoke(ADMIN, &[first]).expect("revoked");
+    env.issue_scoped(&[]).expect("only live tokens count");
 }
 
 #[test]
 fn rotated_token_keeps_id_and_expiration() {
-    let site = tokens_env();
+    let env = tokens_env();
     let request =
         TokenRequest { lifetime: RequestedLifetime::For(lifetime("30d")), ..TokenRequest::new(login("alice")) };
-    let issued = site.tokens.issue(ADMIN, request).expect("a token");
-    site.clock.advance(ONE_DAY);
-    let rotated = site.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("24h"))).expect("rotated");
+    let issued = env.tokens.issue(ADMIN, request).expect("a token");
+    env.clock.advance(ONE_DAY);
+    let rotated = env.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("24h"))).expect("rotated");
     assert_eq!(rotated.text.id(), issued.text.id());
     assert_ne!(rotated.text.secret(), issued.text.secret());
     assert_eq!(rotated.record.expiry, issued.record.expiry);
-    assert_eq!(rotated.record.grace_until, Some(site.clock.now().saturating_add(ONE_DAY)));
-    let at_once = site.tokens.rotate(ADMIN, issued.text.id(), None).expect("rotated");
+    assert_eq!(rotated.record.grace_until, Some(env.clock.now().saturating_add(ONE_DAY)));
+    let at_once = env.tokens.rotate(ADMIN, issued.text.id(), None).expect("rotated");
     assert_eq!(at_once.record.grace_until, None);
 }
 
 #[test]
 fn only_previous_secret_is_accepted_during_grace() {
-    let site = tokens_env();
+    let env = tokens_env();
     let ask = TokenRequest { lifetime: RequestedLifetime::For(lifetime("10h")), ..TokenRequest::new(login("alice")) };
-    let first = site.tokens.issue(ADMIN, ask).expect("a token").text;
-    let second = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
-    let old = site.open_session(&first);
-    assert!(old.access().is_ok() && site.open_session(&second).access().is_ok());
-    assert_eq!(old.deadline(), site.clock.now().saturating_add(ONE_DAY / 12));
+    let first = env.tokens.issue(ADMIN, ask).expect("a token").text;
+    let second = env.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
+    let old = env.open_session(&first);
+    assert!(old.access().is_ok() && env.open_session(&second).access().is_ok());
+    assert_eq!(old.deadline(), env.clock.now().saturating_add(ONE_DAY / 12));
 
-    let third = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
+    let third = env.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
     assert!(old.access().is_err(), "rotating twice kills the secret before the last");
-    assert!(site.is_denied(&first));
-    let old = site.open_session(&second);
-    let new = site.open_session(&third);
-    site.clock.advance(ONE_DAY / 12);
-    assert!(old.access().is_err() && site.is_denied(&second), "the grace is over");
+    assert!(env.is_denied(&first));
+    let old = env.open_session(&second);
+    let new = env.open_session(&third);
+    env.clock.advance(ONE_DAY / 12);
+    assert!(old.access().is_err() && env.is_denied(&second), "the grace is over");
     assert!(new.access().is_ok());
 
-    let late = site.tokens.rotate(ADMIN, first.id(), Some(lifetime("24h"))).expect("rotated");
+    let late = env.tokens.rotate(ADMIN, first.id(), Some(lifetime("24h"))).expect("rotated");
     assert_eq!(late.record.grace_until, Some(late.record.expiry.hard_limit()), "a grace is no longer than the life");
-    site.clock.advance(ONE_DAY / 3);
-    assert!(site.is_denied(&third) && site.is_denied(&late.text), "rotation never lengthens a life");
+    env.clock.advance(ONE_DAY / 3);
+    assert!(env.is_denied(&third) && env.is_denied(&late.text), "rotation never lengthens a life");
 }
 
 #[test]
 fn inactive_tokens_and_long_graces_are_not_rotated() {
-    let site = tokens_env();
-    let id = site.issue_scoped(&[]).expect("a token").text.id();
-    assert!(matches!(site.tokens.rotate(ADMIN, id, Some(lifetime("25h"))), Err(Error::GraceTooLong(_))));
-    let other = site.issue_scoped(&[]).expect("a token").text.id();
-    site.tokens.revoke(ADMIN, &[other]).expect("revoked");
-    assert!(matches!(site.tokens.rotate(ADMIN, other, None), Err(Error::TokenInactive(_, TokenState::Revoked))));
-    site.clock.advance(91 * ONE_DAY);
-    assert!(matches!(site.tokens.rotate(ADMIN, id, None), Err(Error::TokenInactive(_, TokenState::Expired))));
+    let env = tokens_env();
+    let id = env.issue_scoped(&[]).expect("a token").text.id();
+    assert!(matches!(env.tokens.rotate(ADMIN, id, Some(lifetime("25h"))), Err(Error::GraceTooLong(_))));
+    let other = env.issue_scoped(&[]).expect("a token").text.id();
+    env.tokens.revoke(ADMIN, &[other]).expect("revoked");
+    assert!(matches!(env.tokens.rotate(ADMIN, other, None), Err(Error::TokenInactive(_, TokenState::Revoked))));
+    env.clock.advance(91 * ONE_DAY);
+    assert!(matches!(env.tokens.rotate(ADMIN, id, None), Err(Error::TokenInactive(_, TokenState::Expired))));
     let unknown = "00000000".parse().expect("id");
-    assert!(matches!(site.tokens.rotate(ADMIN, unknown, None), Err(Error::UnknownToken(_))));
+    assert!(matches!(env.tokens.rotate(ADMIN, unknown, None), Err(Error::UnknownToken(_))));
 }
 
 #[test]
 fn revoking_one_unknown_token_revokes_none() {
-    let site = tokens_env();
-    let id = site.issue_scoped(&[]).expect("a token").text.id();
+    let env = tokens_env();
+    let id = env.issue_scoped(&[]).expect("a token").text.id();
     let unknown = "00000000".parse().expect("id");
-    assert!(matches!(site.tokens.revoke(ADMIN, &[id, unknown]), Err(Error::UnknownToken(_))));
-    assert_eq!(site.tokens.find(ADMIN, id).expect("there").state, TokenState::Live);
-    site.issue_scoped(&[]).expect("another");
-    assert_eq!(site.tokens.revoke_all(ADMIN, &login("alice")).expect("revoked"), 2);
-    assert_eq!(site.tokens.revoke_all(ADMIN, &login("alice")).expect("revoked"), 0);
+    assert!(matches!(env.tokens.revoke(ADMIN, &[id, unknown]), Err(Error::UnknownToken(_))));
+    assert_eq!(env.tokens.find(ADMIN, id).expect("there").state, TokenState::Live);
+    env.issue_scoped(&[]).expect("another");
+    assert_eq!(env.tokens.revoke_all(ADMIN, &login("alice")).expect("revoked"), 2);
+    assert_eq!(env.tokens.revoke_all(ADMIN, &login("alice")).expect("revoked"), 0);
 }
 
 #[test]
 fn new_user_gets_home_and_existing_content_is_kept() {
-    let site = tokens_env();
+    let env = tokens_env();
     let ask = |login: &str| UserRequest {
         login: self::login(login),
         roles: Roles::none(),
         grants: Vec::new(),
         home: HomeOption::Create,
     };
-    let carol = site.tokens.create_user(ADMIN, &ask("carol")).expect("made");
+    let carol = env.tokens.create_user(ADMIN, &ask("carol")).expect("made");
     assert_eq!((carol.home, carol.home_existed), (Some(tree_path("/carol")), false));
-    assert!(site.root.join("carol").is_dir());
-    let bob = site.tokens.create_user(ADMIN, &ask("bob")).expect("made");
+    assert!(env.root.join("carol").is_dir());
+    let bob = env.tokens.create_user(ADMIN, &ask("bob")).expect("made");
     assert!(bob.home_existed);
-    let grants = site.tokens.grants(ADMIN, &login("bob")).expect("grants");
+    let grants = env.tokens.grants(ADMIN, &login("bob")).expect("grants");
     assert_eq!(grants[0].path, Some(tree_path("/bob")));
     assert_eq!(grants[0].scope.permission, Permission::RW);
 
-    std::fs::write(site.root.join("dave"), "a file").expect("file");
-    assert!(matches!(site.tokens.create_user(ADMIN, &ask("dave")), Err(Error::HomeNotDirectory(_))));
-    assert!(matches!(site.tokens.create_user(ADMIN, &ask("bob")), Err(Error::UserExists(_))));
-    assert!(matches!(site.tokens.user(ADMIN, &login("dave")), Err(Error::UnknownUser(_))), "no half-made user");
+    std::fs::write(env.root.join("dave"), "a file").expect("file");
+    assert!(matches!(env.tokens.create_user(ADMIN, &ask("dave")), Err(Error::HomeNotDirectory(_))));
+    assert!(matches!(env.tokens.create_user(ADMIN, &ask("bob")), Err(Error::UserExists(_))));
+    assert!(matches!(env.tokens.user(ADMIN, &login("dave")), Err(Error::UnknownUser(_))), "no half-made user");
 }
 
 #[test]
 fn grant_on_missing_path_creates_no_user() {
-    let site = tokens_env();
+    let env = tokens_env();
     let grants = vec!["/none:r".parse().expect("grant")];
     let request = UserRequest { login: login("erin"), roles: Roles::none(), grants, home: HomeOption::Skip };
-    assert!(matches!(site.tokens.create_user(ADMIN, &request), Err(Error::PathNotFound(_))));
-    assert!(matches!(site.tokens.user(ADMIN, &login("erin")), Err(Error::UnknownUser(_))));
+    assert!(matches!(env.tokens.create_user(ADMIN, &request), Err(Error::PathNotFound(_))));
+    assert!(matches!(env.tokens.user(ADMIN, &login("erin")), Err(Error::UnknownUser(_))));
 }
 
 #[test]
 fn grants_are_changed_and_revoked_by_path_or_node() {
-    let site = tokens_env();
+    let env = tokens_env();
     let alice = login("alice");
-    site.tokens.grant(ADMIN, &alice, &"/bob:r".parse().expect("grant")).expect("granted");
-    site.tokens.grant(ADMIN, &alice, &"/bob:w".parse().expect("grant")).expect("granted");
-    let bob = site.node_id("/bob");
-    let grants = site.tokens.grants(ADMIN, &alice).expect("grants");
+    env.tokens.grant(ADMIN, &alice, &"/bob:r".parse().expect("grant")).expect("granted");
+    env.tokens.grant(ADMIN, &alice, &"/bob:w".parse().expect("grant")).expect("granted");
+    let bob = env.node_id("/bob");
+    let grants = env.tokens.grants(ADMIN, &alice).expect("grants");
     let here: Vec<_> = grants.iter().filter(|grant| grant.scope.node == bob).collect();
     assert!(here.len() == 1 && here[0].scope.permission == Permission::W, "{here:?}");
     let place: GrantTarget = "/bob".parse().expect("place");
-    site.tokens.revoke_grant(ADMIN, &alice, &place).expect("taken back");
-    assert!(matches!(site.tokens.revoke_grant(ADMIN, &alice, &place), Err(Error::GrantNotFound { .. })));
-    site.tokens.revoke_grant(ADMIN, &alice, &GrantTarget::Node(site.node_id("/alice"))).expect("taken back");
-    assert!(site.tokens.grants(ADMIN, &alice).expect("grants").is_empty());
+    env.tokens.revoke_grant(ADMIN, &alice, &place).expect("taken back");
+    assert!(matches!(env.tokens.revoke_grant(ADMIN, &alice, &place), Err(Error::GrantNotFound { .. })));
+    env.tokens.revoke_grant(ADMIN, &alice, &GrantTarget::Node(env.node_id("/alice"))).expect("taken back");
+    assert!(env.tokens.grants(ADMIN, &alice).expect("grants").is_empty());
 }
 
 #[test]
 fn tokens_are_paged_and_filtered() {
-    let site = tokens_env();
-    site.create_user("bob", &["/bob:rw"]);
+    let env = tokens_env();
+    env.create_user("bob", &["/bob:rw"]);
     let named = |name: &str| Some(name.parse().expect("label"));
     for name in ["Laptop", "phone", "old laptop"] {
         let request = TokenRequest { name: named(name), ..TokenRequest::new(login("alice")) };
-        site.tokens.issue(ADMIN, request).expect("a token");
+        env.tokens.issue(ADMIN, request).expect("a token");
     }
-    let below = site.issue_scoped(&["path:/alice/below:r"]).expect("a token").text.id();
-    site.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
+    let below = env.issue_scoped(&["path:/alice/below:r"]).expect("a token").text.id();
+    env.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
     let seen = |query: TokenQuery, limit| {
         let (mut query, mut seen) = (query, Vec::new());
         loop {
-            let page = site.tokens.list(ADMIN, &query, limit).expect("a page");
+            let page = env.tokens.list(ADMIN, &query, limit).expect("a page");
             assert!(page.items.len() <= limit && (page.next.is_none() || page.items.len() == limit));
             seen.extend(page.items.into_iter().map(|token| token.id));
             query.after = page.next;
@@ -362,15 +362,15 @@ fn tokens_are_paged_and_filtered() {
     assert_eq!(seen(of(below.as_str()), 9), [below]);
     let dangling = || TokenQuery { state: Some(StateFilter::Dangling), ..TokenQuery::default() };
     assert!(seen(dangling(), 9).is_empty());
-    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
+    std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
     assert_eq!(seen(dangling(), 9), [below], "the served folder decides, not the index");
     let owned = TokenQuery { owner: Some(login("nobody")), ..TokenQuery::default() };
-    assert!(matches!(site.tokens.list(ADMIN, &owned, 9), Err(Error::UnknownUser(_))));
+    assert!(matches!(env.tokens.list(ADMIN, &owned, 9), Err(Error::UnknownUser(_))));
 }
 
 #[test]
 fn limits_and_labels_are_stored() {
-    let site = tokens_env();
+    let env = tokens_env();
     let limits = TokenLimits { ips: vec!["192.0.2.0/24".parse().expect("net")], ..TokenLimits::default() };
     let request = TokenRequest {
         name: Some("laptop".parse().expect("label")),
@@ -378,18 +378,18 @@ fn limits_and_labels_are_stored() {
         limits: limits.clone(),
         ..TokenRequest::new(login("alice"))
     };
-    let record = site.tokens.issue(ADMIN, request).expect("a token").record;
+    let record = env.tokens.issue(ADMIN, request).expect("a token").record;
     assert_eq!((record.name.as_str(), record.description.as_str(), record.limits), ("laptop", "the old one", limits));
 }
 
 #[test]
 fn new_secret_never_reaches_state_directory() {
-    let site = tokens_env();
-    let issued = site.issue_scoped(&[]).expect("a token");
-    let rotated = site.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("1h"))).expect("rotated");
+    let env = tokens_env();
+    let issued = env.issue_scoped(&[]).expect("a token");
+    let rotated = env.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("1h"))).expect("rotated");
     for text in [&issued.text, &rotated.text] {
         let secret = text.secret().expose();
-        for entry in std::fs::read_dir(site.store.state_dir()).expect("state") {
+        for entry in std::fs::read_dir(env.store.state_dir()).expect("state") {
             let path = entry.expect("entry").path();
             let bytes = std::fs::read(&path).expect("file");
             assert!(memchr::memmem::find(&bytes, secret).is_none(), "{}", path.display());

@@ -58,12 +58,12 @@ impl TokenService {
     /// wider: [`Error::WidensToken`], [`Error::OutsideAccess`], [`Error::ExtendsLifetime`]; nothing is changed then.
     pub fn narrow(
         &self,
-        who: &Principal,
+        principal: &Principal,
         id: TokenId,
         change: &NarrowRequest,
         expected: Option<u64>,
     ) -> Result<TokenRecord> {
-        let caller = who.authorized_caller()?;
+        let caller = principal.authorized_caller()?;
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let record = self.find_record(id)?;
             caller.authorize_action(&self.store, &record, Role::GenerateTokens)?;
@@ -71,7 +71,7 @@ impl TokenService {
                 break;
             }
             let narrowed = self.apply_narrowing(&caller, &record, change)?;
-            if self.audited_store(who).narrow_token(id, record.version, &narrowed)? {
+            if self.audited_store(principal).narrow_token(id, record.version, &narrowed)? {
                 return self.with_visible_scopes(&caller, self.find_record(id)?);
             }
         }
@@ -116,10 +116,10 @@ impl TokenService {
     /// [`Error::GraceTooLong`] for more than a day, [`Error::TokenInactive`] for a token that is not accepted any more,
     /// [`Error::ExceedsCaller`] for a token of the caller's own user that is wider than the calling one, and for any
     /// with roles that lives longer. No secret was sealed then.
-    pub fn rotate(&self, who: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
-        self.authorize_rotation(&who.authorized_caller()?, id, grace)?;
-        let (secret, sealed) = self.hash_new_secret()?;
-        self.replace_secret(who, id, grace, secret, &sealed)
+    pub fn rotate(&self, principal: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
+        self.authorize_rotation(&principal.authorized_caller()?, id, grace)?;
+        let (secret, secret_hash) = self.hash_new_secret()?;
+        self.replace_secret(principal, id, grace, secret, &secret_hash)
     }
 
     /// As [`TokenService::rotate`], for a server; compare [`TokenService::issue_queued`].
@@ -128,22 +128,23 @@ impl TokenService {
     /// As [`TokenService::rotate`]; [`Error::Busy`] when as many secrets as may wait do so.
     pub async fn rotate_queued(
         &self,
-        who: Principal,
+        principal: Principal,
         id: TokenId,
         grace: Option<Lifetime>,
         begin: impl FnOnce() + Send,
     ) -> Result<RotatedToken> {
-        let turn = who.light_turn().await?;
-        let (who, record) = self
-            .run_blocking(turn, move |tokens| {
-                let record = tokens.authorize_rotation(&who.authorized_caller()?, id, grace)?;
-                Ok((who, record))
+        let permit = principal.acquire_store_permit().await?;
+        let (principal, record) = self
+            .run_blocking(permit, move |service| {
+                let record = service.authorize_rotation(&principal.authorized_caller()?, id, grace)?;
+                Ok((principal, record))
             })
             .await?;
-        let (secret, sealed) = self.hash_new_secret_queued(who.login().unwrap_or(&record.login)).await?;
+        let (secret, secret_hash) = self.hash_new_secret_queued(principal.login().unwrap_or(&record.login)).await?;
         begin();
-        let turn = who.light_turn_again().await?;
-        self.run_blocking(turn, move |tokens| tokens.replace_secret(&who, id, grace, secret, &sealed)).await
+        let permit = principal.reacquire_store_permit().await?;
+        self.run_blocking(permit, move |service| service.replace_secret(&principal, id, grace, secret, &secret_hash))
+            .await
     }
 
     /// Makes sure that a token may be rotated as things are, and returns it.
@@ -170,17 +171,17 @@ impl TokenService {
     /// Gives a token a secret that is sealed. All is judged again: sealing took its time.
     fn replace_secret(
         &self,
-        who: &Principal,
+        principal: &Principal,
         id: TokenId,
         grace: Option<Lifetime>,
         secret: Secret,
-        sealed: &SecretHash,
+        secret_hash: &SecretHash,
     ) -> Result<RotatedToken> {
-        let caller = who.authorized_caller()?;
+        let caller = principal.authorized_caller()?;
         let record = self.authorize_rotation(&caller, id, grace)?;
-        let until =
+        let grace_until =
             grace.map(|grace| self.clock.now().saturating_add(grace.as_duration()).min(record.expiry.hard_limit()));
-        match self.audited_store(who).rotate_token(id, sealed, until) {
+        match self.audited_store(principal).rotate_token(id, secret_hash, grace_until) {
             Err(StoreError::NotFound(_)) => Err(Error::TokenInactive(id, TokenState::Revoked)),
             Err(other) => Err(other.into()),
             Ok(()) => Ok(RotatedToken {
@@ -193,13 +194,13 @@ impl TokenService {
     /// Makes sure that the bearer is at least as wide as a token that it rotates, which nobody else's is to be
     /// measured by but in roles; and that roles got so are had no longer than now.
     fn check_rotation_privileges(&self, bearer: &TokenBearer, record: &TokenRecord) -> Result<()> {
-        let other = self.store.effective_access(record.id)?.ok_or(Error::UnknownToken(record.id))?.into_privileges();
-        let own = bearer.login == record.login;
-        if own {
-            bearer.privileges.check_covers(&other).map_err(Error::ExceedsCaller)?;
+        let target = self.store.effective_access(record.id)?.ok_or(Error::UnknownToken(record.id))?.into_privileges();
+        let is_own = bearer.login == record.login;
+        if is_own {
+            bearer.privileges.check_covers(&target).map_err(Error::ExceedsCaller)?;
         }
-        let bounds_life = !other.roles.is_empty() || (own && !bearer.privileges.is_unrestricted());
-        if bounds_life && other.hard_limit > bearer.privileges.hard_limit {
+        let bounds_lifetime = !target.roles.is_empty() || (is_own && !bearer.privileges.is_unrestricted());
+        if bounds_lifetime && target.hard_limit > bearer.privileges.hard_limit {
             return Err(Error::ExceedsCaller(ExceedsPrivileges::Lifetime));
         }
         Ok(())
@@ -210,12 +211,12 @@ impl TokenService {
     /// # Errors
     /// [`Error::UnknownToken`] when one of them is not there, [`Error::Forbidden`] when one is not the
     /// caller's to revoke; none is revoked then.
-    pub fn revoke(&self, who: &Principal, ids: &[TokenId]) -> Result<()> {
-        let caller = who.authorized_caller()?;
+    pub fn revoke(&self, principal: &Principal, ids: &[TokenId]) -> Result<()> {
+        let caller = principal.authorized_caller()?;
         for id in ids {
             caller.authorize_action(&self.store, &self.find_record(*id)?, Role::RevokeTokens)?;
         }
-        Ok(self.audited_store(who).revoke_tokens(ids, self.clock.now())?)
+        Ok(self.audited_store(principal).revoke_tokens(ids, self.clock.now())?)
     }
 
     /// Revokes a token and returns what is kept of it then. Whoever may revoke it is told that much, without
@@ -223,9 +224,9 @@ impl TokenService {
     ///
     /// # Errors
     /// As [`TokenService::revoke`].
-    pub fn revoke_one(&self, who: &Principal, id: TokenId) -> Result<TokenRecord> {
-        let caller = who.authorized_caller()?;
-        self.revoke(who, &[id])?;
+    pub fn revoke_one(&self, principal: &Principal, id: TokenId) -> Result<TokenRecord> {
+        let caller = principal.authorized_caller()?;
+        self.revoke(principal, &[id])?;
         self.with_visible_scopes(&caller, self.find_record(id)?)
     }
 
@@ -234,13 +235,13 @@ impl TokenService {
     /// # Errors
     /// [`Error::UnknownUser`]; [`Error::Forbidden`] unless the user is the caller's own and the token
     /// stands for all of it.
-    pub fn revoke_all(&self, who: &Principal, owner: &Login) -> Result<usize> {
-        let caller = who.authorized_caller()?;
+    pub fn revoke_all(&self, principal: &Principal, owner: &Login) -> Result<usize> {
+        let caller = principal.authorized_caller()?;
         if !caller.is_unrestricted_self(owner) {
             caller.require_role(Role::RevokeTokens)?;
             caller.require_roles(&self.require_user(owner)?.roles)?;
         }
         self.require_user(owner)?;
-        Ok(self.audited_store(who).revoke_user_tokens(owner, self.clock.now())?)
+        Ok(self.audited_store(principal).revoke_user_tokens(owner, self.clock.now())?)
     }
 }

@@ -109,8 +109,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::Forbidden`] for a user that is not the caller's own, [`Error::UnknownUser`].
-    pub fn user(&self, who: &Principal, login: &Login) -> Result<User> {
-        let caller = who.authorized_caller()?;
+    pub fn user(&self, principal: &Principal, login: &Login) -> Result<User> {
+        let caller = principal.authorized_caller()?;
         if !caller.is_unrestricted_self(login) {
             caller.require_role(Role::ManageUsers)?;
         }
@@ -121,8 +121,8 @@ impl TokenService {
     ///
     /// # Errors
     /// As [`TokenService::user`].
-    pub fn profile(&self, who: &Principal, login: &Login) -> Result<UserProfile> {
-        self.complete_profile(self.user(who, login)?)
+    pub fn profile(&self, principal: &Principal, login: &Login) -> Result<UserProfile> {
+        self.complete_profile(self.user(principal, login)?)
     }
 
     /// Returns up to `limit` users with their grants, as [`TokenService::users`].
@@ -131,11 +131,11 @@ impl TokenService {
     /// [`Error::Forbidden`].
     pub fn profiles(
         &self,
-        who: &Principal,
+        principal: &Principal,
         after: Option<&Login>,
         limit: usize,
     ) -> Result<ResultPage<UserProfile, Login>> {
-        let ResultPage { items, next } = self.users(who, after, limit)?;
+        let ResultPage { items, next } = self.users(principal, after, limit)?;
         Ok(ResultPage {
             items: items.into_iter().map(|user| self.complete_profile(user)).collect::<Result<_>>()?,
             next,
@@ -146,8 +146,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub fn users(&self, who: &Principal, after: Option<&Login>, limit: usize) -> Result<ResultPage<User, Login>> {
-        who.authorized_caller()?.require_role(Role::ManageUsers)?;
+    pub fn users(&self, principal: &Principal, after: Option<&Login>, limit: usize) -> Result<ResultPage<User, Login>> {
+        principal.authorized_caller()?.require_role(Role::ManageUsers)?;
         let users = self.store.users(after, limit + 1)?;
         Ok(ResultPage::from_items(users, limit, |user| user.login.clone()))
     }
@@ -156,8 +156,8 @@ impl TokenService {
     ///
     /// # Errors
     /// As [`TokenService::user`].
-    pub fn grants(&self, who: &Principal, login: &Login) -> Result<Vec<LocatedScope>> {
-        self.user(who, login)?;
+    pub fn grants(&self, principal: &Principal, login: &Login) -> Result<Vec<LocatedScope>> {
+        self.user(principal, login)?;
         self.located_grants(login)
     }
 
@@ -167,9 +167,9 @@ impl TokenService {
     /// [`Error::Forbidden`], also for a grant of more than the caller itself may do there, and for a home that
     /// was there before; [`Error::UserExists`], [`Error::PathNotFound`] for a grant on what is not there or hidden
     /// from the caller, [`Error::HomeNotDirectory`] where no home can be made.
-    pub fn create_user(&self, who: &Principal, request: &UserRequest) -> Result<CreatedUser> {
+    pub fn create_user(&self, principal: &Principal, request: &UserRequest) -> Result<CreatedUser> {
         let UserRequest { login, roles, grants, home } = request;
-        let caller = who.authorized_caller()?;
+        let caller = principal.authorized_caller()?;
         caller.require_role(Role::ManageUsers)?;
         caller.require_roles(roles)?;
         if self.store.user(login)?.is_some() {
@@ -178,19 +178,19 @@ impl TokenService {
         let mut scopes = Vec::new();
         for grant in grants {
             caller.require_access(&grant.path, grant.permission)?;
-            scopes.push(Scope { node: self.ensure_node(who, &grant.path)?, permission: grant.permission });
+            scopes.push(Scope { node: self.ensure_node(principal, &grant.path)?, permission: grant.permission });
         }
         let mut created = CreatedUser { home: None, home_existed: false, grants: grants.clone() };
         if let (HomeOption::Create, Some(name)) = (home, login.home_name()) {
             // Nothing is made in another served folder than nodes were named in.
-            self.ensure_node(who, &TreePath::root())?;
+            self.ensure_node(principal, &TreePath::root())?;
             let path = TreePath::root().child(&name);
             created.home_existed = create_home(&caller, self.tree.as_ref().ok_or(Error::NoServedRoot)?, &path)?;
-            scopes.push(Scope { node: self.ensure_node(who, &path)?, permission: Permission::RW });
+            scopes.push(Scope { node: self.ensure_node(principal, &path)?, permission: Permission::RW });
             created.grants.push(Grant { path: path.clone(), permission: Permission::RW });
             created.home = Some(path);
         }
-        match self.audited_store(who).create_user_with_grants(login, roles, &scopes, self.clock.now()) {
+        match self.audited_store(principal).create_user_with_grants(login, roles, &scopes, self.clock.now()) {
             Err(StoreError::AlreadyExists(_)) => Err(Error::UserExists(login.clone())),
             other => Ok(other.map(|()| created)?),
         }
@@ -200,12 +200,12 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has or would get.
-    pub fn update_user(&self, who: &Principal, login: &Login, change: &UserUpdate) -> Result<UserProfile> {
-        self.require_managed(who, login)?;
+    pub fn update_user(&self, principal: &Principal, login: &Login, change: &UserUpdate) -> Result<UserProfile> {
+        self.require_managed(principal, login)?;
         if let Some(roles) = &change.roles {
-            who.authorized_caller()?.require_roles(roles)?;
+            principal.authorized_caller()?.require_roles(roles)?;
         }
-        self.audited_store(who).update_user(login, change, self.clock.now())?;
+        self.audited_store(principal).update_user(login, change, self.clock.now())?;
         // Whoever disabled itself, or took its role, is told of it all the same.
         self.complete_profile(self.require_user(login)?)
     }
@@ -214,9 +214,9 @@ impl TokenService {
     ///
     /// # Errors
     /// As [`TokenService::update_user`].
-    pub fn set_roles(&self, who: &Principal, login: &Login, roles: &Roles) -> Result<()> {
+    pub fn set_roles(&self, principal: &Principal, login: &Login, roles: &Roles) -> Result<()> {
         let change = UserUpdate { roles: Some(roles.clone()), ..UserUpdate::default() };
-        self.update_user(who, login, &change).map(drop)
+        self.update_user(principal, login, &change).map(drop)
     }
 
     /// Gives a user a permission at a path, in place of the one it had there.
@@ -224,11 +224,11 @@ impl TokenService {
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::PathNotFound`], [`Error::Forbidden`] without each role that the user has, and
     /// for more than the caller itself may do there.
-    pub fn grant(&self, who: &Principal, login: &Login, grant: &Grant) -> Result<NodeId> {
-        self.require_managed(who, login)?;
-        who.authorized_caller()?.require_access(&grant.path, grant.permission)?;
-        let node = self.ensure_node(who, &grant.path)?;
-        self.audited_store(who).grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
+    pub fn grant(&self, principal: &Principal, login: &Login, grant: &Grant) -> Result<NodeId> {
+        self.require_managed(principal, login)?;
+        principal.authorized_caller()?.require_access(&grant.path, grant.permission)?;
+        let node = self.ensure_node(principal, &grant.path)?;
+        self.audited_store(principal).grant(login, Scope { node, permission: grant.permission }, self.clock.now())?;
         Ok(node)
     }
 
@@ -237,15 +237,15 @@ impl TokenService {
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::GrantNotFound`] when there is none, [`Error::Forbidden`] without each
     /// role that the user has.
-    pub fn revoke_grant(&self, who: &Principal, login: &Login, place: &GrantTarget) -> Result<()> {
-        self.require_managed(who, login)?;
-        let fits = |grant: &LocatedScope| match place {
+    pub fn revoke_grant(&self, principal: &Principal, login: &Login, target: &GrantTarget) -> Result<()> {
+        self.require_managed(principal, login)?;
+        let is_target = |grant: &LocatedScope| match target {
             GrantTarget::Path(path) => grant.path.as_ref() == Some(path),
             GrantTarget::Node(node) => grant.scope.node == *node,
         };
-        let found = self.store.grants(login)?.into_iter().find(fits);
-        let grant = found.ok_or_else(|| Error::GrantNotFound { login: login.clone(), place: place.to_string() })?;
-        self.audited_store(who).revoke_grant(login, grant.scope.node)?;
+        let found = self.store.grants(login)?.into_iter().find(is_target);
+        let grant = found.ok_or_else(|| Error::GrantNotFound { login: login.clone(), place: target.to_string() })?;
+        self.audited_store(principal).revoke_grant(login, grant.scope.node)?;
         Ok(())
     }
 
@@ -253,27 +253,27 @@ impl TokenService {
     ///
     /// # Errors
     /// As [`TokenService::update_user`].
-    pub fn disable_user(&self, who: &Principal, login: &Login) -> Result<()> {
+    pub fn disable_user(&self, principal: &Principal, login: &Login) -> Result<()> {
         let change = UserUpdate { disabled: Some(true), ..UserUpdate::default() };
-        self.update_user(who, login, &change).map(drop)
+        self.update_user(principal, login, &change).map(drop)
     }
 
     /// Enables a user again.
     ///
     /// # Errors
     /// As [`TokenService::update_user`].
-    pub fn enable_user(&self, who: &Principal, login: &Login) -> Result<()> {
+    pub fn enable_user(&self, principal: &Principal, login: &Login) -> Result<()> {
         let change = UserUpdate { disabled: Some(false), ..UserUpdate::default() };
-        self.update_user(who, login, &change).map(drop)
+        self.update_user(principal, login, &change).map(drop)
     }
 
     /// Deletes a user with its tokens and grants; its files stay.
     ///
     /// # Errors
     /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has.
-    pub fn delete_user(&self, who: &Principal, login: &Login) -> Result<()> {
-        self.require_managed(who, login)?;
-        Ok(self.audited_store(who).delete_user(login)?)
+    pub fn delete_user(&self, principal: &Principal, login: &Login) -> Result<()> {
+        self.require_managed(principal, login)?;
+        Ok(self.audited_store(principal).delete_user(login)?)
     }
 
     /// Completes a user, whoever asks.
@@ -290,8 +290,8 @@ impl TokenService {
     }
 
     /// Returns a user that the caller may change.
-    fn require_managed(&self, who: &Principal, login: &Login) -> Result<User> {
-        let caller = who.authorized_caller()?;
+    fn require_managed(&self, principal: &Principal, login: &Login) -> Result<User> {
+        let caller = principal.authorized_caller()?;
         caller.require_role(Role::ManageUsers)?;
         let user = self.require_user(login)?;
         caller.require_roles(&user.roles)?;
@@ -299,22 +299,22 @@ impl TokenService {
     }
 
     /// Names the node at a path, counted for the user who asks.
-    fn ensure_node(&self, who: &Principal, path: &TreePath) -> Result<NodeId> {
-        self.tree.as_ref().ok_or(Error::NoServedRoot)?.mint_for(path, who.login()).map_err(path_error(path))
+    fn ensure_node(&self, principal: &Principal, path: &TreePath) -> Result<NodeId> {
+        self.tree.as_ref().ok_or(Error::NoServedRoot)?.mint_for(path, principal.login()).map_err(path_error(path))
     }
 }
 
 /// Makes a home where none is; tells whether one was there, which is the caller's to give away then. Making it
 /// decides, so that nothing can come there between a look and that.
 fn create_home(caller: &AuthorizedCaller, tree: &Tree, path: &TreePath) -> Result<bool> {
-    let there = match tree.ensure_directory(path) {
+    let existed = match tree.ensure_directory(path) {
         Ok(true) => return Ok(false),
         Ok(false) => Ok(true),
         Err(tree::Error::NotADirectory | tree::Error::AlreadyExists) => Err(Error::HomeNotDirectory(path.clone())),
         Err(other) => return Err(path_error(path)(other)),
     };
     caller.require_access(path, Permission::RW).map_err(|_| Error::Forbidden(Role::Admin))?;
-    there
+    existed
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl RequestedPrivileges {
 
 /// The tokens made so far, each with a session that was opened with its last secret.
 struct TokenFamily {
-    site: TokensEnv,
+    env: TokensEnv,
     members: Vec<(TokenId, Option<Session>)>,
 }
 
@@ -52,18 +52,18 @@ const OWNER_ROLES: [Role; 3] = [Role::GenerateTokens, Role::RevokeTokens, Role::
 
 impl TokenFamily {
     fn new() -> Self {
-        let site = tokens_env();
-        site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
-        site.tokens.set_roles(ADMIN, &login("alice"), &OWNER_ROLES.into_iter().collect()).expect("roles");
+        let env = tokens_env();
+        env.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
+        env.tokens.set_roles(ADMIN, &login("alice"), &OWNER_ROLES.into_iter().collect()).expect("roles");
         let roles = OWNER_ROLES.into_iter().collect();
-        let first = site.tokens.issue(ADMIN, TokenRequest { roles, ..TokenRequest::new(login("alice")) });
-        let mut family = Self { site, members: Vec::new() };
+        let first = env.tokens.issue(ADMIN, TokenRequest { roles, ..TokenRequest::new(login("alice")) });
+        let mut family = Self { env, members: Vec::new() };
         family.add_member(&first.expect("a token").text);
         family
     }
 
     fn add_member(&mut self, text: &TokenText) {
-        let session = self.site.authenticate(text).ok();
+        let session = self.env.authenticate(text).ok();
         self.members.retain(|(id, _)| *id != text.id());
         self.members.push((text.id(), session));
     }
@@ -78,7 +78,7 @@ impl TokenFamily {
         let alice = login("alice");
         match deed {
             ChainAction::Issue(by, ask) => {
-                let Some(who) = self.member(*by).1 else { return };
+                let Some(principal) = self.member(*by).1 else { return };
                 let request = TokenRequest {
                     scopes: ask.scopes(),
                     limits: ask.limits.clone(),
@@ -87,7 +87,7 @@ impl TokenFamily {
                         .map_or(RequestedLifetime::Default, RequestedLifetime::For),
                     ..TokenRequest::new(alice)
                 };
-                if let Ok(issued) = self.site.tokens.issue(&who, request) {
+                if let Ok(issued) = self.env.tokens.issue(&principal, request) {
                     self.add_member(&issued.text);
                 }
             }
@@ -96,50 +96,50 @@ impl TokenFamily {
                     scopes: ask.scopes(),
                     limits: ask.limits.clone(),
                     roles: (!ask.roles.is_empty()).then(|| ask.roles()),
-                    expires_at: (ask.hours % 3 == 0).then(|| self.site.clock.now().saturating_add(ONE_DAY / 24 * 5)),
+                    expires_at: (ask.hours % 3 == 0).then(|| self.env.clock.now().saturating_add(ONE_DAY / 24 * 5)),
                     ..NarrowRequest::default()
                 };
-                let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
-                drop(self.site.tokens.narrow(&who, id, &change, None));
+                let (Some(principal), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
+                drop(self.env.tokens.narrow(&principal, id, &change, None));
             }
             ChainAction::Rotate(by, of) => {
-                let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
-                if let Ok(rotated) = self.site.tokens.rotate(&who, id, None) {
+                let (Some(principal), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
+                if let Ok(rotated) = self.env.tokens.rotate(&principal, id, None) {
                     self.add_member(&rotated.text);
                 }
             }
             ChainAction::Revoke(by, of) => {
-                let (Some(who), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
-                drop(self.site.tokens.revoke(&who, &[id]));
+                let (Some(principal), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
+                drop(self.env.tokens.revoke(&principal, &[id]));
             }
             ChainAction::SetRoles(roles) => {
-                self.site.tokens.set_roles(ADMIN, &alice, &roles.iter().copied().collect()).expect("changed");
+                self.env.tokens.set_roles(ADMIN, &alice, &roles.iter().copied().collect()).expect("changed");
             }
             ChainAction::Grant(path, permission) => {
                 let grant = Grant { path: tree_path(path), permission: *permission };
-                self.site.tokens.grant(ADMIN, &alice, &grant).expect("granted");
+                self.env.tokens.grant(ADMIN, &alice, &grant).expect("granted");
             }
             ChainAction::RevokeGrant(path) => {
-                drop(self.site.tokens.revoke_grant(ADMIN, &alice, &GrantTarget::Path(tree_path(path))));
+                drop(self.env.tokens.revoke_grant(ADMIN, &alice, &GrantTarget::Path(tree_path(path))));
             }
             ChainAction::AdvanceClock(hours) => {
-                self.site.clock.advance(Duration::from_secs(hours * 3600));
+                self.env.clock.advance(Duration::from_secs(hours * 3600));
             }
         }
     }
 
     fn check(&self) -> std::result::Result<(), TestCaseError> {
         for (id, session) in &self.members {
-            let child = self.site.tokens.find(ADMIN, *id).expect("there");
+            let child = self.env.tokens.find(ADMIN, *id).expect("there");
             let Some(parent) = child.parent else { continue };
-            let above = self.site.tokens.find(ADMIN, parent).expect("there");
+            let above = self.env.tokens.find(ADMIN, parent).expect("there");
             let opened = session.as_ref().and_then(|session| Some((session, session.privileges().ok()?)));
             if above.state != TokenState::Live {
                 prop_assert!(child.state != TokenState::Live && opened.is_none(), "it outlives its parent");
                 continue;
             }
-            let most = self.site.store.effective_access(parent).expect("read").expect("there").into_privileges();
-            let least = self.site.store.effective_access(*id).expect("read").expect("there").into_privileges();
+            let most = self.env.store.effective_access(parent).expect("read").expect("there").into_privileges();
+            let least = self.env.store.effective_access(*id).expect("read").expect("there").into_privileges();
             let opened = opened.map(|(session, width)| (session.deadline(), (*width).clone()));
             let ends = above.expiry.hard_limit();
             prop_assert!(opened.as_ref().is_none_or(|(deadline, _)| *deadline <= ends), "it ends later");
@@ -204,24 +204,24 @@ proptest! {
 
 #[test]
 fn child_never_exceeds_narrowed_parent() {
-    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
-    let parent = site
+    let EscalationEnv { env, alice, .. } = EscalationEnv::new();
+    let parent = env
         .issue_bearer(&alice.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime("10d")));
     let asking = |text| {
-        site.issue_with(&parent.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime(text)))
+        env.issue_with(&parent.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime(text)))
     };
     assert!(matches!(asking("30d"), Err(Error::OutlivesParent { .. })), "a lifetime is not shortened in silence");
     assert!(asking("10d").is_ok());
-    let child = site.issue_bearer(&parent.principal, "alice", |_| {});
-    let record = site.tokens.find(ADMIN, child.id).expect("there");
+    let child = env.issue_bearer(&parent.principal, "alice", |_| {});
+    let record = env.tokens.find(ADMIN, child.id).expect("there");
     assert_eq!(record.parent, Some(parent.id));
-    assert_eq!(record.expiry.hard_limit(), site.clock.now().saturating_add(10 * ONE_DAY), "the default is bounded");
+    assert_eq!(record.expiry.hard_limit(), env.clock.now().saturating_add(10 * ONE_DAY), "the default is bounded");
 
-    let session = site.session_of(&child);
+    let session = env.session_of(&child);
     let below = tree_path("/alice/below");
     assert!(session.access().expect("open").may(&below, Permission::RW));
     let change = NarrowRequest { scopes: scope_targets(&["path:/alice/below:r"]), ..NarrowRequest::default() };
-    site.narrow(&alice, parent.id, change).expect("narrowed");
+    env.narrow(&alice, parent.id, change).expect("narrowed");
     let access = session.access().expect("open");
     assert!(
         access.may(&below, Permission::R)
@@ -229,42 +229,42 @@ fn child_never_exceeds_narrowed_parent() {
             && !access.may(&tree_path("/alice"), Permission::R)
     );
 
-    let at = site.clock.now().saturating_add(ONE_DAY);
-    site.narrow(&alice, parent.id, NarrowRequest { expires_at: Some(at), ..NarrowRequest::default() })
+    let at = env.clock.now().saturating_add(ONE_DAY);
+    env.narrow(&alice, parent.id, NarrowRequest { expires_at: Some(at), ..NarrowRequest::default() })
         .expect("narrowed");
     session.access().expect("open still");
     assert_eq!(session.deadline(), at, "a child does not outlive a narrowed parent");
-    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").deadline(), at, "and says so");
-    site.narrow(
+    assert_eq!(env.tokens.find(ADMIN, child.id).expect("there").deadline(), at, "and says so");
+    env.narrow(
         &alice,
         parent.id,
         NarrowRequest { limits: protocol_limits(&[Protocol::Sftp]), ..NarrowRequest::default() },
     )
     .expect("ok");
     assert!(session.access().is_err(), "an open session whose door was closed ends");
-    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Live);
-    site.clock.advance(ONE_DAY);
-    assert_eq!(site.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Expired);
+    assert_eq!(env.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Live);
+    env.clock.advance(ONE_DAY);
+    assert_eq!(env.tokens.find(ADMIN, child.id).expect("there").state, TokenState::Expired);
 }
 
 #[test]
 fn revoking_parent_closes_descendant_sessions() {
-    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
-    let child = site.issue_bearer(&alice.principal, "alice", |_| ());
-    let grandchild = site.issue_bearer(&child.principal, "alice", |_| ());
-    let session = site.session_of(&grandchild);
+    let EscalationEnv { env, alice, .. } = EscalationEnv::new();
+    let child = env.issue_bearer(&alice.principal, "alice", |_| ());
+    let grandchild = env.issue_bearer(&child.principal, "alice", |_| ());
+    let session = env.session_of(&grandchild);
     assert!(session.access().is_ok());
-    site.tokens.revoke(&alice.principal, &[child.id]).expect("revoked");
+    env.tokens.revoke(&alice.principal, &[child.id]).expect("revoked");
     assert!(session.access().is_err());
-    assert_eq!(site.tokens.find(ADMIN, grandchild.id).expect("there").state, TokenState::Revoked);
+    assert_eq!(env.tokens.find(ADMIN, grandchild.id).expect("there").state, TokenState::Revoked);
 }
 
 #[test]
 fn child_counts_toward_owner_token_limit() {
-    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    let EscalationEnv { env, alice, .. } = EscalationEnv::new();
     for _ in 0..4 {
-        site.issue_with(&alice.principal, "alice", |_| ()).expect("minted");
+        env.issue_with(&alice.principal, "alice", |_| ()).expect("minted");
     }
-    let refused = site.issue_with(&alice.principal, "alice", |_| ());
+    let refused = env.issue_with(&alice.principal, "alice", |_| ());
     assert!(matches!(refused, Err(Error::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");
 }

@@ -4,10 +4,10 @@ use super::*;
 
 const ONE_HOUR: Duration = Duration::from_secs(3600);
 
-fn issue_token(site: &TokensEnv, owner: &str, life: &str, window: Option<&str>) -> TokenId {
+fn issue_token(env: &TokensEnv, owner: &str, life: &str, window: Option<&str>) -> TokenId {
     let (lifetime, window) = (RequestedLifetime::For(lifetime(life)), window.map(self::lifetime));
     let request = TokenRequest { lifetime, window, ..TokenRequest::new(login(owner)) };
-    site.tokens.issue(ADMIN, request).expect("a token").text.id()
+    env.tokens.issue(ADMIN, request).expect("a token").text.id()
 }
 
 fn token_ids(found: &TokenListSummary) -> Vec<TokenId> {
@@ -16,80 +16,81 @@ fn token_ids(found: &TokenListSummary) -> Vec<TokenId> {
 
 #[test]
 fn expiring_tokens_are_listed_earliest_first() {
-    let site = tokens_env();
-    site.create_user("bob", &["/bob:rw"]);
-    let whole = issue_token(&site, "bob", "300d", None);
+    let env = tokens_env();
+    env.create_user("bob", &["/bob:rw"]);
+    let whole = issue_token(&env, "bob", "300d", None);
     let (later, sooner, other) = (
-        issue_token(&site, "alice", "20d", None),
-        issue_token(&site, "alice", "16d", None),
-        issue_token(&site, "bob", "18d", None),
+        issue_token(&env, "alice", "20d", None),
+        issue_token(&env, "alice", "16d", None),
+        issue_token(&env, "bob", "18d", None),
     );
     let (resting, short) =
-        (issue_token(&site, "alice", "300d", Some("15d")), issue_token(&site, "alice", "300d", Some("10m")));
-    let revoked = issue_token(&site, "bob", "17d", None);
-    site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
-    let ending = |owner: Option<&str>| site.tokens.expiring(ADMIN, owner.map(login).as_ref(), 10).expect("found");
+        (issue_token(&env, "alice", "300d", Some("15d")), issue_token(&env, "alice", "300d", Some("10m")));
+    let revoked = issue_token(&env, "bob", "17d", None);
+    env.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
+    let ending = |owner: Option<&str>| env.tokens.expiring(ADMIN, owner.map(login).as_ref(), 10).expect("found");
     assert_eq!(ending(None).count, 0, "none is near its end");
-    site.clock.advance(11 * ONE_DAY + 7 * ONE_HOUR);
+    env.clock.advance(11 * ONE_DAY + 7 * ONE_HOUR);
     assert_eq!(token_ids(&ending(None)), [resting], "of its rest, less than a quarter is left");
-    site.clock.advance(3 * ONE_DAY);
+    env.clock.advance(3 * ONE_DAY);
     assert_eq!(token_ids(&ending(None)), [resting, sooner, other]);
-    site.clock.advance(12 * ONE_HOUR);
+    env.clock.advance(12 * ONE_HOUR);
     assert_eq!(token_ids(&ending(None)), [resting, sooner, other], "of the one of 20 days, a quarter is left");
-    site.clock.advance(12 * ONE_HOUR);
+    env.clock.advance(12 * ONE_HOUR);
     assert_eq!(token_ids(&ending(Some("alice"))), [sooner, later]);
     assert_eq!(token_ids(&ending(Some("bob"))), [other]);
-    let some = site.tokens.expiring(ADMIN, None, 1).expect("found");
+    let some = env.tokens.expiring(ADMIN, None, 1).expect("found");
     assert_eq!((token_ids(&some), some.count, some.may_have_more), (vec![sooner], 3, false));
     assert!(![whole, short].iter().any(|id| token_ids(&ending(None)).contains(id)));
 }
 
 #[test]
 fn dangling_tokens_are_found_beyond_first_page() {
-    let site = tokens_env();
-    site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
+    let env = tokens_env();
+    env.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
     for _ in 0..150 {
-        site.issue_scoped(&["path:/alice:r"]).expect("a token");
+        env.issue_scoped(&["path:/alice:r"]).expect("a token");
     }
-    let two = site.issue_scoped(&["path:/alice/below:r", "path:/alice/below/file:r"]).expect("a token");
-    let dead = site.issue_scoped(&["path:/alice/below:r"]).expect("a token");
+    let two = env.issue_scoped(&["path:/alice/below:r", "path:/alice/below/file:r"]).expect("a token");
+    let dead = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
     let (parent, dangling) =
-        (site.issue_scoped(&[]).expect("a token"), || site.tokens.dangling(ADMIN, None, 10).expect("found"));
-    let who = Principal::from(site.open_session(&parent.text));
+        (env.issue_scoped(&[]).expect("a token"), || env.tokens.dangling(ADMIN, None, 10).expect("found"));
+    let principal = Principal::from(env.open_session(&parent.text));
     let scopes = Some(vec!["path:/alice/below:r".parse().expect("scope")]);
-    let child = site.tokens.issue(&who, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).expect("a child");
-    site.tokens.revoke(ADMIN, &[dead.text.id()]).expect("revoked");
+    let child =
+        env.tokens.issue(&principal, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).expect("a child");
+    env.tokens.revoke(ADMIN, &[dead.text.id()]).expect("revoked");
     assert_eq!(dangling().count, 0);
-    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
+    std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
     let mut expected = vec![two.text.id(), child.text.id()];
     expected.sort();
     assert_eq!(token_ids(&dangling()), expected, "each once, the dead not at all");
-    site.tokens.revoke(ADMIN, &[parent.text.id()]).expect("revoked");
+    env.tokens.revoke(ADMIN, &[parent.text.id()]).expect("revoked");
     assert_eq!(token_ids(&dangling()), [two.text.id()], "the dead parent's child is dead");
 }
 
 #[test]
 fn dangling_search_is_bounded_and_reports_possible_more() {
-    let site = tokens_env();
-    site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
+    let env = tokens_env();
+    env.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
     let mut of_files = Vec::new();
-    for folder in 0..11 {
-        let names = (0..100).map(|name| format!("alice/below/{folder}-{name}"));
+    for temp_dir in 0..11 {
+        let names = (0..100).map(|name| format!("alice/below/{temp_dir}-{name}"));
         let targets: Vec<String> = names
             .map(|name| {
-                std::fs::write(site.root.join(&name), "").expect("file");
+                std::fs::write(env.root.join(&name), "").expect("file");
                 format!("path:/{name}:r")
             })
             .collect();
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-        of_files.push(site.issue_scoped(&targets).expect("a token").text.id());
+        of_files.push(env.issue_scoped(&targets).expect("a token").text.id());
     }
-    let dangling = || site.tokens.dangling(ADMIN, None, 20).expect("found");
+    let dangling = || env.tokens.dangling(ADMIN, None, 20).expect("found");
     assert_eq!((dangling().count, dangling().may_have_more), (0, true), "100 were not looked for");
-    site.tokens.revoke(ADMIN, &of_files[1..2]).expect("revoked");
+    env.tokens.revoke(ADMIN, &of_files[1..2]).expect("revoked");
     assert_eq!((dangling().count, dangling().may_have_more), (0, false), "what is dead is not looked at");
-    let own = site.issue_scoped(&["path:/alice/below/file:r"]).expect("a token").text.id();
-    site.store.delete_nodes(&[site.node_id("/alice/below/file")]).expect("ended");
+    let own = env.issue_scoped(&["path:/alice/below/file:r"]).expect("a token").text.id();
+    env.store.delete_nodes(&[env.node_id("/alice/below/file")]).expect("ended");
     assert_eq!(
         (token_ids(&dangling()), dangling().may_have_more),
         (vec![own], true),
@@ -99,39 +100,40 @@ fn dangling_search_is_bounded_and_reports_possible_more() {
 
 #[test]
 fn summaries_hide_other_users_tokens_without_role() {
-    let site = tokens_env();
-    site.create_user("bob", &["/bob:rw"]);
+    let env = tokens_env();
+    env.create_user("bob", &["/bob:rw"]);
     let (own, other) =
-        (site.issue_scoped(&["path:/alice/below:r"]).expect("a token"), issue_token(&site, "bob", "10d", None));
-    let bearer = site.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
-    site.clock.advance(9 * ONE_DAY);
-    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
-    let who = Principal::from(site.open_session(&bearer.text));
-    assert_eq!(token_ids(&site.tokens.expiring(&who, None, 10).expect("found")), [other]);
-    assert_eq!(site.tokens.dangling(&who, None, 10).expect("found").count, 0, "{}", own.text.id());
-    for found in
-        [site.tokens.expiring(&who, Some(&login("alice")), 9), site.tokens.dangling(&who, Some(&login("alice")), 9)]
-    {
+        (env.issue_scoped(&["path:/alice/below:r"]).expect("a token"), issue_token(&env, "bob", "10d", None));
+    let bearer = env.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
+    env.clock.advance(9 * ONE_DAY);
+    std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
+    let principal = Principal::from(env.open_session(&bearer.text));
+    assert_eq!(token_ids(&env.tokens.expiring(&principal, None, 10).expect("found")), [other]);
+    assert_eq!(env.tokens.dangling(&principal, None, 10).expect("found").count, 0, "{}", own.text.id());
+    for found in [
+        env.tokens.expiring(&principal, Some(&login("alice")), 9),
+        env.tokens.dangling(&principal, Some(&login("alice")), 9),
+    ] {
         assert!(matches!(found, Err(Error::Forbidden(_))), "{found:?}");
     }
 }
 
 #[test]
 fn backward_paging_returns_same_tokens() {
-    let site = tokens_env();
-    site.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
+    let env = tokens_env();
+    env.tokens.set_policy(ADMIN, "max-tokens-per-user", "1000").expect("set");
     for at in 0..25 {
-        site.issue_scoped(if at % 2 == 0 { &["path:/alice/below:r"] } else { &[] }).expect("a token");
+        env.issue_scoped(if at % 2 == 0 { &["path:/alice/below:r"] } else { &[] }).expect("a token");
     }
-    std::fs::remove_dir_all(site.root.join("alice/below")).expect("removed");
+    std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
     for state in [None, Some(StateFilter::Dangling)] {
         let page = |after, before| {
             let query = TokenQuery { state, after, before, ..TokenQuery::default() };
-            site.tokens.list(ADMIN, &query, 4).expect("a page")
+            env.tokens.list(ADMIN, &query, 4).expect("a page")
         };
         let all: Vec<TokenId> = {
             let query = TokenQuery { state, ..TokenQuery::default() };
-            site.tokens.list(ADMIN, &query, 1000).expect("a page").items.iter().map(|record| record.id).collect()
+            env.tokens.list(ADMIN, &query, 1000).expect("a page").items.iter().map(|record| record.id).collect()
         };
         let (mut seen, mut before) = (Vec::new(), all.last().copied());
         while before.is_some() {

@@ -3,12 +3,12 @@
 use super::*;
 use crate::domain::{AccessExplanation, AccessQuery, DecidingRule, TokenId, TreeOperation};
 
-fn explain(site: &TokensEnv, token: TokenId, operation: &str, path: &str) -> AccessExplanation {
-    explain_with(site, token, operation, path, |_| ())
+fn explain(env: &TokensEnv, token: TokenId, operation: &str, path: &str) -> AccessExplanation {
+    explain_with(env, token, operation, path, |_| ())
 }
 
 fn explain_with(
-    site: &TokensEnv,
+    env: &TokensEnv,
     token: TokenId,
     operation: &str,
     path: &str,
@@ -17,21 +17,21 @@ fn explain_with(
     let operation: TreeOperation = operation.parse().expect("operation");
     let mut question = AccessQuery::new(operation, tree_path(path));
     more(&mut question);
-    site.tokens.explain(ADMIN, token, &question).expect("a verdict")
+    env.tokens.explain(ADMIN, token, &question).expect("a verdict")
 }
 
 #[test]
 fn deciding_grant_or_scope_is_named() {
-    let site = tokens_env();
-    let whole = site.issue_scoped(&[]).expect("a token").text.id();
-    let scoped = site.issue_scoped(&["path:/alice/below:r"]).expect("a token").text.id();
-    let verdict = explain(&site, whole, "write", "/alice/below/file");
+    let env = tokens_env();
+    let whole = env.issue_scoped(&[]).expect("a token").text.id();
+    let scoped = env.issue_scoped(&["path:/alice/below:r"]).expect("a token").text.id();
+    let verdict = explain(&env, whole, "write", "/alice/below/file");
     assert_eq!(verdict.decided_by, DecidingRule::Granted);
     assert_eq!(
         verdict.sentence,
         format!("alice may write /alice/below/file with the token {whole}: it is granted rw on /alice")
     );
-    let verdict = explain(&site, scoped, "read", "/alice/below/file");
+    let verdict = explain(&env, scoped, "read", "/alice/below/file");
     assert_eq!(verdict.by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice", "/alice/below"]);
     assert!(verdict.allowed && verdict.sentence.contains("rw on /alice, with r on /alice/below"), "{verdict:?}");
 
@@ -50,14 +50,14 @@ fn deciding_grant_or_scope_is_named() {
         (scoped, "read", "/alice/x", DecidingRule::OutOfScope { token: scoped, at: tree_path("/alice/x") }),
     ];
     for (token, operation, path, rule) in cases {
-        let verdict = explain(&site, token, operation, path);
+        let verdict = explain(&env, token, operation, path);
         assert_eq!((verdict.allowed, &verdict.decided_by), (rule.allows(), &rule), "{operation} {path}");
     }
 }
 
 #[test]
 fn deciding_limit_and_unchecked_limits_are_named() {
-    let site = tokens_env();
+    let env = tokens_env();
     let limits = TokenLimits {
         protocols: vec![crate::domain::Protocol::Sftp],
         ips: vec!["192.0.2.0/24".parse().expect("net")],
@@ -67,8 +67,8 @@ fn deciding_limit_and_unchecked_limits_are_named() {
         ..TokenLimits::default()
     };
     let request = TokenRequest { limits, ..TokenRequest::new(login("alice")) };
-    let token = site.tokens.issue(ADMIN, request).expect("a token").text.id();
-    let create = |more: &dyn Fn(&mut AccessQuery)| explain_with(&site, token, "create", "/alice/x", more).decided_by;
+    let token = env.tokens.issue(ADMIN, request).expect("a token").text.id();
+    let create = |more: &dyn Fn(&mut AccessQuery)| explain_with(&env, token, "create", "/alice/x", more).decided_by;
     let most = "1MiB".parse().expect("size");
     assert_eq!(create(&|ask| ask.protocol = "webdav".parse().ok()), DecidingRule::Protocol { token });
     assert_eq!(create(&|ask| ask.address = "198.51.100.1".parse().ok()), DecidingRule::Address { token });
@@ -77,43 +77,43 @@ fn deciding_limit_and_unchecked_limits_are_named() {
     let red: crate::domain::FileTag = "red".parse().expect("tag");
     assert_eq!(create(&|ask| ask.tags = vec![red.clone()]), DecidingRule::Tag { token, tag: red.clone() });
 
-    let verdict = explain_with(&site, token, "create", "/alice/x", |ask| ask.size = Some(most));
+    let verdict = explain_with(&env, token, "create", "/alice/x", |ask| ask.size = Some(most));
     assert!(verdict.allowed);
     assert_eq!(verdict.provided.len(), 3, "{verdict:?}");
-    let read = explain_with(&site, token, "read", "/alice/below/file", |ask| ask.size = "2MiB".parse().ok());
+    let read = explain_with(&env, token, "read", "/alice/below/file", |ask| ask.size = "2MiB".parse().ok());
     assert!(read.allowed, "the size of what is read is no upload");
 }
 
 #[test]
 fn deciding_revocation_or_expiration_is_named() {
-    let site = tokens_env();
+    let env = tokens_env();
     let issue = |lifetime| TokenRequest { lifetime, ..TokenRequest::new(login("alice")) };
     let short =
-        site.tokens.issue(ADMIN, issue(RequestedLifetime::For(self::lifetime("1h")))).expect("a token").text.id();
-    let revoked = site.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();
-    let live = site.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();
-    let end = site.clock.now().saturating_add(Duration::from_secs(3600));
-    site.clock.advance(Duration::from_secs(3600));
-    site.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
-    let decides = |token| explain(&site, token, "read", "/alice").decided_by;
+        env.tokens.issue(ADMIN, issue(RequestedLifetime::For(self::lifetime("1h")))).expect("a token").text.id();
+    let revoked = env.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();
+    let live = env.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();
+    let end = env.clock.now().saturating_add(Duration::from_secs(3600));
+    env.clock.advance(Duration::from_secs(3600));
+    env.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
+    let decides = |token| explain(&env, token, "read", "/alice").decided_by;
     assert_eq!(decides(short), DecidingRule::Expired { token: short, at: end });
     assert_eq!(decides(revoked), DecidingRule::Revoked { token: revoked });
     assert_eq!(decides(live), DecidingRule::Granted);
-    site.tokens.disable_user(ADMIN, &login("alice")).expect("disabled");
+    env.tokens.disable_user(ADMIN, &login("alice")).expect("disabled");
     assert_eq!(decides(live), DecidingRule::Disabled);
     let unknown = "00000000".parse().expect("id");
-    let asked = site.tokens.explain(ADMIN, unknown, &AccessQuery::new(TreeOperation::Read, tree_path("/")));
+    let asked = env.tokens.explain(ADMIN, unknown, &AccessQuery::new(TreeOperation::Read, tree_path("/")));
     assert!(matches!(asked, Err(Error::UnknownToken(_))));
 }
 
 #[test]
 fn source_and_target_of_move_are_evaluated() {
-    let site = tokens_env();
-    site.create_user("carol", &["/alice/below:w", "/bob:rw"]);
-    let token = site.tokens.issue(ADMIN, TokenRequest::new(login("carol"))).expect("a token").text.id();
+    let env = tokens_env();
+    env.create_user("carol", &["/alice/below:w", "/bob:rw"]);
+    let token = env.tokens.issue(ADMIN, TokenRequest::new(login("carol"))).expect("a token").text.id();
     let to = |operation: &str, path: &str| {
         let target = tree_path(path);
-        explain_with(&site, token, operation, "/alice/below/file", |ask| ask.target = Some(target)).decided_by
+        explain_with(&env, token, operation, "/alice/below/file", |ask| ask.target = Some(target)).decided_by
     };
     assert_eq!(to("move", "/alice/below/new"), DecidingRule::Granted);
     assert_eq!(to("move", "/bob/new"), DecidingRule::WouldReveal);
@@ -122,22 +122,22 @@ fn source_and_target_of_move_are_evaluated() {
 
 #[test]
 fn replaced_directory_is_named_as_deciding_rule() {
-    let site = tokens_env();
-    let token = site.issue_scoped(&["path:/alice/below:rw"]).expect("a token").text.id();
-    std::fs::rename(site.root.join("alice/below"), site.root.join("alice/elsewhere")).expect("moved");
-    std::fs::create_dir(site.root.join("alice/below")).expect("folder");
-    let verdict = explain(&site, token, "read", "/alice/below/file");
+    let env = tokens_env();
+    let token = env.issue_scoped(&["path:/alice/below:rw"]).expect("a token").text.id();
+    std::fs::rename(env.root.join("alice/below"), env.root.join("alice/elsewhere")).expect("moved");
+    std::fs::create_dir(env.root.join("alice/below")).expect("folder");
+    let verdict = explain(&env, token, "read", "/alice/below/file");
     assert_eq!(verdict.decided_by, DecidingRule::Swapped { at: tree_path("/alice/below") });
 }
 
 #[test]
 fn scoped_token_learns_nothing_of_owner_grants() {
-    let site = tokens_env();
-    let asker = site.issue_scoped(&["path:/alice/below:r"]).expect("a token");
-    let (token, who) = (asker.text.id(), Principal::Session(site.open_session(&asker.text)));
+    let env = tokens_env();
+    let asker = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
+    let (token, principal) = (asker.text.id(), Principal::Session(env.open_session(&asker.text)));
     let ask = |operation: &str, path: &str| {
         let question = AccessQuery::new(operation.parse().expect("operation"), tree_path(path));
-        site.tokens.explain(&who, token, &question).expect("a verdict")
+        env.tokens.explain(&principal, token, &question).expect("a verdict")
     };
     for operation in TreeOperation::ALL.map(TreeOperation::as_str) {
         let told = |path: &str| ask(operation, path).sentence.replace(path, "/it");
@@ -156,15 +156,15 @@ fn scoped_token_learns_nothing_of_owner_grants() {
 
 #[test]
 fn refused_scope_reveals_no_grant_to_scoped_token() {
-    let site = tokens_env();
-    let asker = site.issue_scoped(&["path:/alice/below:r"]).expect("a token");
-    let who = Principal::Session(site.open_session(&asker.text));
-    let child = site.tokens.issue(&who, TokenRequest::new(login("alice"))).expect("a child").text.id();
+    let env = tokens_env();
+    let asker = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
+    let principal = Principal::Session(env.open_session(&asker.text));
+    let child = env.tokens.issue(&principal, TokenRequest::new(login("alice"))).expect("a child").text.id();
     for path in ["path:/alice:r", "path:/bob:r", "path:/alice/below:rw"] {
         let scopes = Some(vec![path.parse().expect("scope")]);
         let change = NarrowRequest { scopes: scopes.clone(), ..NarrowRequest::default() };
-        let changed = site.tokens.narrow(&who, child, &change, None).map(drop);
-        let made = site.tokens.issue(&who, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).map(drop);
+        let changed = env.tokens.narrow(&principal, child, &change, None).map(drop);
+        let made = env.tokens.issue(&principal, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).map(drop);
         for refused in [changed, made] {
             let Err(Error::OutsideAccess { reach, .. }) = refused else { panic!("{path}: {refused:?}") };
             assert_eq!(reach, ["r /alice/below"], "{path}");

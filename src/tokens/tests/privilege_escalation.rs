@@ -25,17 +25,17 @@ const HELPDESK_ROLES: [Role; 4] =
 
 impl EscalationEnv {
     pub(super) fn new() -> Self {
-        let site = tokens_env();
-        site.create_user("bob", &["/bob:rw"]);
+        let env = tokens_env();
+        env.create_user("bob", &["/bob:rw"]);
         for (name, roles) in [("help", &HELPDESK_ROLES[..]), ("root", &[Role::Admin])] {
-            site.create_user(name, &[]);
-            site.tokens.set_roles(ADMIN, &login(name), &roles.iter().copied().collect()).expect("roles");
+            env.create_user(name, &[]);
+            env.tokens.set_roles(ADMIN, &login(name), &roles.iter().copied().collect()).expect("roles");
         }
         let [alice, bob, help, root] = ["alice", "bob", "help", "root"].map(|name| {
-            let roles = site.tokens.user(ADMIN, &login(name)).expect("user").roles;
-            site.issue_bearer(ADMIN, name, |request| request.roles = roles)
+            let roles = env.tokens.user(ADMIN, &login(name)).expect("user").roles;
+            env.issue_bearer(ADMIN, name, |request| request.roles = roles)
         });
-        Self { env: site, alice, bob, help, root }
+        Self { env, alice, bob, help, root }
     }
 }
 
@@ -159,8 +159,8 @@ struct EscalationAttempt {
 }
 
 macro_rules! escalation_attempts {
-    ($($what:literal: $who:expr => |$w:ident, $by:ident| $tries:expr, told $told:literal;)*) => {
-        &[$(EscalationAttempt { description: $what, attacker: $who, attempt: |$w, $by| $tries, expected_error: $told }),*]
+    ($($what:literal: $principal:expr => |$w:ident, $by:ident| $tries:expr, told $told:literal;)*) => {
+        &[$(EscalationAttempt { description: $what, attacker: $principal, attempt: |$w, $by| $tries, expected_error: $told }),*]
     };
 }
 
@@ -403,7 +403,7 @@ const ADMINISTRATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
 };
 
 fn assert_all_denied(climbs: &[EscalationAttempt]) {
-    for EscalationAttempt { description: what, attacker: who, attempt: tries, expected_error: told } in climbs {
+    for EscalationAttempt { description: what, attacker: principal, attempt: tries, expected_error: told } in climbs {
         let world = EscalationEnv::new();
         let state = || {
             let of = |token: TokenRecord| (token.id, token.version, token.revoked_at);
@@ -411,7 +411,7 @@ fn assert_all_denied(climbs: &[EscalationAttempt]) {
             let users = world.env.store.users(None, 100).expect("users");
             (tokens, users, world.env.store.policy().expect("policy"))
         };
-        let by = who(&world);
+        let by = principal(&world);
         let before = state();
         let error = tries(&world, &by).err().unwrap_or_else(|| panic!("{what}: it was done"));
         assert!(error.to_string().starts_with(told), "{what}: {error}");
@@ -441,15 +441,15 @@ fn actions_require_their_role() {
 
 #[test]
 fn own_tokens_need_no_role() {
-    let EscalationEnv { env: site, alice, bob, .. } = EscalationEnv::new();
-    let other = site.issue_bearer(ADMIN, "alice", |_| ());
-    let narrow = site.issue_bearer(ADMIN, "alice", |request| request.limits = protocol_limits(&[Protocol::Webdav]));
-    let child = site.issue_bearer(&narrow.principal, "alice", |_| ());
-    let grandchild = site.issue_bearer(&child.principal, "alice", |_| ());
+    let EscalationEnv { env, alice, bob, .. } = EscalationEnv::new();
+    let other = env.issue_bearer(ADMIN, "alice", |_| ());
+    let narrow = env.issue_bearer(ADMIN, "alice", |request| request.limits = protocol_limits(&[Protocol::Webdav]));
+    let child = env.issue_bearer(&narrow.principal, "alice", |_| ());
+    let grandchild = env.issue_bearer(&child.principal, "alice", |_| ());
     let sees = |by: &TestBearer| {
-        let page = site.tokens.list(&by.principal, &TokenQuery::default(), 100).expect("a page");
+        let page = env.tokens.list(&by.principal, &TokenQuery::default(), 100).expect("a page");
         let mut seen: Vec<_> = page.items.iter().map(|token| token.id).collect();
-        assert!(seen.iter().all(|id| site.tokens.find(&by.principal, *id).is_ok()));
+        assert!(seen.iter().all(|id| env.tokens.find(&by.principal, *id).is_ok()));
         seen.sort();
         seen
     };
@@ -462,53 +462,51 @@ fn own_tokens_need_no_role() {
     assert_eq!(sees(&grandchild), [grandchild.id]);
     assert_eq!(sees(&bob), [bob.id]);
 
-    site.narrow(&narrow, grandchild.id, NarrowRequest { limits: file_size_limit(5), ..NarrowRequest::default() })
+    env.narrow(&narrow, grandchild.id, NarrowRequest { limits: file_size_limit(5), ..NarrowRequest::default() })
         .expect("narrowed");
-    site.tokens.rotate(&narrow.principal, child.id, None).expect("rotated");
-    site.tokens.rotate(&alice.principal, other.id, None).expect("rotated");
-    site.tokens.rotate(&alice.principal, alice.id, Some(lifetime("1h"))).expect("its own");
-    site.tokens.revoke(&narrow.principal, &[grandchild.id]).expect("revoked");
-    site.tokens.revoke(&narrow.principal, &[grandchild.id]).expect("it may be asked for again");
-    assert_eq!(site.tokens.revoke_all(&alice.principal, &login("alice")).expect("revoked"), 4);
-    assert!(matches!(site.tokens.find(&alice.principal, alice.id), Err(Error::SessionEnded)));
+    env.tokens.rotate(&narrow.principal, child.id, None).expect("rotated");
+    env.tokens.rotate(&alice.principal, other.id, None).expect("rotated");
+    env.tokens.rotate(&alice.principal, alice.id, Some(lifetime("1h"))).expect("its own");
+    env.tokens.revoke(&narrow.principal, &[grandchild.id]).expect("revoked");
+    env.tokens.revoke(&narrow.principal, &[grandchild.id]).expect("it may be asked for again");
+    assert_eq!(env.tokens.revoke_all(&alice.principal, &login("alice")).expect("revoked"), 4);
+    assert!(matches!(env.tokens.find(&alice.principal, alice.id), Err(Error::SessionEnded)));
 }
 
 #[test]
 fn roles_allow_acting_on_other_users() {
-    let EscalationEnv { env: site, bob, help, root, .. } = EscalationEnv::new();
-    let issued = site.issue_with(&help.principal, "bob", |_| ()).expect("minted");
+    let EscalationEnv { env, bob, help, root, .. } = EscalationEnv::new();
+    let issued = env.issue_with(&help.principal, "bob", |_| ()).expect("minted");
     assert_eq!(issued.record.parent, None, "made for somebody under a role: no parent");
-    site.tokens.rotate(&help.principal, bob.id, None).expect("rotated");
-    site.tokens.revoke(&help.principal, &[bob.id]).expect("revoked");
+    env.tokens.rotate(&help.principal, bob.id, None).expect("rotated");
+    env.tokens.revoke(&help.principal, &[bob.id]).expect("revoked");
     assert_eq!(
-        site.tokens.list(&help.principal, &TokenQuery::default(), 100).expect("a page").items.len(),
-        site.count_tokens()
+        env.tokens.list(&help.principal, &TokenQuery::default(), 100).expect("a page").items.len(),
+        env.count_tokens()
     );
-    site.tokens.grant(ADMIN, &self::login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
+    env.tokens.grant(ADMIN, &self::login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
     let (login, grants) = (login("eve"), vec!["/bob:r".parse().expect("grant")]);
     let request =
         UserRequest { login: login.clone(), roles: role_set(&[Role::RevokeTokens]), grants, home: HomeOption::Create };
-    let made = site.tokens.create_user(&help.principal, &request).expect("made");
+    let made = env.tokens.create_user(&help.principal, &request).expect("made");
     assert!(made.home == Some(tree_path("/eve")) && !made.home_existed, "a home of its own");
-    site.tokens.grant(&help.principal, &login, &"/bob:rw".parse().expect("grant")).expect("what it has itself");
-    site.tokens
-        .grant(&root.principal, &login, &"/alice:r".parse().expect("grant"))
-        .expect("an administrator gives all");
-    site.tokens.set_roles(&help.principal, &login, &Roles::none()).expect("changed");
-    site.tokens.disable_user(&help.principal, &login).expect("disabled");
-    site.tokens.delete_user(&help.principal, &login).expect("deleted");
-    site.tokens.rotate(&root.principal, help.id, None).expect("admin includes every role");
-    site.tokens.set_policy(&root.principal, "allow-never", "true").expect("set");
+    env.tokens.grant(&help.principal, &login, &"/bob:rw".parse().expect("grant")).expect("what it has itself");
+    env.tokens.grant(&root.principal, &login, &"/alice:r".parse().expect("grant")).expect("an administrator gives all");
+    env.tokens.set_roles(&help.principal, &login, &Roles::none()).expect("changed");
+    env.tokens.disable_user(&help.principal, &login).expect("disabled");
+    env.tokens.delete_user(&help.principal, &login).expect("deleted");
+    env.tokens.rotate(&root.principal, help.id, None).expect("admin includes every role");
+    env.tokens.set_policy(&root.principal, "allow-never", "true").expect("set");
 }
 
 #[test]
 fn token_with_roles_expires_no_later_than_its_creator() {
     let w = EscalationEnv::new();
     second_helpdesk_token(&w);
-    let (by, site) = (short_lived_helpdesk_token(&w), &w.env);
-    let end = site.tokens.find(ADMIN, by.id).expect("there").expiry.hard_limit();
+    let (by, env) = (short_lived_helpdesk_token(&w), &w.env);
+    let end = env.tokens.find(ADMIN, by.id).expect("there").expiry.hard_limit();
     let long = |request: &mut TokenRequest| request.lifetime = RequestedLifetime::For(lifetime("30d"));
-    let refused = site.issue_with(&by.principal, "peer", |request| {
+    let refused = env.issue_with(&by.principal, "peer", |request| {
         long(request);
         request.roles = role_set(&[Role::RevokeTokens]);
     });
@@ -517,34 +515,34 @@ fn token_with_roles_expires_no_later_than_its_creator() {
     };
     assert_eq!(
         (longest.map(|longest| longest.as_secs()), until),
-        (Some(end.saturating_duration_since(site.clock.now()).as_secs()), end)
+        (Some(end.saturating_duration_since(env.clock.now()).as_secs()), end)
     );
-    let made = site.issue_with(&by.principal, "peer", |request| request.roles = role_set(&[Role::RevokeTokens]));
+    let made = env.issue_with(&by.principal, "peer", |request| request.roles = role_set(&[Role::RevokeTokens]));
     let record = made.expect("made").record;
     assert_eq!((record.expiry.hard_limit(), record.parent), (end, None));
-    let plain = site.issue_with(&by.principal, "bob", long).expect("made").record;
+    let plain = env.issue_with(&by.principal, "bob", long).expect("made").record;
     assert_eq!(
         plain.expiry.hard_limit(),
-        site.clock.now().saturating_add(30 * ONE_DAY),
+        env.clock.now().saturating_add(30 * ONE_DAY),
         "one without roles is what the role hands out"
     );
-    site.tokens.rotate(&by.principal, w.bob.id, None).expect("nor is a role got by rotating one without");
-    site.tokens.rotate(&by.principal, record.id, None).expect("nor one that dies no later");
+    env.tokens.rotate(&by.principal, w.bob.id, None).expect("nor is a role got by rotating one without");
+    env.tokens.rotate(&by.principal, record.id, None).expect("nor one that dies no later");
 }
 
 #[test]
 fn roles_are_intersected_with_owner_and_ancestors() {
-    let EscalationEnv { env: site, help, .. } = EscalationEnv::new();
-    let child = site.issue_bearer(&help.principal, "help", |request| {
+    let EscalationEnv { env, help, .. } = EscalationEnv::new();
+    let child = env.issue_bearer(&help.principal, "help", |request| {
         request.roles = role_set(&[Role::RevokeTokens, Role::ManageUsers])
     });
-    let session = site.session_of(&child);
+    let session = env.session_of(&child);
     assert_eq!(session.roles(), Ok(role_set(&[Role::RevokeTokens, Role::ManageUsers])));
-    site.tokens.set_roles(ADMIN, &login("help"), &role_set(&[Role::RevokeTokens, Role::ReadAudit])).expect("changed");
+    env.tokens.set_roles(ADMIN, &login("help"), &role_set(&[Role::RevokeTokens, Role::ReadAudit])).expect("changed");
     assert_eq!(session.roles(), Ok(role_set(&[Role::RevokeTokens])));
-    site.tokens.set_roles(ADMIN, &login("help"), &role_set(&[Role::Admin])).expect("changed");
+    env.tokens.set_roles(ADMIN, &login("help"), &role_set(&[Role::Admin])).expect("changed");
     assert_eq!(session.roles(), Ok(role_set(&[Role::RevokeTokens, Role::ManageUsers])), "admin includes them");
-    site.narrow(
+    env.narrow(
         &help,
         help.id,
         NarrowRequest { roles: Some(role_set(&[Role::ManageUsers])), ..NarrowRequest::default() },
@@ -555,13 +553,13 @@ fn roles_are_intersected_with_owner_and_ancestors() {
 
 #[test]
 fn update_with_stale_version_is_refused() {
-    let EscalationEnv { env: site, alice, .. } = EscalationEnv::new();
+    let EscalationEnv { env, alice, .. } = EscalationEnv::new();
     let named = |name: &str| NarrowRequest { name: Some(name.parse().expect("label")), ..NarrowRequest::default() };
-    let seen = site.tokens.find(&alice.principal, alice.id).expect("there").version;
-    let first = site.tokens.narrow(&alice.principal, alice.id, &named("one"), Some(seen)).expect("changed");
+    let seen = env.tokens.find(&alice.principal, alice.id).expect("there").version;
+    let first = env.tokens.narrow(&alice.principal, alice.id, &named("one"), Some(seen)).expect("changed");
     assert!(first.version != seen && first.name == "one");
-    let stale = site.tokens.narrow(&alice.principal, alice.id, &named("two"), Some(seen));
+    let stale = env.tokens.narrow(&alice.principal, alice.id, &named("two"), Some(seen));
     assert!(matches!(stale, Err(Error::VersionConflict(_))), "{stale:?}");
-    let forced = site.tokens.narrow(&alice.principal, alice.id, &named("three"), None).expect("changed");
+    let forced = env.tokens.narrow(&alice.principal, alice.id, &named("three"), None).expect("changed");
     assert_eq!((forced.name.as_str(), forced.scopes.is_none()), ("three", true));
 }

@@ -7,46 +7,46 @@ use crate::domain::TokenLimits;
 
 /// A server's tokens, and what calls them there.
 struct TestServer {
-    site: TokensEnv,
+    env: TokensEnv,
     tokens: TokenService,
     runtime: tokio::runtime::Runtime,
 }
 
 impl TestServer {
     fn new() -> Self {
-        let site = tokens_env();
-        let tokens = site.tokens.clone().with_authenticator(site.auth.clone());
+        let env = tokens_env();
+        let tokens = env.tokens.clone().with_authenticator(env.auth.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        Self { site, tokens, runtime: runtime.expect("a runtime") }
+        Self { env, tokens, runtime: runtime.expect("a runtime") }
     }
 
-    fn issue(&self, who: &Principal, request: TokenRequest) -> Result<IssuedToken> {
-        self.runtime.block_on(self.tokens.issue_queued(who.clone(), request, || ()))
+    fn issue(&self, principal: &Principal, request: TokenRequest) -> Result<IssuedToken> {
+        self.runtime.block_on(self.tokens.issue_queued(principal.clone(), request, || ()))
     }
 
-    fn rotate(&self, who: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
-        self.runtime.block_on(self.tokens.rotate_queued(who.clone(), id, grace, || ()))
+    fn rotate(&self, principal: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
+        self.runtime.block_on(self.tokens.rotate_queued(principal.clone(), id, grace, || ()))
     }
 
     /// Makes a user with roles, whose token comes in.
     fn issue_bearer(&self, name: &str, roles: &[Role], change: impl FnOnce(&mut TokenRequest)) -> (TokenId, Principal) {
         let roles: Roles = roles.iter().copied().collect();
-        if self.site.store.user(&login(name)).expect("read").is_none() {
-            self.site.create_user(name, &[]);
+        if self.env.store.user(&login(name)).expect("read").is_none() {
+            self.env.create_user(name, &[]);
         }
-        self.site.tokens.set_roles(ADMIN, &login(name), &roles).expect("roles");
+        self.env.tokens.set_roles(ADMIN, &login(name), &roles).expect("roles");
         let mut request = TokenRequest { roles, ..TokenRequest::new(login(name)) };
         change(&mut request);
-        let text = self.site.tokens.issue(ADMIN, request).expect("a token").text;
-        (text.id(), Principal::Session(self.site.open_session(&text)))
+        let text = self.env.tokens.issue(ADMIN, request).expect("a token").text;
+        (text.id(), Principal::Session(self.env.open_session(&text)))
     }
 
     /// Starts a request, and returns it once it waits for its turn.
     fn poll_until_queued<T>(&self, future: impl Future<Output = T>) -> std::pin::Pin<Box<impl Future<Output = T>>> {
-        let (mut future, before) = (Box::pin(future), self.site.auth.hashing_queue_len());
+        let (mut future, before) = (Box::pin(future), self.env.auth.hashing_queue_len());
         self.runtime.block_on(std::future::poll_fn(|context| {
             assert!(future.as_mut().poll(context).is_pending());
-            let waits = self.site.auth.hashing_queue_len() > before;
+            let waits = self.env.auth.hashing_queue_len() > before;
             // What blocks wakes this when it is done.
             if waits { Poll::Ready(()) } else { Poll::Pending }
         }));
@@ -57,12 +57,12 @@ impl TestServer {
 #[test]
 fn refused_creation_hashes_no_secret_and_creates_no_node() {
     let server = TestServer::new();
-    let site = &server.site;
-    site.create_user("gone", &[]);
-    site.tokens.disable_user(ADMIN, &login("gone")).expect("disabled");
+    let env = &server.env;
+    env.create_user("gone", &[]);
+    env.tokens.disable_user(ADMIN, &login("gone")).expect("disabled");
     let (_, alice) =
         server.issue_bearer("alice", &[], |request| request.limits.protocols = vec![crate::domain::Protocol::Webdav]);
-    let nodes = site.store.nodes().expect("read").len();
+    let nodes = env.store.nodes().expect("read").len();
     let scopes = |path| Some(vec![ScopeTarget::Path(tree_path(path), Permission::RW)]);
     let ask = || TokenRequest::new(login("alice"));
     let roles: Roles = [Role::Admin].into_iter().collect();
@@ -86,29 +86,29 @@ fn refused_creation_hashes_no_secret_and_creates_no_node() {
             },
         ),
     ];
-    for (what, who, request) in cases {
-        assert!(server.issue(who, request).is_err(), "{what}");
+    for (what, principal, request) in cases {
+        assert!(server.issue(principal, request).is_err(), "{what}");
     }
-    while site.store.count_live_tokens(&login("alice"), site.clock.now()).expect("read") < 5 {
-        site.issue_scoped(&[]).expect("a token");
+    while env.store.count_live_tokens(&login("alice"), env.clock.now()).expect("read") < 5 {
+        env.issue_scoped(&[]).expect("a token");
     }
-    for who in [ADMIN, &alice] {
+    for principal in [ADMIN, &alice] {
         let limits = TokenLimits { protocols: vec![crate::domain::Protocol::Webdav], ..TokenLimits::default() };
-        let refused = server.issue(who, TokenRequest { scopes: scopes("/alice/below"), limits, ..ask() });
+        let refused = server.issue(principal, TokenRequest { scopes: scopes("/alice/below"), limits, ..ask() });
         assert!(matches!(refused, Err(Error::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");
     }
-    assert_eq!(site.auth.secret_hash_runs(), 0);
-    assert_eq!(site.store.nodes().expect("read").len(), nodes);
+    assert_eq!(env.auth.secret_hash_runs(), 0);
+    assert_eq!(env.store.nodes().expect("read").len(), nodes);
 }
 
 #[test]
 fn refused_rotation_hashes_no_secret() {
     let server = TestServer::new();
-    let site = &server.site;
+    let env = &server.env;
     let (own, alice) = server.issue_bearer("alice", &[], |_| ());
     let (_, help) = server.issue_bearer("help", &[Role::GenerateTokens], |_| ());
     let (dead, _) = server.issue_bearer("dead", &[], |_| ());
-    site.tokens.revoke(ADMIN, &[dead]).expect("revoked");
+    env.tokens.revoke(ADMIN, &[dead]).expect("revoked");
     let unknown = crate::auth::generate_token_id().expect("random");
     let (admins, _) = server.issue_bearer("root", &[Role::Admin], |_| ());
     let rotations = [
@@ -118,19 +118,19 @@ fn refused_rotation_hashes_no_secret() {
         ("another's", &alice, dead, None),
         ("one with more roles", &help, admins, None),
     ];
-    for (what, who, id, grace) in rotations {
-        assert!(server.rotate(who, id, grace).is_err(), "{what}");
+    for (what, principal, id, grace) in rotations {
+        assert!(server.rotate(principal, id, grace).is_err(), "{what}");
     }
-    assert_eq!(site.auth.secret_hash_runs(), 0);
+    assert_eq!(env.auth.secret_hash_runs(), 0);
     let rotated = server.rotate(ADMIN, own, None).expect("rotated");
-    assert_eq!(site.auth.secret_hash_runs(), 1);
-    site.open_session(&rotated.text);
+    assert_eq!(env.auth.secret_hash_runs(), 1);
+    env.open_session(&rotated.text);
 }
 
 #[test]
 fn full_hashing_queue_share_is_busy_for_one_user_only() {
     let server = TestServer::new();
-    let auth = &server.site.auth;
+    let auth = &server.env.auth;
     let (own, alice) = server.issue_bearer("alice", &[], |_| ());
     let (_, bob) = server.issue_bearer("bob", &[], |_| ());
     let held = auth.occupy_hashing_threads();
@@ -147,7 +147,7 @@ fn full_hashing_queue_share_is_busy_for_one_user_only() {
 #[test]
 fn dropped_queued_request_creates_nothing() {
     let server = TestServer::new();
-    let auth = &server.site.auth;
+    let auth = &server.env.auth;
     let held = auth.occupy_hashing_threads();
     let began = std::sync::atomic::AtomicBool::new(false);
     let begin = || began.store(true, Ordering::Relaxed);
@@ -156,37 +156,37 @@ fn dropped_queued_request_creates_nothing() {
     drop(waiting);
     assert_eq!(auth.hashing_queue_len(), 0, "its place is free");
     drop(held);
-    assert_eq!((auth.secret_hash_runs(), server.site.count_tokens()), (0, 0));
+    assert_eq!((auth.secret_hash_runs(), server.env.count_tokens()), (0, 0));
     assert!(!began.load(Ordering::Relaxed));
 }
 
 #[test]
 fn caller_revoked_while_queued_changes_nothing() {
     let server = TestServer::new();
-    let (site, auth) = (&server.site, &server.site.auth);
+    let (env, auth) = (&server.env, &server.env.auth);
     let (help_id, help) = server.issue_bearer("help", &[Role::GenerateTokens], |_| ());
-    let issued = site.issue_scoped(&[]).expect("a token");
-    let before = site.all_tokens();
+    let issued = env.issue_scoped(&[]).expect("a token");
+    let before = env.all_tokens();
     let held = auth.occupy_hashing_threads();
     let request = TokenRequest::new(login("alice"));
     let issue = server.poll_until_queued(server.tokens.issue_queued(help.clone(), request, || ()));
     let rotate = server.poll_until_queued(server.tokens.rotate_queued(help, issued.text.id(), None, || ()));
-    site.tokens.revoke(ADMIN, &[help_id]).expect("revoked");
+    env.tokens.revoke(ADMIN, &[help_id]).expect("revoked");
     drop(held);
     assert!(matches!(server.runtime.block_on(issue), Err(Error::SessionEnded)));
     assert!(matches!(server.runtime.block_on(rotate), Err(Error::SessionEnded)));
-    assert_eq!(site.count_tokens(), before.len());
-    site.open_session(&issued.text);
+    assert_eq!(env.count_tokens(), before.len());
+    env.open_session(&issued.text);
 }
 
 #[test]
 fn queued_creations_respect_token_limit() {
     let server = TestServer::new();
-    let held = server.site.auth.occupy_hashing_threads();
+    let held = server.env.auth.occupy_hashing_threads();
     let issue = || server.tokens.issue_queued(Principal::Administrator, TokenRequest::new(login("alice")), || ());
     let waiting: Vec<_> = (0..8).map(|_| server.poll_until_queued(issue())).collect();
     drop(held);
     let made = waiting.into_iter().map(|waiting| server.runtime.block_on(waiting));
     let (made, refused): (Vec<_>, Vec<_>) = made.partition(|answer| answer.is_ok());
-    assert_eq!((made.len(), refused.len(), server.site.count_tokens()), (5, 3, 5));
+    assert_eq!((made.len(), refused.len(), server.env.count_tokens()), (5, 3, 5));
 }
