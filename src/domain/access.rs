@@ -37,11 +37,11 @@ impl NodeIdentity {
     /// Tells whether what is recorded and what is found are the same directory. A birth time that one side lacks decides
     /// nothing: a kernel or file system may begin to tell it, or cease to.
     pub fn matches(self, found: Self) -> bool {
-        let born = |one: Option<i64>, other: Option<i64>| one.is_none() || other.is_none() || one == other;
+        let births_match = |one: Option<i64>, other: Option<i64>| one.is_none() || other.is_none() || one == other;
         match (self, found) {
             (Self::Directory { inode, birth_time: one }, Self::Directory { inode: other, birth_time: two })
             | (Self::File { inode, birth_time: one }, Self::File { inode: other, birth_time: two }) => {
-                inode == other && born(one, two)
+                inode == other && births_match(one, two)
             }
             (Self::Directory { .. }, Self::File { .. }) | (Self::File { .. }, Self::Directory { .. }) => false,
         }
@@ -125,17 +125,17 @@ pub struct TreeAccess {
 
 impl TreeAccess {
     /// Folds the user's grants and the chain of tokens into what they allow together.
-    pub fn new(grants: Vec<ResolvedScope>, layers: Vec<ChainLink>) -> Self {
-        let mut roots: Vec<EffectiveGrant> = grants
+    pub fn new(grants: Vec<ResolvedScope>, chain: Vec<ChainLink>) -> Self {
+        let mut effective: Vec<EffectiveGrant> = grants
             .iter()
             .map(|g| EffectiveGrant { path: g.path.clone(), permission: g.scope.permission, sources: vec![g.clone()] })
             .collect();
-        for scopes in layers.iter().filter_map(|layer| layer.scopes.as_ref()) {
-            roots = drop_redundant_grants(
-                roots.iter().flat_map(|root| scopes.iter().filter_map(|s| intersect(root, s))).collect(),
+        for scopes in chain.iter().filter_map(|link| link.scopes.as_ref()) {
+            effective = drop_redundant_grants(
+                effective.iter().flat_map(|grant| scopes.iter().filter_map(|s| intersect(grant, s))).collect(),
             );
         }
-        Self { effective_grants: drop_redundant_grants(roots), grants, chain: layers }
+        Self { effective_grants: drop_redundant_grants(effective), grants, chain }
     }
 
     /// Returns the places where permissions begin, none within another that allows as much.
@@ -151,17 +151,17 @@ impl TreeAccess {
     /// Returns what the scopes of the chain leave of the grants, each at the node where it begins; `None` where
     /// no token of it has scopes.
     pub fn effective_scopes(&self) -> Option<Vec<Scope>> {
-        self.chain.iter().find(|layer| layer.scopes.is_some())?;
-        let left = |root: &EffectiveGrant| {
-            let begins = root.sources.iter().find(|reach| reach.path == root.path)?;
-            Some(Scope { node: begins.scope.node, permission: root.permission })
+        self.chain.iter().find(|link| link.scopes.is_some())?;
+        let narrowed = |grant: &EffectiveGrant| {
+            let origin = grant.sources.iter().find(|scope| scope.path == grant.path)?;
+            Some(Scope { node: origin.scope.node, permission: grant.permission })
         };
-        Some(self.effective_grants.iter().filter_map(left).collect())
+        Some(self.effective_grants.iter().filter_map(narrowed).collect())
     }
 
     /// Returns all that is allowed at a path.
     pub fn permission_at(&self, path: &TreePath) -> Permission {
-        self.grants_covering(path).fold(Permission::NONE, |sum, root| sum | root.permission)
+        self.grants_covering(path).fold(Permission::NONE, |sum, grant| sum | grant.permission)
     }
 
     /// Tells whether all of `needed` is allowed at a path.
@@ -174,7 +174,7 @@ impl TreeAccess {
         let permission = self.permission_at(path);
         if permission != Permission::NONE {
             PathAccess::Permitted(permission)
-        } else if path.is_root() || self.effective_grants.iter().any(|root| root.path.starts_with(path)) {
+        } else if path.is_root() || self.effective_grants.iter().any(|grant| grant.path.starts_with(path)) {
             PathAccess::Visible
         } else {
             PathAccess::Absent
@@ -184,40 +184,40 @@ impl TreeAccess {
     /// Returns the topmost ancestor of a path (or itself) at which all of `needed` is allowed: where
     /// resolution is anchored, so that whatever a link below it reaches is allowed too.
     pub fn anchor(&self, path: &TreePath, needed: Permission) -> Option<&TreePath> {
-        let fits = self.grants_covering(path).map(|root| &root.path).filter(|place| self.may(place, needed));
-        fits.min_by_key(|place| place.as_bytes().len())
+        let candidates = self.grants_covering(path).map(|grant| &grant.path).filter(|path| self.may(path, needed));
+        candidates.min_by_key(|path| path.as_bytes().len())
     }
 
     /// Returns the roots at or above a path: all that gives a permission there.
     pub fn grants_covering(&self, path: &TreePath) -> impl Iterator<Item = &EffectiveGrant> {
-        self.effective_grants.iter().filter(|root| path.starts_with(&root.path))
+        self.effective_grants.iter().filter(|grant| path.starts_with(&grant.path))
     }
 
     /// Tells whether one root, and not two joined, allows `needed` at both paths.
     pub fn single_grant_allows(&self, one: &TreePath, other: &TreePath, needed: Permission) -> bool {
-        self.grants_covering(one).any(|root| other.starts_with(&root.path) && root.permission.allows(needed))
+        self.grants_covering(one).any(|grant| other.starts_with(&grant.path) && grant.permission.allows(needed))
     }
 
     /// Returns the entries of a merely visible folder: the next steps down to what may be reached.
-    pub fn visible_children(&self, folder: &TreePath) -> BTreeSet<EntryName> {
-        let below = self.effective_grants.iter().filter_map(|root| root.path.strip_prefix(folder));
+    pub fn visible_children(&self, directory: &TreePath) -> BTreeSet<EntryName> {
+        let below = self.effective_grants.iter().filter_map(|grant| grant.path.strip_prefix(directory));
         below.filter_map(|rest| rest.names().next()).collect()
     }
 
     /// Tells whether a path is in the listing of the folder that holds it: all that can be read is, and the way
     /// down to what may be reached. In a drop box it is not, though it can be asked for by name.
     pub fn is_listed(&self, path: &TreePath) -> bool {
-        let Some(folder) = path.parent() else { return true };
-        self.may(&folder, Permission::R) || self.effective_grants.iter().any(|root| root.path.starts_with(path))
+        let Some(directory) = path.parent() else { return true };
+        self.may(&directory, Permission::R) || self.effective_grants.iter().any(|grant| grant.path.starts_with(path))
     }
 
     /// Returns the deepest place that holds everything that may be reached; the root when nothing may.
     pub fn common_ancestor(&self) -> TreePath {
-        let mut places = self.effective_grants.iter().map(|root| &root.path);
-        let Some(first) = places.next() else { return TreePath::root() };
-        places.fold(first.clone(), |common, place| {
+        let mut paths = self.effective_grants.iter().map(|grant| &grant.path);
+        let Some(first) = paths.next() else { return TreePath::root() };
+        paths.fold(first.clone(), |common, path| {
             let mut start = common;
-            while !place.starts_with(&start) {
+            while !path.starts_with(&start) {
                 start = start.parent().unwrap_or_default();
             }
             start
@@ -241,39 +241,38 @@ impl TreeAccess {
     /// Returns the first token of the chain whose scopes don't allow all of `needed` at a path, whatever the
     /// grants say.
     pub fn denying_token(&self, path: &TreePath, needed: Permission) -> Option<TokenId> {
-        let narrows =
-            |layer: &&ChainLink| layer.scopes.as_ref().is_some_and(|scopes| !scopes_allow(scopes, path, needed));
-        self.chain.iter().find(narrows).map(|layer| layer.token)
+        let denies = |link: &&ChainLink| link.scopes.as_ref().is_some_and(|scopes| !scopes_allow(scopes, path, needed));
+        self.chain.iter().find(denies).map(|link| link.token)
     }
 }
 
-fn scopes_allow(reaches: &[ResolvedScope], path: &TreePath, needed: Permission) -> bool {
-    let above = reaches.iter().filter(|reach| path.starts_with(&reach.path));
-    above.fold(Permission::NONE, |sum, reach| sum | reach.scope.permission).allows(needed)
+fn scopes_allow(scopes: &[ResolvedScope], path: &TreePath, needed: Permission) -> bool {
+    let covering = scopes.iter().filter(|scope| path.starts_with(&scope.path));
+    covering.fold(Permission::NONE, |sum, scope| sum | scope.scope.permission).allows(needed)
 }
 
-fn intersect(root: &EffectiveGrant, scope: &ResolvedScope) -> Option<EffectiveGrant> {
-    let path = if scope.path.starts_with(&root.path) {
+fn intersect(grant: &EffectiveGrant, scope: &ResolvedScope) -> Option<EffectiveGrant> {
+    let path = if scope.path.starts_with(&grant.path) {
         &scope.path
-    } else if root.path.starts_with(&scope.path) {
-        &root.path
+    } else if grant.path.starts_with(&scope.path) {
+        &grant.path
     } else {
         return None;
     };
-    let permission = root.permission & scope.scope.permission;
-    let from = root.sources.iter().chain([scope]).cloned().collect();
-    (permission != Permission::NONE).then(|| EffectiveGrant { path: path.clone(), permission, sources: from })
+    let permission = grant.permission & scope.scope.permission;
+    let sources = grant.sources.iter().chain([scope]).cloned().collect();
+    (permission != Permission::NONE).then(|| EffectiveGrant { path: path.clone(), permission, sources })
 }
 
 /// Drops each root within another that allows as much, so that the list stays short.
-fn drop_redundant_grants(mut roots: Vec<EffectiveGrant>) -> Vec<EffectiveGrant> {
-    roots.sort_by(|a, b| {
+fn drop_redundant_grants(mut grants: Vec<EffectiveGrant>) -> Vec<EffectiveGrant> {
+    grants.sort_by(|a, b| {
         (a.path.as_bytes().len(), b.permission.bits()).cmp(&(b.path.as_bytes().len(), a.permission.bits()))
     });
     let mut kept: Vec<EffectiveGrant> = Vec::new();
-    for root in roots {
-        if !kept.iter().any(|k| root.path.starts_with(&k.path) && k.permission.allows(root.permission)) {
-            kept.push(root);
+    for grant in grants {
+        if !kept.iter().any(|k| grant.path.starts_with(&k.path) && k.permission.allows(grant.permission)) {
+            kept.push(grant);
         }
     }
     kept
@@ -293,14 +292,14 @@ mod tests {
 
     #[test]
     fn birth_time_is_compared_only_if_both_sides_have_one() {
-        let folder = |inode, born| NodeIdentity::Directory { inode, birth_time: born };
+        let directory = |inode, birth_time| NodeIdentity::Directory { inode, birth_time };
         for (recorded, found, same) in [
-            (folder(1, Some(5)), folder(1, Some(5)), true),
-            (folder(1, Some(5)), folder(1, Some(6)), false),
-            (folder(1, Some(5)), folder(1, None), true),
-            (folder(1, None), folder(1, Some(6)), true),
-            (folder(1, None), folder(2, None), false),
-            (folder(1, None), NodeIdentity::File { inode: 1, birth_time: None }, false),
+            (directory(1, Some(5)), directory(1, Some(5)), true),
+            (directory(1, Some(5)), directory(1, Some(6)), false),
+            (directory(1, Some(5)), directory(1, None), true),
+            (directory(1, None), directory(1, Some(6)), true),
+            (directory(1, None), directory(2, None), false),
+            (directory(1, None), NodeIdentity::File { inode: 1, birth_time: None }, false),
         ] {
             assert_eq!(recorded.matches(found), same, "{recorded:?} {found:?}");
         }
@@ -345,9 +344,9 @@ mod tests {
     fn effective_scopes_intersect_chain_and_grants() {
         let node = |n| NodeId::from_bytes([n; 16]);
         let at_node = |path, permission, n| {
-            let mut reach = resolved_scope(path, permission);
-            reach.scope.node = node(n);
-            reach
+            let mut scope = resolved_scope(path, permission);
+            scope.scope.node = node(n);
+            scope
         };
         let grants = vec![at_node("/a", RW, 1), at_node("/b", R, 2)];
         let above = chain_link(Some(vec![at_node("/", R, 0), at_node("/c", RW, 3)]));
@@ -384,8 +383,9 @@ mod tests {
     #[test]
     fn visible_children_lead_only_to_permitted_nodes() {
         let access = TreeAccess::new(vec![resolved_scope("/t/a/x", R), resolved_scope("/t/b", R)], vec![]);
-        let names =
-            |folder| access.visible_children(&tree_path(folder)).iter().map(EntryName::to_string).collect::<Vec<_>>();
+        let names = |directory| {
+            access.visible_children(&tree_path(directory)).iter().map(EntryName::to_string).collect::<Vec<_>>()
+        };
         assert_eq!(names("/"), ["t"]);
         assert_eq!(names("/t"), ["a", "b"]);
         assert_eq!(names("/t/a"), ["x"]);

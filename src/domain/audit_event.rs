@@ -13,7 +13,7 @@ const MAX_TEXT_CHARS: usize = 200;
 /// How many characters of a path an event holds.
 const MAX_PATH_CHARS: usize = 1000;
 
-macro_rules! kinds {
+macro_rules! event_kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
         /// What kind of thing happened; its name is the same in commands, JSON, logs and the store.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +33,7 @@ macro_rules! kinds {
     };
 }
 
-kinds! {
+event_kinds! {
     /// A token was made.
     TokenCreated = "token.created",
     /// A token's name or description was changed.
@@ -130,8 +130,8 @@ impl FromStr for SystemUser {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fits = |b: u8| b.is_ascii_graphic() && b != b':' && b != b'/';
-        match (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+        let is_allowed = |b: u8| b.is_ascii_graphic() && b != b':' && b != b'/';
+        match (1..=64).contains(&text.len()) && text.bytes().all(is_allowed) {
             true => Ok(Self(text.into())),
             false => Err(format!("{text:?} is no user of the operating system")),
         }
@@ -270,23 +270,24 @@ impl AuditEvent {
 /// Returns a text for a terminal or a log: control characters, and those that turn the direction of
 /// writing around, are escaped.
 pub fn escape_for_terminal(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
+    let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}') {
-            shown.extend(c.escape_default());
+        let changes_direction =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || changes_direction || matches!(c, '\u{2028}' | '\u{2029}') {
+            escaped.extend(c.escape_default());
         } else {
-            shown.push(c);
+            escaped.push(c);
         }
     }
-    shown
+    escaped
 }
 
 /// Returns the beginning of a text, without the secret of any token.
-fn redact_and_truncate(text: &str, most: usize) -> String {
+fn redact_and_truncate(text: &str, max_chars: usize) -> String {
     // Before it is cut: the beginning of a secret is not known for one.
     let text = &*redact_tokens_in_text(text);
-    match text.char_indices().nth(most) {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

@@ -50,25 +50,29 @@ impl TokenExpiry {
 
     /// Tells whether a token ends soon unless it is used, or whatever happens: within a week, and in the last quarter of
     /// its life, or of its rest where that is longer than a day.
-    pub fn expires_soon(self, made: UnixMillis, used: Option<UnixMillis>, now: UnixMillis) -> bool {
-        let near = |begin: UnixMillis, end: UnixMillis| {
+    pub fn expires_soon(self, created_at: UnixMillis, last_used_at: Option<UnixMillis>, now: UnixMillis) -> bool {
+        let is_near = |begin: UnixMillis, end: UnixMillis| {
             now < end
                 && end.saturating_duration_since(now) <= Self::EXPIRES_SOON_WINDOW
                 && end.saturating_duration_since(now) * 4 < end.saturating_duration_since(begin)
         };
-        let rested = used.unwrap_or(made);
-        let of_rest = match self {
-            TokenExpiry::Sliding { window_ms, .. } => window_ms > 86_400_000 && near(rested, self.deadline(rested)),
+        let idle_since = last_used_at.unwrap_or(created_at);
+        let idle_expires_soon = match self {
+            TokenExpiry::Sliding { window_ms, .. } => {
+                window_ms > 86_400_000 && is_near(idle_since, self.deadline(idle_since))
+            }
             TokenExpiry::Hard(_) | TokenExpiry::Never => false,
         };
-        of_rest || near(made, self.hard_limit())
+        idle_expires_soon || is_near(created_at, self.hard_limit())
     }
 
     /// Returns this expiry, moved ahead where it would end after `hard_limit`.
     #[must_use]
     pub fn capped_at(self, cap: UnixMillis) -> Self {
         match self {
-            TokenExpiry::Sliding { window_ms, cap: own } => TokenExpiry::Sliding { window_ms, cap: own.min(cap) },
+            TokenExpiry::Sliding { window_ms, cap: current_cap } => {
+                TokenExpiry::Sliding { window_ms, cap: current_cap.min(cap) }
+            }
             TokenExpiry::Never if cap == UnixMillis::MAX => TokenExpiry::Never,
             TokenExpiry::Hard(_) | TokenExpiry::Never => TokenExpiry::Hard(self.hard_limit().min(cap)),
         }
@@ -193,10 +197,12 @@ mod tests {
 
     #[test]
     fn token_expires_soon_within_a_week_and_last_quarter() {
-        let made = UnixMillis::from_millis(NOW_MS);
-        let at = |hours: u64| made.saturating_add(Duration::from_secs(hours * 3600));
-        let soon = |expiry: TokenExpiry, used: Option<u64>| {
-            (0..10_000).filter(|hour| expiry.expires_soon(made, used.map(at), at(*hour))).collect::<Vec<u64>>()
+        let created_at = UnixMillis::from_millis(NOW_MS);
+        let at = |hours: u64| created_at.saturating_add(Duration::from_secs(hours * 3600));
+        let soon = |expiry: TokenExpiry, last_used_at: Option<u64>| {
+            (0..10_000)
+                .filter(|hour| expiry.expires_soon(created_at, last_used_at.map(at), at(*hour)))
+                .collect::<Vec<u64>>()
         };
         let hours = |from: u64, to: u64| (from..to).collect::<Vec<u64>>();
         let sliding = |window: u64, cap: u64| TokenExpiry::Sliding { window_ms: window * 3_600_000, cap: at(cap) };

@@ -32,8 +32,8 @@ impl FromStr for ForeignRole {
             !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
         };
         // A name without a full stop is a mistyped role of ours sooner than another service's.
-        let fits = text.len() <= MAX_FOREIGN_ROLE_BYTES && text.contains('.') && text.split('.').all(is_word);
-        match fits {
+        let is_valid = text.len() <= MAX_FOREIGN_ROLE_BYTES && text.contains('.') && text.split('.').all(is_word);
+        match is_valid {
             true => Ok(Self(text.into())),
             false => Err(format!("the role {text:?} is unknown, and not named as another service's: upload.images")),
         }

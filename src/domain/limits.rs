@@ -75,11 +75,11 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let fault =
+        let error =
             || format!("the size {text:?} is malformed: give whole bytes or a unit, such as 4096, 10MiB, 1GiB or 5MB");
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| fault())?;
+        let number: u64 = number.parse().map_err(|_| error())?;
         let unit = match unit.trim().to_ascii_lowercase().as_str() {
             "" | "b" => 1,
             "k" | "kib" => 1 << 10,
@@ -90,9 +90,9 @@ impl FromStr for ByteSize {
             "mb" => 1_000_000,
             "gb" => 1_000_000_000,
             "tb" => 1_000_000_000_000,
-            _ => return Err(fault()),
+            _ => return Err(error()),
         };
-        number.checked_mul(unit).map(Self).ok_or_else(fault)
+        number.checked_mul(unit).map(Self).ok_or_else(error)
     }
 }
 
@@ -189,18 +189,18 @@ impl FromStr for MimePattern {
     fn from_str(text: &str) -> Result<Self, String> {
         let lower = text.trim().to_ascii_lowercase();
         // RFC 6838, section 4.2
-        let word = |part: &str| {
+        let is_restricted_name = |part: &str| {
             !part.is_empty()
                 && part.len() <= 127
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
         };
-        let fits = match lower.split_once('/') {
+        let is_valid = match lower.split_once('/') {
             Some(("*", "*")) => true,
-            Some((kind, "*")) => word(kind),
-            Some((kind, subtype)) => word(kind) && word(subtype),
+            Some((kind, "*")) => is_restricted_name(kind),
+            Some((kind, subtype)) => is_restricted_name(kind) && is_restricted_name(subtype),
             None => false,
         };
-        match fits {
+        match is_valid {
             true => Ok(Self(lower.into())),
             false => Err(format!("{text:?} is no media type: give one such as image/png, or image/* for all images")),
         }
@@ -230,10 +230,10 @@ impl FromStr for FileTag {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let trimmed = text.trim();
-        let fits = (1..=64).contains(&trimmed.chars().count());
+        let has_valid_length = (1..=64).contains(&trimmed.chars().count());
         // U+FFFE and U+FFFF are no characters, and XML can't hold them.
-        let misfit = |c: char| matches!(c, ',' | '\u{fffe}' | '\u{ffff}') || c.is_control();
-        match fits && !trimmed.chars().any(misfit) {
+        let is_forbidden = |c: char| matches!(c, ',' | '\u{fffe}' | '\u{ffff}') || c.is_control();
+        match has_valid_length && !trimmed.chars().any(is_forbidden) {
             true => Ok(Self(trimmed.into())),
             false => Err(format!("{text:?} is no tag: give 1 to 64 characters without comma or control character")),
         }
@@ -246,7 +246,7 @@ impl fmt::Display for FileTag {
     }
 }
 
-macro_rules! read_as_text {
+macro_rules! impl_deserialize_from_str {
     ($($kind:ty),*) => {$(
         impl<'de> Deserialize<'de> for $kind {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -255,7 +255,7 @@ macro_rules! read_as_text {
         }
     )*};
 }
-read_as_text!(MimePattern, FileTag);
+impl_deserialize_from_str!(MimePattern, FileTag);
 
 /// Reads a network (`192.0.2.0/24`), or a single address as the network of itself.
 ///

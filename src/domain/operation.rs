@@ -96,14 +96,14 @@ impl TreeOperation {
     /// # Errors
     /// The first rule that does not allow it.
     pub fn authorize(self, access: &TreeAccess, path: &TreePath) -> Result<Vec<EffectiveGrant>, AccessDenial> {
-        let Some(place) = self.permission_path(path) else { return Err(AccessDenial::TreeRoot) };
+        let Some(permission_path) = self.permission_path(path) else { return Err(AccessDenial::TreeRoot) };
         let needed = match self.required_permission() {
             RequiredPermission::VisibleOnly if access.path_access(path) == PathAccess::Visible => return Ok(Vec::new()),
             RequiredPermission::VisibleOnly => access.permission_at(path).non_empty().unwrap_or(Permission::R),
             RequiredPermission::OnTarget(needed) | RequiredPermission::OnParent(needed) => needed,
         };
-        let roots = access.explain(&place, needed)?;
-        Ok(roots.into_iter().cloned().collect())
+        let grants = access.explain(&permission_path, needed)?;
+        Ok(grants.into_iter().cloned().collect())
     }
 
     /// Returns its name in commands, JSON and the audit trail.

@@ -69,8 +69,8 @@ impl TokenLimits {
     /// # Errors
     /// [`ExceedsPrivileges`]: the first that allows more.
     pub fn check_covers(&self, other: &TokenLimits) -> Result<(), ExceedsPrivileges> {
-        let set = |kind: &LimitKind| kind.is_set(self) && kind.is_set(other);
-        match LimitKind::ALL.into_iter().filter(set).find(|kind| !kind.covers(self, other)) {
+        let both_set = |kind: &LimitKind| kind.is_set(self) && kind.is_set(other);
+        match LimitKind::ALL.into_iter().filter(both_set).find(|kind| !kind.covers(self, other)) {
             Some(kind) => Err(ExceedsPrivileges::Limit(kind.name())),
             None => Ok(()),
         }

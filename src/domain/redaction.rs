@@ -13,22 +13,22 @@ const REDACTED_SECRET: &[u8] = b"***";
 /// Returns a text with the secret of every token in it replaced; the public id stays. A token whose `_` or `.` is
 /// percent-encoded counts as well.
 pub fn redact_tokens_in_bytes(text: &[u8]) -> Cow<'_, [u8]> {
-    let (mut out, mut done) = (Vec::new(), 0);
+    let (mut out, mut copied_to) = (Vec::new(), 0);
     for at in memmem::find_iter(text, b"pgt") {
         // Within what was struck already.
-        if at < done {
+        if at < copied_to {
             continue;
         }
         if let Some((start, end)) = secret_range(text, at) {
-            out.extend_from_slice(&text[done..start]);
+            out.extend_from_slice(&text[copied_to..start]);
             out.extend_from_slice(REDACTED_SECRET);
-            done = end;
+            copied_to = end;
         }
     }
-    if done == 0 {
+    if copied_to == 0 {
         return Cow::Borrowed(text);
     }
-    out.extend_from_slice(&text[done..]);
+    out.extend_from_slice(&text[copied_to..]);
     Cow::Owned(out)
 }
 
@@ -55,8 +55,8 @@ fn skip_separator(text: &[u8], at: usize, plain: u8, encoded: &[u8]) -> Option<u
     if text.get(at) == Some(&plain) {
         return Some(at + 1);
     }
-    let there = text.get(at..at + encoded.len())?;
-    there.eq_ignore_ascii_case(encoded).then_some(at + encoded.len())
+    let candidate = text.get(at..at + encoded.len())?;
+    candidate.eq_ignore_ascii_case(encoded).then_some(at + encoded.len())
 }
 
 #[cfg(test)]

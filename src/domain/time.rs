@@ -55,7 +55,7 @@ impl fmt::Display for UnixMillis {
     /// Writes RFC 3339 in UTC with whole seconds: `2026-05-05T08:00:00Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_second(self.0.div_euclid(1000)) {
-            Ok(stamp) => stamp.fmt(f),
+            Ok(timestamp) => timestamp.fmt(f),
             Err(_) => f.write_str("out of range"),
         }
     }
@@ -66,9 +66,9 @@ impl FromStr for UnixMillis {
 
     /// Reads RFC 3339 with a zone; what is after [`UnixMillis::MAX`] is that.
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is no time: give a date such as 2030-05-05T08:00:00Z");
-        let stamp: jiff::Timestamp = text.parse().map_err(|_| fault())?;
-        Ok(Self::from_millis(stamp.as_millisecond()))
+        let error = || format!("{text:?} is no time: give a date such as 2030-05-05T08:00:00Z");
+        let timestamp: jiff::Timestamp = text.parse().map_err(|_| error())?;
+        Ok(Self::from_millis(timestamp.as_millisecond()))
     }
 }
 
@@ -78,17 +78,17 @@ impl UnixMillis {
     /// # Errors
     /// A sentence that shows the form.
     pub fn parse_utc(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is no time: give it as 2030-05-05 08:00:00, in UTC");
-        let form = |(at, byte): (usize, &u8)| match at {
+        let error = || format!("{text:?} is no time: give it as 2030-05-05 08:00:00, in UTC");
+        let is_valid_byte = |(at, byte): (usize, &u8)| match at {
             4 | 7 => *byte == b'-',
             10 => *byte == b' ',
             13 | 16 => *byte == b':',
             _ => byte.is_ascii_digit(),
         };
-        if text.len() != 19 || !text.as_bytes().iter().enumerate().all(form) {
-            return Err(fault());
+        if text.len() != 19 || !text.as_bytes().iter().enumerate().all(is_valid_byte) {
+            return Err(error());
         }
-        format!("{}Z", text.replace(' ', "T")).parse().map_err(|_| fault())
+        format!("{}Z", text.replace(' ', "T")).parse().map_err(|_| error())
     }
 
     /// Writes it as [`UnixMillis::parse_utc`] reads it.
@@ -139,11 +139,11 @@ impl FromStr for Lifetime {
 
     fn from_str(text: &str) -> Result<Self, LifetimeError> {
         let text = text.trim();
-        let fault = |why| LifetimeError { text: text.to_owned(), why };
+        let error = |why| LifetimeError { text: text.to_owned(), why };
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         if number.is_empty() {
-            return Err(fault("is no whole number with a unit"));
+            return Err(error("is no whole number with a unit"));
         }
         let unit = match unit {
             "s" | "S" => 1,
@@ -153,14 +153,14 @@ impl FromStr for Lifetime {
             "w" | "W" => 7 * 86_400,
             "M" => 30 * 86_400,
             "Y" => 365 * 86_400,
-            "" => return Err(fault("has no unit")),
-            _ => return Err(fault("has an unknown unit")),
+            "" => return Err(error("has no unit")),
+            _ => return Err(error("has an unknown unit")),
         };
         let seconds = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
         match seconds {
-            Some(0) => Err(fault("is zero")),
-            Some(s) => Self::from_secs(s).ok_or_else(|| fault("is too long")),
-            None => Err(fault("is too long")),
+            Some(0) => Err(error("is zero")),
+            Some(s) => Self::from_secs(s).ok_or_else(|| error("is too long")),
+            None => Err(error("is too long")),
         }
     }
 }

@@ -36,9 +36,9 @@ impl FromStr for Login {
     type Err = LoginError;
 
     fn from_str(text: &str) -> Result<Self, LoginError> {
-        let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-@+".contains(&b);
-        let starts = text.bytes().next().is_some_and(|b| b != b'.' && b != b'-');
-        if starts && text.len() <= 64 && text.bytes().all(fits) {
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-@+".contains(&b);
+        let has_valid_start = text.bytes().next().is_some_and(|b| b != b'.' && b != b'-');
+        if has_valid_start && text.len() <= 64 && text.bytes().all(is_allowed) {
             Ok(Self(text.into()))
         } else {
             Err(LoginError(text.chars().take(80).collect()))

@@ -45,20 +45,20 @@ impl UserQuotas {
 
     /// Takes an amount for a user; none where it would pass his bound or that of all.
     pub fn try_reserve(&self, login: &Login, amount: u64) -> Option<QuotaReservation> {
-        let mut held = self.usage.lock();
-        let in_all = held.total.checked_add(amount).filter(|sum| *sum <= self.limits.total)?;
-        let own = held.by_user.get(login).copied().unwrap_or(0);
+        let mut usage = self.usage.lock();
+        let total = usage.total.checked_add(amount).filter(|sum| *sum <= self.limits.total)?;
+        let own = usage.by_user.get(login).copied().unwrap_or(0);
         let own = own.checked_add(amount).filter(|sum| *sum <= self.limits.per_user)?;
-        held.total = in_all;
-        held.by_user.insert(login.clone(), own);
+        usage.total = total;
+        usage.by_user.insert(login.clone(), own);
         Some(QuotaReservation { quotas: self.clone(), login: login.clone(), amount })
     }
 
     /// Takes an amount for a user though it may pass a bound, as what goes on in the place of another share does.
     pub fn reserve_over_limit(&self, login: &Login, amount: u64) -> QuotaReservation {
-        let mut held = self.usage.lock();
-        held.total = held.total.saturating_add(amount);
-        let own = held.by_user.entry(login.clone()).or_default();
+        let mut usage = self.usage.lock();
+        usage.total = usage.total.saturating_add(amount);
+        let own = usage.by_user.entry(login.clone()).or_default();
         *own = own.saturating_add(amount);
         QuotaReservation { quotas: self.clone(), login: login.clone(), amount }
     }
@@ -71,12 +71,12 @@ impl UserQuotas {
 
 impl Drop for QuotaReservation {
     fn drop(&mut self) {
-        let mut held = self.quotas.usage.lock();
-        held.total -= self.amount;
-        if let Some(own) = held.by_user.get_mut(&self.login) {
+        let mut usage = self.quotas.usage.lock();
+        usage.total -= self.amount;
+        if let Some(own) = usage.by_user.get_mut(&self.login) {
             *own -= self.amount;
             if *own == 0 {
-                held.by_user.remove(&self.login);
+                usage.by_user.remove(&self.login);
             }
         }
     }
@@ -88,19 +88,19 @@ mod tests {
 
     #[test]
     fn quota_is_bounded_per_user_and_released_on_drop() {
-        let shares = UserQuotas::new(UserQuotaLimits { per_user: 2, total: 3 });
+        let quotas = UserQuotas::new(UserQuotaLimits { per_user: 2, total: 3 });
         let [alice, bob, carol]: [Login; 3] = ["alice", "bob", "carol"].map(|login| login.parse().expect("login"));
-        let first = shares.try_reserve(&alice, 2).expect("his share");
-        assert!(shares.try_reserve(&alice, 1).is_none(), "no more for one");
-        let _second = shares.try_reserve(&bob, 1).expect("room");
-        assert!(shares.try_reserve(&carol, 1).is_none(), "no more in all");
-        assert!(shares.try_reserve(&carol, u64::MAX).is_none());
-        let more = shares.reserve_over_limit(&alice, 1);
-        assert_eq!(shares.total_reserved(), 4);
+        let first = quotas.try_reserve(&alice, 2).expect("his share");
+        assert!(quotas.try_reserve(&alice, 1).is_none(), "no more for one");
+        let _second = quotas.try_reserve(&bob, 1).expect("room");
+        assert!(quotas.try_reserve(&carol, 1).is_none(), "no more in all");
+        assert!(quotas.try_reserve(&carol, u64::MAX).is_none());
+        let more = quotas.reserve_over_limit(&alice, 1);
+        assert_eq!(quotas.total_reserved(), 4);
         drop((first, more));
-        assert_eq!(shares.total_reserved(), 1);
-        assert!(shares.try_reserve(&alice, 1).is_some());
-        let held = shares.usage.lock();
-        assert_eq!(held.by_user.len(), 1, "who holds nothing is forgotten");
+        assert_eq!(quotas.total_reserved(), 1);
+        assert!(quotas.try_reserve(&alice, 1).is_some());
+        let usage = quotas.usage.lock();
+        assert_eq!(usage.by_user.len(), 1, "who holds nothing is forgotten");
     }
 }

@@ -27,12 +27,12 @@ impl FromStr for PublicUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault =
+        let error =
             || "give a URL such as https://files.example.org, with a path only where a proxy adds one".to_owned();
-        let start = text.find("://").map(|at| at + 3).ok_or_else(fault)?;
+        let start = text.find("://").map(|at| at + 3).ok_or_else(error)?;
         let end = text[start..].find('/').map_or(text.len(), |at| start + at);
-        let origin = text[..end].parse().map_err(|_| fault())?;
-        let path = parse_public_prefix(&text.as_bytes()[end..]).ok_or_else(fault)?;
+        let origin = text[..end].parse().map_err(|_| error())?;
+        let path = parse_public_prefix(&text.as_bytes()[end..]).ok_or_else(error)?;
         Ok(Self { origin, path })
     }
 }
@@ -40,12 +40,13 @@ impl FromStr for PublicUrl {
 /// Reads a path that stands in front of every other: without the slash at its end, none where it holds what would have
 /// to be escaped in a link, or is longer than 255 bytes.
 pub fn parse_public_prefix(path: &[u8]) -> Option<String> {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
-    let text = std::str::from_utf8(path).ok().filter(|path| path.len() <= 255 && path.bytes().all(|b| plain(&b)))?;
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
+    let text =
+        std::str::from_utf8(path).ok().filter(|path| path.len() <= 255 && path.bytes().all(|b| is_allowed(&b)))?;
     let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
-    let rooted = text.is_empty() || text.starts_with('/');
-    let stays = !parts.iter().any(|part| matches!(*part, "." | ".."));
-    (rooted && stays).then(|| parts.iter().map(|part| format!("/{part}")).collect())
+    let is_rooted = text.is_empty() || text.starts_with('/');
+    let stays_below = !parts.iter().any(|part| matches!(*part, "." | ".."));
+    (is_rooted && stays_below).then(|| parts.iter().map(|part| format!("/{part}")).collect())
 }
 
 /// Origin of a web page (RFC 6454): scheme, host and port, in the form in which browsers send it.
@@ -80,19 +81,19 @@ impl FromStr for WebOrigin {
 
     /// Reads an origin; a port that is the scheme's own is left out, as browsers do (RFC 6454 section 6.2).
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault =
+        let error =
             || format!("{text:?} is not an origin: give scheme, host and port, such as https://app.example.org");
         let lower = text.trim().to_ascii_lowercase();
-        let (scheme, authority) = lower.split_once("://").ok_or_else(fault)?;
-        let (host, port) = split_host_port(authority).ok_or_else(fault)?;
-        let standard = match scheme {
+        let (scheme, authority) = lower.split_once("://").ok_or_else(error)?;
+        let (host, port) = split_host_port(authority).ok_or_else(error)?;
+        let default_port = match scheme {
             "http" => Some(80),
             "https" => Some(443),
             // Installed applications have schemes of their own: app://obsidian.md, capacitor://localhost.
             _ if is_scheme(scheme) => None,
-            _ => return Err(fault()),
+            _ => return Err(error()),
         };
-        let port = port.filter(|port| Some(*port) != standard).map(|port| format!(":{port}"));
+        let port = port.filter(|port| Some(*port) != default_port).map(|port| format!(":{port}"));
         Ok(Self(format!("{scheme}://{host}{}", port.unwrap_or_default())))
     }
 }
@@ -110,11 +111,11 @@ fn split_host_port(authority: &str) -> Option<(&str, Option<u16>)> {
         None => (authority, None),
     };
     let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let fits = match bracketed {
+    let is_valid = match bracketed {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
     };
-    fits.then_some((host, port))
+    is_valid.then_some((host, port))
 }
 
 /// Origins of the web applications that may call the server.

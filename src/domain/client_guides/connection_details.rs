@@ -23,23 +23,23 @@ impl ConnectionDetails {
     /// Reads the gateway's WebDAV address, and that of SFTP (`HOST:PORT` or `HOST`) where it is not the same host
     /// at port 2022. An address without a path gets `/dav/`.
     pub fn new(url: &str, sftp: Option<&str>, login: Login) -> Result<Self, InvalidGatewayAddress> {
-        let fault = || InvalidGatewayAddress(url.chars().take(200).collect());
-        let (scheme, rest) = url.split_once("://").ok_or_else(fault)?;
-        let secure = match scheme {
+        let error = || InvalidGatewayAddress(url.chars().take(200).collect());
+        let (scheme, rest) = url.split_once("://").ok_or_else(error)?;
+        let https = match scheme {
             "https" => true,
             "http" => false,
-            _ => return Err(fault()),
+            _ => return Err(error()),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let plain = |b: u8| b.is_ascii_graphic() && !b"\"'<>\\^`{|}?#$".contains(&b);
-        if !path.bytes().all(plain) {
-            return Err(fault());
+        let is_allowed = |b: u8| b.is_ascii_graphic() && !b"\"'<>\\^`{|}?#$".contains(&b);
+        if !path.bytes().all(is_allowed) {
+            return Err(error());
         }
-        let (host, port) = parse_host_port(authority).ok_or_else(fault)?;
+        let (host, port) = parse_host_port(authority).ok_or_else(error)?;
         let path = match path {
             "" | "/" => "/dav/".to_owned(),
-            whole if whole.ends_with('/') => whole.to_owned(),
-            open => format!("{open}/"),
+            path if path.ends_with('/') => path.to_owned(),
+            path => format!("{path}/"),
         };
         let (sftp_host, sftp_port) = match sftp {
             None => (host.clone(), None),
@@ -47,15 +47,7 @@ impl ConnectionDetails {
                 parse_host_port(address).ok_or_else(|| InvalidGatewayAddress(address.chars().take(200).collect()))?
             }
         };
-        Ok(Self {
-            https: secure,
-            host,
-            port,
-            path,
-            sftp_host,
-            sftp_port: sftp_port.unwrap_or(DEFAULT_SFTP_PORT),
-            login,
-        })
+        Ok(Self { https, host, port, path, sftp_host, sftp_port: sftp_port.unwrap_or(DEFAULT_SFTP_PORT), login })
     }
 
     /// Returns the WebDAV address without its path: `https://files.example.org`.
@@ -76,9 +68,10 @@ impl ConnectionDetails {
 
     /// Tells whether the token would travel unencrypted to another machine over WebDAV.
     pub fn sends_cleartext(&self) -> bool {
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        let near = bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        !self.https && !near
+        let address = self.host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback =
+            address.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        !self.https && !is_loopback
     }
 
     /// Returns the host that answers WebDAV.
@@ -117,8 +110,8 @@ impl ConnectionDetails {
     }
 
     /// Returns the WebDAV address under another scheme, where TLS takes the scheme's `s`: `dav` gives `davs://…`.
-    pub(super) fn url_with_scheme(&self, plain: &str, with_login: bool) -> String {
-        let scheme = format!("{plain}{}", if self.https { "s" } else { "" });
+    pub(super) fn url_with_scheme(&self, base_scheme: &str, with_login: bool) -> String {
+        let scheme = format!("{base_scheme}{}", if self.https { "s" } else { "" });
         let login = if with_login { format!("{}@", percent_encode_login(&self.login)) } else { String::new() };
         self.format_url(&scheme, &login)
     }
@@ -147,8 +140,8 @@ fn parse_host_port(text: &str) -> Option<(String, Option<u16>)> {
     };
     let (host, port) = text.split_at(port_at);
     let inner = host.strip_prefix('[').map_or(host, |inner| inner.trim_end_matches(']'));
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
-    if inner.is_empty() || inner.starts_with('-') || !inner.bytes().all(plain) {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    if inner.is_empty() || inner.starts_with('-') || !inner.bytes().all(is_allowed) {
         return None;
     }
     let port = match port.strip_prefix(':') {

@@ -5,13 +5,13 @@ use super::shell::shell_quote;
 use super::{GuideStep, GuideText};
 
 /// Says that TLS is wanted where the address has none.
-fn tls_required_note(site: &ConnectionDetails, who: &str) -> Option<String> {
+fn tls_required_note(details: &ConnectionDetails, program: &str) -> Option<String> {
     let text = "sends passwords over TLS alone: give the gateway a certificate, or a reverse proxy that has one.";
-    (!site.is_https()).then(|| format!("{who} {text}"))
+    (!details.is_https()).then(|| format!("{program} {text}"))
 }
 
-pub(super) fn gnome(site: &ConnectionDetails) -> GuideText {
-    let url = site.url_with_scheme("dav", true);
+pub(super) fn gnome(details: &ConnectionDetails) -> GuideText {
+    let url = details.url_with_scheme("dav", true);
     let steps = vec![
         GuideStep::instruction(format!(
             "In Files: Other Locations (or Network), Connect to Server: {url}; the password is the token."
@@ -24,16 +24,16 @@ pub(super) fn gnome(site: &ConnectionDetails) -> GuideText {
         GuideStep::command("When done", format!("gio mount -u {}", shell_quote(&url))),
         GuideStep::command(
             "SFTP works the same",
-            format!("gio mount {}", shell_quote(&format!("{}/", site.sftp_url()))),
+            format!("gio mount {}", shell_quote(&format!("{}/", details.sftp_url()))),
         ),
     ];
     let notes = vec!["Programs that don't know these addresses find the mount below /run/user/UID/gvfs.".into()];
     (steps, notes)
 }
 
-pub(super) fn kde(site: &ConnectionDetails) -> GuideText {
-    let url = site.url_with_scheme("webdav", true);
-    let sftp = shell_quote(&format!("{}/", site.sftp_url()));
+pub(super) fn kde(details: &ConnectionDetails) -> GuideText {
+    let url = details.url_with_scheme("webdav", true);
+    let sftp = shell_quote(&format!("{}/", details.sftp_url()));
     let steps = vec![
         GuideStep::instruction(format!("In Dolphin's address bar (Ctrl+L): {url}; the password is the token.")),
         GuideStep::command(
@@ -49,17 +49,17 @@ pub(super) fn kde(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn windows(site: &ConnectionDetails) -> GuideText {
-    let url = site.url();
+pub(super) fn windows(details: &ConnectionDetails) -> GuideText {
+    let url = details.url();
     let parameters = r"HKLM\SYSTEM\CurrentControlSet\Services\WebClient\Parameters";
     let steps = vec![
         GuideStep::instruction(format!(
             "In Explorer: This PC, Map network drive, folder {url}, with \"Connect using different credentials\"; user {}, the password is the token.",
-            site.login()
+            details.login()
         )),
         GuideStep::command(
             "Or in a command prompt; it asks for the token",
-            format!("net use Z: {} * /user:{} /persistent:yes", url.trim_end_matches('/'), site.login()),
+            format!("net use Z: {} * /user:{} /persistent:yes", url.trim_end_matches('/'), details.login()),
         ),
         GuideStep::command(
             "As administrator, once: Windows refuses files over 50 MB and long listings unless told (4 GB is the most)",
@@ -70,7 +70,7 @@ pub(super) fn windows(site: &ConnectionDetails) -> GuideText {
             ),
         ),
     ];
-    let mut notes: Vec<String> = tls_required_note(site, "Windows").into_iter().collect();
+    let mut notes: Vec<String> = tls_required_note(details, "Windows").into_iter().collect();
     notes.extend([
         "The certificate must be one that Windows trusts.".into(),
         "On a server edition the WebDAV Redirector is a feature to be installed; the service WebClient must run."
@@ -81,12 +81,12 @@ pub(super) fn windows(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn macos(site: &ConnectionDetails) -> GuideText {
-    let url = site.url();
+pub(super) fn macos(details: &ConnectionDetails) -> GuideText {
+    let url = details.url();
     let steps = vec![
         GuideStep::instruction(format!(
             "In Finder: Go, Connect to Server (⌘K): {url}; user {}, the password is the token.",
-            site.login()
+            details.login()
         )),
         GuideStep::command(
             "Or in a terminal; it asks for user and token",
@@ -97,7 +97,7 @@ pub(super) fn macos(site: &ConnectionDetails) -> GuideText {
             "defaults write com.apple.desktopservices DSDontWriteNetworkStores -bool TRUE",
         ),
     ];
-    let mut notes: Vec<String> = tls_required_note(site, "Finder").into_iter().collect();
+    let mut notes: Vec<String> = tls_required_note(details, "Finder").into_iter().collect();
     notes.extend([
         "Finder writes a ._ file beside each file, for what WebDAV can't hold of it.".into(),
         "macOS decomposes accented letters in names (NFD); patgate finds a file in either form, and keeps that of a new one.".into(),
@@ -106,27 +106,27 @@ pub(super) fn macos(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn cyberduck(site: &ConnectionDetails) -> GuideText {
-    let scheme = if site.is_https() { "WebDAV (HTTPS)" } else { "WebDAV (HTTP)" };
+pub(super) fn cyberduck(details: &ConnectionDetails) -> GuideText {
+    let scheme = if details.is_https() { "WebDAV (HTTPS)" } else { "WebDAV (HTTP)" };
     let steps = vec![
         GuideStep::instruction(format!(
             "Open Connection, {scheme}: server {}, port {}, user name {}, password the token; More Options, path {}.",
-            site.host(),
-            site.port(),
-            site.login(),
-            site.path()
+            details.host(),
+            details.port(),
+            details.login(),
+            details.path()
         )),
         GuideStep::instruction(format!(
             "Or SFTP (SSH File Transfer Protocol): server {}, port {}, the same user name and password.",
-            site.sftp_hostname(),
-            site.sftp_port()
+            details.sftp_hostname(),
+            details.sftp_port()
         )),
         GuideStep::command(
             "Or its command line; it asks for the token",
             format!(
                 "duck --username {} --list {}",
-                shell_quote(site.login().as_str()),
-                shell_quote(&site.url_with_scheme("dav", false))
+                shell_quote(details.login().as_str()),
+                shell_quote(&details.url_with_scheme("dav", false))
             ),
         ),
     ];
@@ -137,38 +137,38 @@ pub(super) fn cyberduck(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn winscp(site: &ConnectionDetails) -> GuideText {
+pub(super) fn winscp(details: &ConnectionDetails) -> GuideText {
     let steps = vec![
         GuideStep::instruction(format!(
             "New Site: file protocol SFTP, host name {}, port {}, user name {}, password the token.",
-            site.sftp_hostname(),
-            site.sftp_port(),
-            site.login()
+            details.sftp_hostname(),
+            details.sftp_port(),
+            details.login()
         )),
         GuideStep::command(
             "Or in a command prompt; it asks for the token",
-            format!("winscp.com /command \"open {}/\"", site.sftp_url()),
+            format!("winscp.com /command \"open {}/\"", details.sftp_url()),
         ),
     ];
     let notes = vec![
         "Preferences, Transfer, Endurance: transfer to temporary file name can be off; patgate shows an upload when it is whole.".into(),
         format!(
             "WebDAV works, too: file protocol WebDAV, {}, host {}, port {}, remote directory {}.",
-            if site.is_https() { "TLS/SSL implicit encryption" } else { "no encryption" },
-            site.host(),
-            site.port(),
-            site.path()
+            if details.is_https() { "TLS/SSL implicit encryption" } else { "no encryption" },
+            details.host(),
+            details.port(),
+            details.path()
         ),
     ];
     (steps, notes)
 }
 
-pub(super) fn filezilla(site: &ConnectionDetails) -> GuideText {
+pub(super) fn filezilla(details: &ConnectionDetails) -> GuideText {
     let steps = vec![GuideStep::instruction(format!(
         "Site Manager, New site: protocol SFTP, host {}, port {}, logon type Ask for password, user {}; the password is the token.",
-        site.sftp_hostname(),
-        site.sftp_port(),
-        site.login()
+        details.sftp_hostname(),
+        details.sftp_port(),
+        details.login()
     ))];
     let notes = vec![
         "The logon type Interactive works as well.".into(),

@@ -246,28 +246,28 @@ const CLEARTEXT_WARNING: &str = "The address begins with http:// and leads off t
     token. Use https://, or SFTP, which is always encrypted.";
 
 /// Returns the steps to connect with a client.
-pub fn client_guide(client: ClientProgram, site: &ConnectionDetails) -> ClientGuide {
+pub fn client_guide(client: ClientProgram, details: &ConnectionDetails) -> ClientGuide {
     let (steps, notes) = match client {
-        ClientProgram::Rclone => shell::rclone(site),
-        ClientProgram::Davfs2 => shell::davfs2(site),
-        ClientProgram::Sshfs => shell::sshfs(site),
-        ClientProgram::Openssh => shell::openssh(site),
-        ClientProgram::Lftp => shell::lftp(site),
-        ClientProgram::Gnome => desktop::gnome(site),
-        ClientProgram::Kde => desktop::kde(site),
-        ClientProgram::Windows => desktop::windows(site),
-        ClientProgram::Macos => desktop::macos(site),
-        ClientProgram::Cyberduck => desktop::cyberduck(site),
-        ClientProgram::Winscp => desktop::winscp(site),
-        ClientProgram::Filezilla => desktop::filezilla(site),
-        ClientProgram::Restic => programs::restic(site),
-        ClientProgram::Duplicity => programs::duplicity(site),
-        ClientProgram::Joplin => programs::joplin(site),
-        ClientProgram::Keepassxc => programs::keepassxc(site),
-        ClientProgram::Zotero => programs::zotero(site),
-        ClientProgram::Paramiko => scripts::paramiko(site),
-        ClientProgram::Fsspec => scripts::fsspec(site),
-        ClientProgram::Ansible => scripts::ansible(site),
+        ClientProgram::Rclone => shell::rclone(details),
+        ClientProgram::Davfs2 => shell::davfs2(details),
+        ClientProgram::Sshfs => shell::sshfs(details),
+        ClientProgram::Openssh => shell::openssh(details),
+        ClientProgram::Lftp => shell::lftp(details),
+        ClientProgram::Gnome => desktop::gnome(details),
+        ClientProgram::Kde => desktop::kde(details),
+        ClientProgram::Windows => desktop::windows(details),
+        ClientProgram::Macos => desktop::macos(details),
+        ClientProgram::Cyberduck => desktop::cyberduck(details),
+        ClientProgram::Winscp => desktop::winscp(details),
+        ClientProgram::Filezilla => desktop::filezilla(details),
+        ClientProgram::Restic => programs::restic(details),
+        ClientProgram::Duplicity => programs::duplicity(details),
+        ClientProgram::Joplin => programs::joplin(details),
+        ClientProgram::Keepassxc => programs::keepassxc(details),
+        ClientProgram::Zotero => programs::zotero(details),
+        ClientProgram::Paramiko => scripts::paramiko(details),
+        ClientProgram::Fsspec => scripts::fsspec(details),
+        ClientProgram::Ansible => scripts::ansible(details),
     };
     let encrypted = matches!(
         client,
@@ -278,7 +278,7 @@ pub fn client_guide(client: ClientProgram, site: &ConnectionDetails) -> ClientGu
             | ClientProgram::Paramiko
             | ClientProgram::Fsspec
     );
-    let warning = (site.sends_cleartext() && !encrypted).then(|| CLEARTEXT_WARNING.to_owned());
+    let warning = (details.sends_cleartext() && !encrypted).then(|| CLEARTEXT_WARNING.to_owned());
     let notes = warning.into_iter().chain(notes).collect();
     ClientGuide { title: client.title(), tried: client.is_tested(), steps, notes }
 }

@@ -4,8 +4,8 @@ use super::connection_details::ConnectionDetails;
 use super::shell::{rclone, read_token_step, shell_quote};
 use super::{GuideStep, GuideText};
 
-pub(super) fn restic(site: &ConnectionDetails) -> GuideText {
-    let mut steps = rclone(site).0;
+pub(super) fn restic(details: &ConnectionDetails) -> GuideText {
+    let mut steps = rclone(details).0;
     steps.pop();
     steps.extend([
         GuideStep::command(
@@ -22,8 +22,8 @@ pub(super) fn restic(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn duplicity(site: &ConnectionDetails) -> GuideText {
-    let (dav, sftp) = (site.url_with_scheme("webdav", true), format!("pexpect+{}", site.sftp_url()));
+pub(super) fn duplicity(details: &ConnectionDetails) -> GuideText {
+    let (dav, sftp) = (details.url_with_scheme("webdav", true), format!("pexpect+{}", details.sftp_url()));
     let run =
         |url: String| format!("FTP_PASSWORD=\"$TOKEN\" duplicity --no-encryption ~/Documents {}", shell_quote(&url));
     let steps = vec![
@@ -48,35 +48,35 @@ pub(super) fn duplicity(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn joplin(site: &ConnectionDetails) -> GuideText {
-    let folder = format!("{}joplin", site.url());
+pub(super) fn joplin(details: &ConnectionDetails) -> GuideText {
+    let folder = format!("{}joplin", details.url());
     let steps = vec![
         read_token_step(),
         GuideStep::command(
             "Make a folder for the notes",
             format!(
                 "printf 'user = \"%s:%s\"\\n' {} \"$TOKEN\" | curl -f -K - -X MKCOL {}",
-                shell_quote(site.login().as_str()),
+                shell_quote(details.login().as_str()),
                 shell_quote(&folder)
             ),
         ),
         GuideStep::instruction(format!(
             "In Joplin: Options, Synchronisation, target WebDAV: URL {folder}, user name {}, password the token; Check synchronisation configuration.",
-            site.login()
+            details.login()
         )),
         GuideStep::command(
             "Or its command line",
             format!(
                 "joplin config sync.target 6\njoplin config sync.6.path {}\njoplin config sync.6.username {}\njoplin config sync.6.password \"$TOKEN\"\njoplin sync",
                 shell_quote(&folder),
-                shell_quote(site.login().as_str())
+                shell_quote(details.login().as_str())
             ),
         ),
     ];
     (steps, vec!["Only Joplin should write in that folder; a token narrowed to it is enough.".into()])
 }
 
-pub(super) fn keepassxc(site: &ConnectionDetails) -> GuideText {
+pub(super) fn keepassxc(details: &ConnectionDetails) -> GuideText {
     let steps = vec![
         GuideStep::instruction(
             "KeePassXC opens files, not addresses: mount the folder first, with the steps for davfs2, sshfs, gnome, windows or macos.",
@@ -91,22 +91,22 @@ pub(super) fn keepassxc(site: &ConnectionDetails) -> GuideText {
         ),
         GuideStep::instruction(format!(
             "Other programs of its kind open addresses: KeePass 2 and KeePassDX take {}NAME.kdbx with user {} and the token.",
-            site.url(),
-            site.login()
+            details.url(),
+            details.login()
         )),
     ];
     let notes = vec!["A token narrowed to the one file would not do: saving makes a second file beside it. Narrow it to a folder that holds only the database.".into()];
     (steps, notes)
 }
 
-pub(super) fn zotero(site: &ConnectionDetails) -> GuideText {
-    let scheme = if site.is_https() { "https" } else { "http" };
-    let address = site.url();
+pub(super) fn zotero(details: &ConnectionDetails) -> GuideText {
+    let scheme = if details.is_https() { "https" } else { "http" };
+    let address = details.url();
     let shown = address.split_once("://").map_or(address.as_str(), |(_, rest)| rest).trim_end_matches('/');
     let steps = vec![
         GuideStep::instruction(format!(
             "Settings, Sync, File Syncing: sync attachment files using WebDAV, {scheme}://, URL {shown} (Zotero adds /zotero/), user name {}, password the token.",
-            site.login()
+            details.login()
         )),
         GuideStep::instruction("Verify Server, and Create when it offers to make the folder zotero."),
     ];

@@ -9,7 +9,7 @@ const PASSWORD_ONLY_NOTE: &str = "look_for_keys=False and allow_agent=False have
     or pkey either. After a key, paramiko asks for the login service anew, which this server can't answer: it ends the \
     connection and says so (paramiko's log has the words).";
 
-pub(super) fn paramiko(site: &ConnectionDetails) -> GuideText {
+pub(super) fn paramiko(details: &ConnectionDetails) -> GuideText {
     let script = format!(
         "import os\n\n\
          import paramiko\n\n\
@@ -21,9 +21,9 @@ pub(super) fn paramiko(site: &ConnectionDetails) -> GuideText {
          sftp.put(os.path.expanduser(\"~/Documents/letter.odt\"), \"letter.odt\")\n    \
          print(*sftp.listdir(\".\"))\n\
          client.close()\n",
-        site.sftp_hostname(),
-        site.sftp_port(),
-        site.login().as_str()
+        details.sftp_hostname(),
+        details.sftp_port(),
+        details.login().as_str()
     );
     let steps = vec![
         GuideStep::file(
@@ -42,7 +42,7 @@ pub(super) fn paramiko(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn fsspec(site: &ConnectionDetails) -> GuideText {
+pub(super) fn fsspec(details: &ConnectionDetails) -> GuideText {
     let script = format!(
         "import os\n\n\
          import fsspec\n\n\
@@ -50,9 +50,9 @@ pub(super) fn fsspec(site: &ConnectionDetails) -> GuideText {
          password=os.environ[\"TOKEN\"], look_for_keys=False, allow_agent=False)\n\
          files.put(os.path.expanduser(\"~/Documents/letter.odt\"), \"letter.odt\")\n\
          print(*files.ls(\".\", detail=False))\n",
-        site.sftp_hostname(),
-        site.sftp_port(),
-        site.login().as_str()
+        details.sftp_hostname(),
+        details.sftp_port(),
+        details.login().as_str()
     );
     let steps = vec![
         GuideStep::file(
@@ -71,7 +71,7 @@ pub(super) fn fsspec(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn ansible(site: &ConnectionDetails) -> GuideText {
+pub(super) fn ansible(details: &ConnectionDetails) -> GuideText {
     let playbook = format!(
         "- name: Copy a document to the gateway\n  \
            hosts: localhost\n  \
@@ -99,10 +99,10 @@ pub(super) fn ansible(site: &ConnectionDetails) -> GuideText {
                  chdir: \"{{{{ lookup('env', 'HOME') }}}}\"\n      \
                environment:\n        \
                  LFTP_PASSWORD: \"{{{{ lookup('env', 'TOKEN') }}}}\"\n",
-        url = site.url(),
-        login = site.login(),
-        host = site.sftp_host(),
-        port = site.sftp_port()
+        url = details.url(),
+        login = details.login(),
+        host = details.sftp_host(),
+        port = details.sftp_port()
     );
     let steps = vec![
         GuideStep::file("Write a playbook, with one of the two tasks", "~/patgate.yml", playbook),

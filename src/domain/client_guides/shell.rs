@@ -12,9 +12,13 @@ pub(super) fn read_token_step() -> GuideStep {
     GuideStep::command(text, "IFS= read -rs TOKEN")
 }
 
-pub(super) fn rclone(site: &ConnectionDetails) -> GuideText {
-    let (url, login, host, port) =
-        (shell_quote(&site.url()), shell_quote(site.login().as_str()), site.sftp_hostname(), site.sftp_port());
+pub(super) fn rclone(details: &ConnectionDetails) -> GuideText {
+    let (url, login, host, port) = (
+        shell_quote(&details.url()),
+        shell_quote(details.login().as_str()),
+        details.sftp_hostname(),
+        details.sftp_port(),
+    );
     let obscured = r#"pass="$(printf %s "$TOKEN" | rclone obscure -)""#;
     let steps = vec![
         read_token_step(),
@@ -40,16 +44,16 @@ pub(super) fn rclone(site: &ConnectionDetails) -> GuideText {
         format!(
             "Newer versions upload large files in chunks with vendor=nextcloud and \
              url={}/remote.php/dav/files/{}/ (the same tree).",
-            site.origin(),
-            site.login()
+            details.origin(),
+            details.login()
         ),
         "shell_type=none spares rclone the search for a shell that is not there.".into(),
     ];
     (steps, notes)
 }
 
-pub(super) fn davfs2(site: &ConnectionDetails) -> GuideText {
-    let (url, login) = (shell_quote(&site.url()), shell_quote(site.login().as_str()));
+pub(super) fn davfs2(details: &ConnectionDetails) -> GuideText {
+    let (url, login) = (shell_quote(&details.url()), shell_quote(details.login().as_str()));
     let steps = vec![
         GuideStep::file(
             "Set davfs2 up: from Linux 6 on, the kernel reads folders in larger pieces than davfs2's default",
@@ -72,8 +76,8 @@ pub(super) fn davfs2(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn sshfs(site: &ConnectionDetails) -> GuideText {
-    let (target, port) = (shell_quote(&format!("{}@{}:", site.login(), site.sftp_host())), site.sftp_port());
+pub(super) fn sshfs(details: &ConnectionDetails) -> GuideText {
+    let (target, port) = (shell_quote(&format!("{}@{}:", details.login(), details.sftp_host())), details.sftp_port());
     let steps = vec![
         read_token_step(),
         GuideStep::command(
@@ -92,12 +96,12 @@ pub(super) fn sshfs(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn openssh(site: &ConnectionDetails) -> GuideText {
+pub(super) fn openssh(details: &ConnectionDetails) -> GuideText {
     let config = format!(
         "Host patgate\n    HostName {}\n    Port {}\n    User {}\n    PreferredAuthentications password\n    PubkeyAuthentication no\n",
-        site.sftp_hostname(),
-        site.sftp_port(),
-        site.login()
+        details.sftp_hostname(),
+        details.sftp_port(),
+        details.login()
     );
     let steps = vec![
         GuideStep::file("Name the gateway", "~/.ssh/config", config),
@@ -113,9 +117,9 @@ pub(super) fn openssh(site: &ConnectionDetails) -> GuideText {
     (steps, notes)
 }
 
-pub(super) fn lftp(site: &ConnectionDetails) -> GuideText {
+pub(super) fn lftp(details: &ConnectionDetails) -> GuideText {
     let (url, login) =
-        (format!("sftp://{}:{}", site.sftp_host(), site.sftp_port()), shell_quote(site.login().as_str()));
+        (format!("sftp://{}:{}", details.sftp_host(), details.sftp_port()), shell_quote(details.login().as_str()));
     let steps = vec![
         read_token_step(),
         GuideStep::command(
@@ -131,8 +135,8 @@ pub(super) fn lftp(site: &ConnectionDetails) -> GuideText {
 
 /// Writes a word as a shell reads it.
 pub(super) fn shell_quote(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"./_-+,@%:=".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
+    let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"./_-+,@%:=".contains(&b);
+    if !text.is_empty() && text.bytes().all(is_safe) {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))

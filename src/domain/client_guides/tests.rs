@@ -6,19 +6,19 @@ fn connection_details(url: &str) -> ConnectionDetails {
     ConnectionDetails::new(url, None, "alice".parse().expect("a login")).expect(url)
 }
 
-fn guide_text(client: ClientProgram, site: &ConnectionDetails) -> String {
-    format!("{:?}", client_guide(client, site))
+fn guide_text(client: ClientProgram, details: &ConnectionDetails) -> String {
+    format!("{:?}", client_guide(client, details))
 }
 
 #[test]
 fn every_client_has_guide_under_own_name() {
-    let site = connection_details("https://files.example.org/dav/");
+    let details = connection_details("https://files.example.org/dav/");
     for client in ClientProgram::ALL {
         assert_eq!(client.name().parse(), Ok(client));
-        let setup = client_guide(client, &site);
-        assert!(!setup.steps.is_empty() && !setup.title.is_empty(), "{client}");
-        assert!(setup.steps.iter().all(|step| !step.text.is_empty()), "{client}");
-        let text = guide_text(client, &site);
+        let guide = client_guide(client, &details);
+        assert!(!guide.steps.is_empty() && !guide.title.is_empty(), "{client}");
+        assert!(guide.steps.iter().all(|step| !step.text.is_empty()), "{client}");
+        let text = guide_text(client, &details);
         let mounted = client == ClientProgram::Keepassxc;
         assert!(mounted || text.contains("alice"), "{client} does not say who: {text}");
         assert!(text.contains("files.example.org"), "{client} does not say where: {text}");
@@ -28,17 +28,17 @@ fn every_client_has_guide_under_own_name() {
 
 #[test]
 fn guide_addresses_match_connection_details() {
-    let site =
+    let details =
         ConnectionDetails::new("http://[::1]:8080", Some("sftp.example.org:22"), "a@b+c".parse().expect("a login"))
             .expect("a site");
-    assert_eq!((site.url().as_str(), site.origin().as_str()), ("http://[::1]:8080/dav/", "http://[::1]:8080"));
-    assert_eq!(site.url_with_scheme("dav", true), "dav://a%40b%2Bc@[::1]:8080/dav/");
-    assert_eq!((site.host(), site.port(), site.path()), ("[::1]", 8080, "/dav/"));
-    assert_eq!(site.sftp_url(), "sftp://a%40b%2Bc@sftp.example.org:22");
-    let site =
+    assert_eq!((details.url().as_str(), details.origin().as_str()), ("http://[::1]:8080/dav/", "http://[::1]:8080"));
+    assert_eq!(details.url_with_scheme("dav", true), "dav://a%40b%2Bc@[::1]:8080/dav/");
+    assert_eq!((details.host(), details.port(), details.path()), ("[::1]", 8080, "/dav/"));
+    assert_eq!(details.sftp_url(), "sftp://a%40b%2Bc@sftp.example.org:22");
+    let details =
         ConnectionDetails::new("https://h/node/x", Some("[::1]"), "alice".parse().expect("a login")).expect("a site");
-    assert_eq!((site.url().as_str(), site.port()), ("https://h/node/x/", 443));
-    assert_eq!((site.sftp_host(), site.sftp_hostname(), site.sftp_port()), ("[::1]", "::1", 2022));
+    assert_eq!((details.url().as_str(), details.port()), ("https://h/node/x/", 443));
+    assert_eq!((details.sftp_host(), details.sftp_hostname(), details.sftp_port()), ("[::1]", "::1", 2022));
 }
 
 #[test]
@@ -102,12 +102,12 @@ fn cleartext_address_of_remote_host_adds_warning() {
 
 #[test]
 fn paramiko_guides_disable_public_keys() {
-    let site = connection_details("https://files.example.org/dav/");
+    let details = connection_details("https://files.example.org/dav/");
     for client in [ClientProgram::Paramiko, ClientProgram::Fsspec] {
-        let text = guide_text(client, &site);
+        let text = guide_text(client, &details);
         assert!(text.contains("look_for_keys=False") && text.contains("allow_agent=False"), "{client}: {text}");
     }
-    let duplicity = guide_text(ClientProgram::Duplicity, &site);
+    let duplicity = guide_text(ClientProgram::Duplicity, &details);
     assert!(duplicity.contains(" pexpect+sftp://alice@files.example.org:2022/backup"), "{duplicity}");
     assert!(!duplicity.contains(" sftp://"), "{duplicity}");
 }
