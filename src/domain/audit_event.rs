@@ -71,7 +71,7 @@ event_kinds! {
     /// A grant was taken from a user.
     GrantRevoked = "user.grant_revoked",
     /// A user's roles were changed.
-    UserRoles = "user.roles_changed",
+    UserRolesChanged = "user.roles_changed",
     /// A key of the policy was changed.
     PolicyChanged = "policy.changed",
     /// Open sessions were ended because their token died.

@@ -195,7 +195,7 @@ impl Store {
         }
         t.execute("DELETE FROM user_roles WHERE user_id = ?1", [user])?;
         insert_roles(t, user, roles)?;
-        self.record_change(t, EventKind::UserRoles, |event| with_roles(event.with_user(login), roles))
+        self.record_change(t, EventKind::UserRolesChanged, |event| with_roles(event.with_user(login), roles))
     }
 
     fn disable(&self, t: &Transaction<'_>, (user, login): (i64, &Login), now: UnixMillis) -> Result<()> {

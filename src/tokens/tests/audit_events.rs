@@ -27,7 +27,7 @@ const AUDITED_ACTIONS: &[AuditedAction] = &[
     ),
     (
         |env, principal, _| env.tokens.set_roles(principal, &login("carol"), &Roles::none()).expect("changed"),
-        &[(EventKind::UserRoles, Some("carol"), "no roles")],
+        &[(EventKind::UserRolesChanged, Some("carol"), "no roles")],
     ),
     (|env, principal, _| env.tokens.set_roles(principal, &login("carol"), &Roles::none()).expect("nothing to do"), &[]),
     (
