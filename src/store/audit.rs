@@ -1,4 +1,4 @@
-//! The audit trail: what happened, noted in the transaction that makes it so, read in pages.
+//! The audit trail: events, recorded in the transaction of the change that they report, and read in pages.
 
 use std::net::IpAddr;
 
@@ -8,58 +8,57 @@ use super::columns::{get_u64, sql_limit, to_sql_integer};
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Actor, AuditEvent, EventKind, Login, Peer, Protocol, TokenId, UnixMillis};
 
-/// Which events to read; `None` narrows nothing.
+/// Filter of audit events; a field that is `None` filters nothing.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    /// Those at this instant or later.
+    /// Earliest time of the events.
     pub since: Option<UnixMillis>,
-    /// Those that concern one user.
+    /// User that the events concern.
     pub user: Option<Login>,
-    /// Those that concern one token.
+    /// Token that the events concern.
     pub token: Option<TokenId>,
-    /// Those of one kind.
+    /// Kind of the events.
     pub kind: Option<EventKind>,
 }
 
-/// Where a page of events begins, and which way it goes.
+/// Start and direction of a page of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventCursor {
-    /// The latest event; newest first.
+    /// From the latest event on, newest first.
     Latest,
-    /// The one noted before this one; newest first.
+    /// Events with lower ids than this one, newest first.
     Before(u64),
-    /// The one noted after this one; oldest first.
+    /// Events with higher ids than this one, oldest first.
     After(u64),
 }
 
-/// An event that was noted, and its number: later ones have higher ones.
+/// A stored event with its id.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct RecordedEvent {
-    /// The number.
+    /// The id: later events have higher ones, and none is used again.
     pub id: u64,
     /// The event.
     #[serde(flatten)]
     pub event: AuditEvent,
 }
 
-/// A token that was used from a network from which this process did not see it used before.
+/// A use of a token from a network from which this process has not seen it used before.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressSeen {
-    /// The token.
     pub(crate) token: TokenId,
-    /// When.
+    /// Time of the use.
     pub(crate) at: UnixMillis,
-    /// The network.
+    /// Network of the address, by its first address.
     pub(crate) network: IpAddr,
-    /// Who used it.
+    /// Protocol, address and program of the caller.
     pub(crate) peer: Peer,
 }
 
-/// How many networks of a token are told apart.
+/// Maximum number of networks that are recorded for a token.
 const MAX_NETWORKS_PER_TOKEN: u32 = 256;
 
 impl Store {
-    /// Notes events that no change of the store goes with. A power cut may lose them.
+    /// Records events that don't belong to a change of the store. A power cut may lose them.
     pub fn record_events(&self, events: &[AuditEvent]) -> Result<()> {
         if events.is_empty() {
             return Ok(());
@@ -67,18 +66,19 @@ impl Store {
         self.write(WriteDurability::Lazy, |t| events.iter().try_for_each(|event| insert_event(t, event)))
     }
 
-    /// Notes what is new of sightings: the first use of a token, and each network after it.
+    /// Records networks that are new for their tokens, with an event for the first use of a token and for each further
+    /// network.
     pub(crate) fn record_addresses(&self, addresses: &[AddressSeen]) -> Result<()> {
         self.write(WriteDurability::Lazy, |t| addresses.iter().try_for_each(|seen| insert_address(t, seen)))
     }
 
-    /// Tells whether a prefilter is that of a secret that a rotation replaced.
+    /// Tells whether a prefilter is that of a secret that a rotation replaced (the last 16 of a token are known).
     pub(crate) fn is_retired_secret(&self, token: TokenId, prefilter: &[u8; 8]) -> Result<bool> {
         let query = "SELECT 1 FROM retired WHERE token = ?1 AND prefilter = ?2";
         self.read(|c| Ok(c.prepare_cached(query)?.exists((token, prefilter))?))
     }
 
-    /// Returns up to `limit` events from a cursor on.
+    /// Returns up to `limit` events that match a filter, from a cursor on.
     pub fn audit_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<RecordedEvent>> {
         let (low, high, order) = match cursor {
             EventCursor::Latest => (0, i64::MAX, "DESC"),
@@ -118,12 +118,12 @@ impl Store {
         })
     }
 
-    /// Returns the number of the latest event; 0 where there is none.
+    /// Returns the id of the latest event; 0 where there is none.
     pub fn latest_event_id(&self) -> Result<u64> {
         self.read(select_latest_id)
     }
 
-    /// Forgets up to `limit` events from before an instant, the oldest first, and returns how many.
+    /// Deletes up to `limit` events from before a time, the oldest first, and returns how many.
     pub fn delete_events_before(&self, before: UnixMillis, limit: usize) -> Result<usize> {
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let delete = "DELETE FROM events WHERE id IN
@@ -133,7 +133,7 @@ impl Store {
     }
 }
 
-/// Notes an event within the transaction that makes it so.
+/// Inserts an event within the transaction of the change that it reports.
 pub(super) fn insert_event(t: &Transaction<'_>, event: &AuditEvent) -> Result<()> {
     let mut insert = t.prepare_cached(
         "INSERT INTO events (at, kind, user, token, actor, address, client, protocol, path, count, detail)
@@ -168,7 +168,7 @@ fn insert_address(t: &Transaction<'_>, seen: &AddressSeen) -> Result<()> {
     let by = Actor::Bearer { login: login.clone(), token: *token };
     let event = AuditEvent::new(*at, kind).with_user(&login).with_token(*token).with_actor(by).with_peer(peer);
     let is_last = network_count + 1 == MAX_NETWORKS_PER_TOKEN;
-    insert_event(t, &if is_last { event.with_detail("further networks of this token are not told") } else { event })
+    insert_event(t, &if is_last { event.with_detail("further networks of this token are not recorded") } else { event })
 }
 
 fn select_latest_id(c: &Connection) -> Result<u64> {
@@ -230,7 +230,7 @@ mod tests {
             .with_count(7)
             .with_detail("write");
         let bare = sample_event(2, EventKind::PolicyChanged);
-        store.record_events(&[full.clone(), bare.clone()]).expect("noted");
+        store.record_events(&[full.clone(), bare.clone()]).expect("recorded");
         let read = store.audit_events(&EventFilter::default(), EventCursor::After(0), 10).expect("read");
         assert_eq!(read, [RecordedEvent { id: 1, event: full }, RecordedEvent { id: 2, event: bare }]);
         assert_eq!(store.latest_event_id().expect("read"), 2);
@@ -246,7 +246,7 @@ mod tests {
                 if n < 5 { of.with_user(&login("alice")) } else { of.with_token(id("JhxND7ci")) }
             })
             .collect();
-        store.record_events(&events).expect("noted");
+        store.record_events(&events).expect("recorded");
         let read = |filter: &EventFilter, cursor| event_ids(&store.audit_events(filter, cursor, 4).expect("read"));
         let all = EventFilter::default();
         assert_eq!(read(&all, EventCursor::Latest), [10, 9, 8, 7]);
@@ -265,14 +265,14 @@ mod tests {
     fn old_events_are_deleted_in_batches_and_ids_not_reused() {
         let (_temp_dir, store) = open_temp_store();
         let events: Vec<_> = (0..10).map(|n| sample_event(n, EventKind::TokenCreated)).collect();
-        store.record_events(&events).expect("noted");
-        assert_eq!(store.delete_events_before(events[5].at, 3).expect("forgotten"), 3);
-        assert_eq!(store.delete_events_before(events[5].at, 3).expect("forgotten"), 2);
-        assert_eq!(store.delete_events_before(events[5].at, 3).expect("forgotten"), 0);
+        store.record_events(&events).expect("recorded");
+        assert_eq!(store.delete_events_before(events[5].at, 3).expect("deleted"), 3);
+        assert_eq!(store.delete_events_before(events[5].at, 3).expect("deleted"), 2);
+        assert_eq!(store.delete_events_before(events[5].at, 3).expect("deleted"), 0);
         let left = store.audit_events(&EventFilter::default(), EventCursor::After(0), 100).expect("read");
         assert_eq!(event_ids(&left), [6, 7, 8, 9, 10]);
-        store.delete_events_before(UnixMillis::MAX, 100).expect("forgotten");
-        store.record_events(&events[..1]).expect("noted");
+        store.delete_events_before(UnixMillis::MAX, 100).expect("deleted");
+        store.record_events(&events[..1]).expect("recorded");
         assert_eq!(store.latest_event_id().expect("read"), 11);
     }
 

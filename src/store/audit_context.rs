@@ -1,5 +1,4 @@
-//! In whose name changes are made: what the audit trail is told of each of them, in the transaction
-//! that makes it.
+//! The actor of changes: recorded in the audit trail with each change, in the transaction that makes it.
 
 use std::sync::Arc;
 
@@ -8,26 +7,25 @@ use rusqlite::Transaction;
 use super::{Result, Store, audit};
 use crate::domain::{Actor, AuditEvent, EventKind, Peer, UnixMillis};
 
-/// Who makes changes, and when.
+/// The actor, the peer and the time that audit events of changes are recorded with.
 #[derive(Clone, Debug)]
 pub struct AuditContext {
-    /// Who.
+    /// The actor that makes the changes.
     pub actor: Actor,
-    /// From where, with what and by which door; `None` for work on the state directory.
+    /// Protocol, address and program of the caller; `None` for a command on the state directory.
     pub peer: Option<Peer>,
-    /// The present instant.
+    /// The current time.
     pub at: UnixMillis,
 }
 
 impl Store {
-    /// Returns this store for changes in somebody's name: each notes in the audit trail what it did, or
-    /// nothing where it did nothing.
+    /// Returns this store with an actor: each change is recorded in the audit trail, unless it had no effect.
     #[must_use]
     pub fn with_audit_context(&self, context: AuditContext) -> Store {
         Store { inner: self.inner.clone(), audit_context: Some(Arc::new(context)) }
     }
 
-    /// Notes what a change did, where it is made in somebody's name.
+    /// Records a change in the audit trail, where the store has an actor.
     pub(super) fn record_change(
         &self,
         t: &Transaction<'_>,

@@ -1,5 +1,5 @@
-//! How the audit trail stays within its bounds: whoever has the most of it loses his oldest events first, and refusals
-//! before all else. So nobody pushes out what others did, and nothing waits for room: not even what revokes a token.
+//! Bounds of the audit trail: the users with the most events lose their oldest ones first, and refusals before all
+//! others. So no user displaces the events of others, and no write waits for space: not even a revocation.
 
 use std::sync::atomic::Ordering;
 
@@ -9,18 +9,18 @@ use super::columns::sql_limit;
 use super::{Result, Store, WriteDurability};
 use crate::domain::{EventKind, UserQuotaLimits};
 
-/// Share of all events that may come before they are counted again: counting takes a while.
+/// Divisor of the bound that gives the number of new events after which they are counted again: counting is slow.
 const RECOUNT_DIVISOR: u64 = 100;
 
-/// Events that concern one user; those that concern none are one heap as well.
+/// Number of events that concern one user, or none.
 struct UserEventCount {
     user: Option<String>,
     rows: u64,
 }
 
 impl Store {
-    /// Forgets up to `limit` events of those users who have more than they may have, the oldest refusals first, then the
-    /// oldest; returns how many.
+    /// Deletes up to `limit` events of those users who have more than they may have, the oldest refusals first, then
+    /// the oldest others; returns how many.
     pub(crate) fn trim_events(&self, limit: usize) -> Result<usize> {
         let latest = self.latest_event_id()?;
         if latest < self.inner.recount_after_event.load(Ordering::Relaxed) {
@@ -45,7 +45,7 @@ impl Store {
         Ok(trimmed)
     }
 
-    /// Forgets so many events that concern a user, or none.
+    /// Deletes `count` events that concern a user, or none, the oldest refusals first.
     fn delete_oldest_events(&self, user: Option<&str>, count: usize) -> Result<usize> {
         let kinds = [EventKind::AttemptRefused, EventKind::AccessDenied].map(EventKind::as_str);
         self.write_shrinking(WriteDurability::Lazy, |t| {
@@ -56,7 +56,7 @@ impl Store {
     }
 }
 
-/// Returns how many events may come before they are counted again.
+/// Returns the number of new events after which events are counted again.
 fn recount_interval(bounds: UserQuotaLimits) -> u64 {
     bounds.total.min(bounds.per_user) / RECOUNT_DIVISOR + 1
 }
@@ -72,7 +72,8 @@ fn count_events_by_user(c: &Connection) -> Result<Vec<UserEventCount>> {
     Ok(counts)
 }
 
-/// Returns to how much each heap has to come down so that all together are within a bound: heaps below that stay.
+/// Returns the largest number of events that each user may keep so that all together are within `limit`; `u64::MAX`
+/// where they are already.
 fn fair_share(mut counts: Vec<u64>, limit: u64) -> u64 {
     counts.sort_unstable();
     let mut remaining = limit;
@@ -121,9 +122,9 @@ mod tests {
     #[test]
     fn refusals_of_one_user_push_out_neither_his_own_changes_nor_anything_of_others() {
         let (_temp_dir, store) = bounded_store(10, 1000);
-        store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("noted");
-        store.record_events(&events(EventKind::TokenCreated, "mallory", 4)).expect("noted");
-        store.record_events(&events(EventKind::AccessDenied, "mallory", 40)).expect("noted");
+        store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("recorded");
+        store.record_events(&events(EventKind::TokenCreated, "mallory", 4)).expect("recorded");
+        store.record_events(&events(EventKind::AccessDenied, "mallory", 40)).expect("recorded");
         assert_eq!(store.trim_events(30).expect("trimmed"), 30, "in batches");
         assert_eq!(store.trim_events(30).expect("trimmed"), 4);
         assert_eq!(store.trim_events(30).expect("trimmed"), 0);
@@ -136,8 +137,8 @@ mod tests {
     #[test]
     fn events_of_all_together_are_bounded_at_the_cost_of_those_who_have_most() {
         let (_temp_dir, store) = bounded_store(100, 30);
-        store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("noted");
-        store.record_events(&events(EventKind::TokenCreated, "mallory", 60)).expect("noted");
+        store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("recorded");
+        store.record_events(&events(EventKind::TokenCreated, "mallory", 60)).expect("recorded");
         assert_eq!(store.trim_events(1000).expect("trimmed"), 38);
         assert_eq!((kinds_of(&store, "bob").len(), kinds_of(&store, "mallory").len()), (8, 22));
     }
@@ -145,11 +146,11 @@ mod tests {
     #[test]
     fn trail_at_its_bound_takes_what_revokes_a_token() {
         let (_temp_dir, store) = bounded_store(1, 1);
-        store.record_events(&events(EventKind::AccessDenied, "mallory", 20)).expect("noted");
-        store.record_events(&events(EventKind::TokenRevoked, "bob", 1)).expect("noted");
+        store.record_events(&events(EventKind::AccessDenied, "mallory", 20)).expect("recorded");
+        store.record_events(&events(EventKind::TokenRevoked, "bob", 1)).expect("recorded");
         store.trim_events(1000).expect("trimmed");
         assert_eq!(kinds_of(&store, "bob").len() + kinds_of(&store, "mallory").len(), 0, "no share for two of one row");
-        store.record_events(&events(EventKind::TokenRevoked, "bob", 1)).expect("noted");
+        store.record_events(&events(EventKind::TokenRevoked, "bob", 1)).expect("recorded");
         assert_eq!(kinds_of(&store, "bob"), [EventKind::TokenRevoked]);
     }
 }

@@ -1,10 +1,10 @@
-//! The ballast: space on the disk of the state directory that nothing but revoking, disabling and narrowing may use.
+//! The ballast: space on the disk of the state directory that is reserved for revoking, disabling and narrowing.
 //!
-//! It is a file of blocks that are allocated and say nothing. When such a write finds the disk full, the ballast gives up
-//! as much of it as the write needs, a step at a time; all other writes that would make the store grow are refused from
-//! then on, so that what is left stays for the next one. It comes back by itself once there is room.
+//! It is a file of allocated blocks without meaning. When such a write finds the disk full, the ballast releases as
+//! much of it as the write needs, a step at a time; all other writes that would make the store grow are refused from
+//! then on, so that the rest is kept for the next one. A server restores it once there is space.
 //!
-//! Only a server makes it: a state that none has served has no reserve and no such rule.
+//! Only a server creates it: a state directory that none has served has no ballast and no such rule.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -19,53 +19,55 @@ const BALLAST_FILE_NAME: &str = "patgate.ballast";
 /// Size of the ballast on all but small file systems. Revoking 1,000 tokens of one user in one go takes about 3 MiB of
 /// the write-ahead log and of the audit trail; disabling the user takes a few pages.
 const MAX_BALLAST_BYTES: u64 = 16 << 20;
-/// Size of the ballast on the smallest.
+/// Size of the ballast on the smallest file systems.
 const MIN_BALLAST_BYTES: u64 = 1 << 20;
-/// Largest part of a file system that the ballast takes.
+/// Divisor of a file system's size that gives the largest ballast on it.
 const DISK_FRACTION_DIVISOR: u64 = 8;
-/// How much is given up at once: what one revocation needs, and some more. Another program may take what it leaves.
+/// Number of bytes that are released at once: somewhat more than one revocation needs. Another program may take the
+/// rest.
 const RELEASE_STEP_BYTES: u64 = 128 << 10;
-/// Space beside the ballast below which the disk counts as full.
+/// Free space beside the ballast below which the disk counts as full.
 const MIN_FREE_BYTES: u64 = 256 << 10;
 
-/// What a write may take of the ballast.
+/// Share of the ballast that a write may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BallastShare {
-    /// All: what ends tokens and users.
+    /// All of it: for writes that revoke tokens or grants, or disable or delete users.
     Revocation,
-    /// Half: what a token's own holder can do again and again, and what concludes an effect that is there already.
+    /// Half of it: for writes that a token's own holder can repeat at will, and that record an effect that already
+    /// happened.
     Narrowing,
 }
 
-/// What is wrong with the disk of the state directory.
+/// Fault of the disk of the state directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskFault {
-    /// Next to nothing is free.
+    /// Less than the minimum is free.
     Full,
-    /// A part of the ballast was given up, and there is no room for it yet.
+    /// A part of the ballast was released, and there is no space to restore it yet.
     BallastInUse,
-    /// There is no ballast: none fitted when a server started, or somebody removed it.
+    /// There is no ballast: it did not fit when a server started, or it was removed.
     BallastMissing,
 }
 
 impl DiskFault {
-    /// Says what is wrong, and what to do, without telling where the state is.
+    /// Returns a message with the fault and its remedy, without the path of the state directory.
     pub fn message(self) -> &'static str {
         match self {
-            DiskFault::Full => "the disk of the state directory is full: make room",
+            DiskFault::Full => "the disk of the state directory is full: free some space",
             DiskFault::BallastInUse => {
-                "the disk of the state directory is full: until there is room, only revoking, disabling and narrowing \
-                 are written down"
+                "the disk of the state directory is full: until there is space, only revoking, disabling and narrowing \
+                 are possible"
             }
             DiskFault::BallastMissing => {
-                "the disk of the state directory has no room for the reserve that revocations need when it is full: \
-                 make room"
+                "the disk of the state directory has no space for the reserve that revocations need when it is full: \
+                 free some space"
             }
         }
     }
 }
 
-/// The file that holds the space.
+/// The file that reserves the space.
 pub(super) struct BallastFile {
     state_dir: PathBuf,
     path: PathBuf,
@@ -76,12 +78,12 @@ impl BallastFile {
         Self { state_dir: state_dir.to_owned(), path: state_dir.join(BALLAST_FILE_NAME) }
     }
 
-    /// Tells whether a part of it is given up: nothing else may grow then.
+    /// Tells whether a part of the ballast is released: no other write may make the database grow then.
     pub(super) fn is_in_use(&self) -> bool {
         self.allocated_bytes().is_some_and(|allocated| allocated < self.target_bytes())
     }
 
-    /// Returns what is wrong with the disk, if anything is.
+    /// Returns the fault of the disk, if it has one.
     pub(super) fn disk_fault(&self) -> Option<DiskFault> {
         match self.allocated_bytes() {
             None => Some(DiskFault::BallastMissing),
@@ -91,7 +93,7 @@ impl BallastFile {
         }
     }
 
-    /// Gives up one more step of it; tells whether there was one that this reserve may have.
+    /// Releases one more step of the ballast; tells whether there was one that this share includes.
     pub(super) fn release(&self, share: BallastShare) -> Result<bool> {
         let allocated = self.allocated_bytes().unwrap_or(0);
         let minimum = if share == BallastShare::Revocation { 0 } else { self.target_bytes() / 2 };
@@ -108,7 +110,7 @@ impl BallastFile {
         Ok(true)
     }
 
-    /// Makes it, or makes it whole again, where there is room. Tells whether it is whole.
+    /// Creates the ballast or restores it to its full size where there is space. Tells whether it has its full size.
     pub(super) fn restore(&self) -> Result<bool> {
         let (target, allocated) = (self.target_bytes(), self.allocated_bytes());
         if allocated.is_some_and(|allocated| allocated >= target) {
@@ -125,7 +127,7 @@ impl BallastFile {
         match allocate(&file, allocated.unwrap_or(0), target) {
             Ok(()) => {
                 if allocated.is_some() {
-                    tracing::info!("the reserve on the disk of the state directory is whole again");
+                    tracing::info!("the reserve on the disk of the state directory has its full size again");
                 }
                 Ok(true)
             }
@@ -136,12 +138,12 @@ impl BallastFile {
         }
     }
 
-    /// Returns how much of it there is; `None` where it was never made.
+    /// Returns the present size of the ballast; `None` where there is none.
     fn allocated_bytes(&self) -> Option<u64> {
         fs::metadata(&self.path).ok().map(|allocated| allocated.size())
     }
 
-    /// Returns how much there is to be: less on a small file system.
+    /// Returns the full size of the ballast: less on a small file system.
     fn target_bytes(&self) -> u64 {
         let share = statvfs(&self.state_dir)
             .map_or(MAX_BALLAST_BYTES, |disk| disk.f_blocks * disk.f_frsize / DISK_FRACTION_DIVISOR);
@@ -149,12 +151,12 @@ impl BallastFile {
         (share / RELEASE_STEP_BYTES * RELEASE_STEP_BYTES).clamp(MIN_BALLAST_BYTES, MAX_BALLAST_BYTES)
     }
 
-    /// Tells whether so many bytes don't fit on the disk beside it.
+    /// Tells whether the disk has too little free space for a number of bytes.
     pub(super) fn lacks_room(&self, bytes: u64) -> bool {
         self.free_bytes() < bytes.saturating_add(MIN_FREE_BYTES)
     }
 
-    /// Returns how many bytes are free for this user.
+    /// Returns the number of free bytes for the user of this process.
     fn free_bytes(&self) -> u64 {
         statvfs(&self.state_dir).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize)
     }
@@ -168,7 +170,7 @@ fn allocate(file: &File, start: u64, end: u64) -> io::Result<()> {
     }
 }
 
-/// Writes a file between two offsets, with what no file system can compress.
+/// Writes random bytes, which no file system can compress, between two offsets of a file.
 fn write_incompressible(file: &File, start: u64, end: u64) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
     let mut block = vec![0; 64 << 10];
@@ -188,11 +190,11 @@ mod tests {
 
     #[test]
     fn ballast_is_released_in_steps_and_half_reserved_for_revocations() {
-        let temp_dir = tempfile::tempdir().expect("folder");
+        let temp_dir = tempfile::tempdir().expect("directory");
         let ballast = BallastFile::new(temp_dir.path());
         assert!(!ballast.is_in_use() && ballast.disk_fault() == Some(DiskFault::BallastMissing));
-        assert!(!ballast.release(BallastShare::Revocation).expect("nothing there"));
-        assert!(ballast.restore().expect("made") && ballast.restore().expect("there"));
+        assert!(!ballast.release(BallastShare::Revocation).expect("none"));
+        assert!(ballast.restore().expect("created") && ballast.restore().expect("there"));
         let blocks = || fs::metadata(&ballast.path).expect("there").blocks() * 512;
         assert!(
             blocks() >= ballast.target_bytes() && ballast.disk_fault().is_none(),
@@ -215,7 +217,7 @@ mod tests {
 
     #[test]
     fn ballast_is_written_where_fallocate_is_unsupported() {
-        let temp_dir = tempfile::tempdir().expect("folder");
+        let temp_dir = tempfile::tempdir().expect("directory");
         let file = File::create(temp_dir.path().join("file")).expect("file");
         write_incompressible(&file, 100, 200_000).expect("filled");
         assert_eq!(file.metadata().expect("there").len(), 200_000);

@@ -1,5 +1,5 @@
-//! Checksums of content, by its entity tag: one is found only as long as the content is what it was given for, wherever
-//! it is moved to, and without a node.
+//! Checksums of file contents, by their ETags: a checksum is found as long as the content is unchanged, wherever the
+//! file is moved to, and without a node.
 
 use std::sync::atomic::Ordering;
 
@@ -7,11 +7,11 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Result, Store, WriteDurability};
 
-/// How many are kept; the oldest go.
+/// Maximum number of stored checksums; the oldest are deleted.
 const MAX_CHECKSUM_ROWS: i64 = 1_000_000;
 
 impl Store {
-    /// Returns the checksum of the content that has a tag.
+    /// Returns the checksum of the content with an ETag.
     pub(crate) fn checksum(&self, etag: &[u8; 16]) -> Result<Option<String>> {
         if !self.inner.has_checksums.load(Ordering::Acquire) {
             return Ok(None);
@@ -22,7 +22,7 @@ impl Store {
         })
     }
 
-    /// Keeps the checksum of the content that has a tag.
+    /// Stores the checksum of the content with an ETag.
     pub(crate) fn put_checksum(&self, etag: &[u8; 16], value: &str) -> Result<()> {
         self.write(WriteDurability::Lazy, |connection| {
             let sql = "INSERT OR REPLACE INTO checksums (etag, value) VALUES (?1, ?2)";

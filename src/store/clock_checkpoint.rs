@@ -1,4 +1,4 @@
-//! What a server remembers of the clock, so that the next one notices that it jumped while none ran.
+//! Checkpoints of the clock, by which the next server notices that the clock jumped while none ran.
 
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -6,40 +6,40 @@ use serde::{Deserialize, Serialize};
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::UnixMillis;
 
-/// A jump of the clock that is not trusted yet.
+/// A jump of the wall clock that is not trusted yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockJump {
     /// Distance in milliseconds; negative where the clock was set back.
     pub by_ms: i64,
-    /// Running time until it is trusted, in milliseconds.
+    /// Running time of the machine until the jump is trusted, in milliseconds.
     pub left_ms: u64,
 }
 
-/// What a server remembers of the clock.
+/// The state of the clock as a server last saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClockCheckpoint {
-    /// The last time that it showed.
+    /// Last time of the wall clock.
     pub wall_time: UnixMillis,
-    /// For how long the machine had been running then, in milliseconds.
+    /// `CLOCK_BOOTTIME` at that moment, in milliseconds.
     pub boottime_ms: u64,
-    /// Which start of the machine that was; empty where it is not known.
+    /// Boot id of the machine at that moment; empty where it is not known.
     pub boot_id: String,
-    /// For how long retention has been waiting without a break, in milliseconds of running time.
+    /// Time that retention has been suspended without interruption, in milliseconds of running time.
     pub retention_wait_ms: u64,
     /// The jumps that are not trusted yet, the oldest first.
     pub jumps: Vec<ClockJump>,
 }
 
 impl ClockCheckpoint {
-    /// Returns what is known where all that is known is a time that the clock showed.
+    /// Returns a checkpoint of which only the wall time is known.
     pub(crate) fn from_wall_time(seen_at: UnixMillis) -> Self {
         Self { wall_time: seen_at, boottime_ms: 0, boot_id: String::new(), retention_wait_ms: 0, jumps: Vec::new() }
     }
 }
 
 impl Store {
-    /// Returns what the last server remembered of the clock. For a store that none has served yet with this version,
-    /// that is the time of its last event; `None` for one without events.
+    /// Returns the checkpoint of the last server. For a store that no server of this version has used yet, that is the
+    /// time of its last event; `None` for one without events.
     pub fn clock_checkpoint(&self) -> Result<Option<ClockCheckpoint>> {
         self.snapshot(|c| {
             let row = c
@@ -64,7 +64,7 @@ impl Store {
         })
     }
 
-    /// Writes down what is to be remembered of the clock. A power cut may lose it.
+    /// Stores the checkpoint of the clock. A power cut may lose it.
     pub(crate) fn save_clock_checkpoint(&self, checkpoint: &ClockCheckpoint) -> Result<()> {
         let jumps = serde_json::to_string(&checkpoint.jumps).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         let millis = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
@@ -89,7 +89,7 @@ mod tests {
     fn clock_checkpoint_persists_and_defaults_to_last_event() {
         let (temp_dir, store) = open_temp_store();
         assert_eq!(store.clock_checkpoint().expect("read"), None);
-        store.record_events(&[AuditEvent::new(now(), EventKind::AttemptRefused)]).expect("noted");
+        store.record_events(&[AuditEvent::new(now(), EventKind::AttemptRefused)]).expect("recorded");
         assert_eq!(store.clock_checkpoint().expect("read"), Some(ClockCheckpoint::from_wall_time(now())));
         let checkpoint = ClockCheckpoint {
             boottime_ms: 3,

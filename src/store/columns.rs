@@ -1,4 +1,4 @@
-//! How domain values are written to and read from columns. One that can't be read back is damage.
+//! Conversion of domain values to columns and back. A value that can't be read back means a damaged database.
 
 use std::str::FromStr;
 
@@ -111,17 +111,17 @@ pub(super) fn parse_stored_path(bytes: &[u8]) -> Result<TreePath> {
     TreePath::parse(bytes).map_err(|error| StoreError::Corrupt(format!("a stored path: {error}")))
 }
 
-/// Reads a number as SQLite keeps it.
+/// Reads an unsigned number that is stored in SQLite's signed 64-bit form.
 pub(super) fn get_u64(row: &Row<'_>, column: usize) -> Result<u64> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }
 
-/// Returns a number as SQLite takes it.
+/// Returns an unsigned number as a signed one, at most `i64::MAX`.
 pub(super) fn to_sql_integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Returns the size of a page as SQLite takes it.
+/// Returns a page size as the value of a LIMIT clause.
 pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
-//! A store whose process is killed in the middle of a revocation, on a disk that is full: the token is revoked or it is
-//! not, and once revoked it stays so.
+//! Crash tests: a process is killed in the middle of a revocation on a full disk. The token is revoked or it is not,
+//! and once revoked it stays so.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -9,19 +9,19 @@ use super::testing::{fill_disk, id, kill_after, login, new_token, now};
 use super::{AuditContext, EventCursor, EventFilter, Store};
 use crate::domain::{Actor, EventKind, TokenExpiry};
 
-/// Tells the child after how many points it is killed, and in which directory.
+/// Environment variable that gives the child its number of crash points and its state directory.
 const ORDER_VARIABLE: &str = "PATGATE_TEST_STORE_ORDER";
-/// Commits that find the disk full before there is room.
+/// Number of commits that find the disk full before there is space.
 const FULL_COMMITS: u32 = 3;
 const TOKEN: &str = "JhxND7ci";
 
-/// Opens a store whose changes are noted in the audit trail.
+/// Opens a store whose changes are recorded in the audit trail.
 fn open_store(state_dir: &Path) -> Store {
     let context = AuditContext { actor: Actor::Administrator, peer: None, at: now() };
     Store::open(state_dir).expect("opens").with_audit_context(context)
 }
 
-/// What the child does; nothing in a run of the tests.
+/// Runs in the child process; does nothing in an ordinary run of the tests.
 #[test]
 fn child_process() {
     let Ok(order) = std::env::var(ORDER_VARIABLE) else { return };
@@ -29,13 +29,13 @@ fn child_process() {
     let store = open_store(Path::new(state_dir));
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token(TOKEN, "alice", TokenExpiry::Never)).expect("token");
-    assert!(store.restore_ballast().expect("made"));
+    assert!(store.restore_ballast().expect("created"));
     fill_disk(FULL_COMMITS);
     kill_after(crash_points.parse().expect("a number"));
     store.revoke_tokens(&[id(TOKEN)], now()).expect("revoked");
 }
 
-/// Revokes a token in a process that is killed after so many points; tells whether it came to the end.
+/// Revokes a token in a process that is killed after a number of crash points; tells whether it completed.
 fn revoke(crash_points: u32, state_dir: &Path) -> bool {
     let child = "store::crash_tests::child_process";
     let order = format!("{crash_points}:{}", state_dir.display());
@@ -59,7 +59,7 @@ fn count_revocation_events(store: &Store) -> usize {
 fn revocation_that_a_kill_cut_off_while_it_used_the_ballast_is_whole_or_undone() {
     let mut outcomes = Vec::new();
     for crash_points in 0.. {
-        let temp_dir = tempfile::tempdir().expect("folder");
+        let temp_dir = tempfile::tempdir().expect("directory");
         let completed = revoke(crash_points, temp_dir.path());
         let store = open_store(temp_dir.path());
         let revoked = is_revoked(&store);

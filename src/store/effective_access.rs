@@ -1,4 +1,4 @@
-//! What a token may reach, joined from all the rows that say so.
+//! The effective access of a token, joined from the rows of its chain, their scopes and its owner's grants.
 
 use std::sync::Arc;
 
@@ -12,37 +12,36 @@ use crate::domain::{
     ChainLink, Login, Privileges, Role, Roles, TokenExpiry, TokenId, TokenLimits, TreeAccess, UnixMillis,
 };
 
-/// What is read of a token at every request: what proves it, what kills it, and the epoch that
-/// tells whether a [`EffectiveAccess`] still holds.
+/// The part of a token's row that every request reads: what its secret is verified against, whether it is revoked, and
+/// the epoch that tells whether a cached [`EffectiveAccess`] is current.
 #[derive(Clone, Debug)]
 pub(crate) struct CredentialRow {
-    /// The owner.
     pub(crate) login: Login,
-    /// Whether the owner or the token itself is dead whatever else holds.
+    /// Whether the token is revoked or its owner disabled.
     pub(crate) revoked_or_disabled: bool,
-    /// What the present secret was sealed to.
+    /// Hash of the current secret.
     pub(crate) secret_hash: SecretHash,
-    /// The secret before it, and until when.
+    /// The secret before the last rotation, where its grace was not cleared yet.
     pub(crate) previous_secret: Option<PreviousSecret>,
-    /// The epoch at which this was read.
+    /// Epoch at which the row was read.
     pub(crate) epoch: i64,
 }
 
-/// All that follows from a token's row and the rows above it, as of one epoch.
+/// The access, limits and roles that follow from a token's row and those above it, as of one epoch.
 #[derive(Clone, Debug)]
 pub(crate) struct EffectiveAccess {
     /// The row of the token itself.
     pub(crate) credentials: CredentialRow,
-    /// What may be reached.
+    /// The access of the whole chain.
     pub(crate) access: TreeAccess,
     /// The token, its parent, and so on up.
     pub(crate) chain: Vec<ChainToken>,
-    /// What the owner may give its tokens.
+    /// The roles of the owner.
     pub(crate) owner_roles: Roles,
 }
 
 impl EffectiveAccess {
-    /// Returns what bounds the token over its whole chain.
+    /// Returns the privileges of the token over its whole chain.
     pub(crate) fn into_privileges(self) -> Privileges {
         Privileges {
             roles: self.chain.iter().fold(self.owner_roles, |held, link| held.intersect(&link.roles)),
@@ -53,34 +52,33 @@ impl EffectiveAccess {
     }
 }
 
-/// One token of a chain: what bounds its life and who may use it.
+/// One token of a chain: its expiration, limits and roles.
 #[derive(Clone, Debug)]
 pub(crate) struct ChainToken {
-    /// The token.
     pub(crate) token: TokenId,
-    /// When it was made.
+    /// Time of its creation.
     pub(crate) created_at: UnixMillis,
-    /// When it was last used, as far as is written down.
+    /// Last use that was written to the store.
     pub(crate) last_used_at: Option<UnixMillis>,
-    /// When it dies.
+    /// Expiration of the token.
     pub(crate) expiry: TokenExpiry,
-    /// What it is limited to.
+    /// Limits of the token.
     pub(crate) limits: TokenLimits,
-    /// What it may do through the REST API beyond its own tokens, while its owner holds that.
+    /// Roles of the token, which count only while its owner holds them.
     pub(crate) roles: Roles,
     /// Whether it was revoked.
     pub(crate) revoked: bool,
-    /// Whether it was noted that it has expired, which holds whatever the clock shows.
+    /// Whether its expiration was recorded, which is final whatever the clock shows later.
     pub(crate) expired: bool,
 }
 
 impl Store {
-    /// Reads what every request needs of a token, in one indexed read; `None` for an unknown id.
+    /// Reads the part of a token that every request needs, in one indexed query; `None` for an unknown id.
     pub(crate) fn credential_row(&self, token: TokenId) -> Result<Option<CredentialRow>> {
         self.read(|c| select_credential_row(c, token))
     }
 
-    /// Reads all that a token may do; `None` for an unknown id.
+    /// Reads the effective access of a token in one snapshot; `None` for an unknown id.
     pub(crate) fn effective_access(&self, token: TokenId) -> Result<Option<EffectiveAccess>> {
         self.snapshot(|c| {
             let Some(credentials) = select_credential_row(c, token)? else { return Ok(None) };
@@ -196,7 +194,7 @@ mod tests {
 
     fn create_token(store: &Store, name: &str, parent: Option<&str>, scopes: Option<Vec<Scope>>) {
         let new = NewTokenRow { parent: parent.map(id), scopes, ..new_token(name, "alice", TokenExpiry::Never) };
-        store.add_token(&new).expect("kept");
+        store.add_token(&new).expect("stored");
     }
 
     fn effective_access(store: &Store, name: &str) -> EffectiveAccess {
@@ -291,7 +289,7 @@ mod tests {
         moved("a grant");
         store.grant(&login("alice"), scope(0, RW), now()).expect("granted");
         moved("another permission");
-        store.revoke_grant(&login("alice"), scope(0, R).node).expect("taken back");
+        store.revoke_grant(&login("alice"), scope(0, R).node).expect("revoked");
         moved("a grant taken back");
         store.disable_user(&login("alice"), now()).expect("disabled");
         moved("a user disabled");

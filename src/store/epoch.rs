@@ -1,21 +1,20 @@
-//! The epoch, announced: what lets memory keep a token's row, and never a moment too long.
+//! The published epoch: lets a process cache a token's row, and never for a moment too long.
 //!
-//! The *epoch* moves, by triggers in the schema, whenever what any caller may do may have changed. Beside the
-//! database stands a file of 16 bytes that says how far it may have moved. Whoever commits a move writes the new
-//! epoch there *first*, while SQLite's write lock is theirs: one at a time, and in the order of the commits.
+//! The *epoch* is advanced, by triggers in the schema, by every write that may change what a caller may do. Beside the
+//! database, a file of 16 bytes holds the epoch up to which writes may have been committed. Every writer writes the new
+//! epoch to it *before* it commits, while it holds SQLite's write lock: one at a time, and in the order of the commits.
 //!
-//! So of what was read from the database at epoch `e`: when the file says `e` now, no later move was committed
-//! before now, for its announcement would stand there. To go by what was read is then to go by what a reading of
-//! the database would give at this moment. Anything else that is found there proves nothing, and the database is
-//! read.
+//! So rows that were read from the database at epoch `e` are current as long as the file holds `e`: a later change that
+//! is committed would have published its epoch first. Using the cached rows then gives what reading the database at
+//! this moment would give. Any other content of the file proves nothing, and the database is read.
 //!
-//! * *Announced and not committed* (killed in between, or SQLite refused): the file is ahead, everybody reads the
-//!   database, and the next write of any process, alone by its lock, sets the file to what the database says.
-//! * *Read while it is written*: the number stands there twice, once inverted, so that half of one is none.
-//! * *Moved by another program* (`sqlite3`), which announces nothing: the watch finds that out as it does for open
-//!   sessions, within a second, and announces it late.
-//! * *A lost file or an older one* is like a lost journal: the state directory is patgate's alone while it runs. At
-//!   the next opening the number is set anew.
+//! * *Published and not committed* (killed in between, or SQLite refused): the file is ahead, every process reads the
+//!   database, and the next write of any process, alone by its lock, sets the file to the epoch of the database.
+//! * *Read during a write*: the number is stored twice, once inverted, so that a torn value matches nothing.
+//! * *Changed by another program* (`sqlite3`), which publishes nothing: the store watcher notices it as it does for
+//!   open sessions, within a second, and publishes it late.
+//! * *A lost or outdated file* is like a lost journal: the state directory belongs to patgate alone while it runs. The
+//!   next opening of the store writes the file again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -28,11 +27,11 @@ use super::{Result, Store, StoreError, WriteDurability};
 
 const EPOCH_FILE_NAME: &str = "patgate.epoch";
 
-/// The file that says how far the epoch may have moved.
+/// The file that holds the published epoch.
 pub(super) struct EpochFile(File);
 
 impl EpochFile {
-    /// Opens the file in a state directory; makes it (0600) where there is none.
+    /// Opens the file in a state directory; creates it (0600) where there is none.
     pub(super) fn open(state_dir: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options
@@ -45,13 +44,13 @@ impl EpochFile {
             .map(Self)
     }
 
-    /// Tells whether the file says this epoch and no other.
+    /// Tells whether the file holds exactly this epoch.
     fn matches(&self, epoch: i64) -> bool {
         let mut content = [0; 16];
         matches!(self.0.read_at(&mut content, 0), Ok(16)) && content == encode_epoch(epoch)
     }
 
-    /// Has the file say what a transaction is about to commit. The transaction must hold the write lock.
+    /// Writes the epoch that a transaction is about to commit to the file. The transaction must hold the write lock.
     pub(super) fn publish(&self, transaction: &Connection, state_dir: &Path) -> Result<()> {
         let epoch = read_epoch(transaction)?;
         if self.matches(epoch) {
@@ -63,19 +62,19 @@ impl EpochFile {
 }
 
 impl Store {
-    /// Returns the epoch: a number that moves whenever what any caller may do may have changed.
+    /// Returns the epoch: a number that every write advances that may change what a caller may do.
     pub(crate) fn epoch(&self) -> Result<i64> {
         self.read(read_epoch)
     }
 
-    /// Tells whether what was read at an epoch is what a reading would give now. Costs one read of a file that is
-    /// in memory; when in doubt, it says no.
+    /// Tells whether rows that were read at an epoch are still current. Costs one read of a file in the page cache;
+    /// returns false when in doubt.
     pub(crate) fn is_current_epoch(&self, epoch: i64) -> bool {
         self.inner.epoch_file.matches(epoch)
     }
 
-    /// Sets right what is announced, where it is not what the database says: somebody was killed before the commit,
-    /// or changed the database with another program. May have to queue behind another writer.
+    /// Publishes the epoch of the database where the file holds another one: a process was killed before its commit,
+    /// or another program changed the database. May have to wait for another writer.
     pub(crate) fn republish_epoch(&self) -> Result<()> {
         if self.is_current_epoch(self.epoch()?) {
             Ok(())
@@ -110,9 +109,9 @@ mod tests {
 
     #[test]
     fn torn_epoch_write_matches_nothing() {
-        let temp_dir = tempfile::tempdir().expect("folder");
+        let temp_dir = tempfile::tempdir().expect("directory");
         let epoch_file = EpochFile::open(temp_dir.path()).expect("opens");
-        assert!(!epoch_file.matches(0), "an empty file says nothing");
+        assert!(!epoch_file.matches(0), "an empty file matches nothing");
         let (old, new) = (encode_epoch(0x2ff), encode_epoch(0x300));
         for split in 0..=16 {
             for (front, back) in [(old, new), (new, old)] {
@@ -160,7 +159,7 @@ mod tests {
             t.execute("UPDATE meta SET epoch = epoch + 1", [])?;
             Err(StoreError::NotFound("it".to_owned()))
         });
-        assert!(failed.is_err() && store.is_current_epoch(epoch), "what is undone is not announced");
+        assert!(failed.is_err() && store.is_current_epoch(epoch), "a rolled back epoch is not published");
     }
 
     #[test]
@@ -169,7 +168,7 @@ mod tests {
         store.create_user(&login("alice"), &[], now()).expect("user");
         let epoch = store.epoch().expect("read");
         execute_externally(&store, "UPDATE users SET disabled_at = 1");
-        assert!(store.is_current_epoch(epoch), "nobody told");
+        assert!(store.is_current_epoch(epoch), "not published yet");
         store.republish_epoch().expect("announced");
         assert!(!store.is_current_epoch(epoch) && store.is_current_epoch(store.epoch().expect("read")));
     }

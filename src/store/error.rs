@@ -1,19 +1,19 @@
-//! What can go wrong with the store.
+//! Errors of the store.
 
 use std::io;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
 
-/// A fault of the store. Its text is for the administrator and the log, never for a client.
+/// An error of the store. Its text is for the administrator and the log, never for a client.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The state directory can't be made or used.
+    /// The state directory can't be created or used.
     #[error("the state directory {path} can't be used: {source}", path = path.display())]
     StateDirectory {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The database was written by a newer patgate.
@@ -21,55 +21,55 @@ pub enum StoreError {
         "the database was written by a newer patgate: use that version, or restore a backup made before the upgrade"
     )]
     SchemaTooNew,
-    /// The database was written by an older patgate, and nothing was asked to migrate it.
+    /// The database was written by an older patgate, and the caller did not ask for a migration.
     #[error(
         "the database was written by an older patgate (schema {found}, this one has {latest}): patgate serve migrates it \
          when it starts, after a copy was made"
     )]
     SchemaTooOld {
-        /// Its schema.
+        /// Schema version of the database.
         found: usize,
-        /// That of this version.
+        /// Schema version of this patgate.
         latest: usize,
     },
     /// The database is missing although there is a pepper.
     #[error(
-        "the database {path} is missing although the pepper beside it is there: restore it from a backup, or, to begin \
-         anew without any token, remove the pepper",
+        "the database {path} is missing although the pepper beside it exists: restore it from a backup, or, to start \
+         over without any token, remove the pepper",
         path = .0.display()
     )]
     DatabaseMissing(PathBuf),
     /// The database is damaged.
     #[error("the database is damaged ({0}): restore the state directory from a backup")]
     Corrupt(String),
-    /// No randomness.
-    #[error("the operating system gave no random bytes: {0}")]
+    /// The operating system returned no random bytes.
+    #[error("the operating system returned no random bytes: {0}")]
     Random(String),
-    /// What was to be made is there already.
+    /// The item to be created already exists.
     #[error("{0} already exists")]
     AlreadyExists(String),
-    /// What was named is not there.
+    /// The named item does not exist.
     #[error("{0} does not exist")]
     NotFound(String),
-    /// The policy does not allow it.
+    /// The policy does not allow the operation.
     #[error(transparent)]
     Policy(#[from] crate::domain::PolicyViolation),
-    /// A policy key or value that can't be.
+    /// A policy key or value is invalid.
     #[error("{0}")]
     InvalidSetting(String),
-    /// Too many tokens made with one another.
-    #[error("no more than {0} tokens may stand above one another: make this one with a token further up")]
+    /// The chain of tokens above a new one would be too long.
+    #[error("a token can have at most {0} tokens above it: create this one with a token further up the chain")]
     ChainTooLong(usize),
-    /// The pepper is missing although tokens were sealed with it.
+    /// The pepper is missing although secrets were hashed with it.
     #[error(
         "the pepper {path} is missing although tokens exist: restore it from the backup that holds this database; \
-         no token can be proven without it",
+         no token can be verified without it",
         path = .0.display()
     )]
     PepperMissing(PathBuf),
-    /// The pepper is another one than secrets were sealed with.
+    /// The pepper is not the one that secrets were hashed with.
     #[error(
-        "the pepper {path} is not the one that this database's tokens were made with: restore both from the same backup",
+        "the pepper {path} is not the one that this database's tokens were created with: restore both from the same backup",
         path = .0.display()
     )]
     PepperMismatch(PathBuf),
@@ -86,33 +86,33 @@ pub enum StoreError {
     #[error("no thread can be started: {0}")]
     Thread(#[source] io::Error),
     /// The disk of the state directory is full.
-    #[error("the disk of the state directory is full: make room")]
+    #[error("the disk of the state directory is full: free some space")]
     DiskFull,
-    /// Another process holds the database, or too many writes wait.
-    #[error("the database is held by another process, or busy: try again")]
+    /// Another process has locked the database, or too many writes wait.
+    #[error("the database is locked by another process, or busy: try again")]
     Busy,
-    /// As much is there as may be.
+    /// A quota is used up.
     #[error("{0}")]
     QuotaExceeded(&'static str),
-    /// Anything else that SQLite says.
+    /// Any other error of SQLite.
     #[error("the database refused: {0}")]
     Sqlite(#[source] rusqlite::Error),
 }
 
-/// SQLite's code for an index of the write-ahead log that can't grow.
+/// SQLite's extended error code for an index of the write-ahead log (`-shm`) that can't grow.
 const SQLITE_IOERR_SHMSIZE: i32 = 10 | (19 << 8);
 
-/// What a client may be told of a fault of the store.
+/// The part of a store error that a client may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientStoreError {
-    /// There is no space for it, or no more of it may be: 507.
+    /// The disk is full or a quota is used up: 507.
     InsufficientStorage(&'static str),
-    /// The store is held or busy: 503, and try again.
+    /// The store is locked or busy: 503, and the client may try again.
     Busy,
 }
 
 impl ClientStoreError {
-    /// Says what is short.
+    /// Returns the message for the client.
     pub fn message(self) -> &'static str {
         match self {
             ClientStoreError::InsufficientStorage(message) => message,
@@ -122,7 +122,7 @@ impl ClientStoreError {
 }
 
 impl StoreError {
-    /// Returns what a client may be told; `None` for a fault that is for the log alone.
+    /// Returns the part that a client may see; `None` for an error that is for the log alone.
     pub fn client_error(&self) -> Option<ClientStoreError> {
         match self {
             StoreError::DiskFull => {
@@ -165,7 +165,7 @@ impl From<rusqlite_migration::Error> for StoreError {
     }
 }
 
-/// Refuses a database that SQLite itself finds unsound.
+/// Refuses a database that SQLite's `quick_check` finds damaged.
 pub(super) fn check_integrity(connection: &Connection) -> Result<(), StoreError> {
     let outcome: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if outcome == "ok" { Ok(()) } else { Err(StoreError::Corrupt(outcome)) }

@@ -1,8 +1,8 @@
-//! Changes that were begun on the host: written down before it, so that the next start can complete or
-//! undo what was cut off.
+//! Intents: changes of the file system that are recorded before they begin, so that the next start can complete or
+//! undo those that were interrupted.
 //!
-//! A change of something named is here, and one that takes more than one step on the host. What the
-//! host shows tells how far it came; that is the tree's to judge.
+//! Changes of named nodes are recorded here, and those that take more than one step on the file system. The state of
+//! the file system tells how far a change came; `tree` compares it.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
@@ -11,45 +11,45 @@ use super::columns::parse_stored_path;
 use super::{BallastShare, Result, Store, WriteDurability};
 use crate::domain::TreePath;
 
-/// What an entry of the host is recognised by itself, wherever it stands.
+/// Identity of an entry of the file system, wherever it is moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EntryIdentity {
-    /// Whether it is a folder.
+    /// Whether the entry is a directory.
     pub(crate) is_directory: bool,
-    /// Its inode number.
+    /// Inode number of the entry.
     pub(crate) inode: u64,
-    /// Its birth time in nanoseconds since 1970, where the file system has one.
+    /// Birth time in nanoseconds since 1970, where the file system has one.
     pub(crate) birth_time: Option<i64>,
 }
 
-/// A change that was begun on the host.
+/// A change of the file system that may have begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ChangeIntent {
-    /// Its number.
+    /// Id of the intent's row.
     pub(crate) id: i64,
-    /// Where the changing entry was.
+    /// Path of the entry before the change.
     pub(crate) source: TreePath,
-    /// The changing entry.
+    /// Identity of the entry that changes.
     pub(crate) entry: EntryIdentity,
-    /// What becomes of it.
+    /// The change.
     pub(crate) action: IntentAction,
 }
 
-/// What becomes of an entry.
+/// A change of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum IntentAction {
-    /// It is removed.
+    /// The entry is removed.
     Remove,
-    /// It goes to a path in one step.
+    /// The entry is renamed to a path in one step.
     Move(TreePath),
-    /// It changes places with the one that stands at a path; that one is removed then.
+    /// The entry is exchanged with the one at a path, which is then removed.
     Exchange(TreePath, EntryIdentity),
-    /// This copy of it is put at a path; it is removed itself then.
+    /// A copy of the entry (with this identity) is put at a path; the entry itself is then removed.
     Copy(TreePath, EntryIdentity),
 }
 
 impl IntentAction {
-    /// Returns where the entry goes, if it does.
+    /// Returns the path that the entry is moved to, unless it is removed.
     pub(crate) fn target(&self) -> Option<&TreePath> {
         match self {
             IntentAction::Remove => None,
@@ -59,7 +59,7 @@ impl IntentAction {
         }
     }
 
-    /// Returns the word for how it goes and the other entry that it is about, when one step can't do it.
+    /// Returns the value of the column `how` and the identity of the other entry, where one step is not enough.
     fn multi_step(&self) -> Option<(&'static str, EntryIdentity)> {
         match self {
             IntentAction::Remove | IntentAction::Move(_) => None,
@@ -70,12 +70,12 @@ impl IntentAction {
 }
 
 impl Store {
-    /// Returns the intents, oldest first.
+    /// Returns all intents, the oldest first.
     pub(crate) fn intents(&self) -> Result<Vec<ChangeIntent>> {
         self.read(select_intents)
     }
 
-    /// Writes an intent down, on disk when this returns; its `id` is not looked at. Returns its number.
+    /// Records an intent, which is on disk when this returns, and returns its id; the `id` of the argument is ignored.
     pub(crate) fn record_intent(&self, intent: &ChangeIntent) -> Result<i64> {
         let ChangeIntent { source, entry: EntryIdentity { is_directory, inode, birth_time }, action, .. } = intent;
         let target = action.target().map(TreePath::as_bytes);
@@ -101,7 +101,7 @@ impl Store {
         })
     }
 
-    /// Strikes an intent whose change was not done.
+    /// Deletes an intent whose change did not happen.
     pub(crate) fn delete_intent(&self, id: i64) -> Result<()> {
         self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
             delete_intent_row(connection, id).map(drop)
@@ -109,7 +109,7 @@ impl Store {
     }
 }
 
-/// Strikes an intent; tells whether it was there.
+/// Deletes an intent; tells whether it existed.
 pub(super) fn delete_intent_row(connection: &Connection, id: i64) -> Result<bool> {
     Ok(connection.execute("DELETE FROM intents WHERE id = ?1", [id])? == 1)
 }

@@ -1,4 +1,4 @@
-//! Grants and scopes with where their nodes are now.
+//! Grants and scopes with the current paths of their nodes.
 
 use std::collections::HashMap;
 
@@ -7,27 +7,27 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{Result, StoreError};
 use crate::domain::{NodeId, NodeIdentity, Permission, ResolvedScope, Scope, TreePath};
 
-/// A grant or scope, and where its node is now.
+/// A grant or scope, and the current path of its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocatedScope {
-    /// The node and what is allowed there.
+    /// The node and the permission on it.
     pub scope: Scope,
-    /// Where the node is; `None` when it dangles.
+    /// Path of the node; `None` when the grant or scope dangles.
     pub path: Option<TreePath>,
 }
 
-/// Refuses a node that was never named or has ended.
+/// Refuses a node that has no row.
 pub(super) fn check_node_exists(c: &Connection, node: NodeId) -> Result<()> {
     let mut select = c.prepare_cached("SELECT 1 FROM nodes WHERE id = ?1")?;
     if select.exists([node])? { Ok(()) } else { Err(StoreError::NotFound(format!("the node {node}"))) }
 }
 
-/// Returns where a node is; `None` when it dangles.
+/// Returns the path of a node by the index; `None` when it dangles.
 pub(super) fn locate_node(c: &Connection, node: NodeId) -> Result<Option<TreePath>> {
     Ok(NodeRowCache::default().locate(c, node)?.map(|(path, _)| path))
 }
 
-/// Reads grants or scopes with where their nodes are.
+/// Reads grants or scopes with the paths of their nodes.
 pub(super) fn located_scopes(
     c: &Connection,
     query: &str,
@@ -40,7 +40,7 @@ pub(super) fn located_scopes(
         .collect()
 }
 
-/// Reads grants or scopes; leaves those out that dangle.
+/// Reads grants or scopes with the paths and identities of their nodes, without those that dangle.
 pub(super) fn resolved_scopes(
     c: &Connection,
     node_rows: &mut NodeRowCache,
@@ -62,7 +62,7 @@ fn select_scopes(c: &Connection, query: &str, owner_key: impl rusqlite::ToSql) -
     Ok(select.query_map([owner_key], scope)?.collect::<Result<_, _>>()?)
 }
 
-/// The nodes' rows read so far in one go: ancestors are mostly shared.
+/// Rows of nodes that were read so far in one snapshot: grants and scopes mostly share their ancestors.
 #[derive(Default)]
 pub(super) struct NodeRowCache(HashMap<NodeId, Option<NodeLocationRow>>);
 
@@ -76,8 +76,8 @@ struct NodeLocationRow {
 }
 
 impl NodeRowCache {
-    /// Returns where a node is and what it was recognised by; `None` when it dangles: it has no row,
-    /// or its ancestors don't lead to the root.
+    /// Returns the path and the identity of a node; `None` when it dangles: it has no row, or its ancestors don't lead
+    /// to the root.
     fn locate(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
         let Some(node) = self.row(c, id)? else { return Ok(None) };
         let identity_row = match (node.is_directory, node.parent) {

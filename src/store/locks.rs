@@ -1,4 +1,4 @@
-//! The write locks that are held, so that they outlive a restart.
+//! WebDAV write locks, stored so that they survive a restart.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use super::columns::parse_stored_path;
 use super::{BallastShare, Result, Store, WriteDurability};
 use crate::domain::{Login, TreePath, UnixMillis};
 
-/// A lock as it is kept.
+/// The row of a write lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LockRow {
-    /// Its token.
+    /// The lock token.
     pub(crate) token: String,
-    /// Where it was taken.
+    /// Path of the locked resource.
     pub(crate) path: TreePath,
-    /// Whether it covers all below.
+    /// Whether the lock has depth infinity.
     pub(crate) depth_infinity: bool,
-    /// Whether it excludes others.
+    /// Whether the lock is exclusive.
     pub(crate) exclusive: bool,
-    /// Whose it is.
+    /// Login of the user who holds the lock.
     pub(crate) login: Login,
     /// The client's owner element.
     pub(crate) owner: String,
-    /// How long it was given.
+    /// Timeout that the lock was granted.
     pub(crate) timeout: Duration,
-    /// When it ends.
+    /// Time at which the lock expires.
     pub(crate) expires_at: UnixMillis,
 }
 
 impl Store {
-    /// Returns the locks that live beyond `now`, and strikes the others.
+    /// Returns the locks that expire after `now`, and deletes the others.
     pub(crate) fn load_unexpired_locks(&self, now: UnixMillis) -> Result<Vec<LockRow>> {
         self.write_shrinking(WriteDurability::Lazy, |connection| {
             connection.execute("DELETE FROM locks WHERE expires_at <= ?1", [now])?;
@@ -54,7 +54,7 @@ impl Store {
         })
     }
 
-    /// Keeps a new lock.
+    /// Inserts a new lock.
     pub(crate) fn put_lock(&self, lock: &LockRow, durability: WriteDurability) -> Result<()> {
         self.write(durability, |connection| {
             let sql = "INSERT INTO locks \
@@ -74,7 +74,7 @@ impl Store {
         })
     }
 
-    /// Gives a lock that is kept the timeout and the end of this one; one that was deleted meanwhile stays deleted.
+    /// Updates timeout and expiration of a stored lock; one that was deleted meanwhile stays deleted.
     pub(crate) fn prolong_lock(&self, lock: &LockRow, durability: WriteDurability) -> Result<()> {
         self.write(durability, |connection| {
             let sql = "UPDATE locks SET timeout_ms = ?2, expires_at = ?3 WHERE token = ?1";
@@ -84,7 +84,7 @@ impl Store {
         })
     }
 
-    /// Deletes locks. It concludes what is done, and so may use the ballast.
+    /// Deletes locks. May use the ballast: an unlock that already happened must be recorded.
     pub(crate) fn delete_locks(&self, tokens: &[&str], durability: WriteDurability) -> Result<()> {
         self.write_with_ballast(durability, BallastShare::Narrowing, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM locks WHERE token = ?1")?;

@@ -1,4 +1,4 @@
-//! The one row of facts about the store itself.
+//! The table `meta`: one row with facts about the store itself.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use super::{Result, Store, WriteDurability};
 
 impl Store {
-    /// Returns the served folder, as `serve` was last told; `None` before the first time.
+    /// Returns the served directory of the last `serve`; `None` before the first one.
     pub fn served_root(&self) -> Result<Option<PathBuf>> {
         let root: Option<Vec<u8>> =
             self.read(|c| Ok(c.prepare_cached("SELECT root FROM meta")?.query_row([], |row| row.get(0))?))?;
         Ok(root.map(|bytes| PathBuf::from(OsStr::from_bytes(&bytes))))
     }
 
-    /// Tells whether a server has used this store.
+    /// Tells whether a server has ever used this store.
     pub fn has_been_served(&self) -> Result<bool> {
         Ok(self.served_root()?.is_some())
     }
 
-    /// Notes the served folder, for commands that run beside the server.
+    /// Records the served directory, for commands that run beside the server.
     pub fn set_served_root(&self, root: &Path) -> Result<()> {
         if self.served_root()?.as_deref() == Some(root) {
             return Ok(());
@@ -28,18 +28,18 @@ impl Store {
         self.write(WriteDurability::Synced, |t| Ok(t.execute("UPDATE meta SET root = ?1", [bytes]).map(drop)?))
     }
 
-    /// Returns what the pepper is recognised by; `None` where it was not looked at yet.
+    /// Returns the value that identifies the pepper; `None` where none was recorded yet.
     pub(crate) fn pepper_check_value(&self) -> Result<Option<[u8; 16]>> {
         self.read(|c| Ok(c.query_row("SELECT pepper_mark FROM meta", [], |row| row.get(0))?))
     }
 
-    /// Notes what the pepper is recognised by.
+    /// Records the value that identifies the pepper.
     pub(crate) fn set_pepper_check_value(&self, check_value: &[u8; 16]) -> Result<()> {
         let update = "UPDATE meta SET pepper_mark = ?1";
         self.write_shrinking(WriteDurability::Synced, |t| Ok(t.execute(update, [check_value]).map(drop)?))
     }
 
-    /// Returns the key that entity tags are made with: made once, the same ever after.
+    /// Returns the key of ETags: drawn once when the store was created, and never changed.
     pub fn etag_key(&self) -> Result<[u8; 32]> {
         self.read(|c| Ok(c.query_row("SELECT etag_key FROM meta", [], |row| row.get(0))?))
     }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn served_root_and_etag_key_persist() {
-        let state = tempfile::tempdir().expect("folder");
+        let state = tempfile::tempdir().expect("directory");
         let store = Store::open(state.path()).expect("opens");
         assert_eq!(store.served_root().expect("read"), None);
         store.set_served_root(Path::new("/srv/files")).expect("written");

@@ -1,4 +1,4 @@
-//! Opening the database: made where there is none, migrated where that was asked for, and refused with words otherwise.
+//! Creation of the database, and its migration: after a backup where that was asked for, refused otherwise.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -9,25 +9,25 @@ use rusqlite::Connection;
 
 use super::{DATABASE_FILE_NAME, MIGRATION_STEPS, MIGRATIONS, Result, StoreError};
 
-/// The file that the secrets' prefilters are keyed by; `auth` reads and makes it.
+/// Name of the file with the key of the secrets' prefilters; `auth` creates and reads it.
 pub(crate) const PEPPER_FILE_NAME: &str = "pepper";
 /// Maximum number of backups of one schema.
 const MAX_BACKUPS_PER_SCHEMA: u32 = 1000;
 
-/// What to do about a database of an older schema.
+/// Handling of a database with an older schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MigrationMode {
-    /// Bring it up to date, after a copy of it was put beside it.
+    /// Migrate it, after a backup of it was made beside it.
     AfterBackup,
     /// Refuse it.
     Refuse,
 }
 
-/// Makes an empty file for the database where there is none. Never opens one that is there: closing it would end the
-/// locks that SQLite holds on it for another store of this process (POSIX locks belong to process and file).
+/// Creates an empty file for the database where there is none. Never opens an existing one: closing it would release
+/// the locks that SQLite holds on it for another store of this process (POSIX locks belong to process and file).
 ///
 /// # Errors
-/// [`StoreError::DatabaseMissing`] where a pepper tells that there was one.
+/// [`StoreError::DatabaseMissing`] where a pepper shows that there was one.
 pub(super) fn create_database_file(state_dir: &Path) -> Result<PathBuf> {
     let state_dir_error = |source| StoreError::StateDirectory { path: state_dir.to_owned(), source };
     let path = state_dir.join(DATABASE_FILE_NAME);
@@ -44,7 +44,7 @@ pub(super) fn create_database_file(state_dir: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Brings the schema up to date, where that is to be done.
+/// Migrates the database to the latest schema, as `migration` allows.
 ///
 /// # Errors
 /// [`StoreError::SchemaTooNew`], [`StoreError::SchemaTooOld`].
@@ -64,13 +64,13 @@ pub(super) fn migrate(connection: &mut Connection, state_dir: &Path, migration: 
     Ok(MIGRATIONS.to_latest(connection)?)
 }
 
-/// Returns how many of the migrations a database has seen.
+/// Returns the number of migrations that were applied to a database.
 fn schema_version(connection: &Connection) -> Result<usize> {
     let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
-/// Copies the database, whole and on disk, to a name of its own beside it.
+/// Copies the database, complete and synced, to a backup file beside it.
 fn back_up(connection: &Connection, state_dir: &Path, schema: usize) -> Result<PathBuf> {
     let draft = state_dir.join(format!("{DATABASE_FILE_NAME}.schema-{schema}.draft"));
     let state_dir_error = |source| StoreError::StateDirectory { path: draft.clone(), source };
@@ -90,7 +90,7 @@ fn back_up(connection: &Connection, state_dir: &Path, schema: usize) -> Result<P
     copied
 }
 
-/// Gives a finished copy its name; none that is there is replaced.
+/// Gives a finished backup its name, without replacing an existing one.
 fn publish_backup(state_dir: &Path, draft: &Path, schema: usize) -> Result<PathBuf> {
     let state_dir_error = |source| StoreError::StateDirectory { path: draft.to_owned(), source };
     for number in 1..=MAX_BACKUPS_PER_SCHEMA {
@@ -115,7 +115,7 @@ mod tests {
     use crate::store::testing::{login, now, older_state_dir};
 
     fn backup_names(state_dir: &Path) -> Vec<String> {
-        let names = fs::read_dir(state_dir).expect("folder").flatten().map(|entry| entry.file_name());
+        let names = fs::read_dir(state_dir).expect("directory").flatten().map(|entry| entry.file_name());
         let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
         names.retain(|name| name.contains("schema") && !name.ends_with("-wal") && !name.ends_with("-shm"));
         names.sort();
@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn new_state_is_created_without_backup() {
-        let temp_dir = tempfile::tempdir().expect("folder");
-        let store = Store::open_without_migration(temp_dir.path()).expect("made");
+        let temp_dir = tempfile::tempdir().expect("directory");
+        let store = Store::open_without_migration(temp_dir.path()).expect("created");
         store.create_user(&login("alice"), &[], now()).expect("user");
         assert!(backup_names(temp_dir.path()).is_empty());
     }
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn missing_database_beside_pepper_is_not_recreated() {
         for content in [None, Some("")] {
-            let temp_dir = tempfile::tempdir().expect("folder");
+            let temp_dir = tempfile::tempdir().expect("directory");
             fs::write(temp_dir.path().join(PEPPER_FILE_NAME), [7; 32]).expect("written");
             if let Some(content) = content {
                 fs::write(temp_dir.path().join(DATABASE_FILE_NAME), content).expect("written");

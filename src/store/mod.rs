@@ -1,13 +1,13 @@
-//! What is kept: one SQLite database, and the only room that knows it is one.
+//! The store: one SQLite database, and the only module that knows SQL.
 //!
-//! Rows become domain values at this room's edge. Reads go through pooled read-only connections
+//! Rows become domain values at this module's edge. Reads go through pooled read-only connections
 //! and never wait for a writer (WAL); writes go one at a time through one of two connections, one
 //! that syncs at every commit (`WriteDurability::Synced`: new tokens, revocations, whatever must not
 //! be lost once it was answered) and one that leaves syncing to the checkpoint.
 //!
-//! Whatever may change what a caller may do moves the *epoch*, by triggers in the schema, so that
-//! one number read with a token's row tells whether anything derived from other rows still holds;
-//! and that number is announced beside the database, so that it need not be read there ([`epoch`]).
+//! Every write that may change what a caller may do advances the *epoch*, by triggers in the schema, so that
+//! one number read with a token's row tells whether anything derived from other rows is still valid.
+//! That number is also published in a file beside the database, so that it need not be read there ([`epoch`]).
 
 mod audit;
 mod audit_context;
@@ -102,19 +102,19 @@ const MIGRATION_STEPS: &[M<'static>] = &[
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(MIGRATION_STEPS);
 const MAX_IDLE_READERS: usize = 16;
-/// How long a read waits for a process that keeps even readers out, as recovery does.
+/// Maximum time that a read waits for a process that locks readers out, as WAL recovery does.
 const READ_BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether a write is on disk before its call returns.
+/// Durability of a write: whether it is on disk before its call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteDurability {
-    /// Synced: what must survive a power cut once it was answered.
+    /// On disk when the call returns: for writes that must survive a power cut once they were answered.
     Synced,
     /// Survives the end of the process; a power cut may lose the last moments.
     Lazy,
 }
 
-/// The open database; clones share it.
+/// The open database. Clones share its connections.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<StoreInner>,
@@ -125,7 +125,7 @@ struct StoreInner {
     state_dir: PathBuf,
     readers: Mutex<Vec<Connection>>,
     writers: Mutex<WriterConnections>,
-    /// When a write last found the database held.
+    /// Instant at which a write last found the database locked by another process.
     busy_at: Mutex<Option<Instant>>,
     ballast_file: BallastFile,
     property_quota: Mutex<PropertyQuota>,
@@ -133,10 +133,10 @@ struct StoreInner {
     watcher: Mutex<Connection>,
     epoch_file: EpochFile,
     write_count: AtomicU64,
-    /// The number of the event at which events are next counted.
+    /// Id of the audit event from which on events are counted again.
     recount_after_event: AtomicU64,
     changed: Notify,
-    /// Whether there are checksums at all: most trees have none, and are then not asked for any.
+    /// Whether any checksum is stored: most trees have none, and need no query then.
     has_checksums: AtomicBool,
 }
 
@@ -146,26 +146,27 @@ struct WriterConnections {
 }
 
 impl Store {
-    /// Opens the database in the state directory; makes both (0700, 0600) when they are not there. One of an older patgate
-    /// is migrated, after a copy of it was put beside it.
+    /// Opens the database in the state directory; creates both (0700, 0600) when they don't exist. A database of an
+    /// older patgate is migrated, after a backup of it was made beside it.
     ///
     /// # Errors
-    /// [`StoreError`] when the folder can't be made or used, or the database is damaged, was written by a newer patgate,
-    /// or is missing beside a pepper.
+    /// [`StoreError`] when the directory can't be created or used, or the database is damaged, was written by a newer
+    /// patgate, or is missing although a pepper exists.
     pub fn open(state_dir: &Path) -> Result<Self> {
         Self::open_with(state_dir, MigrationMode::AfterBackup)
     }
 
-    /// Likewise, for whoever works beside a server or only looks: one of an older patgate is left as it is.
+    /// Opens the database as [`Store::open`] does, for commands that run beside a server or only read: a database of an
+    /// older patgate is refused and not migrated.
     ///
     /// # Errors
-    /// As [`Store::open`]; [`StoreError::SchemaTooOld`].
+    /// As [`Store::open`], and [`StoreError::SchemaTooOld`].
     pub fn open_without_migration(state_dir: &Path) -> Result<Self> {
         Self::open_with(state_dir, MigrationMode::Refuse)
     }
 
     fn open_with(state_dir: &Path, migration: MigrationMode) -> Result<Self> {
-        // On a full disk the index of the write-ahead log is what has no room.
+        // On a full disk, opening fails because the index of the write-ahead log (`-shm`) has no space.
         let ballast = BallastFile::new(state_dir);
         loop {
             match Self::try_open(state_dir, migration) {
@@ -209,7 +210,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes the row of facts about the store where there is none, and announces the epoch.
+    /// Inserts the row of `meta` where there is none, and publishes the epoch.
     fn init_meta(&self) -> Result<()> {
         const INSERT: &str = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING";
         let mut etag_key = [0u8; 32];
@@ -224,7 +225,7 @@ impl Store {
         &self.inner.state_dir
     }
 
-    /// Returns a number that differs from the last one whenever anything was written since, by this
+    /// Returns a version that differs from the previous one whenever anything was written since, by this
     /// process or another.
     pub fn data_version(&self) -> Result<(u64, i64)> {
         let own_writes = self.write_count();
@@ -232,12 +233,12 @@ impl Store {
         Ok((own_writes, version))
     }
 
-    /// Returns how many writes this process has made: costs nothing to ask.
+    /// Returns the number of writes of this process, without a query.
     pub(crate) fn write_count(&self) -> u64 {
         self.inner.write_count.load(Ordering::Acquire)
     }
 
-    /// Waits for the next write of this process after the call, whenever the wait itself begins.
+    /// Waits for the next write of this process after the call, even if the future is first polled later.
     pub fn changed(&self) -> impl Future<Output = ()> + Send + '_ {
         self.inner.changed.notified()
     }
@@ -257,7 +258,7 @@ impl Store {
         result
     }
 
-    /// Runs several reads that see the same state of the database.
+    /// Runs several reads in one transaction, so that all see the same state of the database.
     pub(crate) fn snapshot<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.read(|connection| {
             let transaction = connection.unchecked_transaction()?;
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn state_files_are_private_to_owner() {
-        let temp_dir = tempfile::tempdir().expect("folder");
+        let temp_dir = tempfile::tempdir().expect("directory");
         let state_dir = temp_dir.path().join("deep/state");
         let store = Store::open(&state_dir).expect("opens");
         store.set_policy("allow-never", "true").expect("written");

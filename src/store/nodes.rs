@@ -1,7 +1,7 @@
-//! The named nodes.
+//! The index of named nodes.
 //!
-//! A row names a place by its parent's row and its name, so that whatever is below a folder follows
-//! it by itself. Whether a row still fits what stands on the host is the tree's to judge.
+//! A row refers to its parent's row and holds a name, so that all rows below a directory follow it when it moves.
+//! Whether a row still matches the entry of the file system is for `tree` to judge.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -13,46 +13,45 @@ use crate::domain::{EntryName, Login, NodeId, NodeIdentity, TreePath};
 /// A named node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeRow {
-    /// Its name for ever.
+    /// The stable id.
     pub(crate) id: NodeId,
-    /// The folder that holds it; `None` for the root.
+    /// Id of the parent directory; `None` for the root.
     pub(crate) parent: Option<NodeId>,
-    /// Its name in that folder; empty for the root.
+    /// Name in the parent directory; empty for the root.
     pub(crate) name: Vec<u8>,
-    /// What must stand there for it to be this node.
+    /// Identity that the entry at the path must have to be this node.
     pub(crate) identity: NodeIdentity,
 }
 
-/// One step down to a node: a name (empty for the root) and what stands there on the host.
+/// One step of the way from the root to a node: a name (empty for the root) and the identity of the entry there.
 pub(crate) type NodePathStep = (Vec<u8>, NodeIdentity);
 
-/// Draws a new id.
+/// Generator of new random node ids.
 pub(crate) type NodeIdGenerator<'a> = &'a dyn Fn() -> Result<NodeId>;
 
-/// A move that was done on the host, and what the host shows of it.
+/// A move that was completed on the file system, with the identities of the entries there.
 pub(crate) struct CompletedMove<'a> {
-    /// The intent that announced it, if one did.
+    /// The intent that was recorded for it, if any.
     pub(crate) intent: Option<i64>,
-    /// Where the entry was.
+    /// Path of the entry before the move.
     pub(crate) source: &'a TreePath,
-    /// What a row at the source must be recognised by for it to be the entry's.
+    /// Identity that a row at the source must have to belong to the entry.
     pub(crate) identity: NodeIdentity,
-    /// Where the entry is now.
+    /// Path of the entry after the move.
     pub(crate) target: &'a TreePath,
-    /// The way down to the folder that holds it now.
+    /// The steps from the root to the directory that holds the entry now.
     pub(crate) parent_steps: &'a [NodePathStep],
-    /// What rows at and below the source are recognised by from now on, where not as before; those with
-    /// nothing end.
+    /// New identities of rows at and below the source, where they changed; rows with `None` are deleted.
     pub(crate) updated_identities: &'a [(NodeId, Option<NodeIdentity>)],
 }
 
-/// The columns that [`node_from_row`] reads; a file is recognised by the folder that holds it.
+/// The columns that [`node_from_row`] reads; the identity of a file is that of its parent directory.
 pub(super) const NODE_COLUMNS: &str = "SELECT n.id, n.parent, n.name, n.folder, \
      iif(n.folder, n.inode, p.inode), iif(n.folder, n.born, p.born)";
 pub(super) const NODE_TABLES: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent";
 
 impl Store {
-    /// Returns where a node is by the index, and its row.
+    /// Returns the path of a node by the index, and its row.
     pub(crate) fn node(&self, id: NodeId) -> Result<Option<(TreePath, NodeRow)>> {
         self.snapshot(|connection| {
             let sql = format!("{NODE_COLUMNS} {NODE_TABLES} WHERE n.id = ?1");
@@ -66,12 +65,12 @@ impl Store {
         self.snapshot(|connection| resolve_path(connection, path))
     }
 
-    /// Returns all rows, each with where it is by the index, in the order of the paths.
+    /// Returns all rows with their paths by the index, in the order of the paths.
     pub(crate) fn nodes(&self) -> Result<Vec<(TreePath, NodeRow)>> {
         self.nodes_within(&TreePath::root())
     }
 
-    /// Returns the rows at and below a path, each with where it is by the index, in the order of the paths.
+    /// Returns the rows at and below a path with their paths by the index, in the order of the paths.
     pub(crate) fn nodes_within(&self, top: &TreePath) -> Result<Vec<(TreePath, NodeRow)>> {
         self.snapshot(|connection| {
             let Some(row) = resolve_path(connection, top)? else { return Ok(Vec::new()) };
@@ -89,7 +88,7 @@ impl Store {
         })
     }
 
-    /// Returns the bytes of the longest way from a node to a named one below it.
+    /// Returns the length in bytes of the longest relative path from a node to a named one below it.
     pub(crate) fn longest_way_below(&self, top: NodeId) -> Result<usize> {
         self.read(|connection| {
             let sql = "WITH RECURSIVE below (id, bytes) AS ( \
@@ -101,7 +100,7 @@ impl Store {
         })
     }
 
-    /// Returns the nodes that a grant, a scope or a property names.
+    /// Returns the nodes that a grant, a scope or a property refers to.
     pub(crate) fn referenced_nodes(&self) -> Result<Vec<NodeId>> {
         self.read(|connection| {
             let sql = "SELECT node FROM grants UNION SELECT node FROM scopes UNION SELECT node FROM properties";
@@ -111,12 +110,13 @@ impl Store {
         })
     }
 
-    /// Names the node at the end of a way that starts with the root's step, and all above it; a row
-    /// in the way that does not fit ends, with all below it. `None`, and nothing is done, while an
-    /// intent would move something to there.
+    /// Creates the row of the node at the end of `steps`, which start at the root, and the rows above it. A row on the
+    /// way whose identity does not match is deleted, with all below it. Returns `None` without any change while an
+    /// intent would move an entry there.
     ///
     /// # Errors
-    /// [`StoreError::QuotaExceeded`](super::StoreError::QuotaExceeded) where `namer`, or all together, have as many named as may be.
+    /// [`StoreError::QuotaExceeded`](super::StoreError::QuotaExceeded) where `named_by`, or all users together, have
+    /// the maximum number of named nodes.
     pub(crate) fn create_nodes(
         &self,
         path: &TreePath,
@@ -136,7 +136,7 @@ impl Store {
         })
     }
 
-    /// Ends nodes, and with each all below it.
+    /// Deletes nodes, and with each all below it.
     pub(crate) fn delete_nodes(&self, ids: &[NodeId]) -> Result<()> {
         self.write_shrinking(WriteDurability::Lazy, |connection| {
             let mut statement = connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?;
@@ -145,19 +145,18 @@ impl Store {
         })
     }
 
-    /// Ends the node at a path, with all below it, and strikes the intent that announced it. Nothing
-    /// is done when somebody finished that intent already.
+    /// Deletes the node at a path, with all below it, and the intent of its removal. Does nothing when that intent was
+    /// completed already.
     pub(crate) fn complete_removal(&self, intent: i64, path: &TreePath) -> Result<()> {
         self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
             if delete_intent_row(connection, intent)? { delete_node_at(connection, path) } else { Ok(()) }
         })
     }
 
-    /// Lets the rows follow a move, and strikes the intent that announced it. Nothing is done when
-    /// somebody finished that intent already.
+    /// Updates the rows after a move, and deletes its intent. Does nothing when that intent was completed already.
     ///
-    /// The entry's row moves to its new place and the row that stood there ends; but a file that
-    /// replaces a file takes over that file's id, and its own ends. Properties go with the entry.
+    /// The entry's row moves to the target and the row that was there is deleted; but a file that replaces a file takes
+    /// over that file's id, and its own row is deleted. Properties follow the entry.
     pub(crate) fn complete_move(&self, moved: &CompletedMove<'_>, generate_id: NodeIdGenerator<'_>) -> Result<()> {
         self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
             let is_pending = moved.intent.map_or(Ok(true), |id| delete_intent_row(connection, id))?;
@@ -190,7 +189,7 @@ fn is_file(identity: NodeIdentity) -> bool {
     matches!(identity, NodeIdentity::File { .. })
 }
 
-/// Lets a folder be recognised by something else; ends a node that nothing is left of.
+/// Sets the identity of a directory's row; deletes a node without an identity.
 pub(super) fn set_identity(connection: &Connection, id: NodeId, identity: Option<NodeIdentity>) -> Result<()> {
     let Some(NodeIdentity::Directory { inode, birth_time }) = identity else {
         return delete_node(connection, id);
@@ -200,7 +199,7 @@ pub(super) fn set_identity(connection: &Connection, id: NodeId, identity: Option
     Ok(())
 }
 
-/// Lets the node of a replaced file stand for the file that replaced it.
+/// Keeps the node of a replaced file for the file that replaced it.
 fn replace_file(connection: &Connection, source: Option<NodeId>, target: NodeId) -> Result<()> {
     connection.execute("DELETE FROM properties WHERE node = ?1", [target])?;
     let Some(source) = source else { return Ok(()) };
@@ -217,7 +216,7 @@ fn reparent(connection: &Connection, id: NodeId, parent: Option<NodeId>, path: &
     Ok(())
 }
 
-/// Finds or makes the rows of a way down, and returns the last one's id; `None` for no steps.
+/// Finds or creates the rows of the steps from the root down, and returns the id of the last one; `None` for no steps.
 fn ensure_rows(
     connection: &Connection,
     steps: &[NodePathStep],
@@ -282,7 +281,7 @@ pub(super) fn node_path(connection: &Connection, id: NodeId) -> Result<TreePath>
     parse_stored_path(&names.get(1..).unwrap_or_default().join(&b'/'))
 }
 
-/// Ends the node at a path, if one is named there.
+/// Deletes the node at a path, if there is one.
 fn delete_node_at(connection: &Connection, path: &TreePath) -> Result<()> {
     resolve_path(connection, path)?.map_or(Ok(()), |row| delete_node(connection, row.id))
 }

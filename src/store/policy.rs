@@ -1,4 +1,4 @@
-//! The policy, one row a key; a key without a row has its default.
+//! The policy: one row for each key; a key without a row has its default.
 
 use rusqlite::{Connection, params};
 
@@ -11,15 +11,15 @@ impl Store {
         self.read(read_policy)
     }
 
-    /// Changes one key of the policy, as it is typed, and returns what holds then.
+    /// Sets one key of the policy from its text form, and returns the new policy.
     ///
     /// # Errors
-    /// [`StoreError::InvalidSetting`] for an unknown key or a bad value, and as [`Store::change_policy`].
+    /// [`StoreError::InvalidSetting`] for an unknown key or an invalid value, and as [`Store::change_policy`].
     pub fn set_policy(&self, key: &str, value: &str) -> Result<Policy> {
         self.change_policy(&[PolicySetting::parse(key, value).map_err(StoreError::InvalidSetting)?])
     }
 
-    /// Changes keys of the policy, all of them or none, and returns what holds then.
+    /// Sets keys of the policy, all of them or none, and returns the new policy.
     ///
     /// # Errors
     /// [`StoreError::InvalidSetting`] when the default lifetime would be above the maximum.
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn inconsistent_policy_change_is_refused_as_a_whole() {
-        let state = tempfile::tempdir().expect("folder");
+        let state = tempfile::tempdir().expect("directory");
         let store = Store::open(state.path()).expect("opens");
         let setting = |key, value| PolicySetting::parse(key, value).expect("a setting");
         let (long, short) = (setting("default-lifetime", "60d"), setting("max-lifetime", "30d"));
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(store.policy().expect("read"), Policy::default());
         for (default, max) in [("20d", "30d"), ("60d", "60d")] {
             let both = [setting("default-lifetime", default), setting("max-lifetime", max)];
-            let policy = store.change_policy(&both).expect("whatever the order, what counts is what holds then");
+            let policy = store.change_policy(&both).expect("whatever the order, the resulting policy is judged");
             assert_eq!(
                 (policy.default_lifetime.to_string(), policy.max_lifetime.to_string()),
                 (default.into(), max.into())
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn policy_persists_and_refuses_invalid_values() {
-        let state = tempfile::tempdir().expect("folder");
+        let state = tempfile::tempdir().expect("directory");
         let store = Store::open(state.path()).expect("opens");
         assert_eq!(store.policy().expect("read"), Policy::default());
         for (key, value) in [

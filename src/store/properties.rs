@@ -1,4 +1,4 @@
-//! Dead properties of named nodes.
+//! Dead properties (RFC 4918) of named nodes.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ use super::quota::PropertyUsage;
 use super::{BallastShare, NodeRow, Result, Store, WriteDurability};
 use crate::domain::{Login, NodeId, TreePath};
 
-/// A dead property as it is kept.
+/// A dead property.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PropertyRow {
     /// The namespace of its name.
@@ -22,7 +22,7 @@ pub(crate) struct PropertyRow {
     pub(crate) value: String,
 }
 
-/// One step of a change: the value that a property gets, or `None` for one that goes.
+/// One step of a PROPPATCH: sets a property, or removes it where the value is `None`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PropertyUpdate<'a> {
     /// The namespace of its name.
@@ -33,17 +33,17 @@ pub(crate) struct PropertyUpdate<'a> {
     pub(crate) value: Option<&'a str>,
 }
 
-/// How much a node's properties come to.
+/// Totals of the properties of a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PropertyTotals {
-    /// How many there are.
+    /// Number of properties.
     pub(crate) count: u64,
-    /// The bytes of their names and values.
+    /// Bytes of their namespaces, names and values.
     pub(crate) bytes: u64,
 }
 
 impl Store {
-    /// Returns the properties of a node, by name.
+    /// Returns the properties of a node, in the order of their names.
     pub(crate) fn properties(&self, node: NodeId) -> Result<Vec<PropertyRow>> {
         self.read(|connection| {
             let sql = "SELECT namespace, name, value FROM properties WHERE node = ?1 ORDER BY namespace, name";
@@ -53,8 +53,8 @@ impl Store {
         })
     }
 
-    /// Returns the properties of the nodes that a folder holds, each with its node's row, in the order
-    /// of the nodes' names; `None` when they have more than `most` bytes.
+    /// Returns the properties of the children of a directory, each with its node's row, in the order of the nodes'
+    /// names; `None` when they have more than `max_bytes` bytes.
     pub(crate) fn child_properties(
         &self,
         directory: NodeId,
@@ -80,12 +80,13 @@ impl Store {
         })
     }
 
-    /// Changes the properties of a node, by a user, in the order of the steps; all or, when `accept` refuses what
-    /// would be left, none. Returns what it said. What it has done when it accepts is not left half done for lack of
-    /// space: the change may use the ballast then.
+    /// Applies updates to the properties of a node in their order, as a user; all of them, or none when `accept`
+    /// refuses the resulting totals. Returns the decision of `accept`, which is called once. After it has accepted, the
+    /// change may use the ballast: the caller's side of the change is done then.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the node has ended, [`StoreError::QuotaExceeded`] for more than the user may set.
+    /// [`StoreError::NotFound`] when the node does not exist, [`StoreError::QuotaExceeded`] for more than the user may
+    /// set.
     ///
     /// [`StoreError::NotFound`]: super::StoreError::NotFound
     /// [`StoreError::QuotaExceeded`]: super::StoreError::QuotaExceeded
@@ -119,7 +120,7 @@ impl Store {
         })
     }
 
-    /// Returns the nodes at and below one that have properties, each with the way there from it.
+    /// Returns the nodes at and below one that have properties, each with its path relative to that one.
     pub(crate) fn nodes_with_properties(&self, top: NodeId) -> Result<Vec<(TreePath, NodeId)>> {
         self.read(|connection| {
             let sql = "WITH RECURSIVE below (id, place) AS ( \
@@ -136,7 +137,7 @@ impl Store {
         })
     }
 
-    /// Returns how much the properties of these nodes would take of the budget of whoever copies them, in bytes.
+    /// Returns the bytes that the properties of these nodes would take of the quota of a user who copies them.
     pub(crate) fn property_bytes(&self, nodes: &[NodeId]) -> Result<u64> {
         self.read(|connection| {
             let sql = "SELECT coalesce(sum(bytes), 0) FROM properties WHERE node = ?1";
@@ -149,9 +150,9 @@ impl Store {
         })
     }
 
-    /// Gives each second node the properties of the first, in place of its own; a node `None` has none.
-    /// One that has ended gets none. They count as set by `writer`, who was asked before whether there is room: this
-    /// concludes a copy.
+    /// Replaces the properties of each second node of the pairs by those of the first; `None` stands for no properties.
+    /// A target that does not exist gets none. The copies count for `writer`, whose quota the caller has checked before
+    /// the copy began: this completes it, and so may use the ballast.
     pub(crate) fn copy_properties(
         &self,
         writer: &Login,

@@ -1,4 +1,4 @@
-//! Bounds on what callers can fill the store with, as far as it is no business of the policy.
+//! Quotas on the rows and bytes that callers can add to the store, beside those of the policy.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -7,25 +7,25 @@ use super::retention::delete_longest_inactive;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, NodeId, PropertyQuota, StateLimits, UnixMillis, UserQuotaLimits};
 
-/// Rows that are counted for nobody in one write.
+/// Number of rows that are disowned in one write.
 const DISOWN_BATCH_ROWS: usize = 1000;
 
 impl Store {
-    /// Bounds what callers can fill the store with.
+    /// Sets the quotas of the store.
     pub fn bound_state(&self, limits: StateLimits) {
         *self.inner.limits.lock() = limits;
     }
 
-    /// Returns the bounds on what callers can fill the store with.
+    /// Returns the quotas of the store.
     pub(crate) fn state_limits(&self) -> StateLimits {
         *self.inner.limits.lock()
     }
 
-    /// Makes room for one more token of a user: where as many are kept as may be, those of his that have been dead for
-    /// longest go before their time.
+    /// Makes place for one more token of a user: where the maximum number is stored, the user's tokens that have been
+    /// inactive for longest are deleted before the end of their retention.
     ///
     /// # Errors
-    /// [`StoreError::QuotaExceeded`] where none of his is dead.
+    /// [`StoreError::QuotaExceeded`] where none of the user's tokens is inactive.
     pub(super) fn evict_inactive_tokens(&self, t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<()> {
         let UserQuotaLimits { per_user, total } = self.state_limits().tokens;
         let has_rows = |sql: &str, bound: u64| -> Result<bool> {
@@ -34,18 +34,18 @@ impl Store {
             Ok(rows >= bound)
         };
         let of_user = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE user_id = ?1 LIMIT ?2)";
-        // The user is named for the number of parameters alone.
+        // The same parameters as above: the user is bound and not used.
         let of_all = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE ?1 IS NOT NULL LIMIT ?2)";
         while has_rows(of_user, per_user)? || has_rows(of_all, total)? {
             if !delete_longest_inactive(t, user, now)? {
-                return Err(StoreError::QuotaExceeded("as many tokens are kept as may be"));
+                return Err(StoreError::QuotaExceeded("the maximum number of stored tokens is reached"));
             }
         }
         Ok(())
     }
 
-    /// Refuses `more` nodes than there are by now where they would be beyond the bounds; 0 judges those that were named
-    /// within a transaction.
+    /// Refuses `additional` named nodes where they would exceed the quotas; 0 checks those that the transaction has
+    /// already inserted.
     ///
     /// # Errors
     /// [`StoreError::QuotaExceeded`].
@@ -54,23 +54,23 @@ impl Store {
         if let Some(named_by) = named_by
             && amount(c, "nodes", named_by)?.saturating_add(additional) > per_user
         {
-            return Err(StoreError::QuotaExceeded("the user has had as many files and directories named as may be"));
+            return Err(StoreError::QuotaExceeded("the user has the maximum number of named files and directories"));
         }
         if total_amount(c, "nodes")?.saturating_add(additional) > total {
-            return Err(StoreError::QuotaExceeded("as many files and directories are named as may be"));
+            return Err(StoreError::QuotaExceeded("the maximum number of named files and directories is reached"));
         }
         Ok(())
     }
 
-    /// Bounds the space that dead properties may take.
+    /// Sets the quota of dead properties.
     pub fn set_property_quota(&self, quota: PropertyQuota) {
         *self.inner.property_quota.lock() = quota;
     }
 
-    /// Refuses so many more bytes of dead properties by a user.
+    /// Refuses `additional` bytes of dead properties of a user where they would exceed the quotas.
     ///
     /// # Errors
-    /// [`StoreError::QuotaExceeded`]; [`StoreError::DiskFull`] while nothing may grow.
+    /// [`StoreError::QuotaExceeded`]; [`StoreError::DiskFull`] where the disk has no space for them.
     pub(crate) fn check_property_quota(&self, writer: &Login, additional: u64) -> Result<()> {
         if additional == 0 {
             return Ok(());
@@ -92,7 +92,7 @@ impl Store {
         })
     }
 
-    /// Refuses so many more rows of nodes that a user has named.
+    /// Refuses `additional` named nodes of a user where they would exceed the quotas.
     ///
     /// # Errors
     /// [`StoreError::QuotaExceeded`].
@@ -101,32 +101,32 @@ impl Store {
         self.read(|c| self.check_node_quota(c, Some(named_by), additional))
     }
 
-    /// Refuses dead properties beyond the bounds, but for a change by which they become less.
+    /// Refuses dead properties beyond the quotas, except for a change that reduces them.
     pub(super) fn enforce_property_quota(&self, before: PropertyUsage, after: PropertyUsage) -> Result<()> {
         let PropertyQuota { per_user, total } = *self.inner.property_quota.lock();
         if after.user_bytes > per_user && after.user_bytes > before.user_bytes {
             return Err(StoreError::QuotaExceeded(
-                "the properties that the user has set take as much space as they may",
+                "the properties that the user has set have reached their maximum size",
             ));
         }
         if after.total_bytes > total && after.total_bytes > before.total_bytes {
-            return Err(StoreError::QuotaExceeded("all properties together take as much space as they may"));
+            return Err(StoreError::QuotaExceeded("all properties together have reached their maximum size"));
         }
         Ok(())
     }
 }
 
 impl Store {
-    /// Counts for nobody what users who were removed had set and named, up to so many rows of each kind; tells how many.
-    /// It belongs to files, which stay.
+    /// Clears the user of up to `limit` properties and nodes each that a deleted user had set or named, and returns how
+    /// many. The rows stay: they belong to files.
     pub(crate) fn disown_removed_users(&self, limit: usize) -> Result<usize> {
         let select = "SELECT who FROM usage WHERE who <> '' AND who NOT IN (SELECT login FROM users) LIMIT 1";
         let login = self.read(|c| Ok(c.prepare_cached(select)?.query_row([], |row| row.get(0)).optional()?))?;
         login.map_or(Ok(0), |login: Login| self.disown_rows_of(&login, limit))
     }
 
-    /// Counts for nobody what was set and named by a user who was removed, so that another one of the same name begins
-    /// anew.
+    /// Clears the user of all properties and nodes that a deleted user had set or named, so that a new user of the same
+    /// login starts with an unused quota.
     pub(super) fn disown_all_of(&self, login: &Login) -> Result<()> {
         while self.disown_rows_of(login, DISOWN_BATCH_ROWS)? > 0 {}
         Ok(())
@@ -170,7 +170,7 @@ impl Store {
     }
 }
 
-/// Space that dead properties take, in bytes.
+/// Bytes that dead properties take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PropertyUsage {
     user_bytes: u64,
@@ -178,13 +178,13 @@ pub(super) struct PropertyUsage {
 }
 
 impl PropertyUsage {
-    /// Reads how much those of a user take, and all.
+    /// Reads the bytes of one user's properties, and of all.
     pub(super) fn load(c: &Connection, writer: &Login) -> Result<Self> {
         Ok(Self { user_bytes: amount(c, "properties", writer)?, total_bytes: total_amount(c, "properties")? })
     }
 }
 
-/// Returns how much of something there is by one user.
+/// Returns the amount of a resource that counts for one user.
 fn amount(c: &Connection, resource: &str, login: &Login) -> Result<u64> {
     let select = "SELECT amount FROM usage WHERE what = ?1 AND who = ?2";
     let amount: Option<i64> =
@@ -192,7 +192,7 @@ fn amount(c: &Connection, resource: &str, login: &Login) -> Result<u64> {
     Ok(amount.unwrap_or(0).unsigned_abs())
 }
 
-/// Returns how much of something there is by all together.
+/// Returns the amount of a resource in all.
 fn total_amount(c: &Connection, resource: &str) -> Result<u64> {
     let select = "SELECT coalesce(sum(amount), 0) FROM usage WHERE what = ?1";
     Ok(c.prepare_cached(select)?.query_row([resource], |row| row.get::<_, i64>(0))?.unsigned_abs())

@@ -1,5 +1,5 @@
-//! What leaves the store by itself: tokens that have been dead for long, a few at a time, so that no
-//! writer waits for it.
+//! Retention: expirations are recorded, and tokens that have been inactive for long are deleted, in small batches, so
+//! that no other write waits for long.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -10,9 +10,8 @@ use super::{Result, Store, WriteDurability};
 use crate::domain::{Actor, AuditEvent, EventKind, Login, TokenId, UnixMillis};
 
 impl Store {
-    /// Notes up to `limit` tokens that have expired by themselves since this was last asked, and returns
-    /// how many. A use that is not written down yet makes a sliding one live a little longer than its
-    /// row says: that is waited for.
+    /// Records the expiration of up to `limit` tokens that have expired and were not recorded yet, and returns how
+    /// many. A sliding token is recorded only once no use that extends it can be unwritten any more.
     pub(crate) fn mark_expired(&self, now: UnixMillis, limit: usize) -> Result<usize> {
         const EXPIRED_UNMARKED_QUERY: &str =
             "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
@@ -32,8 +31,8 @@ impl Store {
         })
     }
 
-    /// Notes that tokens have expired by themselves, on the word of the process that has their last uses; returns how
-    /// many that was new of.
+    /// Records the expiration of tokens for a process that knows their last uses; returns how many were not recorded
+    /// yet.
     pub(crate) fn mark_tokens_expired(&self, tokens: &[TokenId], now: UnixMillis) -> Result<usize> {
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let mut select = t.prepare_cached(
@@ -49,7 +48,7 @@ impl Store {
         })
     }
 
-    /// Takes away what was kept of secrets that a rotation replaced and whose grace is over; returns how many those were.
+    /// Deletes the hashes of replaced secrets whose grace is over; returns how many.
     pub(crate) fn clear_expired_graces(&self, now: UnixMillis) -> Result<usize> {
         const GRACE_OVER_QUERY: &str = "SELECT 1 FROM tokens WHERE old_until <= ?1";
         if !self.read(|c| Ok(c.prepare_cached(GRACE_OVER_QUERY)?.exists([now])?))? {
@@ -61,8 +60,8 @@ impl Store {
         })
     }
 
-    /// Removes up to `limit` tokens that were revoked or have expired by an instant, children before their
-    /// parents, and returns how many. A child is dead for at least as long as what stands above it.
+    /// Deletes up to `limit` tokens that were revoked or expired at `inactive_since` or before, children before their
+    /// parents, and returns how many. A child is inactive for at least as long as the tokens above it.
     pub(crate) fn delete_inactive_tokens(
         &self,
         inactive_since: UnixMillis,
@@ -96,7 +95,7 @@ impl Store {
     }
 }
 
-/// A token that has expired: its owner, and when by what is written down.
+/// An expired token with its owner and the time of its expiration by its row.
 type ExpiredToken = (TokenId, Login, UnixMillis);
 
 fn record_expirations(t: &Transaction<'_>, found: &[ExpiredToken], now: UnixMillis) -> Result<usize> {
@@ -111,7 +110,7 @@ fn record_expirations(t: &Transaction<'_>, found: &[ExpiredToken], now: UnixMill
     Ok(found.len())
 }
 
-/// Removes the token of a user that has been dead for longest, with those made with it; tells whether there was one.
+/// Deletes the user's token that has been inactive for longest, with its descendants; tells whether there was one.
 pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<bool> {
     let mut select = t.prepare_cached(
         "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_noted = 1)
@@ -126,7 +125,7 @@ pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: i64, now: UnixM
     Ok(true)
 }
 
-/// Returns a token and those made with it, the youngest generation first.
+/// Returns a token and its descendants, the youngest generation first.
 fn descendants(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<TokenId>> {
     let mut select = t.prepare_cached(
         "WITH RECURSIVE below (id, depth) AS (
@@ -138,7 +137,7 @@ fn descendants(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<
     Ok(rows.collect::<Result<Vec<TokenId>, rusqlite::Error>>()?)
 }
 
-/// Removes a token; tells whether it was there.
+/// Deletes a token and records that; tells whether it existed.
 fn delete_token(t: &Transaction<'_>, token: TokenId, now: UnixMillis) -> Result<bool> {
     let mut select =
         t.prepare_cached("SELECT u.login, t.name FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;
@@ -172,7 +171,7 @@ mod tests {
     }
 
     fn add_token(store: &Store, name: &str, expiry: TokenExpiry, parent: Option<&str>) {
-        store.add_token(&NewTokenRow { parent: parent.map(id), ..new_token(name, "alice", expiry) }).expect("kept");
+        store.add_token(&NewTokenRow { parent: parent.map(id), ..new_token(name, "alice", expiry) }).expect("stored");
     }
 
     fn remaining_tokens(store: &Store) -> Vec<String> {
@@ -194,14 +193,14 @@ mod tests {
         add_token(&store, "cccccccc", TokenExpiry::Never, None);
         add_token(&store, "dddddddd", TokenExpiry::Hard(seconds_later(60)), None);
         store.revoke_tokens(&[id("dddddddd")], seconds_later(1)).expect("revoked");
-        assert_eq!(store.mark_expired(seconds_later(59), 10).expect("noted"), 0);
-        assert_eq!(store.mark_expired(seconds_later(60), 10).expect("noted"), 1);
-        assert_eq!(store.mark_expired(seconds_later(105), 10).expect("noted"), 0, "a use may not be written down yet");
+        assert_eq!(store.mark_expired(seconds_later(59), 10).expect("recorded"), 0);
+        assert_eq!(store.mark_expired(seconds_later(60), 10).expect("recorded"), 1);
+        assert_eq!(store.mark_expired(seconds_later(105), 10).expect("recorded"), 0, "a use may be unwritten");
         let last = LastUseRecord { at: seconds_later(99), address: None, client: None, protocol: None };
         store.record_uses(&[TokenUse { token: id("bbbbbbbb"), last_use: last }], false).expect("written");
-        assert_eq!(store.mark_expired(seconds_later(190), 10).expect("noted"), 0);
-        assert_eq!(store.mark_expired(seconds_later(300), 10).expect("noted"), 1);
-        assert_eq!(store.mark_expired(seconds_later(99_999), 10).expect("noted"), 0);
+        assert_eq!(store.mark_expired(seconds_later(190), 10).expect("recorded"), 0);
+        assert_eq!(store.mark_expired(seconds_later(300), 10).expect("recorded"), 1);
+        assert_eq!(store.mark_expired(seconds_later(99_999), 10).expect("recorded"), 0);
         assert_eq!(event_tokens(&store, EventKind::TokenExpired), [id("aaaaaaaa"), id("bbbbbbbb")]);
     }
 
@@ -212,7 +211,7 @@ mod tests {
         add_token(&store, "bbbbbbbb", TokenExpiry::Never, None);
         add_token(&store, "cccccccc", TokenExpiry::Never, None);
         store.revoke_tokens(&[id("bbbbbbbb")], seconds_later(90)).expect("revoked");
-        store.mark_expired(seconds_later(60), 10).expect("noted");
+        store.mark_expired(seconds_later(60), 10).expect("recorded");
         assert_eq!(store.delete_inactive_tokens(seconds_later(59), seconds_later(1000), 10).expect("removed"), 0);
         assert_eq!(store.delete_inactive_tokens(seconds_later(60), seconds_later(1000), 10).expect("removed"), 1);
         assert_eq!(remaining_tokens(&store), ["bbbbbbbb", "cccccccc"]);

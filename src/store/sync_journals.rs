@@ -1,11 +1,13 @@
-//! What of a folder a token was told of: the members and their state, each with the number of its last change.
+//! Journals of sync-collection reports (RFC 6578): the members of a collection and their state as a token's client was
+//! told, each with the number of its last change.
 //!
-//! One journal belongs to one token, folder and depth, and goes when the token, or one above it, dies: in the same
-//! transaction, or where there is much of it, so that nobody waits for that, in the rounds of clean-up. There one goes,
-//! too, that nobody has asked for in a long time; it has ended by then.
+//! A journal belongs to one token, directory and depth. It is deleted when the token, or one above it, is revoked or
+//! recorded as expired: in the same transaction, or, where it is large, by retention, so that no revocation waits for
+//! it. Retention also deletes journals that were not requested for [`JOURNAL_IDLE_LIFETIME`]; they have expired by
+//! then.
 //!
-//! The writes of a comparison are lazy, and all of them reach the disk before a client is given a number of them
-//! ([`Store::flush_sync_journal`]): a number that a power cut took back would be given again, to another change.
+//! The writes of a comparison are lazy, and all of them are synced before a client is given a number of them
+//! ([`Store::flush_sync_journal`]): a number that was lost in a power cut would be assigned again, to another change.
 
 use std::time::Duration;
 
@@ -16,44 +18,44 @@ use super::token_chain::inactive_token_sql;
 use super::{Result, Store, WriteDurability};
 use crate::domain::{TokenId, TreePath, UnixMillis};
 
-/// How many journals a token may have; the one that rested longest goes.
+/// Maximum number of journals of a token; the least recently used one is evicted.
 const MAX_JOURNALS_PER_TOKEN: i64 = 32;
-/// How many the tokens of a user may have together; the one that rested longest goes.
+/// Maximum number of journals of all tokens of a user; the least recently used one is evicted.
 const MAX_JOURNALS_PER_USER: i64 = 128;
-/// How long a journal may rest before it ends.
+/// Time without a request after which a journal expires.
 pub(crate) const JOURNAL_IDLE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
-/// As many changes go from journals in the transaction that ends their tokens, which must not take long.
+/// Maximum number of entries that are deleted in the transaction that revokes their tokens, which must not take long.
 const MAX_ENTRIES_DELETED_AT_REVOCATION: i64 = 10_000;
-/// As many dead journals are looked at in one round of clean-up.
+/// Maximum number of stale journals in one round of retention.
 const CLEANUP_BATCH_JOURNALS: i64 = 100;
 
-/// A journal, as it stands.
+/// The state of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SyncJournal {
-    /// Its id.
+    /// Id of the journal, never used again.
     pub(crate) id: i64,
-    /// What went before this number is forgotten.
+    /// Highest number of a removed member whose entry was purged.
     pub(crate) purged_through: i64,
-    /// The number of the last change.
+    /// Number of the last change.
     pub(crate) last_number: i64,
 }
 
-/// A row of a journal: the number of the last change of a member, and the member.
+/// A member of a journal with the number of its last change.
 pub(crate) type NumberedSyncEntry = (i64, SyncEntry);
 
-/// A member of the folder.
+/// A member of the collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SyncEntry {
-    /// The way to it from the folder.
+    /// Path relative to the directory.
     pub(crate) path: Vec<u8>,
-    /// Whether it is, or was, a folder.
+    /// Whether it is, or was, a directory.
     pub(crate) is_directory: bool,
-    /// What tells its content apart; `None` when it has gone.
+    /// Tag that changes with its content; `None` when it was removed.
     pub(crate) content_tag: Option<Vec<u8>>,
 }
 
 impl Store {
-    /// Returns the journal of a token, folder and depth, if there is one that has not ended.
+    /// Returns the journal of a token, directory and depth, if there is one that has not expired.
     pub(crate) fn find_sync_journal(
         &self,
         token: TokenId,
@@ -64,7 +66,7 @@ impl Store {
         self.read(|connection| find_live_journal(connection, token, directory, depth_infinity, now))
     }
 
-    /// Returns the journal of a token, folder and depth; begins it where there is none that has not ended.
+    /// Returns the journal of a token, directory and depth; creates it where there is none or it has expired.
     pub(crate) fn ensure_sync_journal(
         &self,
         token: TokenId,
@@ -88,8 +90,8 @@ impl Store {
         })
     }
 
-    /// Forgets what is left of the journals of dead tokens, and of those that have ended by themselves at `now`, up to
-    /// `limit` rows, and returns how many those were.
+    /// Deletes up to `limit` rows of the journals of inactive tokens, and of journals that have expired at `now`, and
+    /// returns how many.
     pub(crate) fn delete_stale_sync_journals(&self, now: UnixMillis, limit: usize) -> Result<usize> {
         let stale =
             format!("SELECT id FROM journals WHERE {} OR used_at <= ?2 LIMIT ?1", inactive_token_sql("journals.token"));
@@ -116,7 +118,7 @@ impl Store {
         })
     }
 
-    /// Returns what tells apart the members at these paths, as far as the journal knows them.
+    /// Returns the content tags of the members at these paths, `None` for those that the journal doesn't hold.
     pub(crate) fn sync_entry_tags(&self, journal: i64, paths: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         self.read(|connection| {
             let sql = "SELECT mark FROM journal_entries WHERE journal = ?1 AND path = ?2";
@@ -130,7 +132,7 @@ impl Store {
         })
     }
 
-    /// Notes changes in their order, each with a number of its own.
+    /// Records changes in their order, each with a number of its own.
     pub(crate) fn record_sync_entries(&self, journal: i64, changes: &[SyncEntry]) -> Result<()> {
         if changes.is_empty() {
             return Ok(());
@@ -148,7 +150,7 @@ impl Store {
         })
     }
 
-    /// Returns how many members a journal knows that have not gone.
+    /// Returns the number of members of a journal that were not removed.
     pub(crate) fn count_sync_entries(&self, journal: i64) -> Result<u64> {
         self.read(|connection| {
             let sql = "SELECT count(*) FROM journal_entries WHERE journal = ?1 AND mark IS NOT NULL";
@@ -157,7 +159,7 @@ impl Store {
         })
     }
 
-    /// Returns the members that have not gone, behind one, in the order of their paths.
+    /// Returns up to `limit` members after a path that were not removed, in the order of their paths.
     pub(crate) fn sync_entries_after(&self, journal: i64, path: &[u8], limit: usize) -> Result<Vec<SyncEntry>> {
         self.read(|connection| {
             let sql = "SELECT path, folder, mark FROM journal_entries \
@@ -171,8 +173,9 @@ impl Store {
         })
     }
 
-    /// Returns the members that changed after one number and up to another, in the order of their changes, each with
-    /// its number. `None` where the journal has ended, or has forgotten members that were removed after `floor`.
+    /// Returns up to `limit` members that changed after one number and up to another, in the order of their changes,
+    /// each with its number. `None` where the journal was deleted, or entries of members that were removed after
+    /// `floor` were purged.
     pub(crate) fn changed_sync_entries(
         &self,
         journal: i64,
@@ -189,7 +192,7 @@ impl Store {
                 Ok((row.get(0)?, SyncEntry { path: row.get(1)?, is_directory: row.get(2)?, content_tag: row.get(3)? }))
             })?;
             let rows = rows.collect::<rusqlite::Result<_>>()?;
-            // Asked for after the rows: what was forgotten before they were read is told by it.
+            // After the rows: entries that were purged before the rows were read have raised `floor` by now.
             let select = "SELECT floor <= ?2 FROM journals WHERE id = ?1";
             let is_complete: Option<bool> =
                 connection.prepare_cached(select)?.query_row([journal, floor], |row| row.get(0)).optional()?;
@@ -197,7 +200,7 @@ impl Store {
         })
     }
 
-    /// Tells whether more than so many members changed after a number; those that were removed up to `base` don't count.
+    /// Tells whether more than `count` members changed after a number, without those that were removed up to `base`.
     pub(crate) fn has_more_sync_changes(&self, journal: i64, after: i64, base: i64, count: usize) -> Result<bool> {
         self.read(|connection| {
             let sql = "SELECT 1 FROM journal_entries \
@@ -207,7 +210,7 @@ impl Store {
         })
     }
 
-    /// Makes the change of a member the last one, if it is still the one of this number.
+    /// Gives the change of a member a new number after all others, if it still has this one.
     pub(crate) fn defer_sync_entry(&self, journal: i64, path: &[u8], number: i64) -> Result<()> {
         self.write(WriteDurability::Synced, |connection| {
             let sql = "UPDATE journal_entries SET number = (SELECT last + 1 FROM journals WHERE id = ?1) \
@@ -219,7 +222,7 @@ impl Store {
         })
     }
 
-    /// Writes to disk all that was noted up to now.
+    /// Syncs all that was recorded up to now to disk.
     pub(crate) fn flush_sync_journal(&self, journal: i64) -> Result<()> {
         self.write(WriteDurability::Synced, |connection| {
             connection.prepare_cached("UPDATE journals SET last = last WHERE id = ?1")?.execute([journal])?;
@@ -227,7 +230,8 @@ impl Store {
         })
     }
 
-    /// Forgets all but the last `keep` members that have gone; who was told of less has to begin anew.
+    /// Deletes the entries of all but the last `keep` removed members; a client that has not been told of them has to
+    /// synchronize from the start.
     pub(crate) fn purge_removed_sync_entries(&self, journal: i64, keep: u32) -> Result<()> {
         let oldest = |connection: &Connection| {
             let sql = "SELECT number FROM journal_entries WHERE journal = ?1 AND mark IS NULL \
@@ -246,7 +250,7 @@ impl Store {
     }
 }
 
-/// Ends the journals of tokens that die, and of all below them, as far as that takes no time.
+/// Deletes the journals of tokens and of all their descendants, up to [`MAX_ENTRIES_DELETED_AT_REVOCATION`] entries.
 pub(super) fn delete_journals_of(t: &Transaction<'_>, tokens: &[TokenId]) -> Result<()> {
     // A journal has no more entries than its last number.
     let mut delete = t.prepare_cached(
@@ -267,7 +271,7 @@ pub(super) fn delete_journals_of(t: &Transaction<'_>, tokens: &[TokenId]) -> Res
     Ok(())
 }
 
-/// Removes the journals that are too many beside a new one.
+/// Evicts the least recently used journals beyond the maximum numbers, never the new one.
 fn evict_excess_journals(t: &Transaction<'_>, new_journal: i64, token: TokenId) -> Result<()> {
     let of_token = "SELECT id FROM journals WHERE token = ?1";
     let of_user = "SELECT j.id FROM journals j JOIN tokens t ON t.id = j.token
@@ -282,7 +286,7 @@ fn evict_excess_journals(t: &Transaction<'_>, new_journal: i64, token: TokenId) 
     Ok(())
 }
 
-/// Removes a journal, or its first `limit` rows; returns how many went.
+/// Deletes a journal, or its first `limit` rows; returns the number of deleted rows.
 fn delete_journal_entries(t: &Transaction<'_>, journal: i64, limit: usize) -> Result<usize> {
     let mut delete = t.prepare_cached(
         "DELETE FROM journal_entries WHERE journal = ?1 AND number IN
@@ -326,10 +330,10 @@ mod tests {
         let (_temp_dir, store) = testing::open_temp_store();
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
         let token_row = testing::new_token("aaaaaaaa", "alice", TokenExpiry::Never);
-        store.add_token(&token_row).expect("kept");
+        store.add_token(&token_row).expect("stored");
         let token = token_row.id;
         let root = TreePath::root();
-        let journal = store.ensure_sync_journal(token, &root, true, testing::now()).expect("begun");
+        let journal = store.ensure_sync_journal(token, &root, true, testing::now()).expect("created");
         assert_eq!(store.find_sync_journal(token, &root, true, testing::now()).expect("read"), Some(journal));
         assert_eq!(store.find_sync_journal(token, &root, false, testing::now()).expect("read"), None);
         let mark = |name: &str, mark: Option<&str>| SyncEntry {
@@ -339,10 +343,10 @@ mod tests {
         };
         store
             .record_sync_entries(journal.id, &[mark("a", Some("1")), mark("b", Some("1")), mark("c", Some("1"))])
-            .expect("noted");
+            .expect("recorded");
         store
             .record_sync_entries(journal.id, &[mark("a", None), mark("b", None), mark("c", Some("2"))])
-            .expect("noted");
+            .expect("recorded");
         assert_eq!(store.count_sync_entries(journal.id).expect("read"), 1);
         let changed = store.changed_sync_entries(journal.id, 0, 99, 0, 99).expect("read").expect("known");
         assert_eq!(changed, [(4, mark("a", None)), (5, mark("b", None)), (6, mark("c", Some("2")))]);
@@ -351,18 +355,18 @@ mod tests {
             [Some(b"2".to_vec()), None, None]
         );
         assert_eq!(store.sync_entries_after(journal.id, b"", 9).expect("read"), [mark("c", Some("2"))]);
-        store.purge_removed_sync_entries(journal.id, 1).expect("forgotten");
+        store.purge_removed_sync_entries(journal.id, 1).expect("deleted");
         let journal = store.find_sync_journal(token, &root, true, testing::now()).expect("read").expect("there");
         assert_eq!((journal.purged_through, journal.last_number), (4, 6));
         let changed = |after, floor| store.changed_sync_entries(journal.id, after, 99, floor, 99).expect("read");
         assert_eq!(changed(0, 4).map(|rows| rows.len()), Some(2));
-        assert_eq!(changed(3, 3), None, "who knows of less can't be told what was removed");
+        assert_eq!(changed(3, 3), None, "entries of members removed since were purged");
         assert!(store.has_more_sync_changes(journal.id, 0, 0, 1).expect("read"));
         assert!(!store.has_more_sync_changes(journal.id, 0, 0, 2).expect("read"));
         assert!(!store.has_more_sync_changes(journal.id, 0, 5, 1).expect("read"), "one of the two was removed before");
         store.defer_sync_entry(journal.id, b"c", 5).expect("nothing");
         assert_eq!(changed(4, 4), Some(vec![(5, mark("b", None)), (6, mark("c", Some("2")))]), "another number");
-        store.defer_sync_entry(journal.id, b"b", 5).expect("moved");
+        store.defer_sync_entry(journal.id, b"b", 5).expect("deferred");
         store.flush_sync_journal(journal.id).expect("written");
         assert_eq!(changed(4, 4), Some(vec![(6, mark("c", Some("2"))), (7, mark("b", None))]));
     }
@@ -374,26 +378,26 @@ mod tests {
                 store.create_user(&testing::login(owner), &[], testing::now()).expect("user");
             }
             let token_row = testing::new_token(name, owner, TokenExpiry::Hard(testing::now().saturating_add(ONE_HOUR)));
-            store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..token_row }).expect("kept");
+            store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..token_row }).expect("stored");
         }
         (temp_dir, store)
     }
 
-    /// Begins a journal with as many members.
+    /// Creates a journal with a number of members.
     fn begin_journal(store: &Store, token: &str, directory: &str, members: u32) -> i64 {
         let directory = TreePath::parse(directory.as_bytes()).expect("path");
         let journal =
-            store.ensure_sync_journal(testing::id(token), &directory, true, testing::now()).expect("begun").id;
+            store.ensure_sync_journal(testing::id(token), &directory, true, testing::now()).expect("created").id;
         let mark = |number: u32| SyncEntry {
             path: number.to_string().into_bytes(),
             is_directory: false,
             content_tag: Some(b"1".to_vec()),
         };
-        store.record_sync_entries(journal, &(0..members).map(mark).collect::<Vec<_>>()).expect("noted");
+        store.record_sync_entries(journal, &(0..members).map(mark).collect::<Vec<_>>()).expect("recorded");
         journal
     }
 
-    /// Returns whose journals there are, and how many entries.
+    /// Returns the tokens of the remaining journals, and the number of their entries.
     fn remaining_journals(store: &Store) -> (Vec<String>, i64) {
         let read = |c: &Connection| {
             let mut select = c.prepare("SELECT token FROM journals ORDER BY token, id")?;
@@ -418,7 +422,7 @@ mod tests {
         }
         store.revoke_tokens(&[testing::id("bbbbbbbb")], testing::now()).expect("revoked");
         assert_eq!(remaining_journals(&store), (vec!["aaaaaaaa".to_owned(), "dddddddd".to_owned()], 6));
-        assert_eq!(store.delete_stale_sync_journals(testing::now(), 99).expect("nothing"), 0, "what lives stays");
+        assert_eq!(store.delete_stale_sync_journals(testing::now(), 99).expect("nothing"), 0, "of a live token");
         store.revoke_user_tokens(&testing::login("alice"), testing::now()).expect("revoked");
         assert_eq!(remaining_journals(&store), (vec![], 0));
     }
@@ -429,7 +433,7 @@ mod tests {
         begin_journal(&store, "aaaaaaaa", "/a", 3);
         assert_eq!(store.mark_expired(testing::now(), 10).expect("nothing"), 0);
         assert_eq!(remaining_journals(&store).1, 3);
-        assert_eq!(store.mark_expired(testing::now().saturating_add(ONE_HOUR), 10).expect("noted"), 1);
+        assert_eq!(store.mark_expired(testing::now().saturating_add(ONE_HOUR), 10).expect("recorded"), 1);
         assert_eq!(remaining_journals(&store), (vec![], 0));
     }
 
@@ -504,10 +508,10 @@ mod tests {
         let old = id("dddddddd", end);
         let anew = store
             .ensure_sync_journal(testing::id("dddddddd"), &directory, true, end.saturating_add(ONE_HOUR))
-            .expect("begun anew");
-        assert!(old != Some(anew.id) && anew.last_number == 0, "what ended is not gone on with");
+            .expect("created again");
+        assert!(old != Some(anew.id) && anew.last_number == 0, "an expired journal is not continued");
         assert_eq!(store.delete_stale_sync_journals(end.saturating_sub(ONE_HOUR), 99).expect("nothing"), 0);
-        assert_eq!(store.delete_stale_sync_journals(end, 99).expect("forgotten"), 4);
+        assert_eq!(store.delete_stale_sync_journals(end, 99).expect("deleted"), 4);
         assert_eq!(remaining_journals(&store), (vec!["dddddddd".to_owned()], 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Rows for tests of this room and of those that build on it.
+//! Fixtures for tests of this module and of those above it.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
@@ -11,26 +11,26 @@ use crate::domain::{
     ForeignRoles, Login, NodeId, Permission, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis,
 };
 
-/// An instant to start from.
+/// Returns the time at which tests start.
 pub(crate) fn now() -> UnixMillis {
     UnixMillis::from_millis(1_777_968_000_000)
 }
 
-/// Opens a new store in a folder that goes when it is dropped.
+/// Opens a new store in a directory that is removed when it is dropped.
 pub(crate) fn open_temp_store() -> (TempDir, Store) {
-    let temp_dir = tempfile::tempdir().expect("folder");
+    let temp_dir = tempfile::tempdir().expect("directory");
     let store = Store::open(&temp_dir.path().join("state")).expect("opens");
     (temp_dir, store)
 }
 
-/// A state directory of an older schema, with the user alice.
+/// Creates a state directory of an older schema, with the user alice.
 pub(crate) fn older_state_dir(schema: usize) -> TempDir {
-    let temp_dir = tempfile::tempdir().expect("folder");
+    let temp_dir = tempfile::tempdir().expect("directory");
     let mut connection = rusqlite::Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
-    MIGRATIONS.to_version(&mut connection, schema).expect("made");
+    MIGRATIONS.to_version(&mut connection, schema).expect("created");
     let rows = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, zeroblob(32));
         INSERT INTO users (login, created_at) VALUES ('alice', 1);";
-    connection.execute_batch(rows).expect("made");
+    connection.execute_batch(rows).expect("created");
     temp_dir
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn id(text: &str) -> TokenId {
     text.parse().expect("id")
 }
 
-/// Returns the node with a number.
+/// Returns the node id of a number.
 pub(crate) fn node(number: u8) -> NodeId {
     NodeId::from_bytes([number; 16])
 }
@@ -51,41 +51,41 @@ pub(crate) fn scope(number: u8, permission: Permission) -> Scope {
     Scope { node: node(number), permission }
 }
 
-/// Names a folder: its inode is its number, its birth time ten times that. Number 0 is the root.
+/// Inserts a directory's node: its inode is its number, its birth time ten times that. Number 0 is the root.
 pub(crate) fn insert_directory(store: &Store, number: u8, parent: u8, name: &str) {
     let parent_id = (number != 0).then(|| node(parent));
     let row = params![node(number), parent_id, name.as_bytes(), number, i64::from(number) * 10];
     let insert = "INSERT INTO nodes (id, parent, name, folder, inode, born) VALUES (?1, ?2, ?3, 1, ?4, ?5)";
-    store.write(WriteDurability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("folder");
+    store.write(WriteDurability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("directory");
 }
 
-/// Names a file.
+/// Inserts a file's node.
 pub(crate) fn insert_file(store: &Store, number: u8, parent: u8, name: &str) {
     let row = params![node(number), node(parent), name.as_bytes()];
     let insert = "INSERT INTO nodes (id, parent, name, folder) VALUES (?1, ?2, ?3, 0)";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("file");
 }
 
-/// Renames a node, or moves it.
+/// Renames or moves a node.
 pub(crate) fn move_node(store: &Store, number: u8, parent: u8, name: &str) {
     let row = params![node(number), node(parent), name.as_bytes()];
     let update = "UPDATE nodes SET parent = ?2, name = ?3 WHERE id = ?1";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(update, row).map(drop)?)).expect("rename");
 }
 
-/// Cuts a node off from what is above it.
+/// Removes the parent of a node.
 pub(crate) fn detach_node(store: &Store, number: u8) {
     let update = "UPDATE nodes SET parent = NULL WHERE id = ?1";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(update, [node(number)]).map(drop)?)).expect("cut off");
 }
 
-/// Ends a node and all below it.
+/// Deletes a node and all below it.
 pub(crate) fn delete_node(store: &Store, number: u8) {
     let delete = "DELETE FROM nodes WHERE id = ?1";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(delete, [node(number)]).map(drop)?)).expect("remove");
 }
 
-/// A token that lives as long as `expiry` says, with a secret that nobody has.
+/// Returns a token with an expiration and a secret that nobody knows.
 pub(crate) fn new_token(text: &str, owner: &str, expiry: TokenExpiry) -> NewTokenRow {
     NewTokenRow {
         id: id(text),
@@ -103,26 +103,26 @@ pub(crate) fn new_token(text: &str, owner: &str, expiry: TokenExpiry) -> NewToke
     }
 }
 
-/// Limits a token that is there already.
+/// Sets the limits of a stored token.
 pub(crate) fn set_limits(store: &Store, text: TokenId, limits: &TokenLimits) {
     let update = "UPDATE tokens SET limits = ?2 WHERE id = ?1";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(update, params![text, limits]).map(drop)?)).expect("limited");
 }
 
-/// Makes the store unable to tell whether anything changed, which this process did.
+/// Makes reading the epoch fail after a change by this process.
 pub(crate) fn break_epoch(store: &Store) {
     execute_externally(store, "DROP TABLE meta");
     store.inner.write_count.fetch_add(1, Ordering::Release);
     store.inner.changed.notify_waiters();
 }
 
-/// Changes the database as another program would, which announces nothing.
+/// Changes the database as another program would, without publishing the epoch.
 pub(crate) fn execute_externally(store: &Store, statement: &str) {
     let connection = rusqlite::Connection::open(store.state_dir().join("patgate.db")).expect("opens");
     connection.execute_batch(statement).expect("changed");
 }
 
-/// Has the store count so many rows of named nodes.
+/// Sets the counted number of named nodes.
 pub(crate) fn count_nodes(store: &Store, rows: i64) {
     let update = "UPDATE usage SET amount = ?1 WHERE what = 'nodes'";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(update, [rows]).map(drop)?)).expect("counted");
@@ -134,15 +134,15 @@ thread_local! {
     static CRASH_POINTS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// What `PRAGMA synchronous` says where each commit is on disk before it returns.
+/// Value of `PRAGMA synchronous` where each commit is on disk before it returns.
 pub(crate) const FULL: i64 = 2;
-/// Likewise where the next checkpoint syncs it.
+/// Value of `PRAGMA synchronous` where the next checkpoint syncs a commit.
 pub(crate) const NORMAL: i64 = 1;
 
-/// Notes how a transaction that is about to be committed is synced.
+/// Records the sync mode of a transaction that is about to be committed.
 ///
 /// # Errors
-/// [`StoreError::DiskFull`] as [`fill_disk`] has it.
+/// [`StoreError::DiskFull`] for the commits of [`fill_disk`].
 pub(super) fn before_commit(connection: &Connection) -> Result<()> {
     let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     COMMIT_SYNC_MODES.with_borrow_mut(|commits| commits.push(synchronous));
@@ -156,22 +156,22 @@ pub(super) fn before_commit(connection: &Connection) -> Result<()> {
     }
 }
 
-/// Returns `PRAGMA synchronous` of each commit of this thread since this was last asked for.
+/// Returns `PRAGMA synchronous` of each commit of this thread since the last call.
 pub(crate) fn take_commits() -> Vec<i64> {
     COMMIT_SYNC_MODES.take()
 }
 
-/// Has so many commits of this thread find the disk full.
+/// Makes the next commits of this thread find the disk full.
 pub(super) fn fill_disk(commits: u32) {
     FULL_COMMITS.set(commits);
 }
 
-/// Has this process killed, as by `kill -9`, when this thread has passed so many more points at which it may be.
+/// Kills this process, as by `kill -9`, at the crash point after the next `crash_points` of this thread.
 pub(super) fn kill_after(crash_points: u32) {
     CRASH_POINTS_LEFT.set(Some(crash_points));
 }
 
-/// Passes a point at which the process may be killed.
+/// Marks a point at which [`kill_after`] may kill the process.
 pub(super) fn crash_point() {
     match CRASH_POINTS_LEFT.get() {
         None => {}

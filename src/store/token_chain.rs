@@ -1,10 +1,10 @@
 //! The chain of tokens above a token: its maximum length, and the SQL condition that a token of it is not accepted any
 //! more.
 
-/// How many tokens may stand above one another: what a request has to read stays bounded.
+/// Maximum number of tokens above a token, which bounds the rows that a request has to read.
 pub(super) const MAX_CHAIN_TOKENS: usize = 32;
 
-/// Returns what asks whether the token in a column is dead, by itself or by one above it.
+/// Returns a condition that is true where the token in a column, or one above it, was revoked or recorded as expired.
 pub(super) fn inactive_token_sql(column: &str) -> String {
     format!(
         "EXISTS (

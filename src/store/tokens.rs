@@ -1,4 +1,4 @@
-//! Tokens: made, looked up, and what becomes of them.
+//! Rows of tokens: creation, look-up and state.
 
 mod expiring;
 mod update;
@@ -19,44 +19,44 @@ use crate::domain::{
 pub use update::NarrowedToken;
 pub(crate) use update::TokenUse;
 
-/// A token to be kept.
+/// A new token to be stored.
 #[derive(Clone, Debug)]
 pub struct NewTokenRow {
     /// The public id.
     pub id: TokenId,
     /// The owner.
     pub login: Login,
-    /// The token it is made with, which bounds it; `None` when it is made for somebody under a role.
+    /// The parent: the token that it was created with and that bounds it; `None` for one without parent.
     pub parent: Option<TokenId>,
     /// A name for people.
     pub name: String,
     /// A description for people.
     pub description: String,
-    /// What its secret was sealed to.
+    /// Hash of its secret.
     pub secret_hash: SecretHash,
-    /// The present instant.
+    /// Time of its creation.
     pub created_at: UnixMillis,
-    /// When it dies.
+    /// Its expiration.
     pub expiry: TokenExpiry,
-    /// What it is narrowed to; `None` for all that its owner may reach.
+    /// Its scopes; `None` for a token without scopes.
     pub scopes: Option<Vec<Scope>>,
     /// What it is limited to.
     pub limits: TokenLimits,
-    /// What it may do through the REST API beyond its own tokens.
+    /// Its roles: what it may do through the REST API and the console beyond its own tokens.
     pub roles: Roles,
     /// Roles of another service, which grant nothing here.
     pub foreign_roles: ForeignRoles,
 }
 
-/// Whether a token is accepted, as far as it and the tokens above it decide.
+/// State of a token by its own row and those of the tokens above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenState {
-    /// It is.
+    /// Neither revoked nor expired.
     Live,
-    /// It, or one above it, has expired.
+    /// The token, or one above it, has expired.
     Expired,
-    /// It, or one above it, was revoked.
+    /// The token, or one above it, was revoked.
     Revoked,
 }
 
@@ -69,8 +69,8 @@ impl TokenState {
         }
     }
 
-    /// What holds of every token in this state, and is found out faster than the state: those that are
-    /// dead are few, and indexes know them and what was made with them.
+    /// Returns a condition that every token in this state fulfils and that is cheaper to check than the state itself:
+    /// inactive tokens are few, and indexes find them and their descendants.
     fn prefilter_sql(self) -> &'static str {
         match self {
             TokenState::Live => "t.revoked_at IS NULL AND t.expiry_noted = 0 AND coalesce(t.dies_at > :now, TRUE)",
@@ -91,99 +91,100 @@ impl TokenState {
     }
 }
 
-/// When, whence and with what a token was last used.
+/// The last use of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastUseRecord {
-    /// When.
+    /// Time of the use.
     pub at: UnixMillis,
-    /// From which address.
+    /// Address that it was used from.
     pub address: Option<String>,
-    /// With which program.
+    /// Name that the client program gave of itself.
     pub client: Option<String>,
-    /// By which door.
+    /// Protocol that it was used over.
     pub protocol: Option<Protocol>,
 }
 
-/// All that is kept of a token, but for its hashes.
+/// A stored token without its hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRecord {
     /// The public id.
     pub id: TokenId,
     /// The owner.
     pub login: Login,
-    /// The token it was made with.
+    /// The token that it was created with.
     pub parent: Option<TokenId>,
     /// Its name.
     pub name: String,
     /// Its description.
     pub description: String,
-    /// When it was made.
+    /// Time of its creation.
     pub created_at: UnixMillis,
-    /// When it dies.
+    /// Its expiration.
     pub expiry: TokenExpiry,
-    /// When the first of those above it dies unless that is used before; `None`: never, or there is none.
+    /// Earliest expiration of the tokens above it if they are not used again; `None` where none of them expires.
     pub ancestors_expire_at: Option<UnixMillis>,
-    /// Its last use that was written down.
+    /// Its last use that was written to the store.
     pub last_use: Option<LastUseRecord>,
-    /// What it is narrowed to and where that is; `None` for a token without scopes.
+    /// Its scopes with the paths of their nodes; `None` for a token without scopes.
     pub scopes: Option<Vec<LocatedScope>>,
     /// What it is limited to.
     pub limits: TokenLimits,
-    /// What it may do through the REST API beyond its own tokens, while its owner holds that.
+    /// Its roles, which count only while its owner holds them.
     pub roles: Roles,
     /// Roles of another service, which grant nothing here.
     pub foreign_roles: ForeignRoles,
-    /// A number that moves with every change of all this, but for the last use.
+    /// Version, which every change increments, except for uses.
     pub version: u64,
-    /// When it was revoked.
+    /// Time of its revocation.
     pub revoked_at: Option<UnixMillis>,
-    /// Until when the secret before the last rotation is accepted.
+    /// Time until which the secret before the last rotation is accepted.
     pub grace_until: Option<UnixMillis>,
-    /// Whether it was accepted at the instant it was asked for.
+    /// State at the time of the query.
     pub state: TokenState,
 }
 
 impl TokenRecord {
-    /// Returns the instant at which the token, or one above it, dies unless it is used before.
+    /// Returns the time at which the token, or one above it, expires if it is not used again.
     pub fn deadline(&self) -> UnixMillis {
         let own = self.expiry.deadline(self.last_use.as_ref().map_or(self.created_at, |last| last.at));
         self.ancestors_expire_at.map_or(own, |above| above.min(own))
     }
 
-    /// Returns [`TokenRecord::deadline`]; `None` for one that dies only when it is revoked.
+    /// Returns [`TokenRecord::deadline`]; `None` for a token that never expires.
     pub fn expires_at(&self) -> Option<UnixMillis> {
         Some(self.deadline()).filter(|at| *at < UnixMillis::MAX)
     }
 
-    /// Tells whether a scope's node has ended.
+    /// Tells whether the node of a scope does not exist any more.
     pub fn has_dangling_scopes(&self) -> bool {
         self.scopes.iter().flatten().any(|scope| scope.path.is_none())
     }
 }
 
-/// Which tokens to list; `None` narrows nothing.
+/// Filter of tokens; a field that is `None` filters nothing.
 #[derive(Clone, Debug, Default)]
 pub struct TokenFilter {
-    /// Those of one owner.
+    /// Owner of the tokens.
     pub owner: Option<Login>,
-    /// Those in one state.
+    /// State of the tokens.
     pub state: Option<TokenState>,
-    /// One token and all that descend from it.
+    /// A token, which matches itself and all its descendants.
     pub descendants_of: Option<TokenId>,
-    /// Those with this text in their id, name, description or owner; the case of ASCII letters doesn't count.
+    /// Text in their id, name, description or owner; the case of ASCII letters is ignored.
     pub text: Option<String>,
-    /// Those with scopes.
+    /// Whether tokens without scopes are left out.
     pub only_scoped: bool,
 }
 
-/// How long a token may rest, of one in a chain.
+/// Sliding window of a token of a chain, in milliseconds.
 const WINDOW_SQL: &str = "link.window_ms";
 
-/// Likewise, with the longest that a use stays in the memory of the process that saw it: uses are written
-/// down once in a second or a twentieth of the window, by a watch that looks several times a second.
+/// Sliding window of a token of a chain plus the longest time that a use stays in the memory of the process that saw
+/// it: uses are written once in a second or a twentieth of the window, by a store watcher that runs several times a
+/// second.
 const WINDOW_WITH_WRITE_LAG_SQL: &str = "(link.window_ms + max(1000, link.window_ms / 20) + 1000)";
 
-/// Writes the state of `t`, judged at `:now` over the whole chain above it.
+/// Returns an expression for the state of `t` at `:now`, over the whole chain above it.
 fn state_sql(window: &str) -> String {
     format!(
         "(
@@ -200,14 +201,14 @@ fn state_sql(window: &str) -> String {
     )
 }
 
-/// Whether `t` is `:ancestor` or descends from it.
+/// Condition that `t` is `:ancestor` or a descendant of it.
 const DESCENDANTS_CONDITION: &str = "t.id IN (
     WITH RECURSIVE descendants (id) AS (
         VALUES (:ancestor)
         UNION SELECT child.id FROM descendants JOIN tokens child ON child.parent = descendants.id)
     SELECT id FROM descendants)";
 
-/// Whether `t` has `:text` in what people know it by.
+/// Condition that `t` has `:text` in its id, name, description or owner.
 const TEXT_CONDITION: &str =
     "instr(lower(t.id || char(10) || t.name || char(10) || t.description || char(10) || u.login), lower(:text)) > 0";
 
@@ -221,12 +222,12 @@ const RECORD_COLUMNS: &str = "t.id, u.login, t.parent, t.name, t.description, t.
         SELECT min(link.dies_at) FROM above JOIN tokens link ON link.id = above.id) END";
 
 impl Store {
-    /// Keeps a new token; it is on disk when this returns.
+    /// Inserts a new token; it is on disk when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Policy`] when the owner has as many live tokens as the policy gives,
+    /// [`StoreError::Policy`] when the owner has as many live tokens as the policy allows,
     /// [`StoreError::NotFound`] for an unknown owner, parent or node, [`StoreError::AlreadyExists`] for a
-    /// taken id, [`StoreError::ChainTooLong`] when too many tokens stand above it.
+    /// taken id, [`StoreError::ChainTooLong`] when too many tokens are above it.
     pub fn add_token(&self, token: &NewTokenRow) -> Result<()> {
         self.write(WriteDurability::Synced, |t| {
             let user = check_token_quota(t, &token.login, token.parent, token.created_at)?;
@@ -238,20 +239,20 @@ impl Store {
         })
     }
 
-    /// Makes sure that an owner may have one more token, made with `parent`, at `now`; keeps nothing.
+    /// Checks that an owner may have one more token with `parent` at `now`, without inserting it.
     ///
     /// # Errors
-    /// As [`Store::add_token`], but for a node or a taken id.
+    /// As [`Store::add_token`], except for nodes and ids.
     pub(crate) fn check_add_token(&self, login: &Login, parent: Option<TokenId>, now: UnixMillis) -> Result<()> {
         self.snapshot(|c| check_token_quota(c, login, parent, now).map(drop))
     }
 
-    /// Finds a token by its id, with its state at `now`.
+    /// Returns a token by its id, with its state at `now`.
     pub fn token(&self, id: TokenId, now: UnixMillis) -> Result<Option<TokenRecord>> {
         self.snapshot(|c| select_token(c, id, now))
     }
 
-    /// Returns up to `limit` tokens in the order of their ids, those after `after`, with their states at `now`.
+    /// Returns up to `limit` tokens after `after` in the order of their ids, with their states at `now`.
     pub fn tokens(
         &self,
         filter: &TokenFilter,
@@ -263,7 +264,7 @@ impl Store {
         self.select_tokens(filter, after, ("t.id > :from", "t.id"), limit, now)
     }
 
-    /// Likewise from the last to the first, those before `before`.
+    /// Returns up to `limit` tokens before `before` in the reverse order of their ids, with their states at `now`.
     pub(crate) fn tokens_before(
         &self,
         filter: &TokenFilter,
@@ -306,7 +307,7 @@ impl Store {
         })
     }
 
-    /// Tells whether a token is another, or descends from it.
+    /// Tells whether a token is `ancestor` itself or a descendant of it.
     pub(crate) fn is_descendant(&self, token: TokenId, ancestor: TokenId) -> Result<bool> {
         self.snapshot(|c| {
             let mut select = c.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
@@ -330,13 +331,13 @@ impl Store {
         self.snapshot(|c| count_live_tokens(c, user_id(c, login)?, now, u32::MAX, WINDOW_SQL))
     }
 
-    /// Tells whether there is any token, dead ones too.
+    /// Tells whether there is any token, also an inactive one.
     pub(crate) fn has_tokens(&self) -> Result<bool> {
         self.read(|c| Ok(c.prepare_cached("SELECT 1 FROM tokens LIMIT 1")?.exists([])?))
     }
 }
 
-/// Says what a new token is, for the audit trail.
+/// Returns the detail of a creation's audit event.
 fn creation_detail(token: &NewTokenRow) -> String {
     let parent = token.parent.map(|parent| format!(", with {parent}")).unwrap_or_default();
     let roles = if token.roles.is_empty() { String::new() } else { format!(", roles {}", token.roles) };
@@ -344,7 +345,7 @@ fn creation_detail(token: &NewTokenRow) -> String {
     format!("until {}{parent}{scopes}{roles}: {}", token.expiry.hard_limit(), token.name)
 }
 
-/// Says how many scopes there are.
+/// Returns the number of scopes as text.
 fn scope_count_text(scopes: &[Scope]) -> String {
     format!("{} scope{}", scopes.len(), if scopes.len() == 1 { "" } else { "s" })
 }
@@ -363,21 +364,22 @@ fn token_not_found(id: TokenId) -> StoreError {
     StoreError::NotFound(format!("the token {id}"))
 }
 
-/// Refuses an owner with as many tokens as the policy gives, and a parent as [`check_chain_length`] does; returns the owner.
+/// Refuses an owner with as many live tokens as the policy allows, and a parent as [`check_chain_length`] does; returns
+/// the owner's row id.
 fn check_token_quota(c: &Connection, login: &Login, parent: Option<TokenId>, now: UnixMillis) -> Result<i64> {
     let user = user_id(c, login)?;
     if let Some(parent) = parent {
         check_chain_length(c, parent)?;
     }
     let max = policy::read_policy(c)?.max_tokens_per_user.get();
-    // One that may have been used since its last use was written down counts: the limit is not passed.
+    // A sliding token counts as live while a use may be unwritten: otherwise that use would lead to one token too many.
     if count_live_tokens(c, user, now, max, WINDOW_WITH_WRITE_LAG_SQL)? >= max {
         return Err(PolicyViolation::TooManyTokens(max).into());
     }
     Ok(user)
 }
 
-/// Refuses a parent that is not there, or stands so deep already that a child would be out of bounds.
+/// Refuses a parent that doesn't exist, or whose child would have more than [`MAX_CHAIN_TOKENS`] tokens above it.
 fn check_chain_length(t: &Connection, parent: TokenId) -> Result<()> {
     let mut select = t.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
     let mut next = Some(parent);
@@ -392,7 +394,7 @@ fn check_chain_length(t: &Connection, parent: TokenId) -> Result<()> {
     Ok(())
 }
 
-/// Counts a user's live tokens, no further than `enough`.
+/// Counts a user's live tokens, up to `max_count`.
 fn count_live_tokens(t: &Connection, user: i64, now: UnixMillis, max_count: u32, window: &str) -> Result<u32> {
     let state = state_sql(window);
     let mut count = t.prepare_cached(&format!(

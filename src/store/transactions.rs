@@ -1,4 +1,4 @@
-//! Writes: one at a time, each in one transaction, and what they may do when the disk is full.
+//! Writes: one at a time, each in one transaction, with access to the ballast when the disk is full.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,19 +9,21 @@ use rusqlite::{Transaction, TransactionBehavior};
 use super::ballast::{BallastShare, DiskFault};
 use super::{Result, Store, StoreError, WriteDurability, WriterConnections};
 
-/// How long a write waits for others, of this process and of all together: nobody queues behind a store that is held.
+/// Maximum time that a write waits for other writes, of this process and of all processes together: callers must not
+/// pile up behind a locked database.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// For how long after one found the store held the next ones only try: what queues behind a guard of whoever waits, such
-/// as a lock on a name, must not wait one after the other.
+/// Time after a write found the database locked during which further ones only try briefly: callers that queue behind
+/// a lock of a waiting one, such as that of a path, must not wait for the full time one after the other.
 const BUSY_HOLDOFF: Duration = Duration::from_secs(2);
-/// How long they try.
+/// Maximum time that a write waits within [`BUSY_HOLDOFF`].
 const BUSY_RETRY_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl Store {
-    /// Runs a write in one transaction, which is undone when the closure fails.
+    /// Runs a write in one transaction, which is rolled back when the closure fails.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`] also while a part of the ballast is in use; [`StoreError::Busy`]; and what the closure says.
+    /// [`StoreError::DiskFull`], also while a part of the ballast is in use; [`StoreError::Busy`]; and the closure's
+    /// errors.
     pub(crate) fn write<T>(
         &self,
         durability: WriteDurability,
@@ -31,7 +33,7 @@ impl Store {
         self.write_shrinking(durability, change)
     }
 
-    /// Runs a write that makes nothing grow: it may go on while a part of the ballast is in use.
+    /// Runs a write that doesn't make the database grow: it is allowed while a part of the ballast is in use.
     ///
     /// # Errors
     /// As [`Store::write`].
@@ -45,10 +47,10 @@ impl Store {
         self.publish_write(writers, value)
     }
 
-    /// Runs a write that must not fail for lack of space: it may use the ballast.
+    /// Runs a write that must not fail for lack of space: it may use its share of the ballast.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`] once the reserve is used up, and as [`Store::write`].
+    /// [`StoreError::DiskFull`] once that share is used up, and as [`Store::write`].
     pub(crate) fn write_with_ballast<T>(
         &self,
         durability: WriteDurability,
@@ -58,7 +60,7 @@ impl Store {
         self.write_with_ballast_if(durability, || Some(share), change)
     }
 
-    /// Likewise, as far as `reserve` says each time that the disk was found full.
+    /// Runs a write as [`Store::write_with_ballast`] does; `share` decides each time that the disk was found full.
     pub(crate) fn write_with_ballast_if<T>(
         &self,
         durability: WriteDurability,
@@ -79,7 +81,7 @@ impl Store {
         self.publish_write(writers, value)
     }
 
-    /// Refuses what would grow while a part of the ballast is in use, so that the rest stays.
+    /// Refuses writes that make the database grow while a part of the ballast is in use, so that the rest is kept.
     ///
     /// # Errors
     /// [`StoreError::DiskFull`].
@@ -87,20 +89,20 @@ impl Store {
         if self.inner.ballast_file.is_in_use() { Err(StoreError::DiskFull) } else { Ok(()) }
     }
 
-    /// Returns what is wrong with the disk of the state directory, if anything is.
+    /// Returns the fault of the state directory's disk, if it has one.
     pub fn disk_fault(&self) -> Option<DiskFault> {
         self.inner.ballast_file.disk_fault()
     }
 
-    /// Makes the ballast, or makes it whole again, where there is room; a server does so now and then. Tells whether it
-    /// is whole.
+    /// Creates the ballast or restores it to its full size where there is space; a server does so at intervals. Tells
+    /// whether it has its full size.
     pub fn restore_ballast(&self) -> Result<bool> {
         // No write uses it meanwhile.
         let _writers = self.lock_writers(WRITE_TIMEOUT)?;
         self.inner.ballast_file.restore()
     }
 
-    /// Returns how long a write may wait now.
+    /// Returns the maximum time that a write may wait now.
     fn lock_timeout(&self) -> Duration {
         let was_busy = self.inner.busy_at.lock().is_some_and(|at| at.elapsed() < BUSY_HOLDOFF);
         if was_busy { BUSY_RETRY_TIMEOUT } else { WRITE_TIMEOUT }
@@ -139,7 +141,7 @@ impl Store {
         Ok(value)
     }
 
-    /// Tells those who wait for a write of this one.
+    /// Counts a finished write and wakes those that wait for one ([`Store::changed`]).
     fn publish_write<T>(&self, writers: MutexGuard<'_, WriterConnections>, outcome: Result<T>) -> Result<T> {
         *self.inner.busy_at.lock() = matches!(outcome, Err(StoreError::Busy)).then(Instant::now);
         let value = outcome?;

@@ -1,7 +1,7 @@
-//! The uploads that are not finished, and what waits of them in staging, so that they outlive a restart.
+//! Unfinished uploads and their staged parts, stored so that they survive a restart.
 //!
-//! A row is written after what it tells of, and struck before that goes: what waits without a row is debris, and a row
-//! without what it tells of is struck when it is found. How soon a row has to be on disk, the caller says.
+//! A row is inserted after its staged file is written, and deleted before that is removed: a staged file without a row
+//! is debris, and a row without a staged file is deleted when it is found. The caller chooses the durability of a row.
 
 use std::collections::HashSet;
 
@@ -12,35 +12,35 @@ use super::token_chain::inactive_token_sql;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, TokenId, TreePath, UnixMillis};
 
-/// An unfinished upload as it is kept.
+/// The row of an unfinished upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UploadRow {
-    /// Its number.
+    /// Id of the upload, never used again.
     pub(crate) id: i64,
-    /// Whose it is.
+    /// The token that began the upload.
     pub(crate) token: TokenId,
     /// The owner of that token.
     pub(crate) login: Login,
-    /// What it is called.
+    /// Name of the upload, chosen by the client or the protocol.
     pub(crate) name: Vec<u8>,
-    /// The request that began it; `None` where it comes in parts.
+    /// The encoded request that began it; `None` for an upload in parts.
     pub(crate) request: Option<Vec<u8>>,
-    /// When it last went on.
+    /// Time of the last part or request.
     pub(crate) updated_at: UnixMillis,
-    /// Whether its token is dead, or one above that.
+    /// Whether its token, or one above it, is revoked or recorded as expired.
     pub(crate) token_inactive: bool,
 }
 
-/// What waits of an upload.
+/// A staged part of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UploadPart {
-    /// What it is called; nothing where there are no parts.
+    /// Name of the part; empty for an upload that is not in parts.
     pub(crate) name: Vec<u8>,
-    /// The folder that holds the staging.
+    /// Directory that holds the staging area: the root of a file system.
     pub(crate) staging_directory: TreePath,
-    /// Its name there.
+    /// Name of the file in the staging area.
     pub(crate) staged_name: Vec<u8>,
-    /// How long it is.
+    /// Number of its bytes that were received and kept.
     pub(crate) size: u64,
 }
 
@@ -69,7 +69,7 @@ impl Store {
         })
     }
 
-    /// Returns what waits of an upload.
+    /// Returns the staged parts of an upload.
     pub(crate) fn upload_parts(&self, upload: i64) -> Result<Vec<UploadPart>> {
         self.read(|connection| {
             let sql = "SELECT name, place, staged, size FROM upload_parts WHERE upload = ?1";
@@ -88,7 +88,7 @@ impl Store {
         })
     }
 
-    /// Returns the names in staging of all that waits.
+    /// Returns the names of all staged files of uploads.
     pub(crate) fn staged_names(&self) -> Result<HashSet<Vec<u8>>> {
         self.read(|connection| {
             let mut select = connection.prepare_cached("SELECT staged FROM upload_parts")?;
@@ -97,8 +97,8 @@ impl Store {
         })
     }
 
-    /// Keeps a new upload, with the request that began it and what waits of it, or, without these, one that comes in
-    /// parts. Returns its number.
+    /// Inserts a new upload with its first request and staged file or, without these, an upload in parts. Returns its
+    /// id.
     pub(crate) fn insert_upload(
         &self,
         token: TokenId,
@@ -116,10 +116,10 @@ impl Store {
         })
     }
 
-    /// Keeps what waits of an upload, in place of what is called alike.
+    /// Stores a staged part of an upload, in place of the part with the same name.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the upload has ended.
+    /// [`StoreError::NotFound`] when the upload was finished or cancelled.
     pub(crate) fn put_upload_part(
         &self,
         upload: i64,
@@ -136,7 +136,7 @@ impl Store {
         })
     }
 
-    /// Strikes what waits of an upload under a name.
+    /// Deletes the part of an upload with a name.
     pub(crate) fn delete_upload_part(&self, upload: i64, name: &[u8]) -> Result<()> {
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let sql = "DELETE FROM upload_parts WHERE upload = ?1 AND name = ?2";
@@ -144,7 +144,7 @@ impl Store {
         })
     }
 
-    /// Strikes an upload, with all that waits of it.
+    /// Deletes an upload with all its parts.
     pub(crate) fn delete_upload(&self, upload: i64) -> Result<()> {
         self.write_shrinking(WriteDurability::Lazy, |t| {
             Ok(t.prepare_cached("DELETE FROM uploads WHERE id = ?1")?.execute([upload]).map(drop)?)
@@ -177,7 +177,7 @@ mod tests {
 
     fn begin_upload(store: &Store, token: &str, name: &str) -> i64 {
         let (token, name) = (testing::id(token), name.as_bytes());
-        store.insert_upload(token, name, None, testing::now(), WriteDurability::Synced).expect("kept")
+        store.insert_upload(token, name, None, testing::now(), WriteDurability::Synced).expect("stored")
     }
 
     fn put_part(store: &Store, upload: i64, part: &UploadPart) -> Result<()> {
@@ -189,7 +189,7 @@ mod tests {
         store.create_user(&testing::login("alice"), &[], testing::now()).expect("user");
         for (name, parent) in [("aaaaaaaa", None), ("bbbbbbbb", Some("aaaaaaaa")), ("cccccccc", None)] {
             let new = testing::new_token(name, "alice", TokenExpiry::Never);
-            store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..new }).expect("kept");
+            store.add_token(&NewTokenRow { parent: parent.map(testing::id), ..new }).expect("stored");
         }
         (temp_dir, store)
     }
@@ -199,13 +199,13 @@ mod tests {
         let (_temp_dir, store) = store_with_tokens();
         let upload = begin_upload(&store, "aaaaaaaa", "up");
         for (name, size) in [("1", 10), ("2", 20), ("1", 30)] {
-            put_part(&store, upload, &sample_part(name, size)).expect("kept");
+            put_part(&store, upload, &sample_part(name, size)).expect("stored");
         }
         assert_eq!(store.upload_parts(upload).expect("read"), [sample_part("1", 30), sample_part("2", 20)]);
         assert_eq!(store.staged_names().expect("read").len(), 2);
-        store.delete_upload_part(upload, b"2").expect("struck");
+        store.delete_upload_part(upload, b"2").expect("deleted");
         assert_eq!(store.upload_parts(upload).expect("read"), [sample_part("1", 30)]);
-        store.delete_upload(upload).expect("struck");
+        store.delete_upload(upload).expect("deleted");
         assert!(store.uploads().expect("read").is_empty() && store.staged_names().expect("read").is_empty());
         assert!(matches!(put_part(&store, upload, &sample_part("1", 1)), Err(StoreError::NotFound(_))), "it has ended");
     }
@@ -221,6 +221,6 @@ mod tests {
         store.revoke_tokens(&[testing::id("aaaaaaaa")], testing::now()).expect("revoked");
         assert_eq!(inactive(), [true, true, false]);
         store.delete_user(&testing::login("alice")).expect("deleted");
-        assert_eq!(inactive(), [false; 0], "what has no owner any more has no row");
+        assert_eq!(inactive(), [false; 0], "deleted with its owner");
     }
 }

@@ -1,4 +1,4 @@
-//! How often tokens were used and callers refused: a few rows an hour, added to now and then.
+//! Counts of uses and refusals by hour: a few rows for each hour.
 
 use rusqlite::{Row, params};
 
@@ -7,7 +7,7 @@ use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{UnixMillis, UsageCount, UsageKind};
 
 impl Store {
-    /// Adds counts to those that are kept. A power cut may lose them.
+    /// Adds counts to the stored ones. A power cut may lose them.
     pub(crate) fn add_usage_counts(&self, counts: &[UsageCount]) -> Result<()> {
         self.write(WriteDurability::Lazy, |t| {
             let mut add = t.prepare_cached(
@@ -21,7 +21,7 @@ impl Store {
         })
     }
 
-    /// Returns the counts of the hours that begin at an instant or later.
+    /// Returns the counts of the hours that begin at a time or later.
     pub fn usage_counts(&self, since: UnixMillis) -> Result<Vec<UsageCount>> {
         self.read(|c| {
             let query = "SELECT hour, protocol, refused, count FROM counts WHERE hour >= ?1 ORDER BY hour";
@@ -35,7 +35,7 @@ impl Store {
         })
     }
 
-    /// Forgets up to `limit` counts of hours that began before an instant, and returns how many.
+    /// Deletes up to `limit` counts of hours that began before a time, and returns how many.
     pub(crate) fn delete_usage_counts_before(&self, before: UnixMillis, limit: usize) -> Result<usize> {
         let has_old =
             self.read(|c| Ok(c.prepare_cached("SELECT 1 FROM counts WHERE hour < ?1")?.exists([before])?))?;
@@ -98,10 +98,10 @@ mod tests {
         let (_temp_dir, store) = open_temp_store();
         let hours: Vec<_> = (0..10).map(|hour| sample_count(hour, UsageKind::Use, 1)).collect();
         store.add_usage_counts(&hours).expect("added");
-        assert_eq!(store.delete_usage_counts_before(hours[5].hour, 3).expect("forgotten"), 3);
+        assert_eq!(store.delete_usage_counts_before(hours[5].hour, 3).expect("deleted"), 3);
         assert_eq!(store.usage_counts(UnixMillis::from_millis(0)).expect("read"), hours[3..]);
-        assert_eq!(store.delete_usage_counts_before(hours[5].hour, 3).expect("forgotten"), 2);
-        assert_eq!(store.delete_usage_counts_before(hours[5].hour, 3).expect("forgotten"), 0);
+        assert_eq!(store.delete_usage_counts_before(hours[5].hour, 3).expect("deleted"), 2);
+        assert_eq!(store.delete_usage_counts_before(hours[5].hour, 3).expect("deleted"), 0);
         assert_eq!(store.usage_counts(UnixMillis::from_millis(0)).expect("read"), hours[5..]);
     }
 }

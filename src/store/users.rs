@@ -9,30 +9,30 @@ use super::located_scopes::{self, LocatedScope};
 use super::{BallastShare, Result, Store, StoreError, WriteDurability};
 use crate::domain::{AuditEvent, EventKind, Login, NodeId, Role, Roles, Scope, TreePath, UnixMillis};
 
-/// A user as the store keeps it.
+/// The row of a user, with its roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The name it logs in with.
+    /// The login.
     pub login: Login,
-    /// When it was made.
+    /// Time of its creation.
     pub created_at: UnixMillis,
-    /// Since when none of its tokens are accepted; `None` for an enabled one.
+    /// Time at which it was disabled; `None` for an enabled user.
     pub disabled_at: Option<UnixMillis>,
-    /// What its tokens may be given.
+    /// Roles that the user holds and its tokens may be given.
     pub roles: Roles,
 }
 
-/// What to change about a user; what is left out stays.
+/// A change of a user; fields that are `None` stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserUpdate {
-    /// Whether none of its tokens are accepted.
+    /// Whether the user is to be disabled: none of its tokens is accepted then.
     pub disabled: Option<bool>,
-    /// What its tokens may be given, in place of its roles.
+    /// The new roles, in place of the present ones.
     pub roles: Option<Roles>,
 }
 
 impl Store {
-    /// Makes a user that reaches nothing.
+    /// Creates a user without grants.
     ///
     /// # Errors
     /// [`StoreError::AlreadyExists`] when the login is taken.
@@ -40,7 +40,7 @@ impl Store {
         self.create_user_with_grants(login, &roles.iter().copied().collect(), &[], now)
     }
 
-    /// Makes a user with its grants, or neither.
+    /// Creates a user with its roles and grants in one transaction.
     ///
     /// # Errors
     /// [`StoreError::AlreadyExists`] when the login is taken, [`StoreError::NotFound`] for an unknown node.
@@ -69,12 +69,12 @@ impl Store {
         })
     }
 
-    /// Changes a user, all of it or nothing.
+    /// Applies a change to a user in one transaction.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown login.
     pub fn update_user(&self, login: &Login, change: &UserUpdate, now: UnixMillis) -> Result<()> {
-        // What gives anything is no reason to use the ballast.
+        // Only a change that takes something away may use the ballast.
         let grants_more = Cell::new(true);
         let share = || (!grants_more.get()).then_some(BallastShare::Revocation);
         self.write_with_ballast_if(WriteDurability::Synced, share, |t| {
@@ -122,7 +122,7 @@ impl Store {
         })
     }
 
-    /// Disables a user: none of its tokens are accepted until it is enabled. One already disabled stays so.
+    /// Disables a user: none of its tokens is accepted until it is enabled. No effect on a disabled user.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown login.
@@ -131,7 +131,7 @@ impl Store {
         self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, disable)
     }
 
-    /// Enables a user again.
+    /// Enables a disabled user.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown login.
@@ -151,7 +151,7 @@ impl Store {
         })
     }
 
-    /// Gives a user a permission on a node, in place of the one it had there.
+    /// Grants a user a permission on a node, in place of the one that it had there.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown login or node.
@@ -159,7 +159,7 @@ impl Store {
         self.write(WriteDurability::Synced, |t| self.insert_grant(t, (user_id(t, login)?, login), scope, now))
     }
 
-    /// Takes a user's grant on a node back, a dangling one too; tells whether there was one.
+    /// Revokes a user's grant on a node, also a dangling one; tells whether there was one.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown login.
@@ -178,7 +178,7 @@ impl Store {
         })
     }
 
-    /// Returns a user's grants and where their nodes are now.
+    /// Returns a user's grants with the paths of their nodes by the index.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown login.
@@ -250,7 +250,7 @@ fn with_roles(event: AuditEvent, roles: &Roles) -> AuditEvent {
     if roles.is_empty() { event.with_detail("no roles") } else { event.with_detail(format!("roles {roles}")) }
 }
 
-/// Adds to an event where a node is; the node itself where it dangles.
+/// Adds the path of a node to an event, or its id where it dangles.
 fn with_node_location(event: AuditEvent, path: Option<TreePath>, node: NodeId) -> AuditEvent {
     match path {
         Some(path) => event.with_path(&path),
@@ -258,7 +258,7 @@ fn with_node_location(event: AuditEvent, path: Option<TreePath>, node: NodeId) -
     }
 }
 
-/// Finds a user's row.
+/// Returns the row id of a user.
 pub(super) fn user_id(c: &Connection, login: &Login) -> Result<i64> {
     let mut select = c.prepare_cached("SELECT id FROM users WHERE login = ?1")?;
     let id = select.query_row([login], |row| row.get(0)).optional()?;
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(grants.iter().map(|grant| grant.scope).collect::<Vec<_>>(), [scope(1, Permission::W)]);
         delete_node(&store, 1);
         assert_eq!(store.grants(&login("alice")).expect("read")[0].path, None);
-        assert!(store.revoke_grant(&login("alice"), node(1)).expect("taken back"));
-        assert!(!store.revoke_grant(&login("alice"), node(1)).expect("nothing there"));
+        assert!(store.revoke_grant(&login("alice"), node(1)).expect("revoked"));
+        assert!(!store.revoke_grant(&login("alice"), node(1)).expect("none"));
     }
 }

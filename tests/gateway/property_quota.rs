@@ -87,7 +87,7 @@ async fn named_nodes_are_bounded_by_user_and_in_all_and_released_with_their_file
     assert_eq!(rest.get("/api/v1/nodes?path=/b").await.status, 200);
     let scoped = |path: &str| json!({ "lifetime": "1h", "scopes": [format!("path:{path}:r")] });
     assert_eq!(rest.send("POST", "/api/v1/tokens", scoped("/c")).await.status, 201);
-    let words = "the user has had as many files and directories named as may be";
+    let words = "the user has the maximum number of named files and directories";
     let refused = set_property_refusal(&alice, "/dav/d", "p", 10).await.expect("the fourth");
     assert!(refused.contains("507") && refused.contains(words), "{refused}");
     for refused in [rest.get("/api/v1/nodes?path=/d").await, rest.send("POST", "/api/v1/tokens", scoped("/d")).await] {
@@ -112,7 +112,7 @@ async fn named_nodes_are_bounded_by_user_and_in_all_and_released_with_their_file
     let carol = gateway.dav("carol", &gateway.create_user_and_token("carol", "/:rw"));
     gateway.write_host_file("y", "content");
     let refused = set_property_refusal(&carol, "/dav/y", "p", 10).await.expect("more than all may");
-    assert!(refused.contains("as many files and directories are named as may be"), "{refused}");
+    assert!(refused.contains("the maximum number of named files and directories is reached"), "{refused}");
     // With its file a node is released, for its user and for all.
     assert_eq!(alice.status("DELETE", "/dav/a2").await, 204);
     assert_eq!(alice.status("DELETE", "/dav/b").await, 204);
@@ -163,7 +163,10 @@ async fn tokens_that_are_kept_are_bounded_and_those_that_are_dead_go_first() {
         assert_eq!(rest.send("POST", "/api/v1/tokens", json!({ "lifetime": "30m" })).await.status, 201);
     }
     let refused = rest.send("POST", "/api/v1/tokens", json!({ "lifetime": "30m" })).await;
-    assert!(refused.problem_kind() == "no-space" && refused.text().contains("as many tokens are kept as may be"));
+    assert!(
+        refused.problem_kind() == "no-space"
+            && refused.text().contains("the maximum number of stored tokens is reached")
+    );
     others_go_on(&gateway, &bob).await;
     gateway.run_cli(&["apitoken", "revoke", token_id(&alice.1)]);
     let next = gateway.create_token("alice", &["-e", "1h"]);
@@ -249,14 +252,14 @@ async fn property_space_is_limited_per_user_and_in_total_and_freed_with_files() 
     }
     let refused = set_property_refusal(&alice, "/dav/d", "p", 10_000).await.expect("the fourth");
     assert!(refused.contains("507 Insufficient Storage") && refused.contains("quota-not-exceeded"), "{refused}");
-    assert!(refused.contains("the properties that the user has set take as much space as they may"), "{refused}");
+    assert!(refused.contains("the properties that the user has set have reached their maximum size"), "{refused}");
     let kept = alice.send("PROPFIND", "/dav/d", &[("depth", "0")], "").await.text();
     assert!(!kept.contains("xxxx"), "not half kept");
 
     // A copy is refused before anything is copied; a move takes what is there with it.
     let to = alice.url("/dav/copy");
     let copied = alice.send("COPY", "/dav/a", &[("destination", &to)], "").await;
-    assert!(copied.status == 507 && copied.text().contains("as much space as they may"), "{}", copied.text());
+    assert!(copied.status == 507 && copied.text().contains("their maximum size"), "{}", copied.text());
     assert_eq!(alice.status("HEAD", "/dav/copy").await, 404);
     let to = alice.url("/dav/moved");
     assert_eq!(alice.send("MOVE", "/dav/a", &[("destination", &to)], "").await.status, 201);
@@ -266,7 +269,7 @@ async fn property_space_is_limited_per_user_and_in_total_and_freed_with_files() 
         assert_eq!(set_property_refusal(&bob, &format!("/dav/{name}"), "p", 12_000).await, None);
     }
     let refused = set_property_refusal(&bob, "/dav/target", "p", 13_000).await.expect("more than all may");
-    assert!(refused.contains("all properties together take as much space as they may"), "{refused}");
+    assert!(refused.contains("all properties together have reached their maximum size"), "{refused}");
 
     // What becomes less is never refused; what is removed, replaced or deleted is released.
     assert_eq!(set_property_refusal(&alice, "/dav/b", "p", 9_000).await, None);
@@ -288,7 +291,7 @@ async fn upload_with_tags_beyond_property_space_leaves_no_file() {
     let gateway = Fixture::start_with(Clock::system(), |settings| settings.property_space = space).await;
     let dav = gateway.dav("alice", &gateway.create_user_and_token("alice", "/:rw"));
     let refused = dav.send("PUT", "/dav/a", &[("x-patgate-tags", "draft")], "x").await;
-    assert!(refused.status == 507 && refused.text().contains("as much space as they may"), "{}", refused.text());
+    assert!(refused.status == 507 && refused.text().contains("their maximum size"), "{}", refused.text());
     assert_eq!(gateway.all_paths(), [".patgate"].map(str::to_owned)[..], "neither file nor debris");
     gateway.write_host_file("b", "old");
     assert_eq!(dav.send("PUT", "/dav/b", &[("x-patgate-tags", "draft")], "new").await.status, 507);

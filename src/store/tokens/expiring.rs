@@ -1,4 +1,4 @@
-//! Tokens that somebody may want to look after: those that end soon, and what their scopes name.
+//! Tokens that need attention: those that expire soon, and those with scopes on certain nodes.
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ use super::{DESCENDANTS_CONDITION, TokenFilter, TokenState};
 use crate::domain::{NodeId, TokenExpiry, TokenId, UnixMillis};
 
 impl Store {
-    /// Returns the tokens that fit a filter's owner and kin, are not dead by themselves and end soon, the first to end
-    /// first.
+    /// Returns the tokens that match a filter's owner and ancestor, are live by their own row and expire soon, in the
+    /// order of their expiration.
     pub(crate) fn expiring_tokens(&self, filter: &TokenFilter, now: UnixMillis) -> Result<Vec<TokenId>> {
         let until = now.saturating_add(TokenExpiry::EXPIRES_SOON_WINDOW);
         self.snapshot(|c| {
@@ -36,8 +36,8 @@ impl Store {
         })
     }
 
-    /// Returns up to `limit` nodes that scopes name of the tokens that fit a filter's owner and kin and are not dead by
-    /// themselves, each once, and whether there is a row of it; those without come first.
+    /// Returns up to `limit` nodes of the scopes of tokens that match a filter's owner and ancestor and are live by
+    /// their own row, each once and with whether it has a row; those without one come first.
     pub(crate) fn scope_nodes(
         &self,
         filter: &TokenFilter,
@@ -60,8 +60,8 @@ impl Store {
         })
     }
 
-    /// Returns the tokens that fit a filter's owner and kin, are not dead by themselves and have a scope that names one
-    /// of some nodes, each once and in their order.
+    /// Returns the tokens that match a filter's owner and ancestor, are live by their own row and have a scope on one
+    /// of some nodes, each once and in the order of their ids.
     pub(crate) fn tokens_scoped_to(
         &self,
         filter: &TokenFilter,
@@ -89,7 +89,7 @@ impl Store {
     }
 }
 
-/// Returns the owner's number, and the condition that narrows tokens `t` to owner and kin.
+/// Returns the owner's row id, and the condition that tokens `t` match a filter's owner and ancestor.
 fn owner_condition(c: &Connection, filter: &TokenFilter) -> Result<(Option<i64>, String)> {
     let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
     let owner_filter = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };

@@ -1,4 +1,4 @@
-//! What the store promises of tokens.
+//! Tests of the rows of tokens.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn token_roundtrips_through_store() {
     let limits = TokenLimits { protocols: vec![Protocol::Sftp], ..TokenLimits::default() };
     let scopes = Some(vec![scope(1, R), scope(1, Permission::W)]);
     let new = NewTokenRow { limits: limits.clone(), scopes, ..new_token("aaaaaaaa", "alice", sliding_expiry(60, 600)) };
-    store.add_token(&new).expect("kept");
+    store.add_token(&new).expect("stored");
     let kept = store.token(new.id, now()).expect("read").expect("there");
     assert_eq!((kept.login, kept.limits, kept.expiry), (new.login, limits, new.expiry));
     let located = kept.scopes.expect("scoped");
@@ -67,7 +67,7 @@ fn invalid_token_is_refused_and_rolled_back() {
         assert!(matches!(store.add_token(&refused), Err(StoreError::NotFound(_))), "{refused:?}");
     }
     assert!(!store.has_tokens().expect("read"));
-    store.add_token(&new).expect("kept");
+    store.add_token(&new).expect("stored");
     assert!(matches!(store.add_token(&new), Err(StoreError::AlreadyExists(_))));
 }
 
@@ -97,7 +97,7 @@ fn sliding_token_counts_as_live_while_use_may_be_unwritten() {
     let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.set_policy("max-tokens-per-user", "1").expect("set");
-    store.add_token(&new_token("sliding0", "alice", sliding_expiry(600, 86_400))).expect("kept");
+    store.add_token(&new_token("sliding0", "alice", sliding_expiry(600, 86_400))).expect("stored");
     let add = |seconds| {
         let created_at = seconds_later(seconds);
         store.add_token(&NewTokenRow { created_at, ..new_token("another0", "alice", TokenExpiry::Never) })
@@ -116,9 +116,9 @@ fn sliding_token_counts_as_live_while_use_may_be_unwritten() {
 fn token_limit_holds_under_concurrent_creation() {
     let (temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&new_token("revoked0", "alice", TokenExpiry::Never)).expect("kept");
+    store.add_token(&new_token("revoked0", "alice", TokenExpiry::Never)).expect("stored");
     store.revoke_tokens(&[id("revoked0")], now()).expect("revoked");
-    store.add_token(&new_token("expired0", "alice", TokenExpiry::Hard(now()))).expect("kept");
+    store.add_token(&new_token("expired0", "alice", TokenExpiry::Hard(now()))).expect("stored");
     let again = Store::open(&temp_dir.path().join("state")).expect("a second process");
     let created: usize = std::thread::scope(|threads| {
         let runs: Vec<_> = (0..4)
@@ -141,9 +141,9 @@ fn token_limit_holds_under_concurrent_creation() {
 fn token_state_includes_ancestors() {
     let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&new_token("aaaaaaaa", "alice", sliding_expiry(60, 600))).expect("kept");
+    store.add_token(&new_token("aaaaaaaa", "alice", sliding_expiry(60, 600))).expect("stored");
     let child = NewTokenRow { parent: Some(id("aaaaaaaa")), ..new_token("bbbbbbbb", "alice", TokenExpiry::Never) };
-    store.add_token(&child).expect("kept");
+    store.add_token(&child).expect("stored");
     assert_eq!(token_state_at(&store, "bbbbbbbb", seconds_later(59)), TokenState::Live);
     assert_eq!(token_state_at(&store, "bbbbbbbb", seconds_later(60)), TokenState::Expired);
     store.revoke_tokens(&[id("aaaaaaaa")], seconds_later(1)).expect("revoked");
@@ -154,8 +154,8 @@ fn token_state_includes_ancestors() {
 fn revocation_is_atomic_and_keeps_first_timestamp() {
     let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&new_token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("kept");
-    store.add_token(&new_token("bbbbbbbb", "alice", TokenExpiry::Never)).expect("kept");
+    store.add_token(&new_token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("stored");
+    store.add_token(&new_token("bbbbbbbb", "alice", TokenExpiry::Never)).expect("stored");
     assert!(store.revoke_tokens(&[id("aaaaaaaa"), id("zzzzzzzz")], now()).is_err());
     assert_eq!(token_state_at(&store, "aaaaaaaa", now()), TokenState::Live);
     store.revoke_tokens(&[id("aaaaaaaa")], now()).expect("revoked");
@@ -169,7 +169,7 @@ fn revocation_is_atomic_and_keeps_first_timestamp() {
 fn late_uses_neither_move_back_nor_revive_token() {
     let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&new_token("aaaaaaaa", "alice", sliding_expiry(60, 600))).expect("kept");
+    store.add_token(&new_token("aaaaaaaa", "alice", sliding_expiry(60, 600))).expect("stored");
     let epoch = store.epoch().expect("read");
     store.record_uses(&[token_use_at("aaaaaaaa", 30), token_use_at("aaaaaaaa", 20)], false).expect("written");
     assert_eq!(store.epoch().expect("read"), epoch, "a use changes nothing that sessions derive");
@@ -186,7 +186,7 @@ fn late_uses_neither_move_back_nor_revive_token() {
 fn rotation_keeps_previous_secret_for_grace_only() {
     let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
-    store.add_token(&new_token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("kept");
+    store.add_token(&new_token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("stored");
     let secret_hash = |number| SecretHash { phc: format!("phc{number}"), prefilter: [number; 8] };
     store.rotate_token(id("aaaaaaaa"), &secret_hash(2), Some(seconds_later(10))).expect("rotated");
     let credentials = store.credential_row(id("aaaaaaaa")).expect("read").expect("there");
@@ -209,7 +209,7 @@ fn tokens_are_paged_and_filtered_by_state() {
     for owner in ["alice", "bob"] {
         store.create_user(&login(owner), &[], now()).expect("user");
         for number in 0..5 {
-            store.add_token(&new_token(&format!("{owner:x<6}0{number}"), owner, TokenExpiry::Never)).expect("kept");
+            store.add_token(&new_token(&format!("{owner:x<6}0{number}"), owner, TokenExpiry::Never)).expect("stored");
         }
     }
     store.revoke_tokens(&[id("alicex01")], now()).expect("revoked");
@@ -238,7 +238,7 @@ fn scope_on_deleted_node_is_reported_dangling() {
     insert_directory(&store, 1, 0, "a");
     insert_file(&store, 2, 1, "f");
     let new = NewTokenRow { scopes: Some(vec![scope(2, R)]), ..new_token("aaaaaaaa", "alice", TokenExpiry::Never) };
-    store.add_token(&new).expect("kept");
+    store.add_token(&new).expect("stored");
     assert!(!store.token(new.id, now()).expect("read").expect("there").has_dangling_scopes());
     delete_node(&store, 1);
     let record = store.token(new.id, now()).expect("read").expect("there");
@@ -254,7 +254,7 @@ fn token_listing_uses_primary_key_index() {
     let lifetime = Lifetime::from_secs(60).expect("in range");
     store
         .add_token(&new_token("aaaaaaaa", "alice", TokenExpiry::Hard(now().saturating_add(lifetime.as_duration()))))
-        .expect("kept");
+        .expect("stored");
     let plan = store
         .read(|c| {
             let state = state_sql(WINDOW_SQL);
@@ -279,7 +279,7 @@ fn revoking_1000_tokens_fits_in_half_the_ballast() {
     for number in 0..1000 {
         store
             .add_token(&new_token(&format!("{number:08}"), "alice", TokenExpiry::Hard(seconds_later(86_400))))
-            .expect("kept");
+            .expect("stored");
     }
     let state = store.state_dir().to_owned();
     execute_externally(&store, "PRAGMA wal_checkpoint(TRUNCATE)");

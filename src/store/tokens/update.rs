@@ -1,4 +1,4 @@
-//! What happens to tokens that are there: narrowed, revoked, rotated, and their uses written down.
+//! Changes of stored tokens: narrowing, revocation, rotation, and uses.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -12,40 +12,38 @@ use super::super::{BallastShare, Result, Store, WriteDurability, columns};
 use super::{LastUseRecord, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
 use crate::domain::{EventKind, Login, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 
-/// What a token is after it was narrowed.
+/// The fields of a token after it was narrowed.
 #[derive(Clone, Debug)]
 pub struct NarrowedToken {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its description.
+    /// The description.
     pub description: String,
-    /// When it dies.
+    /// The expiration.
     pub expiry: TokenExpiry,
-    /// What it is narrowed to, in place of its scopes; `None` leaves them.
+    /// The new scopes; `None` leaves the present ones.
     pub scopes: Option<Vec<Scope>>,
-    /// What it is limited to.
+    /// The limits.
     pub limits: TokenLimits,
-    /// What it may do through the REST API beyond its own tokens.
+    /// The roles.
     pub roles: Roles,
 }
 
-/// A use to be written down.
+/// A use of a token to be written to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenUse {
-    /// The token.
     pub(crate) token: TokenId,
-    /// When, whence and with what.
     pub(crate) last_use: LastUseRecord,
 }
 
 impl Store {
-    /// Changes a token that is still of a version; tells whether it was. It is on disk when this returns. What
-    /// changes nothing leaves the version.
+    /// Changes a token that still has a version; tells whether it had. The change is on disk when this returns. A
+    /// change without effect keeps the version.
     ///
     /// # Errors
     /// [`crate::store::StoreError::NotFound`] for an unknown node.
     pub fn narrow_token(&self, id: TokenId, version: u64, narrowed: &NarrowedToken) -> Result<bool> {
-        // A new name alone is no reason to use the ballast.
+        // A new name alone may not use the ballast.
         let narrows = Cell::new(false);
         let share = || narrows.get().then_some(BallastShare::Narrowing);
         self.write_with_ballast_if(WriteDurability::Synced, share, |t| {
@@ -87,7 +85,7 @@ impl Store {
         })
     }
 
-    /// Revokes tokens; it is on disk when this returns. Those already revoked stay as they are.
+    /// Revokes tokens, on disk when this returns. Those already revoked stay as they are.
     ///
     /// # Errors
     /// [`crate::store::StoreError::NotFound`] for an unknown id; none is revoked then.
@@ -124,8 +122,8 @@ impl Store {
         }
     }
 
-    /// Gives a token a new secret; the one before is accepted until `grace`, or with `None` no more.
-    /// It is on disk when this returns.
+    /// Gives a token a new secret, on disk when this returns; the previous one is accepted until `grace_until`, or with
+    /// `None` not any more.
     ///
     /// # Errors
     /// [`crate::store::StoreError::NotFound`] for an unknown or revoked token.
@@ -145,13 +143,13 @@ impl Store {
             let login = token_owner(t, id)?;
             let until = grace_until.map(|until| format!("the old secret until {until}"));
             self.record_change(t, EventKind::TokenRotated, |event| {
-                event.with_user(&login).with_token(id).with_detail(until.as_deref().unwrap_or("the old secret is dead"))
+                event.with_user(&login).with_token(id).with_detail(until.as_deref().unwrap_or("the old secret is void"))
             })
         })
     }
 
-    /// Writes uses down. One that comes late moves nothing back and revives no revoked token. The last ones of a process
-    /// may use the ballast: without them, sliding tokens would have expired at the next start.
+    /// Writes uses to the store. A late one moves no time back and changes no revoked token. The final ones of a
+    /// process may use the ballast: without them, sliding tokens would have expired at the next start.
     pub(crate) fn record_uses(&self, uses: &[TokenUse], is_final: bool) -> Result<()> {
         let share = || is_final.then_some(BallastShare::Narrowing);
         self.write_with_ballast_if(WriteDurability::Lazy, share, |t| {
@@ -169,7 +167,7 @@ impl Store {
     }
 }
 
-/// Says what a change does to a token; nothing where it does nothing.
+/// Returns the audit events of a change of a token with their details; none where it has no effect.
 fn describe_changes(before: &TokenRecord, narrowed: &NarrowedToken) -> Vec<(EventKind, String)> {
     let NarrowedToken { name, description, expiry, scopes, limits, roles } = narrowed;
     let mut changes = Vec::new();
