@@ -21,7 +21,7 @@ pub struct Privileges {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExceedsPrivileges {
     /// It reaches more.
-    #[error("it reaches {0}")]
+    #[error("it has access to {0}")]
     Access(TreePath),
     /// A limit is missing or allows more.
     #[error("its limit on {0} allows more")]
@@ -30,7 +30,7 @@ pub enum ExceedsPrivileges {
     #[error("it has the role {0}")]
     Role(Role),
     /// It lives longer.
-    #[error("it lives longer")]
+    #[error("it expires later")]
     Lifetime,
 }
 

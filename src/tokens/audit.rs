@@ -1,4 +1,4 @@
-//! The audit trail, as it is read.
+//! Reading the audit trail and the usage counts.
 
 use super::{Principal, Result, TokenService};
 use crate::domain::{Role, UnixMillis, UsageCount};
@@ -29,8 +29,7 @@ impl TokenService {
         Ok(self.store.latest_event_id()?)
     }
 
-    /// Returns how often tokens were used and callers refused, as far as that is written down, in the hours that
-    /// begin at an instant or later.
+    /// Returns the stored counts of uses and refusals in the hours that begin at a time or later.
     ///
     /// # Errors
     /// [`super::Error::Forbidden`].
@@ -39,7 +38,7 @@ impl TokenService {
         Ok(self.store.usage_counts(since)?)
     }
 
-    /// Returns the present instant, as expiry is judged by.
+    /// Returns the current time of the clock that decides expirations.
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
     }

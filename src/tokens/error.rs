@@ -1,4 +1,4 @@
-//! Why a token or user was not made, found or changed.
+//! Errors of token and user management.
 
 use crate::auth::AuthError;
 use crate::domain::{ExceedsPrivileges, Lifetime, Login, NodeId, PolicyViolation, Role, TokenId, TreePath, UnixMillis};
@@ -7,107 +7,107 @@ use crate::tree;
 
 use super::LabelError;
 
-/// A refusal, or a fault of store or tree. Each text is for the caller, but those of the last three.
+/// A refusal, or an error of store or tree. Each text is for the caller, except for those of the last three.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody has that login.
+    /// No user has that login.
     #[error("there is no user {0}")]
     UnknownUser(Login),
-    /// Somebody has that login.
+    /// A user with that login exists already.
     #[error("the user {0} already exists")]
     UserExists(Login),
-    /// A token of a disabled user would be dead at birth.
+    /// The owner is disabled, so a new token would not be accepted.
     #[error("the user {0} is disabled")]
     UserDisabled(Login),
     /// No token has that id.
     #[error("there is no token {0}")]
     UnknownToken(TokenId),
-    /// The caller may see it, but lacks this role to do what it asked for.
+    /// The caller lacks the role that the operation needs.
     #[error("this needs the role {0}")]
     Forbidden(Role),
-    /// The caller has the role, but with a token that is bound as what it asks for would not be.
+    /// The caller has the role, but with a restricted token, whose bounds the result of the operation would not have.
     #[error("this needs a token without scopes, limits or parent")]
     RestrictedToken,
-    /// The token that asks is dead.
+    /// The calling token is not accepted any more.
     #[error("the session has ended")]
     SessionEnded,
     /// The owner may not give its tokens that role.
     #[error("the user {login} does not hold the role {role}")]
     RoleNotHeld {
-        /// The role that was asked for.
+        /// The requested role.
         role: Role,
         /// The owner.
         login: Login,
     },
-    /// What is asked for is wider than the token that asks.
-    #[error("a token can't be wider than the one it is made with: {0}")]
+    /// The requested privileges exceed those of the calling token.
+    #[error("a token can't have more privileges than its parent: {0}")]
     ExceedsParent(ExceedsPrivileges),
-    /// The token to be rotated is wider than the one that asks.
-    #[error("a token is rotated only with one that is at least as wide: {0}")]
+    /// The privileges of the token to be rotated exceed those of the calling token.
+    #[error("a token can only be rotated with one that has all of its privileges: {0}")]
     ExceedsCaller(ExceedsPrivileges),
-    /// A change would make the token wider.
-    #[error("a token can be made narrower only: {0}")]
+    /// A change would extend the privileges of the token.
+    #[error("a token can only be narrowed: {0}")]
     WidensToken(ExceedsPrivileges),
-    /// A change would make the token live longer.
-    #[error("the token {0} dies at {1} at the latest: its life can't be made longer")]
+    /// A change would extend the lifetime of the token.
+    #[error("the token {0} expires at {1} at the latest: its lifetime can't be extended")]
     ExtendsLifetime(TokenId, UnixMillis),
-    /// The token is not as the caller has seen it.
+    /// The token's version is not the one that the caller has seen.
     #[error("the token {0} was changed meanwhile")]
     VersionConflict(TokenId),
-    /// An end before the beginning.
-    #[error("{0} is past")]
+    /// The requested expiration is in the past.
+    #[error("{0} is in the past")]
     ExpiresInPast(UnixMillis),
-    /// A list of scopes with nothing in it.
-    #[error("an empty list of scopes reaches nothing: leave it out, or name a node")]
+    /// The list of scopes is empty.
+    #[error("an empty list of scopes allows nothing: leave it out, or name a node")]
     EmptyScopes,
-    /// A lifetime that ends after that of the token that asks.
+    /// The requested lifetime ends after that of the calling token.
     #[error(
-        "{asked} is longer than the token that it is made with lives, until {until}: {} at most",
+        "{asked} is longer than the lifetime of the token that it is created with, which ends at {until}: {} at most",
         longest.map_or_else(|| "nothing".to_owned(), |longest| longest.to_string())
     )]
     OutlivesParent {
-        /// The lifetime, window or instant that was asked for.
+        /// The requested lifetime, window or time.
         asked: String,
         /// The longest lifetime that is allowed.
         longest: Option<Lifetime>,
-        /// When the token that asks expires at the latest.
+        /// Hard limit of the calling token.
         until: UnixMillis,
     },
-    /// As many tokens as may stand above one another.
-    #[error("no more than {0} tokens may stand above one another: make this one with a token further up")]
+    /// The chain of tokens above a new one would be too long.
+    #[error("a token can have at most {0} tokens above it: create this one with a token further up the chain")]
     ChainTooLong(usize),
-    /// The token is not accepted any more.
+    /// The token is revoked or expired.
     #[error("the token {0} is {state} and can't be changed", state = state_name(*.1))]
     TokenInactive(TokenId, TokenState),
-    /// A grace of more than a day.
+    /// The requested grace is longer than a day.
     #[error("the old secret may be accepted for 24h at most, not {0}")]
     GraceTooLong(Lifetime),
-    /// The node was never named, has ended, or something else stands in its place.
-    #[error("the node {0} does not exist or has ended")]
+    /// The node does not exist, was deleted, or is hidden from the caller.
+    #[error("the node {0} does not exist or was deleted")]
     UnknownNode(NodeId),
-    /// Nothing is at that path.
+    /// No entry exists at that path, or it is hidden from the caller.
     #[error("nothing is at {0}")]
     PathNotFound(TreePath),
-    /// What is at that path can't be named: a symbolic link, or neither file nor folder.
-    #[error("{0} is neither a file nor a folder")]
+    /// The entry at that path can't have a node id: a symbolic link, or another special file.
+    #[error("{0} is neither a file nor a directory")]
     UnsupportedNodeType(TreePath),
-    /// Scopes, grants or a home were asked for where no folder is served.
-    #[error("scopes, grants and homes need the served folder")]
+    /// Scopes, grants or a home directory were requested without a served directory.
+    #[error("scopes, grants and home directories need the served directory")]
     NoServedRoot,
-    /// Something that is no folder is where the home would be.
-    #[error("{0} is no folder: it can't be a home")]
+    /// The entry at the path of a home directory is not a directory.
+    #[error("{0} is not a directory: it can't be a home directory")]
     HomeNotDirectory(TreePath),
-    /// The owner's grants don't cover the scope.
-    #[error("the scope {scope} is outside what {login} may reach")]
+    /// The scope is not within the owner's grants, or not within the access of the calling token.
+    #[error("the scope {scope} is outside of what {login} may access")]
     OutsideAccess {
-        /// The scope as it was asked for.
+        /// The scope as it was requested.
         scope: String,
         /// The owner.
         login: Login,
-        /// What the owner may reach, for the hint.
+        /// The permissions and paths that may be given, for the hint.
         reach: Vec<String>,
     },
-    /// The user has no grant there.
+    /// The user has no grant on that path or node.
     #[error("{login} has no grant on {place}")]
     GrantNotFound {
         /// The user.
@@ -115,26 +115,26 @@ pub enum Error {
         /// The path or node.
         place: String,
     },
-    /// More than the policy gives.
+    /// The request exceeds the policy.
     #[error(transparent)]
     Policy(#[from] PolicyViolation),
-    /// A window beside a life without end.
+    /// A sliding window was requested together with no expiration.
     #[error("a token that never expires has no sliding window: leave one of the two out")]
     WindowWithoutExpiration,
-    /// A name or description that can't be.
+    /// The name or description is invalid.
     #[error(transparent)]
     Label(#[from] LabelError),
-    /// A policy key or value that can't be.
+    /// The policy key or value is invalid.
     #[error("{0}")]
     InvalidSetting(String),
-    /// As many runs of argon2 as may wait do so.
+    /// The queue of argon2 or of store operations is full.
     #[error("the server is busy: try again")]
     Busy,
-    /// Work was lost inside the server.
-    #[error("work was lost inside the server")]
+    /// A task of the server panicked.
+    #[error("an internal task of the server failed")]
     TaskPanicked,
-    /// The served folder failed; the text is for the administrator.
-    #[error("the served folder failed: {0}")]
+    /// The served directory failed; the text is for the administrator.
+    #[error("the served directory failed: {0}")]
     Tree(#[source] tree::Error),
     /// The store failed; the text is for the administrator.
     #[error(transparent)]
@@ -156,13 +156,13 @@ impl From<AuthError> for Error {
         match refusal {
             AuthError::Busy => Error::Busy,
             AuthError::Store(error) => error.into(),
-            // Of a secret that is sealed, none of these is said.
+            // Hashing a new secret returns none of these: they refuse logins.
             AuthError::Denied | AuthError::Throttled(_) | AuthError::TooManyConnections => Error::SessionEnded,
         }
     }
 }
 
-/// Turns what the tree says of a path into what the caller is told.
+/// Translates an error of the tree about a path into one for the caller.
 pub(super) fn path_error(path: &TreePath) -> impl FnOnce(tree::Error) -> Error {
     let path = path.clone();
     move |error| match error {

@@ -1,4 +1,4 @@
-//! Live tokens that somebody should look after: before they end, or because what they name has.
+//! Live tokens that need attention: they expire soon, or the node of a scope does not exist any more.
 
 use std::collections::HashSet;
 
@@ -7,25 +7,25 @@ use super::{Error, Principal, Result, TokenService};
 use crate::domain::{Login, NodeId, TokenId};
 use crate::store::{TokenFilter, TokenRecord, TokenState};
 
-/// How many nodes that scopes name are looked for.
+/// Maximum number of nodes that are looked up in the served directory.
 const MAX_NODES_CHECKED: usize = 1000;
-/// How many tokens are counted.
+/// Maximum number of tokens that are counted.
 const MAX_TOKENS_COUNTED: usize = 200;
 
-/// Some tokens of the same kind: the first of them, and how many there are.
+/// The first tokens of a list, with their number.
 #[derive(Clone, Debug, Default)]
 pub struct TokenListSummary {
-    /// The first.
+    /// The first tokens.
     pub records: Vec<TokenRecord>,
-    /// How many there are, as far as they are counted.
+    /// Number of tokens, as far as they were counted.
     pub count: usize,
     /// Whether there may be more.
     pub may_have_more: bool,
 }
 
 impl TokenService {
-    /// Returns the live tokens that end soon ([`crate::domain::TokenExpiry::expires_soon`]) and that the caller may look at, all or those of
-    /// one owner; `limit` of them by themselves.
+    /// Returns the live tokens that expire soon ([`crate::domain::TokenExpiry::expires_soon`]) and that the caller may
+    /// see, all or those of one owner, with the records of the first `limit`.
     ///
     /// # Errors
     /// As [`TokenService::list`].
@@ -34,8 +34,9 @@ impl TokenService {
         self.summarize(&caller, self.flushed_store().expiring_tokens(&filter, self.clock.now())?, limit)
     }
 
-    /// Likewise those with a scope whose node has ended. Only so many nodes are looked for in the served folder; where
-    /// scopes name others besides, there may be more.
+    /// Returns the live tokens that the caller may see and that have a scope on a node that does not exist any more,
+    /// all or those of one owner. Only a limited number of nodes is looked up; where scopes name more, there may be
+    /// more tokens.
     ///
     /// # Errors
     /// As [`TokenService::list`].
@@ -58,7 +59,7 @@ impl TokenService {
         Ok(summary)
     }
 
-    /// Returns who asks, and a filter for what that may look at.
+    /// Returns the authorized caller, and a filter for the tokens that it may see.
     fn visible_filter(&self, principal: &Principal, owner: Option<&Login>) -> Result<(AuthorizedCaller, TokenFilter)> {
         let caller = principal.authorized_caller()?;
         let mut filter = TokenFilter { owner: owner.cloned(), ..TokenFilter::default() };
@@ -69,7 +70,7 @@ impl TokenService {
         Ok((caller, filter))
     }
 
-    /// Counts tokens, but for those that died with one above them.
+    /// Counts tokens, except for those that are inactive because of a token above them.
     fn summarize(&self, caller: &AuthorizedCaller, tokens: Vec<TokenId>, limit: usize) -> Result<TokenListSummary> {
         let mut summary = TokenListSummary::default();
         for token in tokens {

@@ -1,5 +1,5 @@
-//! Explaining: which grant, scope, limit or end of life decides what a token may do. Judged by the same
-//! rules, over the same rows, as every request is.
+//! Explanation of access: the grant, scope, limit or token state that decides whether a token may do something, by the
+//! same rules and from the same rows as for every request.
 
 use super::{Error, Principal, Result, TokenService};
 use crate::domain::{
@@ -9,12 +9,12 @@ use crate::domain::{
 use crate::store::{ChainToken, EffectiveAccess};
 
 impl TokenService {
-    /// Tells whether a token may do something now, and why. Judges names: what links lead to, what
-    /// stands there, and locks are not looked at. A narrow token is told of scopes before grants, and of
-    /// the grants no more than what is left of them: so it learns nothing of what is hidden from it.
+    /// Tells whether a token may do something now, and why. Only paths are judged: targets of links, the entries at the
+    /// paths and locks are ignored. A restricted caller is told of scopes before grants, and of grants only the part
+    /// that scopes leave of them, so that it learns nothing about hidden entries.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`], also for one that the caller may not look at.
+    /// [`Error::UnknownToken`], also for a token that the caller may not see.
     pub fn explain(&self, principal: &Principal, token: TokenId, query: &AccessQuery) -> Result<AccessExplanation> {
         let record = self.find(principal, token)?;
         let effective = self.store.effective_access(token)?.ok_or(Error::UnknownToken(token))?;
@@ -39,7 +39,7 @@ impl TokenService {
         })
     }
 
-    /// Returns what the token died of.
+    /// Returns the rule by which the token is not accepted, if there is one.
     fn inactive_rule(&self, effective: &EffectiveAccess) -> Result<Option<DecidingRule>> {
         let now = self.clock.now();
         if let Some(link) = effective.chain.iter().find(|link| link.revoked) {
@@ -54,7 +54,7 @@ impl TokenService {
         Ok(owner.disabled_at.map(|_| DecidingRule::Disabled))
     }
 
-    /// Judges both ends of what is asked.
+    /// Decides an operation at its path and, where it has one, at its target.
     fn evaluate(
         &self,
         access: &TreeAccess,
@@ -135,8 +135,8 @@ impl TokenService {
         Ok((DecidingRule::Granted, distinct))
     }
 
-    /// Tells whether all that gives a permission is still what was named; taken on trust where no folder
-    /// is served.
+    /// Tells whether the nodes of all sources of a permission are still at their paths; true where no directory is
+    /// served.
     fn sources_unchanged(&self, grant: &EffectiveGrant) -> Result<bool> {
         let Some(tree) = &self.tree else { return Ok(true) };
         for source in &grant.sources {
@@ -148,7 +148,7 @@ impl TokenService {
     }
 }
 
-/// Returns the first limit of the chain that does not admit what is asked.
+/// Returns the first limit of the chain that refuses the query.
 fn first_violated_limit(chain: &[ChainToken], query: &AccessQuery) -> Option<DecidingRule> {
     chain.iter().find_map(|ChainToken { token, limits, .. }| {
         let token = *token;
@@ -177,7 +177,7 @@ fn first_violated_limit(chain: &[ChainToken], query: &AccessQuery) -> Option<Dec
     })
 }
 
-/// Returns the limits that were not asked about, in words.
+/// Returns the limits that the query left open, as conditions in words.
 fn unchecked_limits(chain: &[ChainToken], query: &AccessQuery) -> Vec<String> {
     let mut unchecked = Vec::new();
     for ChainToken { token, limits, .. } in chain {
@@ -200,7 +200,7 @@ fn unchecked_limits(chain: &[ChainToken], query: &AccessQuery) -> Vec<String> {
     unchecked
 }
 
-/// Tells whether an operation makes a file, or changes what is in one.
+/// Tells whether an operation creates a file or changes its content.
 fn is_upload(operation: TreeOperation) -> bool {
     match operation {
         TreeOperation::Write

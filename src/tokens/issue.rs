@@ -1,4 +1,4 @@
-//! Making a token: what is asked for, judged whole before anything is kept.
+//! Creation of tokens: a request is validated as a whole before anything is stored.
 
 use super::error::path_error;
 use super::principal::{AuthorizedCaller, TokenBearer};
@@ -11,24 +11,24 @@ use crate::domain::{
 use crate::store::{LocatedScope, NewTokenRow, SecretHash, StoreError, TokenRecord, User};
 use crate::tree::Tree;
 
-/// How often a token is drawn again when its id is taken.
+/// Maximum number of random ids that are tried for a new token.
 const MAX_ID_ATTEMPTS: usize = 8;
 
-/// How long a token is asked to live.
+/// The requested lifetime of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum RequestedLifetime {
-    /// As the policy has it.
+    /// The default of the policy.
     #[default]
     Default,
-    /// This long, whatever happens.
+    /// A hard limit, as a duration.
     For(Lifetime),
-    /// Until this instant, whatever happens.
+    /// A hard limit, as a time.
     Until(UnixMillis),
-    /// Until it is revoked.
+    /// No expiration.
     Never,
 }
 
-/// What is asked for.
+/// A request for a new token.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     /// The owner.
@@ -41,18 +41,18 @@ pub struct TokenRequest {
     pub lifetime: RequestedLifetime,
     /// The sliding window.
     pub window: Option<Lifetime>,
-    /// What to narrow it to; `None`: all that the owner may reach, and the token it is made with.
+    /// The scopes; `None` for all that the owner, and the calling token, may access.
     pub scopes: Option<Vec<ScopeTarget>>,
-    /// What to limit it to.
+    /// The limits.
     pub limits: TokenLimits,
-    /// What it may do through the REST API beyond its own tokens.
+    /// The roles.
     pub roles: Roles,
-    /// Roles of another service to keep on it, which grant nothing here.
+    /// Roles of another service to store with it, which grant nothing here.
     pub foreign_roles: ForeignRoles,
 }
 
 impl TokenRequest {
-    /// Asks for a token of an owner with the policy's lifetime, nothing narrowed, and no role.
+    /// Returns a request for a token of an owner with the policy's default lifetime, no scopes, no limits and no roles.
     pub fn new(owner: Login) -> Self {
         Self {
             owner,
@@ -67,7 +67,7 @@ impl TokenRequest {
         }
     }
 
-    /// Works out when the token expires; `cap` is when the token that it is bound by does, where there is one.
+    /// Returns the expiration of the token; `cap` is the hard limit of the token that bounds it, where there is one.
     fn resolve_expiry(&self, policy: &Policy, now: UnixMillis, cap: Option<UnixMillis>) -> Result<TokenExpiry> {
         if self.lifetime == RequestedLifetime::Never {
             self.window.map_or(Ok(()), |_| Err(Error::WindowWithoutExpiration))?;
@@ -86,12 +86,12 @@ impl TokenRequest {
             }
             (RequestedLifetime::Never, _) => policy.unlimited_expiry()?,
         };
-        // What was not asked for in so many words is the default, bounded by what is allowed.
+        // Only a default is shortened to the cap: an explicit lifetime beyond it was refused above.
         Ok(cap.map_or(expiry, |cap| expiry.capped_at(cap)))
     }
 
-    /// Makes sure that a lifetime that is asked for in so many words ends by an instant: it is refused rather than
-    /// shortened. A window beside a hard limit is bounded by that.
+    /// Checks that an explicitly requested lifetime ends at `cap` at the latest: it is refused and never shortened. A
+    /// window beside a hard limit is bounded by that.
     fn check_lifetime_within(&self, cap: UnixMillis, policy: &Policy, now: UnixMillis) -> Result<()> {
         let (end, asked) = match (self.lifetime, self.window) {
             (RequestedLifetime::Default, None) => return Ok(()),
@@ -111,38 +111,38 @@ impl TokenRequest {
     }
 }
 
-/// A token that was made.
+/// A new token.
 #[derive(Debug)]
 pub struct IssuedToken {
     /// The token, for the one time that it is shown.
     pub text: TokenText,
-    /// What is kept of it.
+    /// The stored record.
     pub record: TokenRecord,
 }
 
 impl TokenService {
-    /// Makes a token, on disk when this returns. Made with a token for its own user, it is that one's
-    /// child: never wider, and dead with it. Made with roles for another user, it lives no longer than the
-    /// token that asks. Its secret is sealed on the calling thread; where a server answers many callers, use
-    /// [`TokenService::issue_queued`].
+    /// Creates a token, on disk when this returns. Created with a token of its own user, it is a child of that token:
+    /// its privileges never exceed those of the parent, and it is inactive with it. Created with roles for another
+    /// user, it expires with the calling token at the latest. Its secret is hashed on the calling thread; a server with
+    /// many callers uses [`TokenService::issue_queued`].
     ///
     /// # Errors
-    /// [`Error`] for an unknown or disabled owner, one that is not the caller's to make tokens for, a
-    /// role that the owner or the calling token lacks, a scope whose node is not there or that lies outside
-    /// what owner and calling token may reach, limits wider than the calling token's, and whatever the
-    /// policy does not give; no token is made then, and no secret was sealed for it.
+    /// [`Error`] for an unknown or disabled owner, one that the caller may not create tokens for, a role that the owner
+    /// or the calling token lacks, a scope whose node does not exist or that is outside of what owner and calling token
+    /// may access, limits that allow more than those of the calling token, and whatever the policy does not allow. No
+    /// token is created then, and no secret was hashed for it.
     pub fn issue(&self, principal: &Principal, request: TokenRequest) -> Result<IssuedToken> {
         self.authorize_issue(principal, &request)?;
         let (secret, secret_hash) = self.hash_new_secret()?;
         self.store_issued(principal, request, &secret, &secret_hash)
     }
 
-    /// As [`TokenService::issue`], for a server: what blocks is done off the runtime, and the secret is sealed when the
-    /// turn of the caller's user comes. Nothing is made when the future is dropped before `begin` was called, which
-    /// is when the secret is sealed.
+    /// Creates a token as [`TokenService::issue`] does, for a server: blocking work runs off the async runtime, and the
+    /// secret is hashed when it is the turn of the caller's user. Nothing is stored when the future is dropped before
+    /// `begin` was called, which happens after the secret was hashed.
     ///
     /// # Errors
-    /// As [`TokenService::issue`]; [`Error::Busy`] when as many secrets as may wait do so.
+    /// As [`TokenService::issue`]; [`Error::Busy`] when the queue is full.
     pub async fn issue_queued(
         &self,
         principal: Principal,
@@ -162,12 +162,12 @@ impl TokenService {
         self.run_blocking(permit, move |service| service.store_issued(&principal, request, &secret, &secret_hash)).await
     }
 
-    /// Makes sure that a token may be made as things are; changes nothing.
+    /// Checks that a token may be created at the moment, without any change.
     fn authorize_issue(&self, principal: &Principal, request: &TokenRequest) -> Result<()> {
         self.validate_request(&principal.authorized_caller()?, request, self.clock.now()).map(drop)
     }
 
-    /// Judges all that is asked for, before the first effect, and works out when the token expires.
+    /// Validates the whole request, before the first effect, and returns the expiration of the token.
     fn validate_request(
         &self,
         caller: &AuthorizedCaller,
@@ -193,7 +193,7 @@ impl TokenService {
         Ok(expiry)
     }
 
-    /// Keeps a token whose secret is sealed. All is judged again: sealing took its time.
+    /// Stores a token whose secret was hashed. The request is validated again, since hashing took time.
     fn store_issued(
         &self,
         principal: &Principal,
@@ -239,7 +239,7 @@ impl TokenService {
         }
     }
 
-    /// Makes sure that the caller may make tokens for the owner, with the roles that are asked for.
+    /// Checks that the caller may create tokens for the owner with the requested roles, and returns the owner.
     fn check_owner(&self, caller: &AuthorizedCaller, request: &TokenRequest) -> Result<User> {
         let is_own = caller.bearer_for(&request.owner).is_some();
         if !is_own {
@@ -259,9 +259,8 @@ impl TokenService {
         Ok(owner)
     }
 
-    /// Turns scopes as they are typed into nodes; names those given by path once all are known to lie
-    /// within the owner's grants, within the scopes that the token has already, and within what the
-    /// token that asks may reach.
+    /// Resolves scopes to nodes. Paths get node ids once all scopes are known to be within the owner's grants, within
+    /// the present scopes of the token, and within the access of the calling token.
     pub(super) fn resolve_scopes(
         &self,
         owner: &Login,
@@ -282,7 +281,7 @@ impl TokenService {
         targets.iter().map(scope).collect()
     }
 
-    /// Makes sure that [`TokenService::resolve_scopes`] can turn scopes into nodes; names none.
+    /// Checks that [`TokenService::resolve_scopes`] can resolve the scopes, without creating any node.
     fn check_scopes(
         &self,
         owner: &Login,
@@ -299,7 +298,7 @@ impl TokenService {
         for target in targets {
             let (path, permission) = match target {
                 ScopeTarget::Node(scope) => match locate_node(tree, scope.node) {
-                    // One that is hidden is as if it were not there.
+                    // A hidden node is answered as a missing one, so that node ids can't be probed.
                     Ok(path) if parent.is_some_and(|parent| !parent.privileges.access.may(&path, scope.permission)) => {
                         return Err(Error::UnknownNode(scope.node));
                     }
@@ -308,7 +307,7 @@ impl TokenService {
                 ScopeTarget::Path(path, permission) => (path.clone(), *permission),
             };
             let mut exceeded = bounds.iter().find(|bound| !permission_at(bound, &path).allows(permission)).cloned();
-            // Of what the token reaches, its maker is told as much as it may see.
+            // The hint shows a caller no path that its own token may not access.
             if let (Some(parent), Some(exceeded)) = (parent, &mut exceeded) {
                 exceeded.retain(|(path, permission)| parent.privileges.access.may(path, *permission));
             }
@@ -328,7 +327,7 @@ impl TokenService {
     }
 }
 
-/// Returns where grants or scopes are now; leaves out those that dangle.
+/// Returns the current paths and permissions of grants or scopes, without those that dangle.
 fn located_permissions(tree: &Tree, scopes: &[LocatedScope]) -> Result<Vec<(TreePath, Permission)>> {
     let mut permissions = Vec::new();
     for LocatedScope { scope, .. } in scopes {
@@ -339,7 +338,7 @@ fn located_permissions(tree: &Tree, scopes: &[LocatedScope]) -> Result<Vec<(Tree
     Ok(permissions)
 }
 
-/// Returns all that is allowed at a path.
+/// Returns the union of the permissions at a path.
 fn permission_at(permissions: &[(TreePath, Permission)], path: &TreePath) -> Permission {
     let covering = permissions.iter().filter(|(granted, _)| path.starts_with(granted));
     covering.fold(Permission::NONE, |sum, (_, permission)| sum | *permission)
@@ -349,7 +348,7 @@ fn locate_node(tree: &Tree, node: NodeId) -> Result<TreePath> {
     tree.locate(node).map_err(Error::Tree)?.ok_or(Error::UnknownNode(node))
 }
 
-/// Writes a scope as it was typed.
+/// Returns a scope in its text form.
 fn scope_text(target: &ScopeTarget) -> String {
     match target {
         ScopeTarget::Node(scope) => scope.to_string(),

@@ -1,11 +1,11 @@
-//! Names and descriptions for people.
+//! Names and descriptions of tokens.
 
 use std::fmt;
 use std::str::FromStr;
 
 const MAX_LABEL_CHARS: usize = 200;
 
-/// A name or description: up to 200 characters on one line, so that no listing is torn by it.
+/// A name or description: up to 200 characters without control characters, so that it stays on one line of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenLabel(String);
 
@@ -37,13 +37,13 @@ impl fmt::Display for TokenLabel {
     }
 }
 
-/// Why a text is no name or description.
+/// The reason why a text is not a valid name or description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
-    /// A line break or another control character.
+    /// The text has a line break or another control character.
     #[error("a name or description has no line breaks or control characters")]
     ControlCharacter,
-    /// More than 200 characters.
+    /// The text has more than 200 characters.
     #[error("a name or description has at most {MAX_LABEL_CHARS} characters")]
     TooLong,
 }

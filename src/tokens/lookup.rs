@@ -1,4 +1,4 @@
-//! Looking tokens up: one by its id, or those that fit, a page at a time.
+//! Look-up of tokens: one by its id, or pages of those that match a query.
 
 use std::str::FromStr;
 
@@ -7,45 +7,45 @@ use super::{Error, Principal, Result, ResultPage, TokenService};
 use crate::domain::{ForeignRoles, Login, PathAccess, Role, Roles, Scope, TokenId};
 use crate::store::{LocatedScope, TokenFilter, TokenRecord, TokenState};
 
-/// How many tokens are looked at in one go for those that dangle.
+/// Number of tokens that are read at once to find those with dangling scopes.
 const DANGLING_BATCH_TOKENS: usize = 200;
 
-/// Which tokens to look for, in the order of their ids.
+/// A query for tokens, in the order of their ids.
 #[derive(Clone, Debug, Default)]
 pub struct TokenQuery {
-    /// Those of one user.
+    /// Owner of the tokens.
     pub owner: Option<Login>,
-    /// Those in one state.
+    /// State of the tokens.
     pub state: Option<StateFilter>,
-    /// Those with this text in their id, name, description or owner.
+    /// Text in their id, name, description or owner.
     pub text: Option<String>,
-    /// Those after this id: the `next` of the page before.
+    /// Id after which the page starts: the `next` of the previous page.
     pub after: Option<TokenId>,
-    /// In place of `after`: the last ones before this id. Then `next` is where the page before them ends.
+    /// Id before which the page ends, in place of `after`. `next` is then the `before` of the page in front of it.
     pub before: Option<TokenId>,
 }
 
-/// A token, and what it may do at this moment.
+/// A token with its current effective scopes and roles.
 #[derive(Clone, Debug)]
 pub struct EffectiveToken {
-    /// What is kept of it.
+    /// The stored record.
     pub record: TokenRecord,
-    /// What its scopes and those above it leave of its owner's grants; `None` where it has none.
+    /// The part of its owner's grants that the scopes of its chain leave; `None` where the chain has no scopes.
     pub scopes: Option<Vec<Scope>>,
-    /// Those of its roles that its owner and every token above it have.
+    /// The roles that the token, its owner and every token above it have.
     pub roles: Roles,
 }
 
-/// A state to look for.
+/// A state of tokens to filter by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateFilter {
-    /// Accepted.
+    /// Neither revoked nor expired.
     Live,
-    /// Past its expiry, or that of a token above it.
+    /// The token, or one above it, has expired.
     Expired,
-    /// Taken back, or one above it was.
+    /// The token, or one above it, was revoked.
     Revoked,
-    /// With a scope whose node has ended.
+    /// The token has a scope whose node does not exist any more.
     Dangling,
 }
 
@@ -64,10 +64,10 @@ impl FromStr for StateFilter {
 }
 
 impl TokenService {
-    /// Returns what is kept of a token.
+    /// Returns the record of a token.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`], also for one that the caller may not look at.
+    /// [`Error::UnknownToken`], also for a token that the caller may not see.
     pub fn find(&self, principal: &Principal, id: TokenId) -> Result<TokenRecord> {
         let caller = principal.authorized_caller()?;
         let record = self.find_record(id)?;
@@ -75,7 +75,7 @@ impl TokenService {
         self.with_visible_scopes(&caller, record)
     }
 
-    /// Returns a token with what its owner and the tokens above it leave of its scopes and roles.
+    /// Returns a token with its effective scopes and roles.
     ///
     /// # Errors
     /// As [`TokenService::find`].
@@ -85,13 +85,14 @@ impl TokenService {
         Ok(EffectiveToken { record, scopes: privileges.access.effective_scopes(), roles: privileges.roles })
     }
 
-    /// Returns the roles of another service that are kept on the token that asks.
+    /// Returns the roles of another service that are stored with the calling token.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
     pub fn foreign_roles(&self, principal: &Principal) -> Result<ForeignRoles> {
         match principal.authorized_caller()?.bearer() {
-            // Asked for at every request of another server: last uses don't matter, and cost a write.
+            // Another server asks for these at each of its requests: flushing uses would cost a write each time, for
+            // nothing.
             Some(TokenBearer { token, .. }) => {
                 let record = self.store.token(*token, self.clock.now())?;
                 Ok(record.ok_or(Error::UnknownToken(*token))?.foreign_roles)
@@ -100,11 +101,11 @@ impl TokenService {
         }
     }
 
-    /// Returns up to `limit` of the tokens that fit and that the caller may look at.
+    /// Returns a page of up to `limit` tokens that match a query and that the caller may see.
     ///
     /// # Errors
     /// [`Error::UnknownUser`] for an unknown owner; [`Error::Forbidden`] for another user's tokens
-    /// without the role to look at them.
+    /// without the role to look them up.
     pub fn list(
         &self,
         principal: &Principal,
@@ -156,7 +157,7 @@ impl TokenService {
     /// Returns how many live tokens a user has.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`]; [`Error::Forbidden`] for another user without the role to look at its tokens.
+    /// [`Error::UnknownUser`]; [`Error::Forbidden`] for another user without the role to look up its tokens.
     pub fn count_live_tokens(&self, principal: &Principal, owner: &Login) -> Result<u32> {
         let caller = principal.authorized_caller()?;
         if !caller.is_unrestricted_self(owner) && !caller.has_role(Role::ManageUsers) {
@@ -166,12 +167,12 @@ impl TokenService {
         Ok(self.flushed_store().count_live_tokens(owner, self.clock.now())?)
     }
 
-    /// Returns what is kept of a token, whoever asks.
+    /// Returns the record of a token without any check of the caller.
     pub(super) fn find_record(&self, id: TokenId) -> Result<TokenRecord> {
         self.flushed_store().token(id, self.clock.now())?.ok_or(Error::UnknownToken(id))
     }
 
-    /// Completes a token by where its scopes are now, as far as the caller may know.
+    /// Completes a record by the current paths of its scopes, without those that are hidden from the caller.
     pub(super) fn with_visible_scopes(
         &self,
         caller: &AuthorizedCaller,
@@ -189,9 +190,9 @@ impl TokenService {
         Ok(record)
     }
 
-    /// Looks at the served folder, where there is one, for where the nodes of grants or scopes are
-    /// now; those that are not there dangle, whatever the index says. While the folder is not there itself, the index
-    /// is believed: tokens can be looked at and revoked meanwhile.
+    /// Updates the paths of grants or scopes from the served directory, where there is one: those whose nodes are not
+    /// found there dangle, whatever the index says. During an outage of the directory, the paths of the index stay, so
+    /// that tokens can still be listed and revoked.
     pub(super) fn refresh_locations(&self, located: &mut [LocatedScope]) -> Result<()> {
         let Some(tree) = &self.tree else { return Ok(()) };
         for located in located {

@@ -1,8 +1,8 @@
-//! A token's life: issue, rotate, narrow, revoke, and the policy that bounds it; and the users that
+//! The life cycle of tokens: issue, rotate, narrow, revoke, and the policy that bounds them; and the users that
 //! own tokens.
 //!
-//! Commands, the REST API and the console speak to this room, and say each time who asks
-//! ([`Principal`]). What it refuses, it refuses before the first effect.
+//! Commands, the REST API and the console call this module, each time with the caller ([`Principal`]). Every refusal
+//! comes before the first effect.
 
 mod audit;
 mod error;
@@ -36,27 +36,27 @@ pub use user::{CreatedUser, Grant, GrantTarget, HomeOption, UserProfile, UserReq
 /// The result of an operation on tokens or users.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Tokens and their owners; clones share the store.
+/// The service that manages tokens and their owners. Clones share the store.
 #[derive(Clone)]
 pub struct TokenService {
     store: Store,
     clock: Clock,
     tree: Option<Tree>,
-    /// What holds uses in memory and runs argon2, in a server.
+    /// The authenticator of a server, which holds unwritten uses and runs argon2.
     auth: Option<Authenticator>,
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Clone, Debug)]
 pub struct ResultPage<T, K> {
-    /// What is in it.
+    /// The items of the page.
     pub items: Vec<T>,
-    /// What to ask for the part after; `None` when this is the last.
+    /// Key from which the next page continues; `None` on the last page.
     pub next: Option<K>,
 }
 
 impl<T, K> ResultPage<T, K> {
-    /// Makes a page of no more than `limit` items; what was read beyond tells that there is more.
+    /// Makes a page of at most `limit` items; items beyond that show that there is a next page.
     pub(crate) fn from_items(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> K) -> Self {
         let has_more = items.len() > limit;
         items.truncate(limit);
@@ -66,25 +66,26 @@ impl<T, K> ResultPage<T, K> {
 }
 
 impl TokenService {
-    /// Manages the tokens of a store, by a clock.
+    /// Creates a service for the tokens of a store.
     pub fn new(store: Store, clock: Clock) -> Self {
         Self { store, clock, tree: None, auth: None }
     }
 
-    /// Takes the served folder, which scopes, grants and homes need.
+    /// Returns the service with the served directory, which scopes, grants and home directories need.
     #[must_use]
     pub fn with_tree(self, tree: Tree) -> Self {
         Self { tree: Some(tree), ..self }
     }
 
-    /// Takes what holds the last uses of tokens in memory, so that what is shown is in force, and what runs argon2 for
-    /// all callers in turn ([`TokenService::issue_queued`], [`TokenService::rotate_queued`]).
+    /// Returns the service with the authenticator of a server: it holds unwritten uses of tokens, without which records
+    /// would show outdated expirations, and runs argon2 for all callers in turn ([`TokenService::issue_queued`],
+    /// [`TokenService::rotate_queued`]).
     #[must_use]
     pub fn with_authenticator(self, auth: Authenticator) -> Self {
         Self { auth: Some(auth), ..self }
     }
 
-    /// Returns the store with the last uses in force.
+    /// Returns the store after unwritten uses were written to it.
     fn flushed_store(&self) -> &Store {
         if let Some(auth) = &self.auth {
             let _ = auth.flush_uses();
@@ -95,22 +96,22 @@ impl TokenService {
     /// Returns the policy.
     ///
     /// # Errors
-    /// [`Error::Forbidden`].
+    /// [`Error::Forbidden`] without the role to manage the policy.
     pub fn policy(&self, principal: &Principal) -> Result<Policy> {
         principal.authorized_caller()?.require_role(Role::ManagePolicy)?;
         Ok(self.store.policy()?)
     }
 
-    /// Changes one key of the policy, as it is typed, and returns what holds then.
+    /// Sets one key of the policy from its text form, and returns the new policy.
     ///
     /// # Errors
-    /// [`Error::InvalidSetting`] for an unknown key or a bad value, and as [`TokenService::change_policy`].
+    /// [`Error::InvalidSetting`] for an unknown key or an invalid value, and as [`TokenService::change_policy`].
     pub fn set_policy(&self, principal: &Principal, key: &str, value: &str) -> Result<Policy> {
         principal.authorized_caller()?.require_role(Role::ManagePolicy)?;
         self.change_policy(principal, &[PolicySetting::parse(key, value).map_err(Error::InvalidSetting)?])
     }
 
-    /// Changes keys of the policy, all of them or none, and returns what holds then.
+    /// Sets keys of the policy, all of them or none, and returns the new policy.
     ///
     /// # Errors
     /// [`Error::Forbidden`]; [`Error::InvalidSetting`] for a default lifetime above the maximum.
@@ -122,12 +123,12 @@ impl TokenService {
         }
     }
 
-    /// Returns the store for changes in the name of whoever asks.
+    /// Returns the store with the principal as the actor of changes.
     fn audited_store(&self, principal: &Principal) -> Store {
         self.store.with_audit_context(principal.audit_context(self.clock.now()))
     }
 
-    /// Returns a user, whoever asks.
+    /// Returns a user without any check of the caller.
     fn require_user(&self, login: &Login) -> Result<User> {
         self.store.user(login)?.ok_or_else(|| Error::UnknownUser(login.clone()))
     }
@@ -135,7 +136,7 @@ impl TokenService {
 
 impl std::fmt::Debug for TokenService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("TokenService").field("store", &self.store).finish_non_exhaustive()
     }
 }
 

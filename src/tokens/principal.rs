@@ -1,13 +1,12 @@
-//! Who asks for something to be done, and what of it is theirs to ask: the rule of "one's own", and
-//! the roles that reach beyond it.
+//! The caller of an operation and its authorization: the rule of a caller's own tokens, and the roles that allow more.
 //!
-//! One's own are the calling token and its descendants; a token without scopes, limits or parent also
-//! reaches its owner's other tokens. What lies beyond needs a role, and acting on what is another
-//! user's needs every role that the other has: nobody mints or rotates his way up. Making, changing and
-//! rotating them needs a token without scopes, limits or parent, which no secret got so is wider than.
-//! A role is given for no longer than one has it: a token with roles, made for another user or rotated,
-//! dies no later than the one that asks. One without roles that is made under a role has no parent, and
-//! lives as long as the policy gives: handing those out is what the role is for.
+//! A caller's own tokens are the calling token and its descendants; a token without scopes, limits or parent may also
+//! act on its owner's other tokens. All others need a role, and acting on another user's tokens needs every role that
+//! the other user has, so that nobody gains privileges by creating or rotating tokens. Creating, changing and rotating
+//! them needs a token without scopes, limits or parent, since a secret that is got so must not exceed the calling
+//! token. Nobody passes a role on for longer than they have it: a token with roles that is created for another user or
+//! rotated expires with the calling token at the latest. A token without roles that is created under a role has no
+//! parent, and may live as long as the policy allows: handing out such tokens is the purpose of the role.
 
 use std::sync::Arc;
 
@@ -18,12 +17,12 @@ use crate::domain::{
 };
 use crate::store::{AuditContext, Store, TokenFilter, TokenRecord};
 
-/// Who asks for something to be done.
+/// The caller of an operation.
 #[derive(Clone, Debug)]
 pub enum Principal {
-    /// A program that embeds the gateway: may do everything.
+    /// A program that embeds the gateway, with all rights.
     Administrator,
-    /// A user of the operating system who works on the state directory itself: may do everything.
+    /// A user of the operating system who works on the state directory, with all rights.
     SystemUser(SystemUser),
     /// A caller with a token.
     Session(Session),
@@ -41,7 +40,7 @@ impl From<SessionEnded> for Error {
     }
 }
 
-/// Who asks, and how wide that is at this moment.
+/// A caller with its privileges at this moment.
 pub(super) enum AuthorizedCaller {
     Administrator,
     Bearer(TokenBearer),
@@ -56,7 +55,7 @@ pub(super) struct TokenBearer {
 }
 
 impl Principal {
-    /// Returns in whose name changes are made.
+    /// Returns the actor and peer that changes are recorded with.
     pub(super) fn audit_context(&self, at: UnixMillis) -> AuditContext {
         match self {
             Principal::Administrator => AuditContext { actor: Actor::Administrator, peer: None, at },
@@ -68,25 +67,25 @@ impl Principal {
         }
     }
 
-    /// Waits for a turn of a call of the store; who has no session needs none.
+    /// Waits for a permit for work in the store; a caller without a session needs none.
     ///
     /// # Errors
-    /// [`Error::Busy`].
+    /// [`Error::Busy`] where the user, or all users together, have too much work waiting.
     pub(super) async fn acquire_store_permit(&self) -> Result<Option<WorkPermit>> {
         let Principal::Session(session) = self else { return Ok(None) };
         session.light_turn().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
 
-    /// Waits for another one, of work that has begun.
+    /// Waits for another permit for an operation that has begun.
     ///
     /// # Errors
-    /// [`Error::Busy`] where all users together have too much waiting.
+    /// [`Error::Busy`] where all users together have too much work waiting.
     pub(super) async fn reacquire_store_permit(&self) -> Result<Option<WorkPermit>> {
         let Principal::Session(session) = self else { return Ok(None) };
         session.light_turn_again().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
 
-    /// Returns the user whose token asks.
+    /// Returns the owner of the calling token.
     pub(super) fn login(&self) -> Option<&Login> {
         match self {
             Principal::Administrator | Principal::SystemUser(_) => None,
@@ -94,7 +93,7 @@ impl Principal {
         }
     }
 
-    /// Returns who asks, as of now.
+    /// Returns the caller with its privileges at this moment.
     pub(super) fn authorized_caller(&self) -> Result<AuthorizedCaller> {
         match self {
             Principal::Administrator | Principal::SystemUser(_) => Ok(AuthorizedCaller::Administrator),
@@ -111,13 +110,13 @@ impl Principal {
 }
 
 impl AuthorizedCaller {
-    /// Makes sure that the caller has a role.
+    /// Requires that the caller has a role.
     pub(super) fn require_role(&self, role: Role) -> Result<()> {
         if self.has_role(role) { Ok(()) } else { Err(Error::Forbidden(role)) }
     }
 
-    /// Makes sure that the caller may use a role that hands out the secrets of another user's tokens. A
-    /// token that is narrow itself may not: a secret that it got so would not be bound as it is.
+    /// Requires that the caller may use a role that hands out the secrets of another user's tokens. A restricted token
+    /// may not: a secret that it gets so would not have its restrictions.
     pub(super) fn require_unrestricted(&self, role: Role) -> Result<()> {
         self.require_role(role)?;
         match self {
@@ -126,7 +125,7 @@ impl AuthorizedCaller {
         }
     }
 
-    /// Makes sure that the caller has all of these roles.
+    /// Requires that the caller has all of these roles.
     pub(super) fn require_roles(&self, roles: &Roles) -> Result<()> {
         roles.iter().try_for_each(|role| self.require_role(role))
     }
@@ -139,8 +138,8 @@ impl AuthorizedCaller {
         }
     }
 
-    /// Makes sure that the caller may give a permission at a path: `admin`, and who has it there. A path
-    /// that is hidden from the caller is as if it were not there.
+    /// Requires that the caller may grant a permission at a path: with the role `admin`, or with that permission there.
+    /// A path that is hidden from the caller is answered as a missing one.
     pub(super) fn require_access(&self, path: &TreePath, permission: Permission) -> Result<()> {
         let AuthorizedCaller::Bearer(TokenBearer { privileges, .. }) = self else { return Ok(()) };
         if self.has_role(Role::Admin) || privileges.access.may(path, permission) {
@@ -152,7 +151,7 @@ impl AuthorizedCaller {
         }
     }
 
-    /// Returns the bearer; the administrator bears no token.
+    /// Returns the bearer of the calling token; `None` for the administrator.
     pub(super) fn bearer(&self) -> Option<&TokenBearer> {
         match self {
             AuthorizedCaller::Bearer(bearer) => Some(bearer),
@@ -160,12 +159,12 @@ impl AuthorizedCaller {
         }
     }
 
-    /// Returns the bearer where what is asked for concerns its own user.
+    /// Returns the bearer of the calling token where its owner is this user.
     pub(super) fn bearer_for(&self, login: &Login) -> Option<&TokenBearer> {
         self.bearer().filter(|bearer| bearer.login == *login)
     }
 
-    /// Tells whether a user is the caller's own, and the token stands for all of it.
+    /// Tells whether the caller has an unrestricted token of this user.
     pub(super) fn is_unrestricted_self(&self, login: &Login) -> bool {
         match self {
             AuthorizedCaller::Administrator => true,
@@ -173,7 +172,7 @@ impl AuthorizedCaller {
         }
     }
 
-    /// Tells whether the caller may know what its owner may reach beyond the token it asks with.
+    /// Tells whether the caller may see grants beyond the access of the calling token.
     pub(super) fn may_see_grants(&self) -> bool {
         match self {
             AuthorizedCaller::Administrator => true,
@@ -183,7 +182,7 @@ impl AuthorizedCaller {
         }
     }
 
-    /// Makes sure that the caller may look at a token; one that it may not is as if it were not there.
+    /// Requires that the caller may see a token; others are answered as missing ones.
     pub(super) fn require_visible(&self, store: &Store, record: &TokenRecord) -> Result<()> {
         if self.has_role(Role::AuthenticationLookup) || self.owns_token(store, record)? {
             return Ok(());
@@ -191,7 +190,7 @@ impl AuthorizedCaller {
         Err(Error::UnknownToken(record.id))
     }
 
-    /// Makes sure that the caller may do to a token what a role is for.
+    /// Requires that the caller may do to a token what a role allows: on its own tokens, or with the role.
     pub(super) fn authorize_action(&self, store: &Store, record: &TokenRecord, role: Role) -> Result<()> {
         if self.owns_token(store, record)? {
             return Ok(());
@@ -207,7 +206,7 @@ impl AuthorizedCaller {
         self.require_roles(&owner.roles)
     }
 
-    /// Narrows a filter to what the caller may look at.
+    /// Narrows a filter to the tokens that the caller may see.
     pub(super) fn restrict_filter(&self, filter: &mut TokenFilter) -> Result<()> {
         let AuthorizedCaller::Bearer(bearer) = self else { return Ok(()) };
         if self.has_role(Role::AuthenticationLookup) {
@@ -221,7 +220,7 @@ impl AuthorizedCaller {
         Ok(())
     }
 
-    /// Tells whether a token is one's own.
+    /// Tells whether a token is the caller's own.
     fn owns_token(&self, store: &Store, record: &TokenRecord) -> Result<bool> {
         let AuthorizedCaller::Bearer(bearer) = self else { return Ok(true) };
         let own = record.id == bearer.token || self.is_unrestricted_self(&record.login);

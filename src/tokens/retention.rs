@@ -1,39 +1,39 @@
-//! Clean-up: what has been dead or told for long enough leaves the store, a few rows at a time.
+//! Retention: inactive tokens, old events and stale journals are deleted from the store, a few rows at a time.
 
 use std::time::Duration;
 
 use super::{Result, TokenService};
 use crate::auth::Authenticator;
 
-/// How many rows one round takes away at most, of each kind.
+/// Maximum number of tokens that one round records as expired, and that it deletes.
 const MAX_TOKENS_PER_ROUND: usize = 100;
-/// How many old events one round forgets at most, and how many old counts.
+/// Maximum number of events, of usage counts and of disowned rows of one round.
 const MAX_EVENTS_PER_ROUND: usize = 1000;
-/// How much longer than events counts stay: a chart that reaches back for as long as they are kept begins at the start
-/// of a day (UTC), which may be almost a day earlier.
+/// Time that usage counts are kept longer than events: a chart of the whole retention begins at the start of a day
+/// (UTC), which may be almost a day earlier.
 const COUNT_RETENTION_MARGIN: Duration = Duration::from_secs(24 * 3600);
-/// How many rows of journals one round forgets at most.
+/// Maximum number of rows of sync journals that one round deletes.
 const MAX_SYNC_ENTRIES_PER_ROUND: usize = 10_000;
 
-/// What one round of clean-up did.
+/// The effects of one round of retention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetentionReport {
-    /// Tokens that were noted to have expired.
+    /// Number of tokens that were recorded as expired.
     pub expired_tokens: usize,
-    /// Tokens that were removed.
+    /// Number of tokens that were deleted.
     pub deleted_tokens: usize,
-    /// Events that were forgotten.
+    /// Number of events that were deleted.
     pub deleted_events: usize,
-    /// Counts of uses and refusals that were forgotten.
+    /// Number of usage counts that were deleted.
     pub deleted_counts: usize,
-    /// Properties and nodes that count for nobody any more, since whoever set or named them was removed.
+    /// Number of properties and nodes whose user was cleared, since the user was deleted.
     pub disowned: usize,
-    /// Rows of sync journals, of dead tokens or at rest for too long, that were forgotten.
+    /// Number of rows of stale sync journals that were deleted.
     pub deleted_sync_entries: usize,
 }
 
 impl RetentionReport {
-    /// Tells whether there may be more to do at once.
+    /// Tells whether a limit was reached, so that the next round should follow at once.
     pub fn may_have_more(&self) -> bool {
         let events = self.deleted_events.max(self.deleted_counts).max(self.disowned);
         self.expired_tokens >= MAX_TOKENS_PER_ROUND
@@ -44,19 +44,19 @@ impl RetentionReport {
 }
 
 impl TokenService {
-    /// Does one round of clean-up: notes tokens that have expired, ends graces, removes tokens that have been dead for
-    /// the policy's `token-retention`, and forgets events older than its `audit-retention`, counts a day later, and
-    /// what is left of the sync journals of dead tokens, and of those that nobody asks for any more. Nothing is deleted
-    /// by age while the clock has just jumped ([`Clock::retention_time`]).
+    /// Runs one round of retention: records expirations, clears expired graces, deletes tokens that have been inactive
+    /// for the policy's `token-retention`, events older than its `audit-retention`, usage counts a day later, and sync
+    /// journals of inactive tokens or without recent requests. Nothing is deleted by age while a jump of the clock is
+    /// not trusted yet ([`Clock::retention_time`]).
     ///
     /// [`Clock::retention_time`]: crate::auth::Clock::retention_time
     ///
     /// # Errors
-    /// [`super::Error::Store`]; what was done by then stays done.
+    /// [`super::Error::Store`]; the steps before the failed one stay done.
     pub fn apply_retention(&self) -> Result<RetentionReport> {
         let (now, policy) = (self.clock.now(), self.store.policy()?);
         let (steady_time, retention_time) = (self.clock.steady_time(), self.clock.retention_time());
-        // A sliding token lives by uses that only memory may have.
+        // A sliding token may be live only by uses in memory: without flushing them, none may be recorded as expired.
         let uses_flushed = self.auth.as_ref().is_none_or(Authenticator::flush_uses);
         let expired_tokens =
             if uses_flushed { self.store.mark_expired(steady_time, MAX_TOKENS_PER_ROUND)? } else { 0 };

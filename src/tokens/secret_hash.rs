@@ -1,5 +1,5 @@
-//! New secrets, sealed once all that is asked for has been judged: on the calling thread, or in a server when the turn
-//! of the caller's user comes. Argon2 is the dearest step of a request, and waiting for it blocks no thread.
+//! Hashing of new secrets, after the request was validated: on the calling thread, or in a server when it is the turn
+//! of the caller's user. Argon2 is the most expensive step of a request, and waiting for it blocks no thread.
 
 use super::{Error, Result, TokenService};
 use crate::auth::{SecretHasher, WorkPermit, generate_secret};
@@ -7,14 +7,14 @@ use crate::domain::{Login, Secret};
 use crate::store::SecretHash;
 
 impl TokenService {
-    /// Draws a secret and seals it on this thread.
+    /// Draws a secret and hashes it on this thread.
     pub(super) fn hash_new_secret(&self) -> Result<(Secret, SecretHash)> {
         let secret = generate_secret()?;
         let secret_hash = SecretHasher::open(&self.store)?.hash(&secret)?;
         Ok((secret, secret_hash))
     }
 
-    /// Draws a secret and seals it when the user's turn comes.
+    /// Draws a secret and hashes it when it is the user's turn.
     pub(super) async fn hash_new_secret_queued(&self, user: &Login) -> Result<(Secret, SecretHash)> {
         let Some(auth) = &self.auth else { return self.run_blocking(None, |service| service.hash_new_secret()).await };
         let secret = generate_secret()?;
@@ -22,7 +22,7 @@ impl TokenService {
         Ok((secret, secret_hash))
     }
 
-    /// Does what blocks where blocking is allowed, in the caller's turn.
+    /// Runs blocking work on a blocking thread, which holds the caller's permit.
     pub(super) async fn run_blocking<T: Send + 'static>(
         &self,
         permit: Option<WorkPermit>,
@@ -30,7 +30,8 @@ impl TokenService {
     ) -> Result<T> {
         let service = self.clone();
         let work = move || {
-            // Until the work has ended, also where nobody waits for it any more.
+            // The permit is held until the work has ended, also when its future was dropped: else a caller that
+            // disconnects again and again could fill the blocking threads.
             let _permit = permit;
             work(&service)
         };

@@ -1,11 +1,11 @@
-//! Sessions that are open: who may see them, and who may end them though their tokens live.
+//! Open sessions: listing them, and closing them without revoking their tokens.
 
 use super::{Error, Principal, Result, TokenService};
 use crate::auth::{Authenticator, OpenSession};
 use crate::domain::{AuditEvent, EventKind, Role, TokenId};
 
 impl TokenService {
-    /// Returns the open sessions of the tokens that the caller may look at, the latest first.
+    /// Returns the open sessions of the tokens that the caller may see, the latest first.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -26,7 +26,7 @@ impl TokenService {
         Ok(visible)
     }
 
-    /// Ends one open session of a token, or all of them; returns how many. The token lives on.
+    /// Closes one open session of a token, or all of them; returns how many. The token stays valid.
     ///
     /// # Errors
     /// As [`TokenService::revoke`].

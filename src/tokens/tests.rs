@@ -1,4 +1,4 @@
-//! What a token may be made of, and what happens to it then.
+//! Tests of the life cycle of tokens.
 
 mod audit_events;
 mod clock_jumps;
@@ -37,7 +37,7 @@ struct TokensEnv {
     callers: AtomicU32,
 }
 
-/// A served folder with `/alice`, `/alice/below/file`, `/bob`, and alice, who reads and writes her home.
+/// Creates a served directory with `/alice`, `/alice/below/file`, `/bob`, and alice, who may read and write her home.
 fn tokens_env() -> TokensEnv {
     let temp_dir = tempfile::tempdir().expect("folder");
     let root = temp_dir.path().join("files");
@@ -67,7 +67,7 @@ impl TokensEnv {
         self.tokens.issue(ADMIN, TokenRequest { scopes, ..TokenRequest::new(login("alice")) })
     }
 
-    /// Comes in over WebDAV, each time from another address.
+    /// Opens a session over WebDAV, each time from another address.
     fn open_session(&self, text: &TokenText) -> Session {
         self.authenticate(text).expect("let in")
     }

@@ -1,4 +1,4 @@
-//! What happens to a token after its birth: it is narrowed, gets another secret, is taken back.
+//! Changes of tokens: narrowing, rotation and revocation.
 
 use super::principal::{AuthorizedCaller, TokenBearer};
 use super::{Error, Principal, Result, TokenLabel, TokenService};
@@ -9,29 +9,28 @@ use crate::store::{NarrowedToken, SecretHash, StoreError, TokenRecord, TokenStat
 
 const MAX_GRACE_SECONDS: u64 = 86_400;
 
-/// How often a change is tried again when another came first.
+/// Maximum number of attempts of a change when others are made at the same time.
 const MAX_UPDATE_ATTEMPTS: usize = 8;
 
-/// What to change about a token; what is left out stays. Nothing of it makes the token wider.
+/// A change of a token that can't extend its privileges; fields that are `None` stay as they are.
 #[derive(Clone, Debug, Default)]
 pub struct NarrowRequest {
-    /// Another name.
+    /// The new name.
     pub name: Option<TokenLabel>,
-    /// Another description.
+    /// The new description.
     pub description: Option<TokenLabel>,
-    /// What to narrow it to, in place of its scopes.
+    /// The new scopes, in place of the present ones.
     pub scopes: Option<Vec<ScopeTarget>>,
-    /// Limits to set, each in place of the one that is set now. A limit can't be taken off, so one that
-    /// is empty stays.
+    /// Limits to set, each in place of the present one. A limit can't be removed, so an empty one stays as it is.
     pub limits: TokenLimits,
-    /// The roles to leave it.
+    /// The new roles, all of which the token has already.
     pub roles: Option<Roles>,
-    /// When it is to die at the latest.
+    /// The new hard limit.
     pub expires_at: Option<UnixMillis>,
 }
 
 impl NarrowRequest {
-    /// Tells whether it changes nothing.
+    /// Tells whether no field is set.
     pub fn is_empty(&self) -> bool {
         let Self { name, description, scopes, limits, roles, expires_at: expires } = self;
         let named = name.is_some() || description.is_some();
@@ -39,23 +38,23 @@ impl NarrowRequest {
     }
 }
 
-/// A token whose secret was replaced.
+/// A token with a new secret.
 #[derive(Debug)]
 pub struct RotatedToken {
     /// The token, for the one time that it is shown.
     pub text: TokenText,
-    /// What is kept of it.
+    /// The stored record.
     pub record: TokenRecord,
 }
 
 impl TokenService {
-    /// Changes a token: its name, and whatever makes it narrower. `expected` is the version that the
-    /// caller has seen of it.
+    /// Changes a token: its name and description, and narrows its privileges. `expected` is the version that the caller
+    /// has seen of it.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to change,
-    /// [`Error::VersionConflict`] when it is not as expected any more, [`Error::TokenInactive`], and whatever would make it
-    /// wider: [`Error::WidensToken`], [`Error::OutsideAccess`], [`Error::ExtendsLifetime`]; nothing is changed then.
+    /// [`Error::UnknownToken`], [`Error::Forbidden`] for a token that the caller may not change,
+    /// [`Error::VersionConflict`] when it has another version, [`Error::TokenInactive`], and for extended privileges
+    /// [`Error::WidensToken`], [`Error::OutsideAccess`] or [`Error::ExtendsLifetime`]; nothing is changed then.
     pub fn narrow(
         &self,
         principal: &Principal,
@@ -78,8 +77,8 @@ impl TokenService {
         Err(Error::VersionConflict(id))
     }
 
-    /// Works out what a token is after a change that makes it no wider; what is hidden from the bearer that
-    /// asks is as if it were not there.
+    /// Returns the fields of a token after a change, and refuses extended privileges; entries that are hidden from the
+    /// caller are answered as missing ones.
     fn apply_narrowing(
         &self,
         caller: &AuthorizedCaller,
@@ -108,24 +107,24 @@ impl TokenService {
         })
     }
 
-    /// Gives a token a new secret; the old one is accepted for `grace` longer, or not at all. The
-    /// token's life stays as long as it was.
+    /// Gives a token a new secret; the old one is accepted for `grace` longer, or not at all. The expiration of the
+    /// token does not change.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`], [`Error::Forbidden`] for what is not the caller's to rotate,
-    /// [`Error::GraceTooLong`] for more than a day, [`Error::TokenInactive`] for a token that is not accepted any more,
-    /// [`Error::ExceedsCaller`] for a token of the caller's own user that is wider than the calling one, and for any
-    /// with roles that lives longer. No secret was sealed then.
+    /// [`Error::UnknownToken`], [`Error::Forbidden`] for a token that the caller may not rotate,
+    /// [`Error::GraceTooLong`] for more than a day, [`Error::TokenInactive`] for a revoked or expired token,
+    /// [`Error::ExceedsCaller`] for a token of the caller's own user with privileges that the calling one lacks, and
+    /// for any token with roles that expires later. No secret was hashed then.
     pub fn rotate(&self, principal: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
         self.authorize_rotation(&principal.authorized_caller()?, id, grace)?;
         let (secret, secret_hash) = self.hash_new_secret()?;
         self.replace_secret(principal, id, grace, secret, &secret_hash)
     }
 
-    /// As [`TokenService::rotate`], for a server; compare [`TokenService::issue_queued`].
+    /// Rotates a token as [`TokenService::rotate`] does, for a server; compare [`TokenService::issue_queued`].
     ///
     /// # Errors
-    /// As [`TokenService::rotate`]; [`Error::Busy`] when as many secrets as may wait do so.
+    /// As [`TokenService::rotate`]; [`Error::Busy`] when the queue is full.
     pub async fn rotate_queued(
         &self,
         principal: Principal,
@@ -147,7 +146,7 @@ impl TokenService {
             .await
     }
 
-    /// Makes sure that a token may be rotated as things are, and returns it.
+    /// Checks that a token may be rotated at the moment, and returns it.
     fn authorize_rotation(
         &self,
         caller: &AuthorizedCaller,
@@ -168,7 +167,7 @@ impl TokenService {
         Ok(record)
     }
 
-    /// Gives a token a secret that is sealed. All is judged again: sealing took its time.
+    /// Stores the hash of a token's new secret. The rotation is authorized again, since hashing took time.
     fn replace_secret(
         &self,
         principal: &Principal,
@@ -191,8 +190,9 @@ impl TokenService {
         }
     }
 
-    /// Makes sure that the bearer is at least as wide as a token that it rotates, which nobody else's is to be
-    /// measured by but in roles; and that roles got so are had no longer than now.
+    /// Checks that the privileges of the bearer cover those of a token of the same user that it rotates, and that roles
+    /// are not gained for longer than the bearer has them. Roles of other users' tokens were checked by
+    /// [`AuthorizedCaller::authorize_action`].
     fn check_rotation_privileges(&self, bearer: &TokenBearer, record: &TokenRecord) -> Result<()> {
         let target = self.store.effective_access(record.id)?.ok_or(Error::UnknownToken(record.id))?.into_privileges();
         let is_own = bearer.login == record.login;
@@ -209,8 +209,8 @@ impl TokenService {
     /// Revokes tokens, on disk when this returns; those already revoked stay as they are.
     ///
     /// # Errors
-    /// [`Error::UnknownToken`] when one of them is not there, [`Error::Forbidden`] when one is not the
-    /// caller's to revoke; none is revoked then.
+    /// [`Error::UnknownToken`] when one of them does not exist, [`Error::Forbidden`] when the caller may not revoke one
+    /// of them; none is revoked then.
     pub fn revoke(&self, principal: &Principal, ids: &[TokenId]) -> Result<()> {
         let caller = principal.authorized_caller()?;
         for id in ids {
@@ -219,8 +219,8 @@ impl TokenService {
         Ok(self.audited_store(principal).revoke_tokens(ids, self.clock.now())?)
     }
 
-    /// Revokes a token and returns what is kept of it then. Whoever may revoke it is told that much, without
-    /// the role to look it up.
+    /// Revokes a token and returns its record. A caller who may revoke it may see the record, also without the role to
+    /// look it up.
     ///
     /// # Errors
     /// As [`TokenService::revoke`].
@@ -233,8 +233,7 @@ impl TokenService {
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`]; [`Error::Forbidden`] unless the user is the caller's own and the token
-    /// stands for all of it.
+    /// [`Error::UnknownUser`]; [`Error::Forbidden`] without an unrestricted token of that user or the role to revoke.
     pub fn revoke_all(&self, principal: &Principal, owner: &Login) -> Result<usize> {
         let caller = principal.authorized_caller()?;
         if !caller.is_unrestricted_self(owner) {

@@ -1,4 +1,4 @@
-//! Users: made with a home or with grants, granted more or less, disabled, deleted.
+//! Users: creation with a home directory and grants, roles, changes of grants, disabling and deletion.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +10,12 @@ use crate::domain::{Login, NodeId, Permission, Role, Roles, Scope, TreePath};
 use crate::store::{LocatedScope, StoreError, User, UserUpdate};
 use crate::tree::{self, Tree};
 
-/// A grant as it is typed: `/some/path:PERM`.
+/// A grant in its text form: `/some/path:PERM`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Where.
+    /// Path of the granted node.
     pub path: TreePath,
-    /// What.
+    /// Granted permission.
     pub permission: Permission,
 }
 
@@ -31,7 +31,7 @@ impl FromStr for Grant {
     }
 }
 
-/// What a grant is known by: its node, or the path where that is.
+/// The node of a grant, by its path or its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrantTarget {
     /// `/some/path`.
@@ -60,47 +60,47 @@ impl fmt::Display for GrantTarget {
     }
 }
 
-/// Whether a user gets a home of its own.
+/// Choice whether a new user gets a home directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HomeOption {
-    /// A folder of the login's name at the top of the tree, with `rw`.
+    /// A directory with the name of the login at the root of the tree, with a grant of `rw`.
     Create,
-    /// None.
+    /// No home directory.
     Skip,
 }
 
-/// What is asked for.
+/// A request for a new user.
 #[derive(Clone, Debug)]
 pub struct UserRequest {
     /// The login.
     pub login: Login,
-    /// What its tokens may be given.
+    /// The roles, which its tokens may be given.
     pub roles: Roles,
-    /// What it may reach besides its home.
+    /// The grants besides that on its home directory.
     pub grants: Vec<Grant>,
-    /// Whether it gets a home.
+    /// Whether it gets a home directory.
     pub home: HomeOption,
 }
 
-/// All there is to know of a user.
+/// A user with its grants and its number of live tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserProfile {
     /// The user.
     pub user: User,
-    /// What it may reach and where that is now, dangling grants too.
+    /// Its grants with the current paths of their nodes, also dangling ones.
     pub grants: Vec<LocatedScope>,
-    /// How many of its tokens are live.
+    /// Number of its live tokens.
     pub live_tokens: u32,
 }
 
-/// A user that was made.
+/// A new user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreatedUser {
-    /// Its home.
+    /// Path of its home directory.
     pub home: Option<TreePath>,
-    /// Whether the home, with all that is in it, was there before.
+    /// Whether the home directory existed before.
     pub home_existed: bool,
-    /// What it may reach.
+    /// All its grants.
     pub grants: Vec<Grant>,
 }
 
@@ -108,7 +108,7 @@ impl TokenService {
     /// Returns a user.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for a user that is not the caller's own, [`Error::UnknownUser`].
+    /// [`Error::Forbidden`] for another user without the role to manage users, [`Error::UnknownUser`].
     pub fn user(&self, principal: &Principal, login: &Login) -> Result<User> {
         let caller = principal.authorized_caller()?;
         if !caller.is_unrestricted_self(login) {
@@ -152,7 +152,7 @@ impl TokenService {
         Ok(ResultPage::from_items(users, limit, |user| user.login.clone()))
     }
 
-    /// Returns what a user may reach and where that is now, dangling grants too.
+    /// Returns a user's grants with the current paths of their nodes, also dangling ones.
     ///
     /// # Errors
     /// As [`TokenService::user`].
@@ -161,12 +161,13 @@ impl TokenService {
         self.located_grants(login)
     }
 
-    /// Makes a user with its home and grants.
+    /// Creates a user with its home directory and grants.
     ///
     /// # Errors
-    /// [`Error::Forbidden`], also for a grant of more than the caller itself may do there, and for a home that
-    /// was there before; [`Error::UserExists`], [`Error::PathNotFound`] for a grant on what is not there or hidden
-    /// from the caller, [`Error::HomeNotDirectory`] where no home can be made.
+    /// [`Error::Forbidden`], also for a grant of a permission that the caller lacks there, and for a home directory
+    /// that existed before and that the caller may not grant; [`Error::UserExists`], [`Error::PathNotFound`] for a
+    /// grant on a path that is missing or hidden from the caller, [`Error::HomeNotDirectory`] where no home directory
+    /// can be created.
     pub fn create_user(&self, principal: &Principal, request: &UserRequest) -> Result<CreatedUser> {
         let UserRequest { login, roles, grants, home } = request;
         let caller = principal.authorized_caller()?;
@@ -182,7 +183,8 @@ impl TokenService {
         }
         let mut created = CreatedUser { home: None, home_existed: false, grants: grants.clone() };
         if let (HomeOption::Create, Some(name)) = (home, login.home_name()) {
-            // Nothing is made in another served folder than nodes were named in.
+            // Before the first directory is created: naming the root fails where the served directory is another one
+            // than the index belongs to.
             self.ensure_node(principal, &TreePath::root())?;
             let path = TreePath::root().child(&name);
             created.home_existed = create_home(&caller, self.tree.as_ref().ok_or(Error::NoServedRoot)?, &path)?;
@@ -196,21 +198,23 @@ impl TokenService {
         }
     }
 
-    /// Changes a user, all of it or nothing, and returns it as it is then; its tokens lose the roles that it loses.
+    /// Applies a change to a user in one transaction, and returns the user after it; its tokens lose the roles that it
+    /// loses.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has or would get.
+    /// [`Error::UnknownUser`], [`Error::Forbidden`] without every role that the user has or would get.
     pub fn update_user(&self, principal: &Principal, login: &Login, change: &UserUpdate) -> Result<UserProfile> {
         self.require_managed(principal, login)?;
         if let Some(roles) = &change.roles {
             principal.authorized_caller()?.require_roles(roles)?;
         }
         self.audited_store(principal).update_user(login, change, self.clock.now())?;
-        // Whoever disabled itself, or took its role, is told of it all the same.
+        // Without another check of the caller: one that disabled itself, or removed its own role, still gets the
+        // answer.
         self.complete_profile(self.require_user(login)?)
     }
 
-    /// Gives a user these roles and no others.
+    /// Replaces the roles of a user.
     ///
     /// # Errors
     /// As [`TokenService::update_user`].
@@ -219,11 +223,11 @@ impl TokenService {
         self.update_user(principal, login, &change).map(drop)
     }
 
-    /// Gives a user a permission at a path, in place of the one it had there.
+    /// Grants a user a permission at a path, in place of the one that it had there, and returns the node.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::PathNotFound`], [`Error::Forbidden`] without each role that the user has, and
-    /// for more than the caller itself may do there.
+    /// [`Error::UnknownUser`], [`Error::PathNotFound`], [`Error::Forbidden`] without every role that the user has, and
+    /// for a permission that the caller lacks there.
     pub fn grant(&self, principal: &Principal, login: &Login, grant: &Grant) -> Result<NodeId> {
         self.require_managed(principal, login)?;
         principal.authorized_caller()?.require_access(&grant.path, grant.permission)?;
@@ -232,10 +236,10 @@ impl TokenService {
         Ok(node)
     }
 
-    /// Takes a grant back, a dangling one too.
+    /// Revokes a grant, also a dangling one.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::GrantNotFound`] when there is none, [`Error::Forbidden`] without each
+    /// [`Error::UnknownUser`], [`Error::GrantNotFound`] when there is none, [`Error::Forbidden`] without every
     /// role that the user has.
     pub fn revoke_grant(&self, principal: &Principal, login: &Login, target: &GrantTarget) -> Result<()> {
         self.require_managed(principal, login)?;
@@ -249,7 +253,7 @@ impl TokenService {
         Ok(())
     }
 
-    /// Disables a user: none of its tokens are accepted until it is enabled.
+    /// Disables a user: none of its tokens is accepted until it is enabled.
     ///
     /// # Errors
     /// As [`TokenService::update_user`].
@@ -258,7 +262,7 @@ impl TokenService {
         self.update_user(principal, login, &change).map(drop)
     }
 
-    /// Enables a user again.
+    /// Enables a disabled user.
     ///
     /// # Errors
     /// As [`TokenService::update_user`].
@@ -270,13 +274,13 @@ impl TokenService {
     /// Deletes a user with its tokens and grants; its files stay.
     ///
     /// # Errors
-    /// [`Error::UnknownUser`], [`Error::Forbidden`] without each role that the user has.
+    /// [`Error::UnknownUser`], [`Error::Forbidden`] without every role that the user has.
     pub fn delete_user(&self, principal: &Principal, login: &Login) -> Result<()> {
         self.require_managed(principal, login)?;
         Ok(self.audited_store(principal).delete_user(login)?)
     }
 
-    /// Completes a user, whoever asks.
+    /// Completes a user by its grants and its number of live tokens, without any check of the caller.
     fn complete_profile(&self, user: User) -> Result<UserProfile> {
         let grants = self.located_grants(&user.login)?;
         let live_tokens = self.flushed_store().count_live_tokens(&user.login, self.clock.now())?;
@@ -289,7 +293,7 @@ impl TokenService {
         Ok(grants)
     }
 
-    /// Returns a user that the caller may change.
+    /// Returns a user, and requires that the caller may change it.
     fn require_managed(&self, principal: &Principal, login: &Login) -> Result<User> {
         let caller = principal.authorized_caller()?;
         caller.require_role(Role::ManageUsers)?;
@@ -298,14 +302,14 @@ impl TokenService {
         Ok(user)
     }
 
-    /// Names the node at a path, counted for the user who asks.
+    /// Returns the node of a path; a new node counts for the quota of the caller's user.
     fn ensure_node(&self, principal: &Principal, path: &TreePath) -> Result<NodeId> {
         self.tree.as_ref().ok_or(Error::NoServedRoot)?.mint_for(path, principal.login()).map_err(path_error(path))
     }
 }
 
-/// Makes a home where none is; tells whether one was there, which is the caller's to give away then. Making it
-/// decides, so that nothing can come there between a look and that.
+/// Creates a home directory; tells whether it existed, in which case the caller must have the permission to grant it.
+/// The result of `mkdir` decides, so that no entry can appear between a check and the creation.
 fn create_home(caller: &AuthorizedCaller, tree: &Tree, path: &TreePath) -> Result<bool> {
     let existed = match tree.ensure_directory(path) {
         Ok(true) => return Ok(false),

@@ -56,7 +56,7 @@ fn invalid_token_request_is_explained_and_creates_nothing() {
         ("-u alice -s path:/alice:x", 2, "give r, w or rw"),
         ("-u alice -s path:/../alice:r", 2, ".."),
         ("-u alice -s path:/alice/none:r", 1, "nothing is at /alice/none"),
-        ("-u alice -s path:/alice:r,path:/bob:r", 1, "path:/bob:r is outside what alice may reach"),
+        ("-u alice -s path:/alice:r,path:/bob:r", 1, "path:/bob:r is outside of what alice may access"),
         ("-u alice -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r", 1, "does not exist"),
         ("-u alice -e 2Y", 1, "max-lifetime"),
         ("-u alice -e never", 1, "allow-never"),
@@ -78,7 +78,7 @@ fn scope_outside_the_owners_grants_is_refused_with_his_grants() {
     let node = site.run_ok("node id /bob");
     let err = site.run_refused(&format!("admin user token -u alice -s node:{}:r", node.trim()), 1);
     assert!(
-        err.contains("outside what alice may reach") && err.contains("hint: alice has access to rw /alice"),
+        err.contains("outside of what alice may access") && err.contains("hint: alice has access to rw /alice"),
         "{err}"
     );
     assert_eq!(site.token_count(), 0);
@@ -193,8 +193,8 @@ fn edit_narrows_a_token_and_never_widens_it() {
     assert!(edited["expires_at"].as_str() < made["expires_at"].as_str(), "{edited}");
     assert!(site.run_ok(&format!("apitoken edit {id} --description office")).contains("office"));
     for (flags, told) in [
-        ("--protocol webdav", "narrower only"),
-        ("--expiry-date 30d", "can't be made longer"),
+        ("--protocol webdav", "only be narrowed"),
+        ("--expiry-date 30d", "can't be extended"),
         ("-s path:/alice:rw", "outside"),
     ] {
         assert!(site.run_refused(&format!("apitoken edit {id} {flags}"), 1).contains(told), "{flags}");

@@ -104,10 +104,10 @@ async fn remote_refusal_is_one_line_and_a_hint() {
     let weak = gateway.create_token("alice", &["-e", "1h"]);
     let longer = gateway.create_token("root", &["-e", "2h", "--role", "admin"]);
     let rotation = format!("apitoken rotate {}", token_id(&longer));
-    let lives_longer = "error: a token is rotated only with one that is at least as wide: it lives longer\n\
+    let expires_later = "error: a token can only be rotated with one that has all of its privileges: it expires later\n\
         hint: use a token with at least the same access and lifetime";
     for (token, line, message, code) in [
-        (&token, rotation.as_str(), lives_longer, 1),
+        (&token, rotation.as_str(), expires_later, 1),
         (&token, "apitoken show 00000000", "error: there is no token 00000000", 1),
         (&weak, "admin user list", "error: this needs the role users.manage", 1),
         (&weak, "policy set allow-never true", "error: this needs the role policy.manage", 1),
@@ -187,7 +187,7 @@ async fn remote_refusals_equal_local_refusals() {
         assert!(told(&here).starts_with("error: ") && told(&here).contains("\nhint: "), "{line}: {}", told(&here));
         for (end, error, hint) in [
             ("-e never -a 1h", "leave one of the two out", "give -e never alone"),
-            ("/projects/link:r", "neither a file nor a folder", "give the path of a file or directory"),
+            ("/projects/link:r", "neither a file nor a directory", "give the path of a file or directory"),
         ] {
             let fits = told(&here).contains(error) && told(&here).contains(&format!("\nhint: {hint}"));
             assert!(fits || !line.ends_with(end), "{line}: {}", told(&here));

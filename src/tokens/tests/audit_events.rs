@@ -1,10 +1,10 @@
-//! Every change of users, tokens and policy is in the audit trail, with who made it.
+//! Every change of users, tokens and policy is in the audit trail, with its actor.
 
 use super::*;
 use crate::domain::{Actor, EventKind, Role};
 use crate::store::{EventCursor, EventFilter, RecordedEvent};
 
-/// What is done, and what the trail tells of it: the kind, the user, and a part of the detail or path.
+/// An action, and the expected events: the kind, the user, and a part of the detail or path.
 type AuditedAction = (fn(&TokensEnv, &Principal, TokenId), &'static [(EventKind, Option<&'static str>, &'static str)]);
 
 fn scoped_to(text: &str) -> Option<Vec<ScopeTarget>> {

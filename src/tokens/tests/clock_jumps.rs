@@ -1,4 +1,4 @@
-//! A clock that jumps deletes nothing.
+//! A jump of the clock deletes nothing.
 
 use super::*;
 use crate::domain::{Protocol, UsageCount, UsageKind};
@@ -8,7 +8,7 @@ use crate::tokens::RetentionReport;
 const ONE_YEAR: Duration = Duration::from_secs(365 * 86_400);
 const ONE_HOUR: Duration = Duration::from_secs(3600);
 
-/// Makes one of all that is deleted by age: a revoked and an expired token, events, counts, and a journal.
+/// Creates one row of each kind that is deleted by age: a revoked and an expired token, events, counts, and a journal.
 fn create_expirable_rows(env: &TokensEnv) -> TokenId {
     let request =
         TokenRequest { lifetime: RequestedLifetime::For(lifetime("1h")), ..TokenRequest::new(login("alice")) };

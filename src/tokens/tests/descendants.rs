@@ -1,4 +1,4 @@
-//! A child never exceeds its parent, whatever is made, narrowed, rotated, revoked, granted or given.
+//! A child never exceeds its parent, in random sequences of issuing, narrowing, rotating, revoking and granting.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -9,7 +9,7 @@ use super::privilege_escalation::{EscalationEnv, protocol_limits, scope_targets}
 use super::*;
 use crate::domain::{ByteSize, Protocol, Role};
 
-/// Somebody does something with one of the tokens that were made so far, counted round.
+/// An action with one of the tokens that exist so far, by its number modulo their count.
 #[derive(Clone, Debug)]
 enum ChainAction {
     Issue(usize, RequestedPrivileges),
@@ -22,7 +22,7 @@ enum ChainAction {
     AdvanceClock(u64),
 }
 
-/// What is asked for.
+/// A requested token.
 #[derive(Clone, Debug)]
 struct RequestedPrivileges {
     scopes: Option<Vec<(&'static str, Permission)>>,
@@ -42,7 +42,7 @@ impl RequestedPrivileges {
     }
 }
 
-/// The tokens made so far, each with a session that was opened with its last secret.
+/// The tokens that exist so far, each with a session that was opened with its last secret.
 struct TokenFamily {
     env: TokensEnv,
     members: Vec<(TokenId, Option<Session>)>,
@@ -73,7 +73,7 @@ impl TokenFamily {
         (*id, session.clone().map(Principal::Session))
     }
 
-    /// Does something, or is refused.
+    /// Runs an action, which may be refused.
     fn apply(&mut self, deed: &ChainAction) {
         let alice = login("alice");
         match deed {

@@ -1,4 +1,4 @@
-//! Tokens that somebody should look after, and lists that are read backwards.
+//! Tests of tokens that need attention, and of lists that are read backwards.
 
 use super::*;
 

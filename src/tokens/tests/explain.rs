@@ -1,4 +1,4 @@
-//! What decides is named, and nothing else.
+//! Tests of explanations: the deciding rule is named, and nothing that is hidden from the caller.
 
 use super::*;
 use crate::domain::{AccessExplanation, AccessQuery, DecidingRule, TokenId, TreeOperation};

@@ -1,9 +1,9 @@
-//! Nobody mints, narrows or rotates his way up; and what is one's own may be done without a role.
+//! Nobody gains privileges by creating, narrowing or rotating tokens; a caller's own tokens need no role.
 
 use super::*;
 use crate::domain::{ByteSize, Protocol, Role};
 
-/// Who comes in with a token.
+/// A caller with its token.
 #[derive(Clone)]
 pub(super) struct TestBearer {
     pub(super) id: TokenId,
@@ -40,7 +40,7 @@ impl EscalationEnv {
 }
 
 impl TokensEnv {
-    /// Makes a token and comes in with it.
+    /// Issues a token and opens a session with it.
     pub(super) fn issue_bearer(
         &self,
         by: &Principal,
@@ -74,29 +74,29 @@ impl TokensEnv {
     }
 }
 
-/// A token of alice's that reads below her home alone.
+/// A token of alice with a scope to read a directory in her home.
 fn scoped_token(w: &EscalationEnv) -> TestBearer {
     w.env.issue_bearer(ADMIN, "alice", |request| request.scopes = scope_targets(&["path:/alice/below:r"]))
 }
 
-/// A token of alice's that is good for two doors alone.
+/// A token of alice that is limited to two protocols.
 fn limited_token(w: &EscalationEnv) -> TestBearer {
     w.env.issue_bearer(ADMIN, "alice", |request| request.limits = protocol_limits(&[Protocol::Api, Protocol::Webdav]))
 }
 
-/// A token of alice's that dies in an hour.
+/// A token of alice that expires in an hour.
 fn short_lived_token(w: &EscalationEnv) -> TestBearer {
     w.env.issue_bearer(ADMIN, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime("1h")))
 }
 
-/// One that did.
+/// A token that has expired.
 fn expired_token(w: &EscalationEnv) -> TestBearer {
     let short = short_lived_token(w);
     w.env.clock.advance(ONE_DAY / 24);
     short
 }
 
-/// A token of `help` with its roles that is good for small files alone, for an hour.
+/// A token of `help` with its roles that is limited to small files and expires in an hour.
 fn limited_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     w.env.issue_bearer(ADMIN, "help", |request| {
         request.roles = role_set(&HELPDESK_ROLES);
@@ -105,7 +105,7 @@ fn limited_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     })
 }
 
-/// A token of `help` with its roles, whole but for an hour only.
+/// An unrestricted token of `help` with its roles that expires in an hour.
 fn short_lived_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     w.env.issue_bearer(ADMIN, "help", |request| {
         request.roles = role_set(&HELPDESK_ROLES);
@@ -113,7 +113,7 @@ fn short_lived_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     })
 }
 
-/// A token of `help` with its roles that reads one folder.
+/// A token of `help` with its roles and a scope to read one directory.
 fn scoped_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     w.env.tokens.grant(ADMIN, &login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
     w.env.issue_bearer(ADMIN, "help", |request| {
@@ -122,7 +122,7 @@ fn scoped_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     })
 }
 
-/// Another holder of the roles of `help`, with a token that has them.
+/// Another user with the roles of `help`, and a token with them.
 fn second_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     w.env.create_user("peer", &[]);
     w.env.tokens.set_roles(ADMIN, &login("peer"), &role_set(&HELPDESK_ROLES)).expect("roles");
@@ -150,7 +150,7 @@ fn role_set(roles: &[Role]) -> Roles {
     roles.iter().copied().collect()
 }
 
-/// What is tried: who tries it, how, and the start of what it is told.
+/// An attempt to gain privileges: the attacker, its call, and the start of the expected error.
 struct EscalationAttempt {
     description: &'static str,
     attacker: fn(&EscalationEnv) -> TestBearer,
@@ -159,25 +159,25 @@ struct EscalationAttempt {
 }
 
 macro_rules! escalation_attempts {
-    ($($what:literal: $principal:expr => |$w:ident, $by:ident| $tries:expr, told $told:literal;)*) => {
-        &[$(EscalationAttempt { description: $what, attacker: $principal, attempt: |$w, $by| $tries, expected_error: $told }),*]
+    ($($description:literal: $principal:expr => |$w:ident, $by:ident| $tries:expr, refused $message:literal;)*) => {
+        &[$(EscalationAttempt { description: $description, attacker: $principal, attempt: |$w, $by| $tries, expected_error: $message }),*]
     };
 }
 
 const ROTATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
     "a scoped token rotates a wide one of its owner": scoped_token => |w, by|
-        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), told "there is no token";
+        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), refused "there is no token";
     "a limited token rotates a wide one of its owner": limited_token => |w, by|
-        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), told "there is no token";
+        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), refused "there is no token";
     "a child rotates its parent": |w| w.env.issue_bearer(&w.alice.principal, "alice", |_| ()) => |w, by|
-        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), told "there is no token";
+        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), refused "there is no token";
     "a user rotates another's token": |w| w.alice.clone() => |w, by|
-        w.env.tokens.rotate(&by.principal, w.bob.id, None).map(drop), told "there is no token";
+        w.env.tokens.rotate(&by.principal, w.bob.id, None).map(drop), refused "there is no token";
     "a limited token with the role rotates a wide one of its owner": |w| w.env.issue_bearer(ADMIN, "help", |request| {
         request.roles = role_set(&HELPDESK_ROLES);
         request.limits = protocol_limits(&[Protocol::Api, Protocol::Webdav]);
     }) => |w, by| w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
-        told "a token is rotated only with one that is at least as wide: its limit on protocols";
+        refused "a token can only be rotated with one that has all of its privileges: its limit on protocols";
     "a scoped token with the role rotates a wide one of its owner": |w| {
         w.env.tokens.grant(ADMIN, &login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
         w.env.issue_bearer(ADMIN, "help", |request| {
@@ -185,130 +185,130 @@ const ROTATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
             request.scopes = scope_targets(&["path:/bob:r"]);
         })
     } => |w, by| w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
-        told "a token is rotated only with one that is at least as wide: it reaches /bob";
+        refused "a token can only be rotated with one that has all of its privileges: it has access to /bob";
     "a token without roles rotates one with roles of its owner": roleless_helpdesk_token => |w, by|
         w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
-        told "a token is rotated only with one that is at least as wide: it has the role";
+        refused "a token can only be rotated with one that has all of its privileges: it has the role";
     "a helpdesk role rotates an administrator's token": |w| w.help.clone() => |w, by|
-        w.env.tokens.rotate(&by.principal, w.root.id, None).map(drop), told "this needs the role admin";
+        w.env.tokens.rotate(&by.principal, w.root.id, None).map(drop), refused "this needs the role admin";
     "a rotation goes beyond a hard limit": expired_token => |w, by|
-        w.env.tokens.rotate(&w.alice.principal, by.id, None).map(drop), told "the token";
+        w.env.tokens.rotate(&w.alice.principal, by.id, None).map(drop), refused "the token";
     "a limited token with the role rotates one with roles of another user": |w| {
         second_helpdesk_token(w);
         limited_helpdesk_token(w)
     } => |w, by| {
         let peers = w.env.all_tokens().into_iter().find(|token| token.login == login("peer")).expect("a token");
         w.env.tokens.rotate(&by.principal, peers.id, None).map(drop)
-    }, told "this needs a token without scopes, limits or parent";
+    }, refused "this needs a token without scopes, limits or parent";
     "a short token with the role rotates one of its owner that lives longer": |w| {
         w.env.issue_bearer(ADMIN, "help", |request| request.limits = file_size_limit(1024));
         limited_helpdesk_token(w)
     } => |w, by| {
         let long = w.env.all_tokens().into_iter().find(|token| token.limits == file_size_limit(1024) && token.id != by.id);
         w.env.tokens.rotate(&by.principal, long.expect("a token").id, None).map(drop)
-    }, told "a token is rotated only with one that is at least as wide: it lives longer";
+    }, refused "a token can only be rotated with one that has all of its privileges: it expires later";
     "a scoped token with the role rotates a wide one of another user": scoped_helpdesk_token => |w, by|
         w.env.tokens.rotate(&by.principal, w.bob.id, None).map(drop),
-        told "this needs a token without scopes, limits or parent";
+        refused "this needs a token without scopes, limits or parent";
     "a short token with the role rotates one with roles of another user that lives longer": |w| {
         second_helpdesk_token(w);
         short_lived_helpdesk_token(w)
     } => |w, by| {
         let peers = w.env.all_tokens().into_iter().find(|token| token.login == login("peer")).expect("a token");
         w.env.tokens.rotate(&by.principal, peers.id, None).map(drop)
-    }, told "a token is rotated only with one that is at least as wide: it lives longer";
+    }, refused "a token can only be rotated with one that has all of its privileges: it expires later";
     "a short token rotates one with roles of its owner that lives longer": short_lived_helpdesk_token => |w, by|
         w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
-        told "a token is rotated only with one that is at least as wide: it lives longer";
+        refused "a token can only be rotated with one that has all of its privileges: it expires later";
     "a token that died rotates itself": expired_token => |w, by|
-        w.env.tokens.rotate(&by.principal, by.id, None).map(drop), told "the session has ended";
+        w.env.tokens.rotate(&by.principal, by.id, None).map(drop), refused "the session has ended";
 };
 
 const ISSUE_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
     "a user mints for another": |w| w.alice.clone() => |w, by|
-        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), told "this needs the role security.generate_tokens";
+        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), refused "this needs the role security.generate_tokens";
     "a user mints for one who is not there": |w| w.alice.clone() => |w, by|
-        w.env.issue_with(&by.principal, "nobody", |_| ()).map(drop), told "this needs the role security.generate_tokens";
+        w.env.issue_with(&by.principal, "nobody", |_| ()).map(drop), refused "this needs the role security.generate_tokens";
     "a helpdesk role mints for an administrator": |w| w.help.clone() => |w, by|
-        w.env.issue_with(&by.principal, "root", |_| ()).map(drop), told "this needs the role admin";
+        w.env.issue_with(&by.principal, "root", |_| ()).map(drop), refused "this needs the role admin";
     "a token without roles mints one with a role of its owner": roleless_helpdesk_token => |w, by|
         w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::RevokeTokens])).map(drop),
-        told "this needs the role security.revoke_tokens";
+        refused "this needs the role security.revoke_tokens";
     "a child without roles mints one with those of its parent": |w| w.env.issue_bearer(&w.help.principal, "help", |_| ())
         => |w, by| w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::ManageUsers])).map(drop),
-        told "this needs the role users.manage";
+        refused "this needs the role users.manage";
     "a token mints one with a role that its owner lacks": |w| w.help.clone() => |w, by|
         w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::ReadAudit])).map(drop),
-        told "the user help does not hold the role audit.read";
+        refused "the user help does not hold the role audit.read";
     "a helpdesk role mints a role for one who lacks it": |w| w.help.clone() => |w, by|
         w.env.issue_with(&by.principal, "bob", |request| request.roles = role_set(&[Role::RevokeTokens])).map(drop),
-        told "the user bob does not hold the role security.revoke_tokens";
+        refused "the user bob does not hold the role security.revoke_tokens";
     "a child may do more than its parent": scoped_token => |w, by|
         w.env.issue_with(&by.principal, "alice", |request| request.scopes = scope_targets(&["path:/alice/below:rw"])).map(drop),
-        told "the scope path:/alice/below:rw is outside";
+        refused "the scope path:/alice/below:rw is outside";
     "a child reaches further than its parent": scoped_token => |w, by|
         w.env.issue_with(&by.principal, "alice", |request| request.scopes = scope_targets(&["path:/alice:r"])).map(drop),
-        told "the scope path:/alice:r is outside";
+        refused "the scope path:/alice:r is outside";
     "a child names a node that its parent does not reach": scoped_token => |w, by| {
         let hidden = format!("node:{}:r", w.env.node_id("/alice"));
         w.env.issue_with(&by.principal, "alice", |request| request.scopes = scope_targets(&[&hidden])).map(drop)
-    }, told "the node";
+    }, refused "the node";
     "a child is allowed what its parent is not": limited_token => |w, by|
         w.env.issue_with(&by.principal, "alice", |request| request.limits = protocol_limits(&[Protocol::Sftp])).map(drop),
-        told "a token can't be wider than the one it is made with: its limit on protocols";
+        refused "a token can't have more privileges than its parent: its limit on protocols";
     "a grandchild is allowed what its grandparent is not": |w| {
         let parent = w.env.issue_bearer(ADMIN, "alice", |request| request.limits = file_size_limit(10));
         w.env.issue_bearer(&parent.principal, "alice", |_| ())
     } => |w, by| w.env.issue_with(&by.principal, "alice", |request| request.limits = file_size_limit(11)).map(drop),
-        told "a token can't be wider than the one it is made with: its limit on the file size";
+        refused "a token can't have more privileges than its parent: its limit on the file size";
     "a limited token with the role mints one with roles for another user": |w| {
         second_helpdesk_token(w);
         limited_helpdesk_token(w)
     } => |w, by| w.env.issue_with(&by.principal, "peer", |request| request.roles = role_set(&HELPDESK_ROLES)).map(drop),
-        told "this needs a token without scopes, limits or parent";
+        refused "this needs a token without scopes, limits or parent";
     "a limited token with the role mints a wide one for another user": limited_helpdesk_token => |w, by|
-        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), refused "this needs a token without scopes, limits or parent";
     "a scoped token with the role mints for another user": scoped_helpdesk_token => |w, by|
-        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), refused "this needs a token without scopes, limits or parent";
     "a child with the role mints for another user": |w|
         w.env.issue_bearer(&w.help.principal, "help", |request| request.roles = role_set(&HELPDESK_ROLES)) => |w, by|
-        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), told "this needs a token without scopes, limits or parent";
+        w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), refused "this needs a token without scopes, limits or parent";
     "a limited token of an administrator mints for another user": |w| w.env.issue_bearer(ADMIN, "root", |request| {
         request.roles = role_set(&[Role::Admin]);
         request.limits = file_size_limit(1024);
     }) => |w, by| w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&HELPDESK_ROLES)).map(drop),
-        told "this needs a token without scopes, limits or parent";
+        refused "this needs a token without scopes, limits or parent";
     "a revoked token mints": |w| {
         w.env.tokens.revoke(ADMIN, &[w.alice.id]).expect("revoked");
         w.alice.clone()
-    } => |w, by| w.env.issue_with(&by.principal, "alice", |_| ()).map(drop), told "the session has ended";
+    } => |w, by| w.env.issue_with(&by.principal, "alice", |_| ()).map(drop), refused "the session has ended";
 };
 
 const NARROW_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
     "a helpdesk role narrows an administrator's token": |w| w.help.clone() => |w, by|
-        w.env.narrow(by, w.root.id, NarrowRequest::default()), told "this needs the role admin";
+        w.env.narrow(by, w.root.id, NarrowRequest::default()), refused "this needs the role admin";
     "a narrowing widens the scopes": scoped_token => |w, by|
         w.env.narrow(by, by.id, NarrowRequest { scopes: scope_targets(&["path:/alice:r"]), ..NarrowRequest::default() }),
-        told "the scope path:/alice:r is outside";
+        refused "the scope path:/alice:r is outside";
     "a narrowing widens the permission": scoped_token => |w, by|
         w.env.narrow(by, by.id, NarrowRequest { scopes: scope_targets(&["path:/alice/below:rw"]), ..NarrowRequest::default() }),
-        told "the scope path:/alice/below:rw is outside";
+        refused "the scope path:/alice/below:rw is outside";
     "a narrowing takes the scopes off": scoped_token => |w, by|
         w.env.narrow(by, by.id, NarrowRequest { scopes: Some(Vec::new()), ..NarrowRequest::default() }),
-        told "an empty list of scopes";
+        refused "an empty list of scopes";
     "a narrowing widens a limit": limited_token => |w, by|
         w.env.narrow(by, by.id, NarrowRequest { limits: protocol_limits(&[Protocol::Sftp]), ..NarrowRequest::default() }),
-        told "a token can be made narrower only: its limit on protocols";
+        refused "a token can only be narrowed: its limit on protocols";
     "a narrowing adds a role": roleless_helpdesk_token => |w, by| {
         let change = NarrowRequest { roles: Some(role_set(&[Role::RevokeTokens])), ..NarrowRequest::default() };
         w.env.narrow(&w.help, by.id, change)
-    }, told "a token can be made narrower only: it has the role security.revoke_tokens";
+    }, refused "a token can only be narrowed: it has the role security.revoke_tokens";
     "a narrowing makes a life longer": short_lived_token => |w, by| {
         let at = w.env.clock.now().saturating_add(2 * ONE_DAY);
         w.env.narrow(&w.alice, by.id, NarrowRequest { expires_at: Some(at), ..NarrowRequest::default() })
-    }, told "the token";
+    }, refused "the token";
     "a limited token with the role changes another user's": limited_helpdesk_token => |w, by|
-        w.env.narrow(by, w.bob.id, NarrowRequest::default()), told "this needs a token without scopes, limits or parent";
+        w.env.narrow(by, w.bob.id, NarrowRequest::default()), refused "this needs a token without scopes, limits or parent";
     "a parent gives its child a node that is hidden from itself": |w| {
         std::fs::write(w.env.root.join("alice/hidden"), "x").expect("file");
         let parent = scoped_token(w);
@@ -324,45 +324,45 @@ const NARROW_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         let hidden = format!("node:{}:r", w.env.node_id("/alice/hidden"));
         let change = NarrowRequest { scopes: scope_targets(&[&hidden]), ..NarrowRequest::default() };
         w.env.narrow(by, child.id, change)
-    }, told "the node";
+    }, refused "the node";
     "a child narrows its parent": |w| w.env.issue_bearer(&w.alice.principal, "alice", |_| ()) => |w, by|
-        w.env.narrow(by, w.alice.id, NarrowRequest::default()), told "there is no token";
+        w.env.narrow(by, w.alice.id, NarrowRequest::default()), refused "there is no token";
 };
 
 const ADMINISTRATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
     "a helpdesk role revokes an administrator's token among others": |w| w.help.clone() => |w, by|
-        w.env.tokens.revoke(&by.principal, &[w.bob.id, w.root.id]), told "this needs the role admin";
+        w.env.tokens.revoke(&by.principal, &[w.bob.id, w.root.id]), refused "this needs the role admin";
     "a helpdesk role revokes all of an administrator's tokens": |w| w.help.clone() => |w, by|
-        w.env.tokens.revoke_all(&by.principal, &login("root")).map(drop), told "this needs the role admin";
+        w.env.tokens.revoke_all(&by.principal, &login("root")).map(drop), refused "this needs the role admin";
     "a scoped token revokes all of its owner's": scoped_token => |w, by|
-        w.env.tokens.revoke_all(&by.principal, &login("alice")).map(drop), told "this needs the role security.revoke_tokens";
+        w.env.tokens.revoke_all(&by.principal, &login("alice")).map(drop), refused "this needs the role security.revoke_tokens";
     "a role whose owner lost it revokes": |w| {
         let left = role_set(&[Role::AuthenticationLookup]);
         w.env.tokens.set_roles(ADMIN, &login("help"), &left).expect("roles");
         w.help.clone()
-    } => |w, by| w.env.tokens.revoke(&by.principal, &[w.bob.id]), told "this needs the role security.revoke_tokens";
+    } => |w, by| w.env.tokens.revoke(&by.principal, &[w.bob.id]), refused "this needs the role security.revoke_tokens";
     "a helpdesk role makes an administrator": |w| w.help.clone() => |w, by| {
         let (login, roles) = (login("eve"), role_set(&[Role::Admin]));
         let request = UserRequest { login, roles, grants: Vec::new(), home: HomeOption::Skip };
         w.env.tokens.create_user(&by.principal, &request).map(drop)
-    }, told "this needs the role admin";
+    }, refused "this needs the role admin";
     "a helpdesk role makes itself an administrator": |w| w.help.clone() => |w, by|
-        w.env.tokens.set_roles(&by.principal, &login("help"), &role_set(&[Role::Admin])), told "this needs the role admin";
+        w.env.tokens.set_roles(&by.principal, &login("help"), &role_set(&[Role::Admin])), refused "this needs the role admin";
     "a helpdesk role takes an administrator's role away": |w| w.help.clone() => |w, by|
-        w.env.tokens.set_roles(&by.principal, &login("root"), &Roles::none()), told "this needs the role admin";
+        w.env.tokens.set_roles(&by.principal, &login("root"), &Roles::none()), refused "this needs the role admin";
     "a helpdesk role disables an administrator": |w| w.help.clone() => |w, by|
-        w.env.tokens.disable_user(&by.principal, &login("root")), told "this needs the role admin";
+        w.env.tokens.disable_user(&by.principal, &login("root")), refused "this needs the role admin";
     "a helpdesk role deletes an administrator": |w| w.help.clone() => |w, by|
-        w.env.tokens.delete_user(&by.principal, &login("root")), told "this needs the role admin";
+        w.env.tokens.delete_user(&by.principal, &login("root")), refused "this needs the role admin";
     "a helpdesk role changes what an administrator reaches": |w| w.help.clone() => |w, by|
         w.env.tokens.grant(&by.principal, &login("root"), &"/bob:rw".parse().expect("grant")).map(drop),
-        told "this needs the role admin";
+        refused "this needs the role admin";
     "a token without roles manages its owner": roleless_helpdesk_token => |w, by|
         w.env.tokens.grant(&by.principal, &login("help"), &"/bob:rw".parse().expect("grant")).map(drop),
-        told "this needs the role users.manage";
+        refused "this needs the role users.manage";
     "a manager grants itself all files": |w| w.help.clone() => |w, by|
         w.env.tokens.grant(&by.principal, &login("help"), &"/:rw".parse().expect("grant")).map(drop),
-        told "this needs the role admin";
+        refused "this needs the role admin";
     "a manager grants what is hidden from it": |w| w.help.clone() => |w, by| {
         let told = |path: &str| {
             let grant = format!("{path}:r").parse().expect("grant");
@@ -370,36 +370,36 @@ const ADMINISTRATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         };
         assert_eq!(told("/alice/below"), told("/alice/missing"));
         w.env.tokens.grant(&by.principal, &login("help"), &"/alice:r".parse().expect("grant")).map(drop)
-    }, told "nothing is at /alice";
+    }, refused "nothing is at /alice";
     "a scoped manager grants what its owner reaches": scoped_helpdesk_token => |w, by|
         w.env.tokens.grant(&by.principal, &login("alice"), &"/bob:rw".parse().expect("grant")).map(drop),
-        told "this needs the role admin";
+        refused "this needs the role admin";
     "a manager makes a user that reaches more than itself": |w| w.help.clone() => |w, by| {
         let grants = vec!["/alice:r".parse().expect("grant")];
         let request = UserRequest { login: login("eve"), roles: Roles::none(), grants, home: HomeOption::Skip };
         w.env.tokens.create_user(&by.principal, &request).map(drop)
-    }, told "nothing is at /alice";
+    }, refused "nothing is at /alice";
     "a manager makes a user whose home was somebody's": |w| {
         std::fs::create_dir(w.env.root.join("eve")).expect("folder");
         w.help.clone()
     } => |w, by| {
         let request = UserRequest { login: login("eve"), roles: Roles::none(), grants: Vec::new(), home: HomeOption::Create };
         w.env.tokens.create_user(&by.principal, &request).map(drop)
-    }, told "this needs the role admin";
+    }, refused "this needs the role admin";
     "a helpdesk role changes the policy": |w| w.help.clone() => |w, by|
-        w.env.tokens.set_policy(&by.principal, "allow-never", "true").map(drop), told "this needs the role policy.manage";
+        w.env.tokens.set_policy(&by.principal, "allow-never", "true").map(drop), refused "this needs the role policy.manage";
     "a helpdesk role reads the audit trail": |w| w.help.clone() => |w, by|
-        w.env.tokens.latest_event_id(&by.principal).map(drop), told "this needs the role audit.read";
+        w.env.tokens.latest_event_id(&by.principal).map(drop), refused "this needs the role audit.read";
     "a user lists another's tokens": |w| w.alice.clone() => |w, by| {
         let query = TokenQuery { owner: Some(login("bob")), ..TokenQuery::default() };
         w.env.tokens.list(&by.principal, &query, 10).map(drop)
-    }, told "this needs the role security.authentication_lookup";
+    }, refused "this needs the role security.authentication_lookup";
     "a user looks at another's token": |w| w.alice.clone() => |w, by|
-        w.env.tokens.find(&by.principal, w.bob.id).map(drop), told "there is no token";
+        w.env.tokens.find(&by.principal, w.bob.id).map(drop), refused "there is no token";
     "a user looks at another": |w| w.alice.clone() => |w, by|
-        w.env.tokens.grants(&by.principal, &login("bob")).map(drop), told "this needs the role users.manage";
+        w.env.tokens.grants(&by.principal, &login("bob")).map(drop), refused "this needs the role users.manage";
     "a scoped token looks at what its owner reaches": scoped_token => |w, by|
-        w.env.tokens.grants(&by.principal, &login("alice")).map(drop), told "this needs the role users.manage";
+        w.env.tokens.grants(&by.principal, &login("alice")).map(drop), refused "this needs the role users.manage";
 };
 
 fn assert_all_denied(climbs: &[EscalationAttempt]) {

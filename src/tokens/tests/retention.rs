@@ -1,4 +1,4 @@
-//! What leaves the store by itself, and when.
+//! Tests of retention: what is deleted from the store, and when.
 
 use super::*;
 use crate::domain::{Protocol, UsageCount, UsageKind};

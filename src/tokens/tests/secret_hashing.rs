@@ -1,11 +1,11 @@
-//! When a secret is sealed: not before all that is asked for is allowed, in turn, and for nobody who is gone.
+//! Secrets are hashed only after the whole request was authorized, in turn, and not for requests that were dropped.
 
 use std::task::Poll;
 
 use super::*;
 use crate::domain::TokenLimits;
 
-/// A server's tokens, and what calls them there.
+/// A server's token service, and the calls to it.
 struct TestServer {
     env: TokensEnv,
     tokens: TokenService,
@@ -28,7 +28,7 @@ impl TestServer {
         self.runtime.block_on(self.tokens.rotate_queued(principal.clone(), id, grace, || ()))
     }
 
-    /// Makes a user with roles, whose token comes in.
+    /// Creates a user with roles, and opens a session with a token of it.
     fn issue_bearer(&self, name: &str, roles: &[Role], change: impl FnOnce(&mut TokenRequest)) -> (TokenId, Principal) {
         let roles: Roles = roles.iter().copied().collect();
         if self.env.store.user(&login(name)).expect("read").is_none() {
