@@ -1,41 +1,41 @@
-//! Who may reach what: grants, narrowed by the scopes of a token and of all tokens above it.
+//! The access rule: grants, narrowed by the scopes of a token and of all tokens above it.
 //!
 //! ```text
 //! may(session, node, op) = some grant of the user on node or an ancestor allows op
 //!                      AND every token of the chain has no scopes, or one on node or an ancestor allows op
 //! ```
 //!
-//! Two rights on one line of ancestors meet in the deeper of the two places, with what both allow.
-//! So the whole rule folds, once, into a list of [`EffectiveGrant`]s, and asking is finding a root above.
+//! Two permissions on one line of ancestors intersect at the deeper of the two paths, with what both allow. So the
+//! whole rule is folded, once, into a list of [`EffectiveGrant`]s, and a query looks for those at or above its path.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{EntryName, Permission, Scope, TokenId, TreePath};
 
-/// What a node was recognised by when it was named.
+/// Identity of a node, recorded when it was named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeIdentity {
-    /// A folder: its inode and its birth time in nanoseconds since 1970, where the file system has one.
+    /// A directory: its inode and its birth time in nanoseconds since 1970, where the file system has one.
     Directory {
         /// The inode number.
         inode: u64,
         /// The birth time.
         birth_time: Option<i64>,
     },
-    /// A file: the folder that holds it (and its name there), so that replacing it keeps it, and one
-    /// of the same name in a folder that was swapped is another.
+    /// A file: the identity of its parent directory (beside its name there), so that a file that replaces it is the
+    /// same node, and a file of the same name in another directory is not.
     File {
-        /// The inode number of the folder.
+        /// The inode number of the parent directory.
         inode: u64,
-        /// The birth time of the folder.
+        /// The birth time of the parent directory.
         birth_time: Option<i64>,
     },
 }
 
 impl NodeIdentity {
-    /// Tells whether what is recorded and what is found are the same directory. A birth time that one side lacks decides
-    /// nothing: a kernel or file system may begin to tell it, or cease to.
+    /// Tells whether a recorded identity matches the one that is found. A birth time that one side lacks is ignored: a
+    /// kernel or file system may begin to report it, or cease to.
     pub fn matches(self, found: Self) -> bool {
         let births_match = |one: Option<i64>, other: Option<i64>| one.is_none() || other.is_none() || one == other;
         match (self, found) {
@@ -48,14 +48,14 @@ impl NodeIdentity {
     }
 }
 
-/// A grant or scope whose node was found, and where.
+/// A grant or scope with the path and identity of its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedScope {
-    /// Where the node is.
+    /// Path of the node.
     pub path: TreePath,
-    /// The node and what is allowed there.
+    /// The node and the permission on it.
     pub scope: Scope,
-    /// What must stand at the path for it to be this node.
+    /// Identity that the entry at the path must have to be this node.
     pub identity: NodeIdentity,
 }
 
@@ -64,43 +64,43 @@ pub struct ResolvedScope {
 pub struct ChainLink {
     /// The token.
     pub token: TokenId,
-    /// What its scopes reach; `None` for a token without scopes, which narrows nothing. An empty
-    /// list is a token whose every scope dangles: it reaches nothing.
+    /// Its scopes; `None` for a token without scopes, which narrows nothing. An empty list is that of a token whose
+    /// scopes all dangle: it allows nothing.
     pub scopes: Option<Vec<ResolvedScope>>,
 }
 
-/// A place at which a permission begins, and all that gave it.
+/// A permission on a path and below, with the grants and scopes that it results from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectiveGrant {
-    /// Where it begins.
+    /// Path at which the permission begins.
     pub path: TreePath,
-    /// What is allowed there and below.
+    /// Permission on that path and below.
     pub permission: Permission,
-    /// The grant, and the scope of each narrowing token, that together give it.
+    /// The grant and the scope of each token with scopes that it results from.
     pub sources: Vec<ResolvedScope>,
 }
 
-/// How a path stands to a session.
+/// Access of a session to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathAccess {
-    /// Something may be done there.
+    /// The session has this permission on the path.
     Permitted(Permission),
-    /// It lies above a permitted node: it can be walked through.
+    /// The path is above a permitted node: it can be traversed.
     Visible,
-    /// It is as if it were not there.
+    /// The path is answered as if it did not exist.
     Absent,
 }
 
-/// Why something is not allowed.
+/// The reason why an operation is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessDenial {
-    /// No grant of the user allows it there.
+    /// No grant of the user allows it at the path.
     NoGrant,
-    /// This token's scopes do not allow it there.
+    /// The scopes of this token do not allow it at the path.
     OutOfScope(TokenId),
-    /// It would need a permission above the root of the tree.
+    /// The operation needs a permission on the parent of the root.
     TreeRoot,
-    /// What was granted or scoped there is another folder now, or gone.
+    /// The granted or scoped directory was replaced or removed.
     NodeReplaced,
 }
 
@@ -109,13 +109,15 @@ impl fmt::Display for AccessDenial {
         match self {
             AccessDenial::NoGrant => f.write_str("no grant of the user allows it there"),
             AccessDenial::OutOfScope(token) => write!(f, "the scopes of the token {token} do not allow it there"),
-            AccessDenial::TreeRoot => f.write_str("the root of the tree can't be made, moved or removed"),
-            AccessDenial::NodeReplaced => f.write_str("the folder that was granted or scoped was replaced by another"),
+            AccessDenial::TreeRoot => f.write_str("the root of the tree can't be created, moved or removed"),
+            AccessDenial::NodeReplaced => {
+                f.write_str("the directory that was granted or scoped was replaced by another")
+            }
         }
     }
 }
 
-/// All that a session may reach.
+/// The access of a session to the tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TreeAccess {
     grants: Vec<ResolvedScope>,
@@ -124,7 +126,7 @@ pub struct TreeAccess {
 }
 
 impl TreeAccess {
-    /// Folds the user's grants and the chain of tokens into what they allow together.
+    /// Folds the user's grants and the chain of tokens into effective grants.
     pub fn new(grants: Vec<ResolvedScope>, chain: Vec<ChainLink>) -> Self {
         let mut effective: Vec<EffectiveGrant> = grants
             .iter()
@@ -138,18 +140,18 @@ impl TreeAccess {
         Self { effective_grants: drop_redundant_grants(effective), grants, chain }
     }
 
-    /// Returns the places where permissions begin, none within another that allows as much.
+    /// Returns the effective grants, without those below another one that allows as much.
     pub fn effective_grants(&self) -> &[EffectiveGrant] {
         &self.effective_grants
     }
 
-    /// Tells whether one token alone, without scopes, stands behind this.
+    /// Tells whether the chain is a single token without scopes.
     pub fn is_unscoped(&self) -> bool {
         matches!(&self.chain[..], [ChainLink { scopes: None, .. }])
     }
 
-    /// Returns what the scopes of the chain leave of the grants, each at the node where it begins; `None` where
-    /// no token of it has scopes.
+    /// Returns the effective grants as scopes, each on the node where it begins; `None` where no token of the chain has
+    /// scopes.
     pub fn effective_scopes(&self) -> Option<Vec<Scope>> {
         self.chain.iter().find(|link| link.scopes.is_some())?;
         let narrowed = |grant: &EffectiveGrant| {
@@ -159,17 +161,17 @@ impl TreeAccess {
         Some(self.effective_grants.iter().filter_map(narrowed).collect())
     }
 
-    /// Returns all that is allowed at a path.
+    /// Returns the whole permission on a path.
     pub fn permission_at(&self, path: &TreePath) -> Permission {
         self.grants_covering(path).fold(Permission::NONE, |sum, grant| sum | grant.permission)
     }
 
-    /// Tells whether all of `needed` is allowed at a path.
+    /// Tells whether all of `needed` is allowed on a path.
     pub fn may(&self, path: &TreePath, needed: Permission) -> bool {
         self.permission_at(path).allows(needed)
     }
 
-    /// Tells how a path stands.
+    /// Returns the access to a path: permitted, visible or absent.
     pub fn path_access(&self, path: &TreePath) -> PathAccess {
         let permission = self.permission_at(path);
         if permission != Permission::NONE {
@@ -181,37 +183,37 @@ impl TreeAccess {
         }
     }
 
-    /// Returns the topmost ancestor of a path (or itself) at which all of `needed` is allowed: where
-    /// resolution is anchored, so that whatever a link below it reaches is allowed too.
+    /// Returns the topmost ancestor of a path (or the path itself) on which all of `needed` is allowed. Path resolution
+    /// is anchored there, so that whatever a symbolic link below it leads to is allowed, too.
     pub fn anchor(&self, path: &TreePath, needed: Permission) -> Option<&TreePath> {
         let candidates = self.grants_covering(path).map(|grant| &grant.path).filter(|path| self.may(path, needed));
         candidates.min_by_key(|path| path.as_bytes().len())
     }
 
-    /// Returns the roots at or above a path: all that gives a permission there.
+    /// Returns the effective grants at or above a path.
     pub fn grants_covering(&self, path: &TreePath) -> impl Iterator<Item = &EffectiveGrant> {
         self.effective_grants.iter().filter(|grant| path.starts_with(&grant.path))
     }
 
-    /// Tells whether one root, and not two joined, allows `needed` at both paths.
+    /// Tells whether a single effective grant allows `needed` on both paths.
     pub fn single_grant_allows(&self, one: &TreePath, other: &TreePath, needed: Permission) -> bool {
         self.grants_covering(one).any(|grant| other.starts_with(&grant.path) && grant.permission.allows(needed))
     }
 
-    /// Returns the entries of a merely visible folder: the next steps down to what may be reached.
+    /// Returns the entries of a directory that is only visible: the next components of the paths to permitted nodes.
     pub fn visible_children(&self, directory: &TreePath) -> BTreeSet<EntryName> {
         let below = self.effective_grants.iter().filter_map(|grant| grant.path.strip_prefix(directory));
         below.filter_map(|rest| rest.names().next()).collect()
     }
 
-    /// Tells whether a path is in the listing of the folder that holds it: all that can be read is, and the way
-    /// down to what may be reached. In a drop box it is not, though it can be asked for by name.
+    /// Tells whether a path is in the listing of its parent directory: it is where that can be read, and on the way to
+    /// permitted nodes. In a drop box (`w` without `r`) it is not, though it can be requested by name.
     pub fn is_listed(&self, path: &TreePath) -> bool {
         let Some(directory) = path.parent() else { return true };
         self.may(&directory, Permission::R) || self.effective_grants.iter().any(|grant| grant.path.starts_with(path))
     }
 
-    /// Returns the deepest place that holds everything that may be reached; the root when nothing may.
+    /// Returns the deepest common ancestor of all permitted nodes; the root where there are none.
     pub fn common_ancestor(&self) -> TreePath {
         let mut paths = self.effective_grants.iter().map(|grant| &grant.path);
         let Some(first) = paths.next() else { return TreePath::root() };
@@ -224,10 +226,10 @@ impl TreeAccess {
         })
     }
 
-    /// Explains a decision: the roots that allow it, or the first rule that doesn't.
+    /// Returns the effective grants that allow `needed` on a path.
     ///
     /// # Errors
-    /// The [`AccessDenial`], exactly when [`TreeAccess::may`] is false.
+    /// The [`AccessDenial`] of the first rule that denies it, exactly when [`TreeAccess::may`] is false.
     pub fn explain(&self, path: &TreePath, needed: Permission) -> Result<Vec<&EffectiveGrant>, AccessDenial> {
         if self.may(path, needed) {
             return Ok(self.grants_covering(path).collect());
@@ -238,8 +240,8 @@ impl TreeAccess {
         Err(self.denying_token(path, needed).map_or(AccessDenial::NoGrant, AccessDenial::OutOfScope))
     }
 
-    /// Returns the first token of the chain whose scopes don't allow all of `needed` at a path, whatever the
-    /// grants say.
+    /// Returns the first token of the chain whose scopes don't allow all of `needed` on a path, whatever the grants
+    /// allow.
     pub fn denying_token(&self, path: &TreePath, needed: Permission) -> Option<TokenId> {
         let denies = |link: &&ChainLink| link.scopes.as_ref().is_some_and(|scopes| !scopes_allow(scopes, path, needed));
         self.chain.iter().find(denies).map(|link| link.token)
@@ -264,7 +266,7 @@ fn intersect(grant: &EffectiveGrant, scope: &ResolvedScope) -> Option<EffectiveG
     (permission != Permission::NONE).then(|| EffectiveGrant { path: path.clone(), permission, sources })
 }
 
-/// Drops each root within another that allows as much, so that the list stays short.
+/// Drops each grant below another one that allows as much, so that the list stays short.
 fn drop_redundant_grants(mut grants: Vec<EffectiveGrant>) -> Vec<EffectiveGrant> {
     grants.sort_by(|a, b| {
         (a.path.as_bytes().len(), b.permission.bits()).cmp(&(b.path.as_bytes().len(), a.permission.bits()))

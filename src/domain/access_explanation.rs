@@ -1,4 +1,4 @@
-//! Why something is allowed or not: the one rule that decides, in a sentence and in JSON.
+//! Explanations of access decisions: the rule that decides, as a sentence and in JSON.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,35 +7,35 @@ use serde::{Serialize, Serializer};
 
 use super::{ByteSize, FileTag, Login, Permission, Protocol, Scope, TokenId, TreeOperation, TreePath, UnixMillis};
 
-/// What is asked: may a token do this? What is not said of the caller and the upload is left open, and
-/// the verdict names the limits that then have to be met.
+/// A query whether a token may do something. Properties of the caller and the upload that are left out stay open, and
+/// the explanation names the limits that then have to be met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessQuery {
-    /// What is to be done.
+    /// The operation.
     pub operation: TreeOperation,
-    /// Where.
+    /// Path of the operation.
     pub path: TreePath,
-    /// Where to, for what has a target.
+    /// Target path, for operations that have one.
     pub target: Option<TreePath>,
-    /// By which door.
+    /// Protocol of the caller.
     pub protocol: Option<Protocol>,
-    /// From which address.
+    /// Address of the caller.
     pub address: Option<IpAddr>,
-    /// With which program.
+    /// Program of the caller.
     pub user_agent: Option<String>,
-    /// How large a file.
+    /// Size of the uploaded file.
     pub size: Option<ByteSize>,
-    /// Of which media type.
+    /// Media type of the uploaded file.
     pub mime: Option<String>,
-    /// Labelled how.
+    /// Tags of the uploaded file.
     pub tags: Vec<FileTag>,
 }
 
 impl AccessQuery {
-    /// Asks likewise with where to, for what has a target and for nothing else.
+    /// Returns the query with a target path, which operations with a target require and others refuse.
     ///
     /// # Errors
-    /// [`TargetError`].
+    /// [`TargetError`] for a missing or an unexpected target.
     pub fn with_target(self, to: Option<TreePath>) -> Result<Self, TargetError> {
         match (self.operation.has_target(), &to) {
             (true, None) => Err(TargetError::Missing(self.operation)),
@@ -44,7 +44,7 @@ impl AccessQuery {
         }
     }
 
-    /// Asks whether an operation is allowed at a path, and leaves the rest open.
+    /// Returns a query for an operation on a path, with everything else left open.
     pub fn new(operation: TreeOperation, path: TreePath) -> Self {
         Self {
             operation,
@@ -60,110 +60,110 @@ impl AccessQuery {
     }
 }
 
-/// A target that is missing, or given to what has none.
+/// A target that is missing, or given for an operation without target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// Nowhere is said where to.
-    #[error("{0} goes somewhere: give its target (to)")]
+    /// The operation needs a target.
+    #[error("{0} has a target: give it (to)")]
     Missing(TreeOperation),
-    /// It goes nowhere.
-    #[error("{0} goes nowhere: leave its target (to) out")]
+    /// The operation has no target.
+    #[error("{0} has no target: leave it out (to)")]
     Unexpected(TreeOperation),
 }
 
-/// The rule that decides.
+/// The rule that decides an access query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "rule", rename_all = "snake_case")]
 pub enum DecidingRule {
-    /// Grants, as narrowed by the scopes of each token, allow it.
+    /// Grants, narrowed by the scopes of each token, allow it.
     Granted,
-    /// It lies on the way to something that may be reached.
+    /// The path is visible, on the way to a permitted node.
     OnTheWay,
     /// The token, or one above it, was revoked.
     Revoked {
-        /// Which.
+        /// The token of the chain that decides.
         token: TokenId,
     },
     /// The token, or one above it, has expired.
     Expired {
-        /// Which.
+        /// The token of the chain that decides.
         token: TokenId,
-        /// When.
+        /// Time of the expiration.
         #[serde(serialize_with = "as_text")]
         at: UnixMillis,
     },
     /// The owner is disabled.
     Disabled,
-    /// The token, or one above it, does not open this door.
+    /// The token, or one above it, does not allow the protocol.
     Protocol {
-        /// Which.
+        /// The token of the chain that decides.
         token: TokenId,
     },
-    /// The token, or one above it, may not be used from that address.
+    /// The token, or one above it, does not allow the address.
     Address {
-        /// Which.
+        /// The token of the chain that decides.
         token: TokenId,
     },
-    /// The token, or one above it, may not be used by that program.
+    /// The token, or one above it, does not allow the program.
     UserAgent {
-        /// Which.
+        /// The token of the chain that decides.
         token: TokenId,
     },
-    /// The token, or one above it, may not make files so large.
+    /// The token, or one above it, does not allow files of that size.
     FileSize {
-        /// Which.
+        /// The token of the chain that decides.
         token: TokenId,
-        /// How large at most.
+        /// Maximum file size.
         #[serde(serialize_with = "as_text")]
         most: ByteSize,
     },
-    /// The token, or one above it, may not upload that media type.
+    /// The token, or one above it, does not allow the media type.
     MediaType {
-        /// Which.
+        /// The token of the chain that decides.
         token: TokenId,
     },
-    /// The token, or one above it, may not use that tag.
+    /// The token, or one above it, does not allow the tag.
     Tag {
-        /// Which.
+        /// The token of the chain that decides.
         token: TokenId,
         /// The tag.
         tag: FileTag,
     },
     /// No grant of the user allows it.
     NoGrant {
-        /// Where.
+        /// Path on which the permission is needed.
         #[serde(serialize_with = "as_text")]
         at: TreePath,
     },
     /// A token's scopes don't allow it.
     OutOfScope {
-        /// Whose.
+        /// The token with these scopes.
         token: TokenId,
-        /// Where.
+        /// Path on which the permission is needed.
         #[serde(serialize_with = "as_text")]
         at: TreePath,
     },
-    /// The root of the tree can't be made, moved or removed.
+    /// The root of the tree can't be created, moved or removed.
     TopOfTree,
-    /// A folder that was granted or scoped is another by now, or gone.
+    /// A directory that was granted or scoped was replaced or removed.
     Swapped {
-        /// Where.
+        /// Path on which the permission is needed.
         #[serde(serialize_with = "as_text")]
         at: TreePath,
     },
-    /// What may not be read would become readable at its target.
+    /// Content that may not be read would become readable at the target.
     WouldReveal,
-    /// No one grant allows both ends of a hard link.
+    /// No single grant allows both paths of a hard link.
     NotTogether,
 }
 
-/// A grant or scope that allows something.
+/// A grant or scope that contributes to a permission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AccessSource {
-    /// The node and what is allowed there.
+    /// The node and the permission on it.
     #[serde(serialize_with = "as_text")]
     pub scope: Scope,
-    /// Where it is.
+    /// Path of the node.
     #[serde(serialize_with = "as_text")]
     pub path: TreePath,
 }
@@ -171,31 +171,31 @@ pub struct AccessSource {
 /// The answer to a [`AccessQuery`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AccessExplanation {
-    /// Whether it is allowed.
+    /// Whether the operation is allowed.
     pub allowed: bool,
     /// The answer as a sentence.
     pub sentence: String,
-    /// What decides.
+    /// The deciding rule.
     pub decided_by: DecidingRule,
-    /// The token.
+    /// The queried token.
     pub token: TokenId,
-    /// Its owner.
+    /// Owner of the token.
     pub user: Login,
-    /// What was asked.
+    /// The queried operation.
     pub operation: TreeOperation,
-    /// Where.
+    /// Path of the operation.
     #[serde(serialize_with = "as_text")]
     pub path: TreePath,
-    /// What that needs.
+    /// Permission that the operation needs.
     pub needs: Permission,
-    /// The grants, and the scopes that narrow them, that allow it.
+    /// The grants, and the scopes that narrow them, by which it is allowed.
     pub by: Vec<AccessSource>,
-    /// Limits that were not asked about and have to be met as well.
+    /// Limits that the query left open and that have to be met as well.
     pub provided: Vec<String>,
 }
 
 impl DecidingRule {
-    /// Tells whether this rule allows.
+    /// Tells whether this rule allows the operation.
     pub fn allows(&self) -> bool {
         matches!(self, DecidingRule::Granted | DecidingRule::OnTheWay)
     }
@@ -205,7 +205,7 @@ impl fmt::Display for DecidingRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DecidingRule::Granted => f.write_str("a grant allows it"),
-            DecidingRule::OnTheWay => f.write_str("it lies on the way to something that may be reached"),
+            DecidingRule::OnTheWay => f.write_str("it is on the way to a permitted file or directory"),
             DecidingRule::Revoked { token } => write!(f, "the token {token} was revoked"),
             DecidingRule::Expired { token, at } => write!(f, "the token {token} expired at {at}"),
             DecidingRule::Disabled => f.write_str("the user is disabled"),
@@ -217,12 +217,12 @@ impl fmt::Display for DecidingRule {
             DecidingRule::Tag { token, tag } => write!(f, "the token {token} does not allow the tag {tag}"),
             DecidingRule::NoGrant { at } => write!(f, "no grant allows it at {at}"),
             DecidingRule::OutOfScope { token, at } => write!(f, "no scope of the token {token} allows it at {at}"),
-            DecidingRule::TopOfTree => f.write_str("the root of the tree can't be made, moved or removed"),
+            DecidingRule::TopOfTree => f.write_str("the root of the tree can't be created, moved or removed"),
             DecidingRule::Swapped { at } => {
                 write!(f, "what was granted or scoped at {at} was replaced by something else")
             }
-            DecidingRule::WouldReveal => f.write_str("what may not be read would become readable there"),
-            DecidingRule::NotTogether => f.write_str("no one grant allows both names"),
+            DecidingRule::WouldReveal => f.write_str("content that may not be read would become readable there"),
+            DecidingRule::NotTogether => f.write_str("no single grant allows both names"),
         }
     }
 }

@@ -1,5 +1,4 @@
-//! What happened: the events of the audit trail. An event never holds a secret, and what a stranger
-//! sent (a user agent, a path) is bounded before it gets here.
+//! Events of the audit trail. An event never holds a secret, and text from clients (a user agent, a path) is truncated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +7,21 @@ use serde::{Serialize, Serializer};
 
 use super::{Login, Peer, Protocol, TokenId, TreePath, UnixMillis, redact_tokens_in_text};
 
-/// How many characters of a text an event holds.
+/// Maximum number of characters of a text in an event.
 const MAX_TEXT_CHARS: usize = 200;
-/// How many characters of a path an event holds.
+/// Maximum number of characters of a path in an event.
 const MAX_PATH_CHARS: usize = 1000;
 
 macro_rules! event_kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
-        /// What kind of thing happened; its name is the same in commands, JSON, logs and the store.
+        /// Kind of an event; its name is the same in commands, JSON, logs and the store.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum EventKind {
             $($(#[$doc])* $kind,)*
         }
 
         impl EventKind {
-            /// Every kind there is.
+            /// All kinds.
             pub const ALL: &'static [EventKind] = &[$(EventKind::$kind),*];
 
             /// Returns the kind's name.
@@ -34,7 +33,7 @@ macro_rules! event_kinds {
 }
 
 event_kinds! {
-    /// A token was made.
+    /// A token was created.
     TokenCreated = "token.created",
     /// A token's name or description was changed.
     TokenRenamed = "token.renamed",
@@ -44,21 +43,21 @@ event_kinds! {
     TokenRotated = "token.rotated",
     /// A token was revoked.
     TokenRevoked = "token.revoked",
-    /// A token was seen to have expired.
+    /// The expiration of a token was recorded.
     TokenExpired = "token.expired",
-    /// A dead token's row left the store after its retention.
+    /// An inactive token was deleted after its retention.
     TokenRemoved = "token.removed",
     /// A token was used for the first time.
     TokenFirstUsed = "token.first_used",
-    /// A token was used from an address that it had not been used from lately.
+    /// A token was used from a new network.
     TokenNewAddress = "token.new_address",
-    /// A secret that was right once was shown: of a revoked or expired token, or one rotated away.
+    /// A secret that is not accepted any more was used: of a revoked or expired token, or one that a rotation replaced.
     DeadSecretUsed = "token.dead_secret_used",
     /// Attempts to log in were refused.
     AttemptRefused = "attempt.refused",
     /// Operations on the tree were denied.
     AccessDenied = "access.denied",
-    /// A user was made.
+    /// A user was created.
     UserCreated = "user.created",
     /// A user was disabled.
     UserDisabled = "user.disabled",
@@ -68,13 +67,13 @@ event_kinds! {
     UserDeleted = "user.deleted",
     /// A user was given a grant.
     UserGranted = "user.granted",
-    /// A grant was taken from a user.
+    /// A grant of a user was revoked.
     GrantRevoked = "user.grant_revoked",
     /// A user's roles were changed.
     UserRolesChanged = "user.roles_changed",
     /// A key of the policy was changed.
     PolicyChanged = "policy.changed",
-    /// Open sessions were ended because their token died.
+    /// Open sessions ended because their token was revoked or expired, or were closed by a user.
     SessionEnded = "session.ended",
 }
 
@@ -101,10 +100,10 @@ impl Serialize for EventKind {
     }
 }
 
-/// By whom something was done. Its text is `administrator`, `server`, or `LOGIN/TOKEN`.
+/// The actor of an event. Its text is `administrator`, `administrator:SYSTEM_USER`, `server`, or `LOGIN/TOKEN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// A program that embeds the gateway, or somebody on the state directory who can't be named.
+    /// A program that embeds the gateway, or an unknown user who works on the state directory.
     Administrator,
     /// A user of the operating system who works on the state directory.
     SystemUser(SystemUser),
@@ -112,7 +111,7 @@ pub enum Actor {
     Server,
     /// The bearer of a token.
     Bearer {
-        /// Whose token.
+        /// Owner of the token.
         login: Login,
         /// The token.
         token: TokenId,
@@ -133,7 +132,7 @@ impl FromStr for SystemUser {
         let is_allowed = |b: u8| b.is_ascii_graphic() && b != b':' && b != b'/';
         match (1..=64).contains(&text.len()) && text.bytes().all(is_allowed) {
             true => Ok(Self(text.into())),
-            false => Err(format!("{text:?} is no user of the operating system")),
+            false => Err(format!("{text:?} is not a user of the operating system")),
         }
     }
 }
@@ -163,7 +162,7 @@ impl FromStr for Actor {
                 login: login.parse().map_err(|error: super::LoginError| error.to_string())?,
                 token: token.parse().map_err(|error: super::TokenError| error.to_string())?,
             }),
-            None => Err(format!("{text:?} is nobody who acts")),
+            None => Err(format!("{text:?} is not an actor")),
         }
     }
 }
@@ -174,45 +173,45 @@ impl Serialize for Actor {
     }
 }
 
-/// Something that happened, or several like it.
+/// An event, or several of the same kind in one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEvent {
-    /// When; of several, when the last of them.
+    /// Time of the event; of several, that of the last one.
     #[serde(serialize_with = "as_date")]
     pub at: UnixMillis,
-    /// What.
+    /// Kind of the event.
     #[serde(rename = "event")]
     pub kind: EventKind,
-    /// To which user, or to whose token.
+    /// User that it concerns, or the owner of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<Login>,
-    /// To which token.
+    /// Token that it concerns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,
-    /// By whom; none where nobody was proven to have done it.
+    /// Actor; `None` where the caller was not authenticated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<Actor>,
-    /// From which address.
+    /// Address of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// With which program, as it says.
+    /// Program of the caller, as it names itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// By which door.
+    /// Protocol of the caller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// At which path, escaped where it is no text.
+    /// Path in the tree, escaped where it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// How often.
+    /// Number of events that this one stands for.
     pub count: u64,
-    /// What else there is to know, as a sentence or a few words.
+    /// Further detail, as a sentence or a few words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
 impl AuditEvent {
-    /// Says that something happened once.
+    /// Returns an event that happened once, without any detail.
     pub fn new(at: UnixMillis, kind: EventKind) -> Self {
         Self {
             at,
@@ -229,46 +228,46 @@ impl AuditEvent {
         }
     }
 
-    /// Says to which user, or to whose token.
+    /// Returns the event with the user that it concerns, or the owner of the token.
     pub fn with_user(self, login: &Login) -> Self {
         Self { user: Some(login.clone()), ..self }
     }
 
-    /// Says to which token.
+    /// Returns the event with the token that it concerns.
     pub fn with_token(self, token: TokenId) -> Self {
         Self { token: Some(token), ..self }
     }
 
-    /// Says by whom.
+    /// Returns the event with its actor.
     pub fn with_actor(self, actor: Actor) -> Self {
         Self { by: Some(actor), ..self }
     }
 
-    /// Says from where, with what and by which door.
+    /// Returns the event with protocol, address and program of the caller.
     pub fn with_peer(self, peer: &Peer) -> Self {
         let client = peer.user_agent.as_deref().map(|client| redact_and_truncate(client, MAX_TEXT_CHARS));
         let address = Some(peer.address.to_canonical().to_string());
         Self { address, client, protocol: Some(peer.protocol), ..self }
     }
 
-    /// Says at which path.
+    /// Returns the event with a path.
     pub fn with_path(self, path: &TreePath) -> Self {
         Self { path: Some(redact_and_truncate(&path.to_string(), MAX_PATH_CHARS)), ..self }
     }
 
-    /// Says how often.
+    /// Returns the event with the number of events that it stands for.
     pub fn with_count(self, count: u64) -> Self {
         Self { count, ..self }
     }
 
-    /// Says what else there is to know.
+    /// Returns the event with further detail.
     pub fn with_detail(self, detail: impl AsRef<str>) -> Self {
         Self { detail: Some(redact_and_truncate(detail.as_ref(), MAX_TEXT_CHARS)), ..self }
     }
 }
 
-/// Returns a text for a terminal or a log: control characters, and those that turn the direction of
-/// writing around, are escaped.
+/// Returns a text for a terminal or a log: control characters, and those that change the direction of
+/// writing, are escaped.
 pub fn escape_for_terminal(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -283,9 +282,9 @@ pub fn escape_for_terminal(text: &str) -> String {
     escaped
 }
 
-/// Returns the beginning of a text, without the secret of any token.
+/// Returns the start of a text, without the secret of any token.
 fn redact_and_truncate(text: &str, max_chars: usize) -> String {
-    // Before it is cut: the beginning of a secret is not known for one.
+    // Redacted before it is truncated: a truncated secret would not be recognised as one.
     let text = &*redact_tokens_in_text(text);
     match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -9,7 +9,7 @@ pub(super) fn is_base62(bytes: &[u8]) -> bool {
 
 /// Fills `digits` with uniformly distributed base62 digits drawn from `random`.
 ///
-/// Bytes of 248 and above are thrown away, so that no digit is likelier than another.
+/// Bytes of 248 (4 * 62) and above are discarded, so that no digit is more likely than another.
 pub(super) fn fill_random_digits(digits: &mut [u8], random: &mut dyn FnMut(&mut [u8])) {
     let mut filled = 0;
     let mut pool = zeroize::Zeroizing::new([0u8; 64]);

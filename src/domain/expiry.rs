@@ -1,4 +1,4 @@
-//! Until when a token lives, and what the policy lets it ask for.
+//! Expiration of tokens, and the policy that bounds it.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,28 +7,28 @@ use serde::{Deserialize, Serialize};
 
 use super::{Lifetime, UnixMillis};
 
-/// When a token dies.
+/// Expiration of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenExpiry {
-    /// At an instant, whatever happens.
+    /// At a fixed time.
     Hard(UnixMillis),
-    /// A while after its last use, and at the latest at `hard_limit`.
+    /// A window after its last use, and at `cap` at the latest.
     Sliding {
-        /// How long it may rest, in milliseconds.
+        /// Time after the last use at which it expires, in milliseconds.
         window_ms: u64,
-        /// The instant that no use moves it past.
+        /// The hard limit, which no use extends.
         cap: UnixMillis,
     },
-    /// Only when it is revoked.
+    /// No expiration.
     Never,
 }
 
 impl TokenExpiry {
-    /// How near an end is that is told of.
+    /// Maximum time before an expiration at which the token counts as expiring soon.
     pub const EXPIRES_SOON_WINDOW: Duration = Duration::from_secs(7 * 86_400);
 
-    /// Returns the instant at which a token last used (or else made) at `last_use` dies.
+    /// Returns the time at which a token expires that was last used (or else created) at `last_use`.
     pub fn deadline(self, last_use: UnixMillis) -> UnixMillis {
         match self {
             TokenExpiry::Hard(at) => at,
@@ -39,7 +39,7 @@ impl TokenExpiry {
         }
     }
 
-    /// Returns the instant that no use moves the token past.
+    /// Returns the hard limit, which no use extends.
     pub fn hard_limit(self) -> UnixMillis {
         match self {
             TokenExpiry::Hard(at) => at,
@@ -48,8 +48,8 @@ impl TokenExpiry {
         }
     }
 
-    /// Tells whether a token ends soon unless it is used, or whatever happens: within a week, and in the last quarter of
-    /// its life, or of its rest where that is longer than a day.
+    /// Tells whether a token expires soon, if it is not used or in any case: within a week, and in the last quarter of
+    /// its lifetime, or of its sliding window where that is longer than a day.
     pub fn expires_soon(self, created_at: UnixMillis, last_used_at: Option<UnixMillis>, now: UnixMillis) -> bool {
         let is_near = |begin: UnixMillis, end: UnixMillis| {
             now < end
@@ -66,7 +66,7 @@ impl TokenExpiry {
         idle_expires_soon || is_near(created_at, self.hard_limit())
     }
 
-    /// Returns this expiry, moved ahead where it would end after `hard_limit`.
+    /// Returns this expiration with `cap` as its hard limit, where that is earlier.
     #[must_use]
     pub fn capped_at(self, cap: UnixMillis) -> Self {
         match self {
@@ -79,25 +79,26 @@ impl TokenExpiry {
     }
 }
 
-/// What tokens may ask for; kept in the store, changed at run time.
+/// The policy that bounds tokens; stored, and changed at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How many live tokens a user may own.
+    /// Maximum number of live tokens of a user.
     pub max_tokens_per_user: NonZeroU32,
-    /// How long a token lives that asks for nothing.
+    /// Lifetime of a token that requests none.
     pub default_lifetime: Lifetime,
-    /// How long a token may live, sliding ones included.
+    /// Maximum lifetime of a token, also of a sliding one.
     pub max_lifetime: Lifetime,
-    /// Whether a token may live until it is revoked.
+    /// Whether tokens without expiration are allowed.
     pub allow_never: bool,
-    /// How long a token is kept that has expired or was revoked.
+    /// Time that expired and revoked tokens are kept.
     pub token_retention: Lifetime,
-    /// How long an event of the audit trail is kept.
+    /// Time that events of the audit trail are kept.
     pub audit_retention: Lifetime,
 }
 
 impl Default for Policy {
-    /// Five tokens, 90 days, one year, no `unlimited_expiry`; dead tokens are kept 30 days, events 90.
+    /// Returns five tokens for each user, 90 days by default, one year at most, no unlimited tokens; inactive tokens
+    /// are kept for 30 days, events for 90.
     fn default() -> Self {
         let days = |n: u64| Lifetime::from_secs(n * 86_400);
         let (Some(default_lifetime), Some(max_lifetime), Some(token_retention), Some(max_tokens_per_user)) =
@@ -117,13 +118,13 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Turns what a new token asks for into its expiry.
+    /// Returns the expiration of a new token from the requested lifetimes.
     ///
     /// A hard limit and a window together make a sliding expiry capped by the hard limit; a window
     /// alone is capped by the maximum lifetime; neither means the default lifetime.
     ///
     /// # Errors
-    /// [`PolicyViolation`] when more is asked for than the policy gives.
+    /// [`PolicyViolation`] when a lifetime is longer than the policy allows.
     pub fn token_expiry(
         &self,
         now: UnixMillis,
@@ -154,21 +155,21 @@ impl Policy {
     }
 }
 
-/// What the policy refuses.
+/// A violation of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyViolation {
-    /// Longer than the maximum lifetime.
+    /// The lifetime is longer than the maximum.
     #[error("{asked} is longer than the policy's max-lifetime of {max}")]
     LifetimeTooLong {
-        /// What was asked for.
+        /// The requested lifetime.
         asked: Lifetime,
-        /// What the policy gives at most.
+        /// The maximum lifetime.
         max: Lifetime,
     },
-    /// A life without end.
+    /// Tokens without expiration are not allowed.
     #[error("the policy does not allow tokens that never expire (allow-never is false)")]
     NoExpirationNotAllowed,
-    /// As many live tokens as a user may have.
+    /// The user has the maximum number of live tokens.
     #[error("the policy allows a user {0} live tokens (max-tokens-per-user), and there are as many")]
     TooManyTokens(u32),
 }

@@ -1,4 +1,4 @@
-//! Roles of another service, which are kept on a token for whoever asks about it and grant nothing here.
+//! Roles of another service, which are stored with a token for that service and grant nothing here.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -58,10 +58,10 @@ impl<'de> Deserialize<'de> for ForeignRole {
 pub struct ForeignRoles(BTreeSet<ForeignRole>);
 
 impl ForeignRoles {
-    /// Collects roles, which one token may have that many of.
+    /// Collects the foreign roles of a token.
     ///
     /// # Errors
-    /// A sentence that tells the maximum.
+    /// A message with the maximum number where there are more.
     pub fn new(roles: impl IntoIterator<Item = ForeignRole>) -> Result<Self, String> {
         let roles: BTreeSet<_> = roles.into_iter().take(MAX_FOREIGN_ROLES_PER_TOKEN + 1).collect();
         match roles.len() <= MAX_FOREIGN_ROLES_PER_TOKEN {
@@ -70,7 +70,7 @@ impl ForeignRoles {
         }
     }
 
-    /// Tells whether there is none.
+    /// Tells whether there are no roles.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,10 +1,10 @@
-//! Which header fields the trusted proxies in front of the server write.
+//! Header fields of trusted proxies in front of the server.
 
 use std::str::FromStr;
 
-/// Header fields in which trusted proxies tell whom they speak for.
+/// Family of header fields in which trusted proxies pass on the address of the client.
 ///
-/// A proxy writes one family and hands on the other as its client sent it: only the configured one counts.
+/// A proxy writes one family and passes on the other as its client sent it: only the configured one is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForwardingHeaders {
     /// `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `-Prefix`.

@@ -1,4 +1,4 @@
-//! What narrows a token besides its scopes: where from, with what, by which door, how much.
+//! Limits of a token besides its scopes: protocols, addresses, user agents, media types, tags and file size.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,15 +7,15 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// A door a caller may come in by.
+/// A protocol that the gateway serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// `/dav/` and `/node/`.
+    /// WebDAV below `/dav/` and `/node/`.
     Webdav,
-    /// The SFTP subsystem.
+    /// SFTP.
     Sftp,
-    /// REST and the console.
+    /// The REST API and the console.
     Api,
 }
 
@@ -42,12 +42,12 @@ impl FromStr for Protocol {
     }
 }
 
-/// Who is at the door: what limits and the throttle look at.
+/// Protocol, address and program of a caller, by which limits and the login throttle decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The door.
+    /// Protocol of the caller.
     pub protocol: Protocol,
-    /// The caller's address; behind a trusted proxy the one that the proxy names.
+    /// Address of the caller; behind a trusted proxy the one that the proxy passes on.
     pub address: IpAddr,
     /// HTTP `User-Agent` or SSH identification string, where one was sent.
     pub user_agent: Option<String>,
@@ -59,12 +59,12 @@ pub struct Peer {
 pub struct ByteSize(u64);
 
 impl ByteSize {
-    /// Makes a size of bytes.
+    /// Returns a size in bytes.
     pub const fn from_bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// Returns the bytes.
+    /// Returns the number of bytes.
     pub const fn bytes(self) -> u64 {
         self.0
     }
@@ -106,18 +106,18 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A user agent to allow: the exact text, in which `*` stands for anything.
+/// A pattern of allowed user agents: the exact text, in which `*` matches any text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UserAgentPattern(String);
 
 impl UserAgentPattern {
-    /// Makes a pattern.
+    /// Creates a pattern.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Tells whether the user agent fits; linear in both lengths but for repeated `*`.
+    /// Tells whether a user agent matches, in linear time of both lengths for each `*`.
     pub fn matches(&self, agent: &str) -> bool {
         let Some((head, rest)) = self.0.split_once('*') else { return self.0 == agent };
         let Some(mut left) = agent.strip_prefix(head) else { return false };
@@ -141,14 +141,14 @@ impl fmt::Display for UserAgentPattern {
     }
 }
 
-/// A media type that uploads may have: `image/png`, any of a kind (`image/*`), or any (`*/*`).
+/// A pattern of allowed media types of uploads: `image/png`, a whole type (`image/*`), or all (`*/*`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct MimePattern(Box<str>);
 
 impl MimePattern {
-    /// Tells whether a media type fits; case and parameters (`; charset=…`) don't count, nor does the
-    /// `x-` with which many types began (RFC 6648): `audio/x-wav` is `audio/wav`.
+    /// Tells whether a media type matches. Case and parameters (`; charset=…`) are ignored, and so is the `x-` with
+    /// which many types began (RFC 6648): `audio/x-wav` is `audio/wav`.
     pub fn matches(&self, media_type: &str) -> bool {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         match self.0.strip_suffix("/*") {
@@ -164,18 +164,18 @@ impl MimePattern {
         }
     }
 
-    /// Tells whether every media type that fits `other` fits this one.
+    /// Tells whether this pattern matches every media type that `other` matches.
     pub fn covers(&self, other: &MimePattern) -> bool {
         &*self.0 == "*/*" || (&*other.0 != "*/*" && self.matches(&other.0))
     }
 
-    /// Returns the pattern as it is written, in lower case.
+    /// Returns the pattern as text, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Returns a subtype without `x-` in front.
+/// Returns a subtype without the prefix `x-`.
 fn without_x_prefix(subtype: &str) -> &str {
     match subtype.split_at_checked(2) {
         Some((mark, rest)) if mark.eq_ignore_ascii_case("x-") => rest,
@@ -202,7 +202,9 @@ impl FromStr for MimePattern {
         };
         match is_valid {
             true => Ok(Self(lower.into())),
-            false => Err(format!("{text:?} is no media type: give one such as image/png, or image/* for all images")),
+            false => {
+                Err(format!("{text:?} is not a media type: give one such as image/png, or image/* for all images"))
+            }
         }
     }
 }
@@ -213,7 +215,7 @@ impl fmt::Display for MimePattern {
     }
 }
 
-/// A label of a file: 1 to 64 characters, none of them a comma or a control character, none at an end a space.
+/// A tag of a file: 1 to 64 characters without commas and control characters, and without spaces at its ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct FileTag(Box<str>);
@@ -231,11 +233,11 @@ impl FromStr for FileTag {
     fn from_str(text: &str) -> Result<Self, String> {
         let trimmed = text.trim();
         let has_valid_length = (1..=64).contains(&trimmed.chars().count());
-        // U+FFFE and U+FFFF are no characters, and XML can't hold them.
+        // U+FFFE and U+FFFF are noncharacters, and XML can't hold them.
         let is_forbidden = |c: char| matches!(c, ',' | '\u{fffe}' | '\u{ffff}') || c.is_control();
         match has_valid_length && !trimmed.chars().any(is_forbidden) {
             true => Ok(Self(trimmed.into())),
-            false => Err(format!("{text:?} is no tag: give 1 to 64 characters without comma or control character")),
+            false => Err(format!("{text:?} is not a tag: give 1 to 64 characters without comma or control character")),
         }
     }
 }
@@ -257,50 +259,50 @@ macro_rules! impl_deserialize_from_str {
 }
 impl_deserialize_from_str!(MimePattern, FileTag);
 
-/// Reads a network (`192.0.2.0/24`), or a single address as the network of itself.
+/// Parses a network (`192.0.2.0/24`), or a single address as a network of one address.
 ///
 /// # Errors
-/// A sentence that shows the form.
+/// A message that shows the form.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     network
         .map(|network| network.trunc())
-        .ok_or_else(|| format!("{text:?} is no network: give an address or a CIDR such as 192.0.2.0/24"))
+        .ok_or_else(|| format!("{text:?} is not a network: give an address or a CIDR such as 192.0.2.0/24"))
 }
 
 /// The limits on a token; an empty list limits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenLimits {
-    /// The doors it opens.
+    /// Allowed protocols.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protocols: Vec<Protocol>,
-    /// The addresses it may be used from.
+    /// Networks that the token may be used from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpNet>,
-    /// The programs it may be used by.
+    /// User agents that may use the token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_agents: Vec<UserAgentPattern>,
-    /// The media types of what it may upload.
+    /// Allowed media types of uploads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mimes: Vec<MimePattern>,
-    /// The tags that its uploads may bear.
+    /// Allowed tags of uploads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<FileTag>,
-    /// The largest file it may make.
+    /// Maximum size of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_size: Option<ByteSize>,
 }
 
 impl TokenLimits {
-    /// Tells whether a caller at this door, from this address, with this program may use the token.
+    /// Tells whether a caller with this protocol, address and program may use the token.
     pub fn allows_peer(&self, peer: &Peer) -> bool {
         let agent = peer.user_agent.as_deref().unwrap_or_default();
         self.allows_protocol(peer.protocol) && self.allows_address(peer.address) && self.allows_user_agent(agent)
     }
 
-    /// Tells whether the token opens this door.
+    /// Tells whether the token allows this protocol.
     pub fn allows_protocol(&self, protocol: Protocol) -> bool {
         self.protocols.is_empty() || self.protocols.contains(&protocol)
     }
@@ -311,7 +313,7 @@ impl TokenLimits {
         self.ips.is_empty() || self.ips.iter().any(|net| net.contains(&address))
     }
 
-    /// Tells whether the token may be used by the program that calls itself so.
+    /// Tells whether the token may be used by a program with this user agent.
     pub fn allows_user_agent(&self, agent: &str) -> bool {
         self.user_agents.is_empty() || self.user_agents.iter().any(|pattern| pattern.matches(agent))
     }

@@ -1,11 +1,10 @@
-//! The words of patgate as values: pure rules, without I/O, clocks or async.
+//! Values and rules of patgate, without I/O, clocks or async.
 //!
-//! A value that exists is valid: every type here is made by a parser or a
-//! constructor that refuses what breaks its rule, so that nothing later has to
-//! check again. Reading order: who ([`Login`], [`TokenId`], [`Secret`]), until when
-//! ([`UnixMillis`], [`Lifetime`], [`TokenExpiry`]), where ([`TreePath`], [`NodeId`]), what
-//! ([`Permission`], [`Scope`], [`TokenLimits`]), the rule that joins them ([`TreeAccess`]), what happened
-//! ([`AuditEvent`], [`UsageCount`]); and how clients connect ([`client_guides`]).
+//! A value that exists is valid: every type here is created by a parser or a constructor that refuses invalid input, so
+//! that later code need not check again. Reading order: identities ([`Login`], [`TokenId`], [`Secret`]), times
+//! ([`UnixMillis`], [`Lifetime`], [`TokenExpiry`]), paths and nodes ([`TreePath`], [`NodeId`]), permissions and limits
+//! ([`Permission`], [`Scope`], [`TokenLimits`]), the rule that joins them ([`TreeAccess`]), events and counts
+//! ([`AuditEvent`], [`UsageCount`]); and guides for clients ([`client_guides`]).
 
 mod access;
 mod access_explanation;

@@ -1,4 +1,4 @@
-//! What is done with the tree, and what each operation needs.
+//! Operations on the tree, and the permissions that each of them needs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,42 +7,42 @@ use serde::{Serialize, Serializer};
 
 use super::{AccessDenial, EffectiveGrant, PathAccess, Permission, TreeAccess, TreePath};
 
-/// Something to be done at a path.
+/// An operation on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TreeOperation {
-    /// Ask what it is.
+    /// Read the attributes of an entry.
     Stat,
-    /// List a folder.
+    /// List a directory.
     List,
     /// Read a file, its checksums or its properties.
     Read,
-    /// Copy it to somewhere else.
+    /// Copy an entry to another path.
     Copy,
     /// Replace or append to a file, set attributes or properties, lock it.
     Write,
-    /// Make a file, folder or link of a new name.
+    /// Create a file, directory or link with a new name.
     Create,
-    /// Remove it.
+    /// Remove an entry.
     Delete,
-    /// Rename it, or move it to somewhere else.
+    /// Rename an entry, or move it to another directory.
     Move,
-    /// Give a file a second name.
+    /// Create a hard link to a file.
     Link,
 }
 
-/// Where an operation needs a permission.
+/// The permission that an operation needs, and on which path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequiredPermission {
-    /// Nowhere: that it can be seen is enough.
+    /// None: it is enough that the path is visible.
     VisibleOnly,
-    /// At the path itself.
+    /// On the path itself.
     OnTarget(Permission),
-    /// In the folder that holds it.
+    /// On the parent directory.
     OnParent(Permission),
 }
 
 impl TreeOperation {
-    /// Every operation there is.
+    /// All operations.
     pub const ALL: [TreeOperation; 9] = [
         TreeOperation::Stat,
         TreeOperation::List,
@@ -55,7 +55,7 @@ impl TreeOperation {
         TreeOperation::Link,
     ];
 
-    /// Returns what it needs, and where.
+    /// Returns the permission that it needs, and on which path.
     pub const fn required_permission(self) -> RequiredPermission {
         match self {
             TreeOperation::Stat => RequiredPermission::VisibleOnly,
@@ -70,7 +70,7 @@ impl TreeOperation {
         }
     }
 
-    /// Returns the permission that it needs, wherever that is.
+    /// Returns the permission that it needs, on whichever path.
     pub const fn permission(self) -> Permission {
         match self.required_permission() {
             RequiredPermission::VisibleOnly => Permission::NONE,
@@ -78,7 +78,7 @@ impl TreeOperation {
         }
     }
 
-    /// Returns the path at which it needs a permission; none above the root.
+    /// Returns the path on which it needs a permission; `None` for the parent of the root.
     pub fn permission_path(self, path: &TreePath) -> Option<TreePath> {
         match self.required_permission() {
             RequiredPermission::VisibleOnly | RequiredPermission::OnTarget(_) => Some(path.clone()),
@@ -86,15 +86,16 @@ impl TreeOperation {
         }
     }
 
-    /// Tells whether it goes somewhere: copies, moves and links have a target.
+    /// Tells whether it has a target: copies, moves and links have one.
     pub const fn has_target(self) -> bool {
         matches!(self, TreeOperation::Copy | TreeOperation::Move | TreeOperation::Link)
     }
 
-    /// Judges it: returns what allows it, which is nothing for what lies on the way to something.
+    /// Authorizes the operation on a path, and returns the effective grants that allow it; none for a path that is only
+    /// visible.
     ///
     /// # Errors
-    /// The first rule that does not allow it.
+    /// The first rule that denies it.
     pub fn authorize(self, access: &TreeAccess, path: &TreePath) -> Result<Vec<EffectiveGrant>, AccessDenial> {
         let Some(permission_path) = self.permission_path(path) else { return Err(AccessDenial::TreeRoot) };
         let needed = match self.required_permission() {

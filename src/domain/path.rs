@@ -1,21 +1,21 @@
-//! Where a node is: paths of bytes that can't lead out of the tree.
+//! Paths in the served tree: bytes that can't lead out of it.
 
 use std::fmt;
 
-/// The folder at the root of each file system that patgate keeps for itself; never a client's.
+/// Name of the directory at the root of each file system that patgate reserves for itself; never visible to clients.
 pub(crate) const RESERVED_DIRECTORY: &[u8] = b".patgate";
 const MAX_NAME_BYTES: usize = 255;
 const MAX_PATH_BYTES: usize = 4095;
 
-/// The name of one file or folder: 1 to 255 bytes without `/` and NUL, not `.`, `..` or `.patgate`.
+/// The name of a file or directory: 1 to 255 bytes without `/` and NUL, not `.`, `..` or `.patgate`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryName(Box<[u8]>);
 
 impl EntryName {
-    /// Makes a name.
+    /// Creates a name.
     ///
     /// # Errors
-    /// [`PathError`] that says which rule it breaks.
+    /// [`PathError`] with the rule that the bytes violate.
     pub fn new(bytes: &[u8]) -> Result<Self, PathError> {
         check_component(bytes).map(|()| Self(bytes.into()))
     }
@@ -38,8 +38,8 @@ impl fmt::Debug for EntryName {
     }
 }
 
-/// A place in the served tree, from its root. Bytes, not text; it has no `.`, `..`, NUL, empty or
-/// over-long part, so that no spelling of it leads out.
+/// A path in the served tree, from its root: bytes, not text. It has no component that is `.`, `..`, empty or too long
+/// and no NUL, so that no spelling of it leads out of the tree.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct TreePath(Box<[u8]>);
 
@@ -49,10 +49,10 @@ impl TreePath {
         Self::default()
     }
 
-    /// Reads `/a/b`, `a/b` or `/a/b/`; `/` and the empty text are the root.
+    /// Parses `/a/b`, `a/b` or `/a/b/`; `/` and the empty text are the root.
     ///
     /// # Errors
-    /// [`PathError`] for an empty, `.`, `..`, reserved or over-long part, a NUL, or more than 4095 bytes.
+    /// [`PathError`] for a component that is empty, `.`, `..`, reserved or too long, a NUL, or more than 4095 bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
         let bytes = bytes.strip_prefix(b"/").unwrap_or(bytes);
         if bytes == b"/" {
@@ -68,11 +68,11 @@ impl TreePath {
         Ok(Self(bytes.into()))
     }
 
-    /// Reads a path as a shell would, from this folder: absolute or relative, doubled slashes and
-    /// `.` left out, `..` going up and staying at the root.
+    /// Resolves a path as a shell does, relative to this directory or absolute: repeated slashes and `.` are skipped,
+    /// and `..` goes up, at the root to the root itself. Symbolic links are not considered.
     ///
     /// # Errors
-    /// [`PathError`] for a NUL, a reserved or an over-long part.
+    /// [`PathError`] for a NUL, or a component that is reserved or too long.
     pub fn resolve(&self, bytes: &[u8]) -> Result<Self, PathError> {
         let mut parts: Vec<&[u8]> = if bytes.first() == Some(&b'/') { Vec::new() } else { self.components().collect() };
         for step in bytes.split(|&b| b == b'/') {
@@ -91,12 +91,12 @@ impl TreePath {
         if joined.len() > MAX_PATH_BYTES { Err(PathError::TooLong) } else { Ok(Self(joined.into())) }
     }
 
-    /// Returns the place of an entry of this folder.
+    /// Returns the path of an entry of this directory.
     pub fn child(&self, name: &EntryName) -> Self {
         self.join(&Self(name.0.clone()))
     }
 
-    /// Returns `below`, taken from this folder.
+    /// Returns the path of `below` relative to this directory.
     pub fn join(&self, below: &TreePath) -> Self {
         match (self.is_root(), below.is_root()) {
             (true, _) => below.clone(),
@@ -105,12 +105,12 @@ impl TreePath {
         }
     }
 
-    /// Tells whether an entry that stands so far below this folder has a path that is not too long.
+    /// Tells whether the path of an entry at `below` in this directory is not too long.
     pub(crate) fn can_hold(&self, below: &TreePath) -> bool {
         self.can_hold_bytes(below.0.len())
     }
 
-    /// As [`TreePath::can_hold`], of a way of so many bytes.
+    /// Tells the same as [`TreePath::can_hold`] for a relative path of a number of bytes.
     pub(crate) fn can_hold_bytes(&self, below: usize) -> bool {
         self.0.len().saturating_add(1).saturating_add(below) <= MAX_PATH_BYTES
     }
@@ -120,17 +120,17 @@ impl TreePath {
         self.0.is_empty()
     }
 
-    /// Returns the folder that holds this, none for the root.
+    /// Returns the parent directory; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         self.split_last().map(|(parent, _)| parent)
     }
 
-    /// Returns the last part, none for the root.
+    /// Returns the last component; `None` for the root.
     pub fn name(&self) -> Option<EntryName> {
         self.split_last().map(|(_, name)| name)
     }
 
-    /// Returns the folder and the name in it, none for the root.
+    /// Returns the parent directory and the name in it; `None` for the root.
     pub fn split_last(&self) -> Option<(Self, EntryName)> {
         if self.is_root() {
             return None;
@@ -140,7 +140,7 @@ impl TreePath {
         Some((Self(parent.into()), EntryName(name.into())))
     }
 
-    /// Returns the path as far as its first `depth` names.
+    /// Returns the first `depth` components of the path.
     pub fn prefix(&self, depth: usize) -> Self {
         let end = memchr::memchr_iter(b'/', &self.0).nth(depth.saturating_sub(1));
         match (depth, end) {
@@ -150,27 +150,27 @@ impl TreePath {
         }
     }
 
-    /// Returns the parts, from the root down.
+    /// Returns the components, from the root down.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|&b| b == b'/').filter(|part| !part.is_empty())
     }
 
-    /// Returns the names of the parts, from the root down.
+    /// Returns the components as names, from the root down.
     pub fn names(&self) -> impl DoubleEndedIterator<Item = EntryName> {
         self.components().map(|part| EntryName(part.into()))
     }
 
-    /// Returns how many parts there are: 0 for the root.
+    /// Returns the number of components: 0 for the root.
     pub fn depth(&self) -> usize {
         self.components().count()
     }
 
-    /// Tells whether this is `folder` or lies anywhere below it.
+    /// Tells whether this path is `folder` or below it, by whole components.
     pub fn starts_with(&self, folder: &TreePath) -> bool {
         self.strip_prefix(folder).is_some()
     }
 
-    /// Returns what remains of this path when taken from `folder`, none when it lies elsewhere.
+    /// Returns this path relative to `folder`; `None` when it is not at or below it.
     pub fn strip_prefix(&self, folder: &TreePath) -> Option<TreePath> {
         if folder.is_root() {
             return Some(self.clone());
@@ -183,7 +183,7 @@ impl TreePath {
         }
     }
 
-    /// Returns the bytes without a slash in front; empty for the root.
+    /// Returns the bytes without a leading slash; empty for the root.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -198,7 +198,7 @@ impl std::str::FromStr for TreePath {
 }
 
 impl fmt::Display for TreePath {
-    /// Writes `/a/b` with what isn't printable UTF-8 escaped as `\xNN`.
+    /// Writes `/a/b` with bytes that aren't printable UTF-8 escaped as `\xNN`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("/")?;
         write_escaped(&self.0, f)
@@ -236,14 +236,14 @@ fn write_escaped(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Why bytes are no path.
+/// The reason why bytes are not a path or name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// Two slashes in a row, or an empty name.
-    #[error("the path has an empty part")]
+    #[error("the path has an empty component")]
     EmptyComponent,
-    /// `.` or `..`.
-    #[error("the path has a part . or ..")]
+    /// A component `.` or `..`.
+    #[error("the path has a component . or ..")]
     DotComponent,
     /// A NUL byte.
     #[error("the path has a NUL byte")]
@@ -254,7 +254,7 @@ pub enum PathError {
     /// A name of more than 255 bytes or a path of more than 4095.
     #[error("the path is too long: 255 bytes a name, 4095 in all")]
     TooLong,
-    /// The gateway's own folder.
+    /// The name of the reserved directory.
     #[error("the name .patgate is reserved")]
     Reserved,
 }

@@ -1,4 +1,4 @@
-//! Read, write, or both.
+//! Permissions: read, write, or both.
 
 use std::fmt;
 use std::ops::{BitAnd, BitOr};
@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What may be done with a node: `r` (list, read), `w` (create, change, delete), both, or, as the
-/// result of an intersection, nothing.
+/// A permission on a node: `r` (list, read), `w` (create, change, delete), both, or, as the result of an intersection,
+/// none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Permission(u8);
 
 impl Permission {
-    /// Nothing at all; only ever the result of an intersection.
+    /// No permission; only the result of an intersection.
     pub const NONE: Permission = Permission(0);
     /// List and read.
     pub const R: Permission = Permission(1);
@@ -21,22 +21,22 @@ impl Permission {
     /// Both.
     pub const RW: Permission = Permission(3);
 
-    /// Tells whether all of `needed` is contained.
+    /// Tells whether this includes all of `needed`.
     pub fn allows(self, needed: Permission) -> bool {
         self & needed == needed
     }
 
-    /// Returns the permission itself where it allows anything.
+    /// Returns the permission; `None` where it allows nothing.
     pub fn non_empty(self) -> Option<Permission> {
         (self != Self::NONE).then_some(self)
     }
 
-    /// Returns the stored form, 1 to 3 (and 0 for nothing).
+    /// Returns the stored form, 1 to 3 (and 0 for none).
     pub fn bits(self) -> u8 {
         self.0
     }
 
-    /// Reads the stored form.
+    /// Parses the stored form.
     pub fn from_bits(bits: u8) -> Option<Self> {
         (bits <= 3).then_some(Self(bits))
     }
@@ -71,7 +71,7 @@ impl fmt::Debug for Permission {
 impl FromStr for Permission {
     type Err = String;
 
-    /// Reads the letters in any order; white space around them is none of them.
+    /// Parses the letters in any order, with white space around them.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim() {
             "r" => Ok(Self::R),

@@ -1,4 +1,4 @@
-//! The keys of the policy, each with its value: as they are typed, told and kept.
+//! The keys of the policy with their values, in the form of commands, output and the store.
 
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -8,17 +8,17 @@ use super::{Lifetime, Policy};
 /// One key of the policy and its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicySetting {
-    /// How many live tokens a user may own.
+    /// Maximum number of live tokens of a user.
     MaxTokensPerUser(NonZeroU32),
-    /// How long a token lives that asks for nothing.
+    /// Lifetime of a token that requests none.
     DefaultLifetime(Lifetime),
-    /// How long a token may live.
+    /// Maximum lifetime of a token.
     MaxLifetime(Lifetime),
-    /// Whether a token may live until it is revoked.
+    /// Whether tokens without expiration are allowed.
     AllowNever(bool),
-    /// How long a token is kept that has expired or was revoked.
+    /// Time that expired and revoked tokens are kept.
     TokenRetention(Lifetime),
-    /// How long an event of the audit trail is kept.
+    /// Time that events of the audit trail are kept.
     AuditRetention(Lifetime),
 }
 
@@ -38,10 +38,10 @@ const POLICY_KEYS: [&str; 6] = [
 ];
 
 impl PolicySetting {
-    /// Reads a key and its value as they are typed.
+    /// Parses a key and its value from their text forms.
     ///
     /// # Errors
-    /// A sentence that says what may be given.
+    /// A message with the allowed keys or values.
     pub fn parse(key: &str, value: &str) -> Result<Self, String> {
         let lifetime = || value.parse().map_err(|error| format!("{key}: {error}"));
         match key {
@@ -67,7 +67,7 @@ impl PolicySetting {
         }
     }
 
-    /// Writes the value as [`PolicySetting::parse`] reads it.
+    /// Returns the value in the form that [`PolicySetting::parse`] reads.
     pub fn value(self) -> String {
         match self {
             Self::MaxTokensPerUser(count) => count.to_string(),
@@ -81,7 +81,7 @@ impl PolicySetting {
 }
 
 fn parse_value<T: FromStr>(key: &str, value: &str, form: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("{value:?} is no value for {key}: give {form}"))
+    value.parse().map_err(|_| format!("{value:?} is not a value for {key}: give {form}"))
 }
 
 impl Policy {

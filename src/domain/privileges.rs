@@ -1,49 +1,50 @@
-//! How wide a token is over its whole chain, and whether one is at least as wide as another.
+//! The privileges of a token over its whole chain, and their comparison with those of another token.
 
 use std::sync::Arc;
 
 use super::{Role, Roles, TokenLimits, TreeAccess, TreePath, UnixMillis};
 
-/// All that bounds what a token may do: its own and what the tokens above it add.
+/// The privileges of a token: the bounds of its own row and of the tokens above it.
 #[derive(Clone, Debug)]
 pub struct Privileges {
-    /// What it may reach.
+    /// The access to the tree.
     pub access: Arc<TreeAccess>,
-    /// What each token of the chain is limited to, its own first.
+    /// The limits of each token of the chain, its own first.
     pub limits: Vec<TokenLimits>,
-    /// What it may do through the REST API beyond its own tokens.
+    /// The roles.
     pub roles: Roles,
-    /// The instant that no use moves its life past.
+    /// The hard limit of its lifetime, which no use extends.
     pub hard_limit: UnixMillis,
 }
 
-/// In what something is wider than it may be.
+/// The first privilege that exceeds the allowed ones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExceedsPrivileges {
-    /// It reaches more.
+    /// Access to a path.
     #[error("it has access to {0}")]
     Access(TreePath),
-    /// A limit is missing or allows more.
+    /// A limit that is missing or allows more.
     #[error("its limit on {0} allows more")]
     Limit(&'static str),
-    /// It has another role.
+    /// A role.
     #[error("it has the role {0}")]
     Role(Role),
-    /// It lives longer.
+    /// A later expiration.
     #[error("it expires later")]
     Lifetime,
 }
 
 impl Privileges {
-    /// Tells whether this is the width of a token without scopes, limits or parent.
+    /// Tells whether these are the privileges of a token without scopes, limits or parent.
     pub fn is_unrestricted(&self) -> bool {
         self.access.is_unscoped() && matches!(&self.limits[..], [own] if *own == TokenLimits::default())
     }
 
-    /// Makes sure that this is at least as wide as another in reach, limits and roles.
+    /// Checks that these privileges cover those of another token in access, limits and roles. Lifetimes are not
+    /// compared.
     ///
     /// # Errors
-    /// [`ExceedsPrivileges`]: the first in which the other is wider.
+    /// [`ExceedsPrivileges`] with the first privilege of the other that is not covered.
     pub fn check_covers(&self, other: &Privileges) -> Result<(), ExceedsPrivileges> {
         if let Some(root) =
             other.access.effective_grants().iter().find(|root| !self.access.may(&root.path, root.permission))
@@ -63,11 +64,11 @@ impl Privileges {
 }
 
 impl TokenLimits {
-    /// Makes sure that each limit that `other` sets allows no more than this one; what it does not set
-    /// doesn't count.
+    /// Checks that each limit that `other` sets allows no more than the one set here; limits that it does not set are
+    /// ignored.
     ///
     /// # Errors
-    /// [`ExceedsPrivileges`]: the first that allows more.
+    /// [`ExceedsPrivileges`] with the first limit that allows more.
     pub fn check_covers(&self, other: &TokenLimits) -> Result<(), ExceedsPrivileges> {
         let both_set = |kind: &LimitKind| kind.is_set(self) && kind.is_set(other);
         match LimitKind::ALL.into_iter().filter(both_set).find(|kind| !kind.covers(self, other)) {
@@ -76,7 +77,7 @@ impl TokenLimits {
         }
     }
 
-    /// Returns these limits with those that `other` sets in their place.
+    /// Returns these limits, overridden by those that `other` sets.
     #[must_use]
     pub fn overridden_by(self, other: TokenLimits) -> TokenLimits {
         fn list<T>(own: Vec<T>, other: Vec<T>) -> Vec<T> {
@@ -136,7 +137,7 @@ impl LimitKind {
         }
     }
 
-    /// Tells whether all that `inner` allows, `outer` allows too; both set this limit.
+    /// Tells whether `outer` allows all that `inner` allows; both set this limit.
     fn covers(self, outer: &TokenLimits, inner: &TokenLimits) -> bool {
         fn each<T>(outer: &[T], inner: &[T], holds: impl Fn(&T, &T) -> bool) -> bool {
             inner.iter().all(|one| outer.iter().any(|other| holds(other, one)))
@@ -144,7 +145,8 @@ impl LimitKind {
         match self {
             LimitKind::Protocols => each(&outer.protocols, &inner.protocols, PartialEq::eq),
             LimitKind::Addresses => each(&outer.ips, &inner.ips, |net, one| net.contains(one)),
-            // A star of the inner pattern fits a star of the outer one alone: whatever it stands for, that does.
+            // The inner pattern is matched as a text: a `*` in it is matched only by a `*` of the outer pattern, which
+            // then matches whatever the inner one stands for.
             LimitKind::UserAgents => each(&outer.user_agents, &inner.user_agents, |p, one| p.matches(&one.to_string())),
             LimitKind::MimeTypes => each(&outer.mimes, &inner.mimes, |pattern, one| pattern.covers(one)),
             LimitKind::Tags => each(&outer.tags, &inner.tags, PartialEq::eq),

@@ -1,4 +1,4 @@
-//! Removal of tokens from text that is logged, recorded or shown: a token pasted into a path, a query or a name.
+//! Redaction of tokens in text that is logged, recorded or shown: a token pasted into a path, a query or a name.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ const REDACTED_SECRET: &[u8] = b"***";
 pub fn redact_tokens_in_bytes(text: &[u8]) -> Cow<'_, [u8]> {
     let (mut out, mut copied_to) = (Vec::new(), 0);
     for at in memmem::find_iter(text, b"pgt") {
-        // Within what was struck already.
+        // Within a secret that was already replaced.
         if at < copied_to {
             continue;
         }
@@ -32,16 +32,16 @@ pub fn redact_tokens_in_bytes(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Returns a text likewise.
+/// Returns a text with the secret of every token in it replaced, as [`redact_tokens_in_bytes`].
 pub fn redact_tokens_in_text(text: &str) -> Cow<'_, str> {
     match redact_tokens_in_bytes(text.as_bytes()) {
         Cow::Borrowed(_) => Cow::Borrowed(text),
-        // Whole ASCII characters were replaced by others.
+        // Only ASCII characters were replaced by ASCII, so that the rest is still UTF-8.
         Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
 
-/// Returns where the secret of a token begins and ends that may begin at `at`.
+/// Returns start and end of the secret of a token that starts at `at`, if there is one.
 fn secret_range(text: &[u8], at: usize) -> Option<(usize, usize)> {
     let id = skip_separator(text, at + 3, b'_', b"%5f")?;
     let digits = text.get(id..id + ID_BYTES).filter(|digits| is_base62(digits))?;
@@ -50,7 +50,7 @@ fn secret_range(text: &[u8], at: usize) -> Option<(usize, usize)> {
     (length >= SECRET_AND_CHECKSUM_BYTES).then_some((start, start + length))
 }
 
-/// Returns where a text goes on behind a character at `at`, which is written plainly or encoded.
+/// Returns the offset after a separator at `at`, which is plain or percent-encoded.
 fn skip_separator(text: &[u8], at: usize, plain: u8, encoded: &[u8]) -> Option<usize> {
     if text.get(at) == Some(&plain) {
         return Some(at + 1);

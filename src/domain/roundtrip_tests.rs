@@ -1,5 +1,4 @@
-//! What is written is read again as it was: every text form of a value that people, stores or callers
-//! keep.
+//! Round trips of every text and JSON form of a value that users, clients or the store keep.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -15,7 +14,7 @@ use super::*;
 
 type PropertyTestResult = std::result::Result<(), TestCaseError>;
 
-/// Its text is read as itself.
+/// Checks that the text form of a value is parsed as the value.
 fn assert_text_roundtrip<T: Display + FromStr + PartialEq + Debug>(value: &T) -> PropertyTestResult
 where
     T::Err: Debug,
@@ -28,7 +27,7 @@ where
     Ok(())
 }
 
-/// Its JSON is read as itself.
+/// Checks that the JSON form of a value is parsed as the value.
 fn assert_json_roundtrip<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> PropertyTestResult {
     let json = serde_json::to_string(value).map_err(|error| TestCaseError::fail(error.to_string()))?;
     let read: T = serde_json::from_str(&json).map_err(|error| TestCaseError::fail(format!("{json}: {error}")))?;

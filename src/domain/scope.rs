@@ -8,18 +8,18 @@ use uuid::Uuid;
 
 use super::{Permission, TreePath};
 
-/// The stable name of a file or folder of the served tree.
+/// The stable id of a file or directory of the served tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(Uuid);
 
 impl NodeId {
-    /// Makes a random id (UUID version 4) of 16 random bytes.
+    /// Returns a random id (UUID version 4) from 16 random bytes.
     pub fn from_random(bytes: [u8; 16]) -> Self {
         Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
-    /// Reads the stored form, 16 bytes.
+    /// Returns an id from the stored form, 16 bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
@@ -39,21 +39,21 @@ impl fmt::Display for NodeId {
 impl FromStr for NodeId {
     type Err = String;
 
-    /// Reads the hyphenated form alone, so that one node has one spelling.
+    /// Parses the hyphenated form only, so that a node has a single spelling.
     fn from_str(text: &str) -> Result<Self, String> {
         match (text.len(), Uuid::try_parse(text)) {
             (36, Ok(id)) => Ok(Self(id)),
-            _ => Err(format!("{text:?} is no node id: give a UUID such as 6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11")),
+            _ => Err(format!("{text:?} is not a node id: give a UUID such as 6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11")),
         }
     }
 }
 
-/// A node and a permission: what a scope narrows to, and equally what a grant gives.
+/// A node and a permission: the content of a scope, and equally of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scope {
-    /// The node at whose top the permission begins.
+    /// The node.
     pub node: NodeId,
-    /// What it allows there and below.
+    /// The permission on the node and below.
     pub permission: Permission,
 }
 
@@ -63,13 +63,13 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A scope as it is typed: `node:UUID:PERM`, or `path:/some/path:PERM`, whose node is looked up
-/// when the token is made.
+/// A scope in its text form: `node:UUID:PERM`, or `path:/some/path:PERM`, whose node is looked up
+/// when the token is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScopeTarget {
-    /// Names the node by its id.
+    /// A node by its id.
     Node(Scope),
-    /// Names the node by where it is now.
+    /// A node by its current path.
     Path(TreePath, Permission),
 }
 

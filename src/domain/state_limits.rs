@@ -1,17 +1,17 @@
-//! Bounds on what callers can fill the store with.
+//! Quotas on the rows that callers can add to the store.
 
 use super::UserQuotaLimits;
 
-/// Bounds on what callers can fill the store with, beside the space of dead properties.
+/// Quotas on the rows that callers can add to the store, beside that of dead properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
-    /// Number of locks that are held at once.
+    /// Maximum number of WebDAV locks at once.
     pub locks: UserQuotaLimits,
-    /// Number of rows of named nodes, by the user who had them named.
+    /// Maximum number of named nodes, by the user who had them named.
     pub named_nodes: UserQuotaLimits,
-    /// Number of rows of tokens, dead ones among them as long as they are kept.
+    /// Maximum number of stored tokens, with inactive ones until the end of their retention.
     pub tokens: UserQuotaLimits,
-    /// Number of rows of the audit trail, by the user whom they concern.
+    /// Maximum number of audit events, by the user that they concern.
     pub audit_rows: UserQuotaLimits,
 }
 

@@ -1,4 +1,4 @@
-//! Instants and lifetimes.
+//! Times and lifetimes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,46 +6,46 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// An instant: milliseconds since 1970-01-01T00:00:00Z.
+/// A time: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixMillis(i64);
 
 impl UnixMillis {
-    /// The latest instant that can be written as a date of four-digit year.
+    /// The latest time that can be written as a date with a four-digit year.
     pub const MAX: UnixMillis = UnixMillis(253_402_300_799_999);
 
-    /// An instant before all that happens: nothing is older.
+    /// A time before all others that occur.
     pub const EARLIEST: UnixMillis = UnixMillis(i64::MIN / 4);
 
-    /// Makes an instant from milliseconds since the epoch.
+    /// Returns a time from milliseconds since 1970, [`UnixMillis::MAX`] at most.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis.min(Self::MAX.0))
     }
 
-    /// Returns milliseconds since the epoch.
+    /// Returns milliseconds since 1970.
     pub fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Adds a duration; stops at [`UnixMillis::MAX`].
+    /// Adds a duration, up to [`UnixMillis::MAX`].
     pub fn saturating_add(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self::from_millis(self.0.saturating_add(millis))
     }
 
-    /// Takes a duration off.
+    /// Subtracts a duration, saturating.
     pub fn saturating_sub(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(millis))
     }
 
-    /// Returns the beginning of the hour that it falls in.
+    /// Returns the start of its hour.
     pub fn start_of_hour(self) -> Self {
         Self(self.0.saturating_sub(self.0.rem_euclid(3_600_000)))
     }
 
-    /// Returns how long after `earlier` this is, zero when it is not after it.
+    /// Returns the duration since `earlier`, zero when this is not later.
     pub fn saturating_duration_since(self, earlier: UnixMillis) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -64,21 +64,21 @@ impl fmt::Display for UnixMillis {
 impl FromStr for UnixMillis {
     type Err = String;
 
-    /// Reads RFC 3339 with a zone; what is after [`UnixMillis::MAX`] is that.
+    /// Parses RFC 3339 with a zone; later times become [`UnixMillis::MAX`].
     fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("{text:?} is no time: give a date such as 2030-05-05T08:00:00Z");
+        let error = || format!("{text:?} is not a time: give a date such as 2030-05-05T08:00:00Z");
         let timestamp: jiff::Timestamp = text.parse().map_err(|_| error())?;
         Ok(Self::from_millis(timestamp.as_millisecond()))
     }
 }
 
 impl UnixMillis {
-    /// Reads date and time in UTC as people write them: `2030-05-05 08:00:00`.
+    /// Parses date and time in UTC in the form `2030-05-05 08:00:00`.
     ///
     /// # Errors
-    /// A sentence that shows the form.
+    /// A message that shows the form.
     pub fn parse_utc(text: &str) -> Result<Self, String> {
-        let error = || format!("{text:?} is no time: give it as 2030-05-05 08:00:00, in UTC");
+        let error = || format!("{text:?} is not a time: give it as 2030-05-05 08:00:00, in UTC");
         let is_valid_byte = |(at, byte): (usize, &u8)| match at {
             4 | 7 => *byte == b'-',
             10 => *byte == b' ',
@@ -91,13 +91,13 @@ impl UnixMillis {
         format!("{}Z", text.replace(' ', "T")).parse().map_err(|_| error())
     }
 
-    /// Writes it as [`UnixMillis::parse_utc`] reads it.
+    /// Returns the time in the form that [`UnixMillis::parse_utc`] reads.
     pub fn format_utc(self) -> String {
         self.to_string().replace('T', " ").replace('Z', "")
     }
 }
 
-/// How long a token lives, or how long it may rest: an integer and a unit.
+/// The lifetime or sliding window of a token: an integer and a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lifetime(u64);
 
@@ -106,12 +106,12 @@ const LIFETIME_UNITS_HELP: &str =
 const MAX_LIFETIME_SECONDS: u64 = 1000 * 365 * 86_400;
 
 impl Lifetime {
-    /// Makes a lifetime of whole seconds; none for zero or more than a thousand years.
+    /// Returns a lifetime of whole seconds; `None` for zero or more than a thousand years.
     pub fn from_secs(seconds: u64) -> Option<Self> {
         (1..=MAX_LIFETIME_SECONDS).contains(&seconds).then_some(Self(seconds))
     }
 
-    /// Reads a lifetime in which a bare number stands for seconds, as a sliding window is given.
+    /// Parses a sliding window: a lifetime in which a number without a unit means seconds.
     ///
     /// # Errors
     /// As [`Lifetime::from_str`].
@@ -143,7 +143,7 @@ impl FromStr for Lifetime {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         if number.is_empty() {
-            return Err(error("is no whole number with a unit"));
+            return Err(error("is not a whole number with a unit"));
         }
         let unit = match unit {
             "s" | "S" => 1,
@@ -174,7 +174,7 @@ impl fmt::Display for Lifetime {
     }
 }
 
-/// A text that is no lifetime, with the units that are known.
+/// A text that is not a lifetime. The message lists the units.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the duration {text:?} {why}: give a whole number above zero and a unit, {LIFETIME_UNITS_HELP}")]
 pub struct LifetimeError {

@@ -1,4 +1,4 @@
-//! A personal access token as text: `pgt_` id `.` secret and checksum.
+//! The text form of a personal access token: `pgt_` id `.` secret and checksum.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ const CHECKSUM_BYTES: usize = 6;
 pub(super) const SECRET_AND_CHECKSUM_BYTES: usize = SECRET_BYTES + CHECKSUM_BYTES;
 const TOKEN_TEXT_BYTES: usize = TOKEN_PREFIX.len() + ID_BYTES + 1 + SECRET_BYTES + CHECKSUM_BYTES;
 
-/// Names a token everywhere: eight base62 characters, public.
+/// The public id of a token: eight base62 characters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId([u8; ID_BYTES]);
 
@@ -68,9 +68,9 @@ impl<'de> Deserialize<'de> for TokenId {
     }
 }
 
-/// The part of a token that proves it: 32 base62 characters, 190 bits.
+/// The secret of a token: 32 base62 characters, 190 bits.
 ///
-/// Wiped when dropped; its `Debug` shows nothing of it.
+/// It is wiped from memory when dropped, and its `Debug` output hides it.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Secret([u8; SECRET_BYTES]);
 
@@ -82,7 +82,7 @@ impl Secret {
         secret
     }
 
-    /// Hands out the secret's characters, to be hashed and compared and nothing else.
+    /// Returns the secret's characters, for hashing and comparing only.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -94,7 +94,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A token as its owner holds it: id and secret, with a checksum that catches typing errors.
+/// A token as its owner holds it: id and secret, with a checksum that detects typing errors.
 ///
 /// Text form: `pgt_JhxND7ci.` + 32 secret characters + 6 checksum characters, 51 in all. The
 /// checksum is CRC-32 (ISO-HDLC) of everything before it, base62, left-padded with `0`.
@@ -110,8 +110,8 @@ impl TokenText {
         Self { id, secret }
     }
 
-    /// Reads a token from what a client sent; every mistake is told apart only for tests and
-    /// the owner's own command line, never towards a client.
+    /// Parses a token that a client sent. The kinds of errors are distinguished for tests and the owner's own command
+    /// line only, never towards a client.
     ///
     /// # Errors
     /// [`TokenError`] for a wrong length, prefix, alphabet or checksum.
@@ -142,7 +142,7 @@ impl TokenText {
         &self.secret
     }
 
-    /// Writes the whole token out, for the one time that it is shown.
+    /// Returns the whole token as text, for the one time that it is shown.
     pub fn reveal(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(TOKEN_TEXT_BYTES));
         text.push_str("pgt_");
@@ -161,7 +161,7 @@ impl fmt::Debug for TokenText {
     }
 }
 
-/// Why a text is no token.
+/// The reason why a text is not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Not an id of eight base62 characters.
@@ -176,8 +176,8 @@ pub enum TokenError {
     /// Something besides letters and digits.
     #[error("a token has letters and digits only")]
     Alphabet,
-    /// The checksum does not fit: a character was mistyped.
-    #[error("the token's checksum does not fit: it was mistyped or cut")]
+    /// The checksum does not match: a character was mistyped.
+    #[error("the token's checksum does not match: it was mistyped or truncated")]
     Checksum,
 }
 

@@ -1,4 +1,4 @@
-//! Spellings of one name in Unicode: macOS sends names decomposed (`a` and a combining diaeresis) that other systems
+//! Unicode normalization of names: macOS sends names decomposed (`a` and a combining diaeresis) that other systems
 //! write composed (`ä`).
 
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
@@ -6,8 +6,8 @@ use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed}
 use super::path::{EntryName, TreePath};
 
 impl EntryName {
-    /// Returns the composed and decomposed spellings (NFC, NFD) of the name that differ from it; none where it has no
-    /// other, or is not text.
+    /// Returns the normalization forms NFC and NFD of the name that differ from it; none where the name has no other
+    /// form or is not UTF-8.
     pub fn alternate_normalizations(&self) -> Vec<EntryName> {
         let bytes = self.as_bytes();
         if bytes.is_ascii() {
@@ -24,7 +24,7 @@ impl EntryName {
 }
 
 impl TreePath {
-    /// Tells whether a name of the path has another spelling.
+    /// Tells whether a component of the path has another normalization form.
     pub fn has_alternate_normalizations(&self) -> bool {
         !self.as_bytes().is_ascii() && self.names().any(|name| !name.alternate_normalizations().is_empty())
     }

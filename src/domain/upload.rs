@@ -1,13 +1,13 @@
-//! What uploads must fit: the limits of a token and of all above it, joined into one rule; what those that are not
-//! finished may hold, and dead properties.
+//! Bounds of uploads: the limits of a token and of all above it, joined into one rule; and the space that unfinished
+//! uploads and dead properties may take.
 
 use std::str::FromStr;
 
 use super::UserQuotaLimits;
 use super::limits::{ByteSize, FileTag, MimePattern, TokenLimits};
 
-/// What the uploads of a session must fit. It only ever narrows along a chain of tokens: the smallest
-/// size counts, and types and tags have to be on every list there is.
+/// The limits on the uploads of a session. They only narrow along a chain of tokens: the smallest size applies, and
+/// types and tags must be on the list of every token that has one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UploadRule {
     max_file_size: Option<ByteSize>,
@@ -27,7 +27,7 @@ impl UploadRule {
         rule
     }
 
-    /// Returns the size that no file may pass.
+    /// Returns the maximum size of a file.
     pub fn max_file_size(&self) -> Option<ByteSize> {
         self.max_file_size
     }
@@ -42,7 +42,7 @@ impl UploadRule {
         !self.tags.is_empty()
     }
 
-    /// Tells whether a media type that goes by these names is on every list.
+    /// Tells whether a media type with these names is on every list.
     pub fn allows_mime_type(&self, names: &[&str]) -> bool {
         let on = |list: &[MimePattern]| list.iter().any(|pattern| names.iter().any(|name| pattern.matches(name)));
         self.mimes.iter().all(|list| on(list))
@@ -54,34 +54,34 @@ impl UploadRule {
     }
 }
 
-/// Space that dead properties may take, in bytes, 256 for each beside its texts.
+/// Quota of dead properties, in bytes; each property counts with its texts and 256 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PropertyQuota {
-    /// Those that one user has set.
+    /// Maximum for the properties that one user has set.
     pub per_user: u64,
-    /// All.
+    /// Maximum for all properties.
     pub total: u64,
 }
 
 impl Default for PropertyQuota {
-    /// 64 MiB for each user, 1 GiB for all.
+    /// Returns 64 MiB for each user, 1 GiB in all.
     fn default() -> Self {
         Self { per_user: 64 << 20, total: 1 << 30 }
     }
 }
 
-/// How many bytes all unfinished uploads together may hold.
+/// Space that unfinished uploads may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadSpace {
-    /// So many.
+    /// A number of bytes.
     Bytes(u64),
-    /// So many percent of what would be free without them.
+    /// A percentage of the space that would be free without them.
     Percent(u8),
 }
 
 impl UploadSpace {
-    /// Returns how many bytes they may hold, announced ones among them, when so many are free, and they have written
-    /// so many.
+    /// Returns the maximum number of bytes, announced ones included, when `free` bytes are free and unfinished uploads
+    /// have written `written` bytes.
     pub fn limit_bytes(self, free: u64, written: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -93,17 +93,17 @@ impl UploadSpace {
     }
 }
 
-/// How many bytes unfinished uploads may hold: those of one user, and all together.
+/// Space that unfinished uploads may take: those of one user, and all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadSpaces {
-    /// Those of one user.
+    /// Space for the uploads of one user.
     pub per_user: UploadSpace,
-    /// All.
+    /// Space for all uploads.
     pub all: UploadSpace,
 }
 
 impl UploadSpaces {
-    /// Returns how many bytes they may hold, as [`UploadSpace::limit_bytes`] does.
+    /// Returns the maximum numbers of bytes, as [`UploadSpace::limit_bytes`] does.
     pub fn most(self, free: u64, written: u64) -> UserQuotaLimits {
         UserQuotaLimits {
             per_user: self.per_user.limit_bytes(free, written),
@@ -113,7 +113,7 @@ impl UploadSpaces {
 }
 
 impl Default for UploadSpaces {
-    /// A quarter of what is free for each user, half of it for all.
+    /// Returns a quarter of the free space for each user, half of it in all.
     fn default() -> Self {
         Self { per_user: UploadSpace::Percent(25), all: UploadSpace::Percent(50) }
     }

@@ -1,25 +1,25 @@
-//! How often tokens were used and callers refused, by the hour.
+//! Counts of uses of tokens and of refusals, by hour.
 
 use super::{Protocol, UnixMillis};
 
-/// What is counted of callers.
+/// Kind of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UsageKind {
-    /// A session in use: a request of its own, or an hour in which a longer one was used.
+    /// A use of a session: a single request, or an hour in which a longer session was used.
     Use,
     /// An attempt to log in or an operation on the tree that was refused.
     Refusal,
 }
 
-/// How often something happened over one protocol within one hour.
+/// Number of uses or refusals over one protocol within one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageCount {
-    /// The beginning of the hour.
+    /// Start of the hour.
     pub hour: UnixMillis,
-    /// By which door.
+    /// Protocol of the caller.
     pub protocol: Protocol,
-    /// What happened.
+    /// Kind of the count.
     pub kind: UsageKind,
-    /// How often.
+    /// Number of uses or refusals.
     pub count: u64,
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::EntryName;
 
-/// The name a user logs in with: 1 to 64 characters of `a-z A-Z 0-9 . _ - @ +`, not starting with
-/// a full stop or hyphen. It is also the name of the user's home folder.
+/// The name that a user logs in with: 1 to 64 characters of `a-z A-Z 0-9 . _ - @ +`, not starting with
+/// a full stop or hyphen. It is also the name of the user's home directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Login(Box<str>);
@@ -20,7 +20,7 @@ impl Login {
         &self.0
     }
 
-    /// Returns the name of the user's home, a folder at the root of the tree.
+    /// Returns the name of the user's home directory at the root of the tree; `None` where it can't be the name of one.
     pub fn home_name(&self) -> Option<EntryName> {
         EntryName::new(self.0.as_bytes()).ok()
     }
@@ -52,17 +52,17 @@ impl<'de> Deserialize<'de> for Login {
     }
 }
 
-/// A text that is no login.
+/// A text that is not a login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no login: give 1 to 64 letters, digits or . _ - @ + that don't start with . or -")]
+#[error("{0:?} is not a login: give 1 to 64 letters, digits or . _ - @ + that don't start with . or -")]
 pub struct LoginError(String);
 
-/// What a token may do through the REST API beyond its own tokens.
+/// A right of a token to act, through the REST API and the console, beyond its owner's own tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// All roles.
     Admin,
-    /// Make, change and rotate tokens of other users.
+    /// Create, change and rotate tokens of other users.
     GenerateTokens,
     /// Look up tokens of other users.
     AuthenticationLookup,
@@ -77,7 +77,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role there is.
+    /// All roles.
     pub const ALL: [Role; 7] = [
         Role::Admin,
         Role::GenerateTokens,
@@ -119,38 +119,38 @@ impl FromStr for Role {
     }
 }
 
-/// A set of roles. One that holds `admin` includes them all.
+/// A set of roles. A set with `admin` includes all roles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Roles(BTreeSet<Role>);
 
 impl Roles {
-    /// Returns the set without any.
+    /// Returns the empty set.
     pub const fn none() -> Self {
         Self(BTreeSet::new())
     }
 
-    /// Tells whether there is none.
+    /// Tells whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the roles as they were given, in a fixed order.
+    /// Returns the roles of the set as they were given, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = Role> + '_ {
         self.0.iter().copied()
     }
 
-    /// Tells whether a holder of these may do what a role is for: it, or `admin`, is among them.
+    /// Tells whether the set includes a role: that role itself, or `admin`.
     pub fn includes(&self, role: Role) -> bool {
         self.0.contains(&role) || self.0.contains(&Role::Admin)
     }
 
-    /// Returns a role of `needed` that these don't include.
+    /// Returns the first role of `needed` that the set doesn't include.
     pub fn first_missing(&self, needed: &Roles) -> Option<Role> {
         needed.iter().find(|role| !self.includes(*role))
     }
 
-    /// Returns the roles that both include.
+    /// Returns the roles that both sets include.
     #[must_use]
     pub fn intersect(&self, other: &Roles) -> Roles {
         let ours = self.iter().filter(|role| other.includes(*role));

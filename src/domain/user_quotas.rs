@@ -1,4 +1,4 @@
-//! What many hold a part of, with a bound for each user and one in all.
+//! Quotas in memory, with a limit for each user and one in all.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use parking_lot::Mutex;
 
 use super::Login;
 
-/// Bounds on an amount: of one user, and in all.
+/// Limits of an amount: for one user, and in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserQuotaLimits {
-    /// Of one user.
+    /// Limit for one user.
     pub per_user: u64,
-    /// Of all users together.
+    /// Limit for all users together.
     pub total: u64,
 }
 
-/// Amounts that users hold at the moment. Clones share them.
+/// Amounts that users have reserved at the moment. Clones share them.
 #[derive(Clone, Debug)]
 pub struct UserQuotas {
     limits: UserQuotaLimits,
@@ -29,7 +29,7 @@ struct UserQuotaUsage {
     by_user: HashMap<Login, u64>,
 }
 
-/// An amount that a user holds; given back when dropped.
+/// An amount that a user has reserved; released when dropped.
 #[derive(Debug)]
 pub struct QuotaReservation {
     quotas: UserQuotas,
@@ -38,12 +38,12 @@ pub struct QuotaReservation {
 }
 
 impl UserQuotas {
-    /// Returns shares that nobody holds.
+    /// Creates quotas without any reservation.
     pub fn new(limits: UserQuotaLimits) -> Self {
         Self { limits, usage: Arc::default() }
     }
 
-    /// Takes an amount for a user; none where it would pass his bound or that of all.
+    /// Reserves an amount for a user; `None` where it would exceed the user's limit or the total.
     pub fn try_reserve(&self, login: &Login, amount: u64) -> Option<QuotaReservation> {
         let mut usage = self.usage.lock();
         let total = usage.total.checked_add(amount).filter(|sum| *sum <= self.limits.total)?;
@@ -54,7 +54,7 @@ impl UserQuotas {
         Some(QuotaReservation { quotas: self.clone(), login: login.clone(), amount })
     }
 
-    /// Takes an amount for a user though it may pass a bound, as what goes on in the place of another share does.
+    /// Reserves an amount for a user even beyond the limits, as for work that continues under another reservation.
     pub fn reserve_over_limit(&self, login: &Login, amount: u64) -> QuotaReservation {
         let mut usage = self.usage.lock();
         usage.total = usage.total.saturating_add(amount);
@@ -63,7 +63,7 @@ impl UserQuotas {
         QuotaReservation { quotas: self.clone(), login: login.clone(), amount }
     }
 
-    /// Returns how much is held in all.
+    /// Returns the amount that is reserved in all.
     pub fn total_reserved(&self) -> u64 {
         self.usage.lock().total
     }
@@ -101,6 +101,6 @@ mod tests {
         assert_eq!(quotas.total_reserved(), 1);
         assert!(quotas.try_reserve(&alice, 1).is_some());
         let usage = quotas.usage.lock();
-        assert_eq!(usage.by_user.len(), 1, "who holds nothing is forgotten");
+        assert_eq!(usage.by_user.len(), 1, "users without reservations have no entry");
     }
 }

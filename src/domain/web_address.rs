@@ -1,10 +1,9 @@
-//! Addresses on the web that an administrator configures: the URL at which clients see the server, and the origins of
-//! web applications that may call it.
+//! Configured web addresses: the public URL of the server, and the origins of web applications that may call it.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// URL at which clients see the server: scheme, host, a port where it is not the scheme's, and a path.
+/// Public URL of the server, as clients use it: scheme, host, a port where it is not the scheme's default, and a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     origin: WebOrigin,
@@ -17,7 +16,7 @@ impl PublicUrl {
         &self.origin
     }
 
-    /// Returns the path without a slash at its end: empty where the server is seen at the root.
+    /// Returns the path without a trailing slash: empty where the server is at the root.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -37,7 +36,7 @@ impl FromStr for PublicUrl {
     }
 }
 
-/// Reads a path that stands in front of every other: without the slash at its end, none where it holds what would have
+/// Parses a path prefix of all public URLs, without its trailing slash; `None` where it has characters that would have
 /// to be escaped in a link, or is longer than 255 bytes.
 pub fn parse_public_prefix(path: &[u8]) -> Option<String> {
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
@@ -79,7 +78,7 @@ impl fmt::Display for WebOrigin {
 impl FromStr for WebOrigin {
     type Err = String;
 
-    /// Reads an origin; a port that is the scheme's own is left out, as browsers do (RFC 6454 section 6.2).
+    /// Parses an origin; a port that is the scheme's default is left out, as browsers do (RFC 6454 section 6.2).
     fn from_str(text: &str) -> Result<Self, String> {
         let error =
             || format!("{text:?} is not an origin: give scheme, host and port, such as https://app.example.org");
@@ -103,7 +102,7 @@ fn is_scheme(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
 }
 
-/// Splits an authority into its host and its port; none for one that has neither form.
+/// Splits an authority into its host and its port; `None` for an invalid one.
 fn split_host_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let end = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[end..].find(':') {
@@ -121,12 +120,12 @@ fn split_host_port(authority: &str) -> Option<(&str, Option<u16>)> {
 /// Origins of the web applications that may call the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AllowedOrigins {
-    /// None.
+    /// No origin.
     #[default]
     None,
-    /// Every one: whoever has a token may use it from any page.
+    /// Every origin: a token may be used from any page.
     All,
-    /// These.
+    /// The listed origins.
     Listed(Vec<WebOrigin>),
 }
 

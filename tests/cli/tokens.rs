@@ -51,7 +51,7 @@ fn invalid_token_request_is_explained_and_creates_nothing() {
         ("-u alice -a 0", 2, "is zero"),
         ("-u alice -a 10x", 2, "unknown unit"),
         ("-u nobody -e 1h", 1, "there is no user nobody"),
-        ("-u alice -s node:5:r", 2, "is no node id"),
+        ("-u alice -s node:5:r", 2, "is not a node id"),
         ("-u alice -s path:/alice", 2, "malformed"),
         ("-u alice -s path:/alice:x", 2, "give r, w or rw"),
         ("-u alice -s path:/../alice:r", 2, ".."),
@@ -61,7 +61,7 @@ fn invalid_token_request_is_explained_and_creates_nothing() {
         ("-u alice -e 2Y", 1, "max-lifetime"),
         ("-u alice -e never", 1, "allow-never"),
         ("-u alice --protocol ftp", 2, "webdav, sftp or api"),
-        ("-u alice --ip 300.0.0.1", 2, "is no network"),
+        ("-u alice --ip 300.0.0.1", 2, "is not a network"),
         ("-u alice --max-file-size 1PB", 2, "is malformed"),
         ("-e 1h", 2, "--user"),
     ];

@@ -11,8 +11,8 @@ async fn explain_requires_a_target_for_copy_move_and_link() {
     let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     for (query, status, told) in [
         ("op=move&path=/a/x&to=/a/y", 200, "alice may move /a/x to /a/y"),
-        ("op=move&path=/a/x&to=", 422, "goes somewhere"),
-        ("op=read&path=/a/x&to=/a/y", 422, "goes nowhere"),
+        ("op=move&path=/a/x&to=", 422, "has a target: give it"),
+        ("op=read&path=/a/x&to=/a/y", 422, "has no target"),
         ("op=read&path=/a/x&to=", 200, "alice may read /a/x"),
     ] {
         let page = browser.get(&format!("/console/explain?{query}")).await;

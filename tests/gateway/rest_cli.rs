@@ -111,7 +111,7 @@ async fn remote_refusal_is_one_line_and_a_hint() {
         (&token, "apitoken show 00000000", "error: there is no token 00000000", 1),
         (&weak, "admin user list", "error: this needs the role users.manage", 1),
         (&weak, "policy set allow-never true", "error: this needs the role policy.manage", 1),
-        (&token, "policy set allow-never perhaps", "error: \"perhaps\" is no value for allow-never", 2),
+        (&token, "policy set allow-never perhaps", "error: \"perhaps\" is not a value for allow-never", 2),
         (&token, "policy set default-lifetime 2Y", "error: default-lifetime may not exceed max-lifetime", 1),
         (&token, "apitoken revoke 00000000", "error: there is no token 00000000", 1),
         (&token, "node id /nothing", "error: ", 1),

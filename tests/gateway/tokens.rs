@@ -104,8 +104,8 @@ async fn roles_media_types_and_tags_are_given_shown_and_refused() {
     let refused = [
         (&["--role", "admin"][..], 1, "does not hold the role admin"),
         (&["--role", "king"], 2, "the role \"king\" is unknown"),
-        (&["--mime", "pictures"], 2, "is no media type"),
-        (&["--tag", "a\nb"], 2, "is no tag"),
+        (&["--mime", "pictures"], 2, "is not a media type"),
+        (&["--tag", "a\nb"], 2, "is not a tag"),
     ];
     for (flags, code, told) in refused {
         let output = gateway.try_run_cli(&[&create[..], flags].concat());

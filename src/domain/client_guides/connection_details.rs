@@ -1,13 +1,13 @@
-//! The gateway as a client has to name it.
+//! The addresses of the gateway in the forms that clients take.
 
 use std::net::IpAddr;
 
 use crate::domain::Login;
 
-/// The port of SFTP where none is named.
+/// The port of SFTP where none is given.
 const DEFAULT_SFTP_PORT: u16 = 2022;
 
-/// Where a gateway listens and who connects: what the steps are written for.
+/// Addresses of a gateway and the login of a user, for which a guide is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionDetails {
     https: bool,
@@ -20,7 +20,7 @@ pub struct ConnectionDetails {
 }
 
 impl ConnectionDetails {
-    /// Reads the gateway's WebDAV address, and that of SFTP (`HOST:PORT` or `HOST`) where it is not the same host
+    /// Parses the gateway's WebDAV address, and that of SFTP (`HOST:PORT` or `HOST`) where it is not the same host
     /// at port 2022. An address without a path gets `/dav/`.
     pub fn new(url: &str, sftp: Option<&str>, login: Login) -> Result<Self, InvalidGatewayAddress> {
         let error = || InvalidGatewayAddress(url.chars().take(200).collect());
@@ -56,12 +56,12 @@ impl ConnectionDetails {
         url.strip_suffix(&self.path).unwrap_or(&url).to_owned()
     }
 
-    /// Returns the address of the folder over WebDAV, with its slash: `https://files.example.org/dav/`.
+    /// Returns the WebDAV address with its trailing slash: `https://files.example.org/dav/`.
     pub fn url(&self) -> String {
         self.format_url(if self.https { "https" } else { "http" }, "")
     }
 
-    /// Tells whether WebDAV goes over TLS.
+    /// Tells whether WebDAV uses TLS.
     pub fn is_https(&self) -> bool {
         self.https
     }
@@ -74,12 +74,12 @@ impl ConnectionDetails {
         !self.https && !is_loopback
     }
 
-    /// Returns the host that answers WebDAV.
+    /// Returns the host of WebDAV.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Returns the port that answers WebDAV.
+    /// Returns the port of WebDAV.
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(if self.https { 443 } else { 80 })
     }
@@ -89,34 +89,34 @@ impl ConnectionDetails {
         &self.path
     }
 
-    /// Returns the host that answers SFTP as an address takes it: an IPv6 address in brackets.
+    /// Returns the host of SFTP for a URL: an IPv6 address in brackets.
     pub fn sftp_host(&self) -> &str {
         &self.sftp_host
     }
 
-    /// Returns the host that answers SFTP as a field takes it: an IPv6 address without its brackets.
+    /// Returns the host of SFTP for an input field: an IPv6 address without brackets.
     pub fn sftp_hostname(&self) -> &str {
         self.sftp_host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Returns the port that answers SFTP.
+    /// Returns the port of SFTP.
     pub fn sftp_port(&self) -> u16 {
         self.sftp_port
     }
 
-    /// Returns who connects.
+    /// Returns the login of the user.
     pub fn login(&self) -> &Login {
         &self.login
     }
 
-    /// Returns the WebDAV address under another scheme, where TLS takes the scheme's `s`: `dav` gives `davs://…`.
+    /// Returns the WebDAV address with another scheme, which gets an `s` for TLS: `dav` gives `davs://…`.
     pub(super) fn url_with_scheme(&self, base_scheme: &str, with_login: bool) -> String {
         let scheme = format!("{base_scheme}{}", if self.https { "s" } else { "" });
         let login = if with_login { format!("{}@", percent_encode_login(&self.login)) } else { String::new() };
         self.format_url(&scheme, &login)
     }
 
-    /// Returns the address of SFTP with the login: `sftp://alice@files.example.org:2022`, without a slash.
+    /// Returns the SFTP address with the login: `sftp://alice@files.example.org:2022`, without a trailing slash.
     pub(super) fn sftp_url(&self) -> String {
         format!("sftp://{}@{}:{}", percent_encode_login(&self.login), self.sftp_host, self.sftp_port)
     }
@@ -127,12 +127,12 @@ impl ConnectionDetails {
     }
 }
 
-/// Writes a login within an address: `@` and `+` would be read as something else.
+/// Returns a login for a URL, with `@` and `+` percent-encoded.
 fn percent_encode_login(login: &Login) -> String {
     login.as_str().replace('@', "%40").replace('+', "%2B")
 }
 
-/// Reads `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`.
+/// Parses `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`.
 fn parse_host_port(text: &str) -> Option<(String, Option<u16>)> {
     let port_at = match text.strip_prefix('[') {
         Some(inner) => inner.find(']')? + 2,
@@ -152,7 +152,7 @@ fn parse_host_port(text: &str) -> Option<(String, Option<u16>)> {
     Some((host.to_owned(), port))
 }
 
-/// An address that no steps can be written for.
+/// A text that is not the address of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address of a gateway: give https://HOST[:PORT]/dav/ for WebDAV and HOST[:PORT] for SFTP")]
+#[error("{0:?} is not an address of a gateway: give https://HOST[:PORT]/dav/ for WebDAV and HOST[:PORT] for SFTP")]
 pub struct InvalidGatewayAddress(String);

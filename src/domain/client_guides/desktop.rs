@@ -1,10 +1,10 @@
-//! Clients with windows.
+//! Guides for graphical clients.
 
 use super::connection_details::ConnectionDetails;
 use super::shell::shell_quote;
 use super::{GuideStep, GuideText};
 
-/// Says that TLS is wanted where the address has none.
+/// Returns a note that a program requires TLS, where the address has none.
 fn tls_required_note(details: &ConnectionDetails, program: &str) -> Option<String> {
     let text = "sends passwords over TLS alone: give the gateway a certificate, or a reverse proxy that has one.";
     (!details.is_https()).then(|| format!("{program} {text}"))

@@ -1,9 +1,9 @@
-//! How to connect with the clients people use: exact steps for one gateway and one user.
+//! Guides for connecting with common clients: exact steps for one gateway and one user.
 //!
 //! Pure text, for `patgate client` and the console. No step holds a secret: a command takes the token
-//! from the shell variable `TOKEN`, which its first step reads, and a program with windows asks for it as
-//! the password. The commands and files of what is [`is_tested`](ClientGuide::tried) are run as they stand by the
-//! checks with real clients, so that they can't go stale.
+//! from the shell variable `TOKEN`, which its first step reads, and a graphical program asks for it as
+//! the password. The commands and files of clients that are [tested](ClientProgram::is_tested) are run unchanged by the
+//! tests with real clients, so that they can't become outdated.
 
 mod connection_details;
 mod desktop;
@@ -18,12 +18,12 @@ use serde::Serialize;
 
 pub use connection_details::{ConnectionDetails, InvalidGatewayAddress};
 
-/// A program that people connect with.
+/// A client program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientProgram {
     /// rclone, over both protocols.
     Rclone,
-    /// davfs2: a WebDAV folder mounted on Linux.
+    /// davfs2: WebDAV mounted on Linux.
     Davfs2,
     /// GNOME Files, and `gio`.
     Gnome,
@@ -35,7 +35,7 @@ pub enum ClientProgram {
     Macos,
     /// Cyberduck.
     Cyberduck,
-    /// sshfs: an SFTP folder mounted on Linux.
+    /// sshfs: SFTP mounted on Linux.
     Sshfs,
     /// OpenSSH's `sftp` and `scp`.
     Openssh,
@@ -64,7 +64,7 @@ pub enum ClientProgram {
 }
 
 impl ClientProgram {
-    /// Every client there are steps for.
+    /// All clients with a guide.
     pub const ALL: [ClientProgram; 20] = [
         ClientProgram::Rclone,
         ClientProgram::Davfs2,
@@ -88,7 +88,7 @@ impl ClientProgram {
         ClientProgram::Ansible,
     ];
 
-    /// Returns the name it is asked for by.
+    /// Returns the name of the client in commands.
     pub fn name(self) -> &'static str {
         match self {
             ClientProgram::Rclone => "rclone",
@@ -114,7 +114,7 @@ impl ClientProgram {
         }
     }
 
-    /// Returns what people call it.
+    /// Returns the title of the client.
     pub fn title(self) -> &'static str {
         match self {
             ClientProgram::Rclone => "rclone",
@@ -140,7 +140,7 @@ impl ClientProgram {
         }
     }
 
-    /// Tells whether patgate's own checks run its steps with the program itself.
+    /// Tells whether patgate's own tests run its steps with the program itself.
     pub fn is_tested(self) -> bool {
         match self {
             ClientProgram::Rclone
@@ -182,30 +182,30 @@ impl FromStr for ClientProgram {
     }
 }
 
-/// A name that no client here has.
+/// A name that is not that of a client with a guide.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there are no steps for {0:?}: `patgate client` lists the clients")]
 pub struct UnknownClient(String);
 
-/// What to do to connect with one client.
+/// A guide for connecting with one client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClientGuide {
-    /// What people call the client.
+    /// Title of the client.
     pub title: &'static str,
-    /// Whether patgate's own checks run these steps with the program itself.
+    /// Whether patgate's own tests run these steps with the program itself.
     pub tried: bool,
     /// The steps, in order.
     pub steps: Vec<GuideStep>,
-    /// What is good to know: limits and oddities of the client.
+    /// Limits and quirks of the client.
     pub notes: Vec<String>,
 }
 
-/// One step: what to do, in words, and what to type or to write for it.
+/// One step of a guide: an instruction, with commands or lines of a file where it has some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GuideStep {
-    /// What to do.
+    /// The instruction.
     pub text: String,
-    /// Commands or lines of a file, where the step takes some.
+    /// Commands or lines of a file, where the step has some.
     #[serde(flatten)]
     pub code: Option<GuideCode>,
 }
@@ -224,7 +224,7 @@ impl GuideStep {
     }
 }
 
-/// What to type or to write.
+/// Commands to run or lines to write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum GuideCode {
@@ -235,17 +235,17 @@ pub enum GuideCode {
     },
     /// Lines to add to a file.
     File {
-        /// Where the file is.
+        /// Path of the file.
         file: &'static str,
         /// The lines.
         content: String,
     },
 }
 
-const CLEARTEXT_WARNING: &str = "The address begins with http:// and leads off this machine: anybody on the way can read the \
+const CLEARTEXT_WARNING: &str = "The address begins with http:// and is not on this machine: anybody on the network can read the \
     token. Use https://, or SFTP, which is always encrypted.";
 
-/// Returns the steps to connect with a client.
+/// Returns the guide for connecting with a client.
 pub fn client_guide(client: ClientProgram, details: &ConnectionDetails) -> ClientGuide {
     let (steps, notes) = match client {
         ClientProgram::Rclone => shell::rclone(details),
@@ -283,7 +283,7 @@ pub fn client_guide(client: ClientProgram, details: &ConnectionDetails) -> Clien
     ClientGuide { title: client.title(), tried: client.is_tested(), steps, notes }
 }
 
-/// Steps and notes, as the texts are made.
+/// Steps and notes of a guide.
 type GuideText = (Vec<GuideStep>, Vec<String>);
 
 #[cfg(test)]

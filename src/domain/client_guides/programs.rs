@@ -1,4 +1,4 @@
-//! Programs that keep their own data on a server: backups, notes, passwords, references.
+//! Guides for programs that store their data on a server: backups, notes, passwords, references.
 
 use super::connection_details::ConnectionDetails;
 use super::shell::{rclone, read_token_step, shell_quote};

@@ -1,10 +1,10 @@
-//! Libraries and tools that people's scripts connect with.
+//! Guides for libraries and tools of scripts.
 
 use super::connection_details::ConnectionDetails;
 use super::shell::read_token_step;
 use super::{GuideStep, GuideText};
 
-/// Why the options of paramiko are there.
+/// Note on the options of paramiko that disable public keys.
 const PASSWORD_ONLY_NOTE: &str = "look_for_keys=False and allow_agent=False have the token offered alone; give no key_filename \
     or pkey either. After a key, paramiko asks for the login service anew, which this server can't answer: it ends the \
     connection and says so (paramiko's log has the words).";

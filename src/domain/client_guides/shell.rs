@@ -1,12 +1,12 @@
-//! Clients of the command line.
+//! Guides for command-line clients.
 
 use super::connection_details::ConnectionDetails;
 use super::{GuideStep, GuideText};
 
-/// Where mounts go.
+/// Mount point in the guides.
 const MOUNT_POINT: &str = "~/patgate";
 
-/// The step that hands the token to the commands after it.
+/// Returns the step that reads the token into a variable for the commands after it.
 pub(super) fn read_token_step() -> GuideStep {
     let text = "Paste the token; it is not shown, and stays out of the shell's history";
     GuideStep::command(text, "IFS= read -rs TOKEN")
@@ -133,7 +133,7 @@ pub(super) fn lftp(details: &ConnectionDetails) -> GuideText {
     (steps, vec!["Connect once with sftp before, so that the host key is known.".into()])
 }
 
-/// Writes a word as a shell reads it.
+/// Returns a word quoted for a shell, where it has to be.
 pub(super) fn shell_quote(text: &str) -> String {
     let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"./_-+,@%:=".contains(&b);
     if !text.is_empty() && text.bytes().all(is_safe) {

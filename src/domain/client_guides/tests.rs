@@ -1,4 +1,4 @@
-//! What holds for the steps of every client.
+//! Tests of the guides of all clients.
 
 use super::*;
 
