@@ -86,10 +86,13 @@ impl Store {
             EventCursor::After(id) => (to_sql_integer(id), i64::MAX, "ASC"),
         };
         let EventFilter { since, user, token, kind } = filter;
+        // Conditions that don't apply are left out, in place of `:user IS NULL OR …`, so that SQLite uses the index of
+        // each one that does.
         let clause_if = |given: bool, condition: &'static str| if given { condition } else { "" };
         let query = format!(
             "SELECT id, at, kind, user, token, actor, address, client, protocol, path, count, detail FROM events
              WHERE id > :low AND id < :high {} {} {} {} ORDER BY id {order} LIMIT :limit",
+            // `at` alone decides, but the lowest matching id tells where to start: rows are read in the order of ids.
             clause_if(since.is_some(), "AND at >= :since AND id >= (SELECT min(id) FROM events WHERE at >= :since)"),
             clause_if(user.is_some(), "AND user = :user"),
             clause_if(token.is_some(), "AND token = :token"),
@@ -99,6 +102,7 @@ impl Store {
             let mut select = c.prepare_cached(&query)?;
             let limit = sql_limit(limit);
             let kind = kind.map(EventKind::as_str);
+            // By hand: a named parameter that the query lacks is an error for `query`.
             let mut bind = |name: &str, value: &dyn rusqlite::ToSql| match select.parameter_index(name)? {
                 Some(index) => select.raw_bind_parameter(index, value),
                 None => Ok(()),
@@ -125,6 +129,8 @@ impl Store {
 
     /// Deletes up to `limit` events from before a time, the oldest first, and returns how many.
     pub fn delete_events_before(&self, before: UnixMillis, limit: usize) -> Result<usize> {
+        // The id column is AUTOINCREMENT, so the ids of deleted events are not used again and cursors of clients stay
+        // valid.
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let delete = "DELETE FROM events WHERE id IN
                 (SELECT id FROM events WHERE at < ?1 ORDER BY at LIMIT ?2)";
@@ -157,8 +163,10 @@ fn insert_address(t: &Transaction<'_>, seen: &AddressSeen) -> Result<()> {
     )?;
     let network = network.to_string();
     let mut rows = known.query((token, &network))?;
+    // The token may have been deleted since it was used.
     let Some(row) = rows.next()? else { return Ok(()) };
     let (login, network_count, known): (Login, u32, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    // Bounded: a client that changes networks at will could otherwise fill this table and the audit trail.
     if known || network_count >= MAX_NETWORKS_PER_TOKEN {
         return Ok(());
     }

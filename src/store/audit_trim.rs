@@ -23,6 +23,7 @@ impl Store {
     /// the oldest others; returns how many.
     pub(crate) fn trim_events(&self, limit: usize) -> Result<usize> {
         let latest = self.latest_event_id()?;
+        // Counting reads a whole index: not before enough new events may have exceeded a bound.
         if latest < self.inner.recount_after_event.load(Ordering::Relaxed) {
             return Ok(0);
         }
@@ -38,6 +39,7 @@ impl Store {
                 trimmed += self.delete_oldest_events(count.user.as_deref(), excess)?;
             }
         }
+        // Only when nothing is left to delete: otherwise the next round continues at once.
         if trimmed < limit {
             let next = latest.saturating_add(recount_interval(bounds));
             self.inner.recount_after_event.store(next, Ordering::Relaxed);
@@ -49,6 +51,7 @@ impl Store {
     fn delete_oldest_events(&self, user: Option<&str>, count: usize) -> Result<usize> {
         let kinds = [EventKind::AttemptRefused, EventKind::AccessDenied].map(EventKind::as_str);
         self.write_shrinking(WriteDurability::Lazy, |t| {
+            // `NOT IN` is 0 for refusals, which sorts them first: an attacker can cause as many of them as it likes.
             let delete = "DELETE FROM events WHERE id IN
                 (SELECT id FROM events WHERE user IS ?1 ORDER BY kind NOT IN (?2, ?3), id LIMIT ?4)";
             Ok(t.prepare_cached(delete)?.execute(params![user, kinds[0], kinds[1], sql_limit(count)])?)
@@ -63,6 +66,7 @@ fn recount_interval(bounds: UserQuotaLimits) -> u64 {
 
 fn count_events_by_user(c: &Connection) -> Result<Vec<UserEventCount>> {
     let all: i64 = c.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
+    // The partial index on `user` has no rows without a user, so those are counted as the difference.
     let mut select = c.prepare_cached("SELECT user, count(*) FROM events WHERE user IS NOT NULL GROUP BY user")?;
     let counts = select
         .query_map([], |row| Ok(UserEventCount { user: row.get(0)?, rows: row.get::<_, i64>(1)?.unsigned_abs() }))?;
@@ -75,6 +79,7 @@ fn count_events_by_user(c: &Connection) -> Result<Vec<UserEventCount>> {
 /// Returns the largest number of events that each user may keep so that all together are within `limit`; `u64::MAX`
 /// where they are already.
 fn fair_share(mut counts: Vec<u64>, limit: u64) -> u64 {
+    // From the smallest count on: the part of the equal share that a user doesn't need is left for the larger ones.
     counts.sort_unstable();
     let mut remaining = limit;
     for (number, count) in counts.iter().enumerate() {

@@ -96,6 +96,7 @@ impl BallastFile {
     /// Releases one more step of the ballast; tells whether there was one that this share includes.
     pub(super) fn release(&self, share: BallastShare) -> Result<bool> {
         let allocated = self.allocated_bytes().unwrap_or(0);
+        // The second half is for revocations only, so that narrowing a token again and again can't use it up.
         let minimum = if share == BallastShare::Revocation { 0 } else { self.target_bytes() / 2 };
         if allocated <= minimum {
             return Ok(false);
@@ -116,11 +117,12 @@ impl BallastFile {
         if allocated.is_some_and(|allocated| allocated >= target) {
             return Ok(true);
         }
-        // Room for what is written meanwhile is left: else this would be given up again at once.
+        // Some space stays free for other writes: otherwise the ballast would be released again at once.
         if self.free_bytes() < target - allocated.unwrap_or(0) + 4 * MIN_FREE_BYTES {
             return Ok(false);
         }
         let ballast_error = |source| StoreError::StateDirectory { path: self.path.clone(), source };
+        // Not truncated: the blocks that it still has must not be released.
         let mut options = OpenOptions::new();
         let file =
             options.write(true).create(true).truncate(false).mode(0o600).open(&self.path).map_err(ballast_error)?;
@@ -132,6 +134,7 @@ impl BallastFile {
                 Ok(true)
             }
             Err(error) => {
+                // The length of the file tells how many bytes are allocated, so a partial allocation is undone.
                 let _ = file.set_len(allocated.unwrap_or(0));
                 if error.kind() == io::ErrorKind::StorageFull { Ok(false) } else { Err(ballast_error(error)) }
             }
@@ -147,7 +150,7 @@ impl BallastFile {
     fn target_bytes(&self) -> u64 {
         let share = statvfs(&self.state_dir)
             .map_or(MAX_BALLAST_BYTES, |disk| disk.f_blocks * disk.f_frsize / DISK_FRACTION_DIVISOR);
-        // In whole steps, so that two processes agree on it while the file system grows by less.
+        // In whole steps, so that two processes agree on the size while the file system grows by less than one.
         (share / RELEASE_STEP_BYTES * RELEASE_STEP_BYTES).clamp(MIN_BALLAST_BYTES, MAX_BALLAST_BYTES)
     }
 
@@ -165,6 +168,7 @@ impl BallastFile {
 /// Allocates the blocks of a file between two offsets.
 fn allocate(file: &File, start: u64, end: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), start, end - start) {
+        // NFS before version 4.2, for example.
         Err(rustix::io::Errno::OPNOTSUPP) => write_incompressible(file, start, end),
         result => Ok(result?),
     }
@@ -181,6 +185,7 @@ fn write_incompressible(file: &File, start: u64, end: u64) -> io::Result<()> {
         file.write_all_at(&block[..length], offset)?;
         offset += length as u64;
     }
+    // Only the sync makes a file system with delayed allocation reserve the blocks, or report that it can't.
     file.sync_all()
 }
 

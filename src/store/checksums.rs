@@ -13,6 +13,7 @@ const MAX_CHECKSUM_ROWS: i64 = 1_000_000;
 impl Store {
     /// Returns the checksum of the content with an ETag.
     pub(crate) fn checksum(&self, etag: &[u8; 16]) -> Result<Option<String>> {
+        // Only a server stores checksums, so no other process makes this flag outdated.
         if !self.inner.has_checksums.load(Ordering::Acquire) {
             return Ok(None);
         }
@@ -25,6 +26,7 @@ impl Store {
     /// Stores the checksum of the content with an ETag.
     pub(crate) fn put_checksum(&self, etag: &[u8; 16], value: &str) -> Result<()> {
         self.write(WriteDurability::Lazy, |connection| {
+            // REPLACE draws a new `number`, so that a checksum that is stored again counts as the newest.
             let sql = "INSERT OR REPLACE INTO checksums (etag, value) VALUES (?1, ?2)";
             connection.prepare_cached(sql)?.execute(params![etag, value])?;
             let sql = "DELETE FROM checksums WHERE number <= (SELECT max(number) FROM checksums) - ?1";

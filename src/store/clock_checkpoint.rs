@@ -56,6 +56,7 @@ impl Store {
                 })
                 .optional()?;
             let Some((checkpoint, jumps)) = row else {
+                // No server of this version has run yet: the last event is the latest time that is known.
                 let last: Option<UnixMillis> = c.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?;
                 return Ok(last.map(ClockCheckpoint::from_wall_time));
             };

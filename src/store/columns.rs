@@ -72,6 +72,7 @@ macro_rules! impl_json_columns {
         impl FromSql for $target {
             fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
                 match value.as_str()? {
+                    // The default of most rows needs no JSON parser.
                     $empty => Ok(Self::default()),
                     text => serde_json::from_str(text).map_err(|error| FromSqlError::Other(Box::new(error))),
                 }

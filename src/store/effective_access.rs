@@ -86,10 +86,12 @@ impl Store {
             let (mut chain, mut links) = (Vec::new(), Vec::new());
             let mut next = Some(token);
             while let Some(token) = next {
+                // Creating tokens bounds the chain: only an edited or damaged database has a longer one or a cycle.
                 if chain.len() > MAX_CHAIN_TOKENS {
                     return Err(StoreError::Corrupt(format!("the chain of tokens above {token} does not end")));
                 }
                 let (link, scoped, parent) = select_chain_token(c, token)?;
+                // `scoped` decides and not the number of scopes: a token whose scopes all dangle allows nothing.
                 let scopes = match scoped {
                     true => Some(resolved_scopes(
                         c,
@@ -103,6 +105,7 @@ impl Store {
                 links.push(ChainLink { token, scopes });
                 next = parent;
             }
+            // The grants of one owner suffice: a child always has the owner of its parent.
             const GRANTS_QUERY: &str = "SELECT node, permission FROM grants WHERE user_id =
                 (SELECT user_id FROM tokens WHERE id = ?1)";
             let access = TreeAccess::new(resolved_scopes(c, &mut node_rows, GRANTS_QUERY, token)?, links);

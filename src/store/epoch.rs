@@ -46,6 +46,7 @@ impl EpochFile {
 
     /// Tells whether the file holds exactly this epoch.
     fn matches(&self, epoch: i64) -> bool {
+        // One positioned read without a lock: a torn value mismatches by its inverted half.
         let mut content = [0; 16];
         matches!(self.0.read_at(&mut content, 0), Ok(16)) && content == encode_epoch(epoch)
     }
@@ -53,9 +54,11 @@ impl EpochFile {
     /// Writes the epoch that a transaction is about to commit to the file. The transaction must hold the write lock.
     pub(super) fn publish(&self, transaction: &Connection, state_dir: &Path) -> Result<()> {
         let epoch = read_epoch(transaction)?;
+        // Most writes don't advance the epoch and leave the file as it is.
         if self.matches(epoch) {
             return Ok(());
         }
+        // Not synced: after a power cut, opening the store publishes the epoch again.
         let written = self.0.write_all_at(&encode_epoch(epoch), 0);
         written.map_err(|source| StoreError::StateDirectory { path: state_dir.join(EPOCH_FILE_NAME), source })
     }
@@ -79,6 +82,7 @@ impl Store {
         if self.is_current_epoch(self.epoch()?) {
             Ok(())
         } else {
+            // An empty write: its commit publishes the epoch of the database under the write lock.
             self.write_shrinking(WriteDurability::Lazy, |_| Ok(()))
         }
     }

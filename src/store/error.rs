@@ -139,15 +139,19 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
+        // Told apart from other errors, since callers react: a full disk may be answered by the ballast, a lock by a
+        // retry.
         match error.sqlite_error_code() {
             Some(DiskFull) => return StoreError::DiskFull,
             Some(DatabaseBusy | DatabaseLocked) => return StoreError::Busy,
             _ => {}
         }
+        // A `-shm` file that can't grow on a full disk is an I/O error for SQLite, not SQLITE_FULL.
         if error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) {
             return StoreError::DiskFull;
         }
         let is_corrupt = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
+        // patgate stores only values that its domain types accept: any other one counts as damage.
         let is_unreadable =
             matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
         if is_corrupt || is_unreadable { StoreError::Corrupt(error.to_string()) } else { StoreError::Sqlite(error) }
@@ -167,6 +171,7 @@ impl From<rusqlite_migration::Error> for StoreError {
 
 /// Refuses a database that SQLite's `quick_check` finds damaged.
 pub(super) fn check_integrity(connection: &Connection) -> Result<(), StoreError> {
+    // Unlike `integrity_check`, it does not compare indexes with tables, which would take too long at each start.
     let outcome: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if outcome == "ok" { Ok(()) } else { Err(StoreError::Corrupt(outcome)) }
 }

@@ -81,6 +81,8 @@ impl Store {
         let target = action.target().map(TreePath::as_bytes);
         let (kind, other) = action.multi_step().unzip();
         let other_inode = other.map(|other| other.inode.cast_signed());
+        // On disk before the first step on the file system: a crash after that step would otherwise leave a change that
+        // no start completes.
         self.write(WriteDurability::Synced, |connection| {
             connection.execute(
                 "INSERT INTO intents (source, target, folder, inode, born, how, other_folder, other_inode, other_born) \
@@ -103,6 +105,7 @@ impl Store {
 
     /// Deletes an intent whose change did not happen.
     pub(crate) fn delete_intent(&self, id: i64) -> Result<()> {
+        // Lazy: an intent that a power cut brings back is compared with the file system again.
         self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
             delete_intent_row(connection, id).map(drop)
         })

@@ -80,6 +80,7 @@ impl NodeRowCache {
     /// to the root.
     fn locate(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
         let Some(node) = self.row(c, id)? else { return Ok(None) };
+        // A file has the identity of its parent directory, so that a file that replaces it stays the same node.
         let identity_row = match (node.is_directory, node.parent) {
             (true, _) => Some(node.clone()),
             (false, Some(parent)) => self.row(c, parent)?,
@@ -105,10 +106,12 @@ impl NodeRowCache {
             length += current.name.len() + 1;
             names.push(current.name);
             match self.row(c, parent)? {
+                // The bound ends a cycle of parents, which only an edited or damaged database has.
                 Some(row) if row.is_directory && length <= 4096 => current = row,
                 _ => return Ok(None),
             }
         }
+        // Only the root has neither parent nor name: a detached row must not pass for it.
         if !current.name.is_empty() {
             return Ok(None);
         }

@@ -31,10 +31,13 @@ pub(super) enum MigrationMode {
 pub(super) fn create_database_file(state_dir: &Path) -> Result<PathBuf> {
     let state_dir_error = |source| StoreError::StateDirectory { path: state_dir.to_owned(), source };
     let path = state_dir.join(DATABASE_FILE_NAME);
+    // SQLite would take an empty file for a new database, so it counts as a missing one here.
     let has_database = fs::metadata(&path).is_ok_and(|metadata| metadata.size() > 0);
+    // Lost data, not a new installation: an empty database would accept no existing token, and hide the loss.
     if !has_database && state_dir.join(PEPPER_FILE_NAME).exists() {
         return Err(StoreError::DatabaseMissing(path));
     }
+    // `create_new` never opens an existing file, and the mode is right from the start.
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(state_dir_error)?;
@@ -50,7 +53,7 @@ pub(super) fn create_database_file(state_dir: &Path) -> Result<PathBuf> {
 /// [`StoreError::SchemaTooNew`], [`StoreError::SchemaTooOld`].
 pub(super) fn migrate(connection: &mut Connection, state_dir: &Path, migration: MigrationMode) -> Result<()> {
     let (found, latest) = (schema_version(connection)?, MIGRATION_STEPS.len());
-    // One that is new, or too new, is for the migrations themselves.
+    // A new database (0), or one of a newer patgate, is left to `to_latest`, which creates or refuses it.
     if found > 0 && found < latest {
         if migration == MigrationMode::Refuse {
             return Err(StoreError::SchemaTooOld { found, latest });
@@ -74,12 +77,14 @@ fn schema_version(connection: &Connection) -> Result<usize> {
 fn back_up(connection: &Connection, state_dir: &Path, schema: usize) -> Result<PathBuf> {
     let draft = state_dir.join(format!("{DATABASE_FILE_NAME}.schema-{schema}.draft"));
     let state_dir_error = |source| StoreError::StateDirectory { path: draft.clone(), source };
+    // Left by a process that was killed during a backup.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(state_dir_error(error)),
         _ => {}
     }
-    // SQLite takes an empty file for none: so nobody else can ever read it.
+    // SQLite accepts an existing empty file as the target: created here, nobody else can read it at any moment.
     let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft).map_err(state_dir_error)?;
+    // A consistent copy with the content of the write-ahead log, which a copy of the file alone would lack.
     let copied = connection.execute("VACUUM INTO ?1", [draft.to_string_lossy()]).map_err(StoreError::from);
     let copied = copied
         .and_then(|_| file.sync_all().map_err(state_dir_error))
@@ -96,10 +101,12 @@ fn publish_backup(state_dir: &Path, draft: &Path, schema: usize) -> Result<PathB
     for number in 1..=MAX_BACKUPS_PER_SCHEMA {
         let suffix = if number == 1 { String::new() } else { format!("-{number}") };
         let path = state_dir.join(format!("{DATABASE_FILE_NAME}.schema-{schema}{suffix}.backup"));
+        // Unlike a rename, a hard link fails where the name exists: backups of former attempts are kept.
         match fs::hard_link(draft, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(state_dir_error(error)),
             Ok(()) => {
+                // The sync of the directory makes the backup durable before the migration begins.
                 let synced = fs::remove_file(draft).and_then(|()| fs::File::open(state_dir)).and_then(|f| f.sync_all());
                 return synced.map_err(state_dir_error).map(|()| path);
             }

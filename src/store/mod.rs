@@ -86,6 +86,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 const DATABASE_FILE_NAME: &str = "patgate.db";
 const MIGRATION_STEPS: &[M<'static>] = &[
+    // Append only: the number of steps that were applied is the schema version of a database (`user_version`).
     M::up(include_str!("schema.sql")),
     M::up(include_str!("schema_2.sql")),
     M::up(include_str!("schema_3.sql")),
@@ -179,9 +180,11 @@ impl Store {
     fn try_open(state_dir: &Path, migration: MigrationMode) -> Result<Self> {
         let state_dir_error = |source| StoreError::StateDirectory { path: state_dir.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(state_dir_error)?;
+        // Also on an existing directory, which may have been created by hand or restored from a backup.
         fs::set_permissions(state_dir, fs::Permissions::from_mode(0o700)).map_err(state_dir_error)?;
         let path = migration::create_database_file(state_dir)?;
         let mut synced = open_writer(&path, "FULL")?;
+        // Before the migration: its backup would otherwise be a copy of a damaged database.
         error::check_integrity(&synced)?;
         migration::migrate(&mut synced, state_dir, migration)?;
         let has_checksums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
@@ -206,6 +209,8 @@ impl Store {
             }),
             audit_context: None,
         };
+        // A write also where the row exists: its commit publishes the epoch, which repairs a lost or outdated epoch
+        // file.
         store.init_meta()?;
         Ok(store)
     }
@@ -215,6 +220,7 @@ impl Store {
         const INSERT: &str = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING";
         let mut etag_key = [0u8; 32];
         getrandom::fill(&mut etag_key).map_err(|e| StoreError::Random(e.to_string()))?;
+        // With the whole ballast: on a full disk, a store that can't be opened could not revoke anything.
         self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, |t| {
             Ok(t.execute(INSERT, [etag_key]).map(drop)?)
         })
@@ -229,6 +235,7 @@ impl Store {
     /// process or another.
     pub fn data_version(&self) -> Result<(u64, i64)> {
         let own_writes = self.write_count();
+        // `data_version` changes only by commits of other connections: this one is reserved for it and never writes.
         let version = self.inner.watcher.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
         Ok((own_writes, version))
     }
@@ -245,6 +252,7 @@ impl Store {
 
     /// Runs a read on a pooled connection.
     pub(crate) fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        // The pool is locked only to take a connection and to return it, so that reads run concurrently.
         let pooled = self.inner.readers.lock().pop();
         let connection = match pooled {
             Some(connection) => connection,
@@ -261,6 +269,7 @@ impl Store {
     /// Runs several reads in one transaction, so that all see the same state of the database.
     pub(crate) fn snapshot<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.read(|connection| {
+            // DEFERRED: the snapshot begins with the first statement and, in WAL mode, blocks no writer.
             let transaction = connection.unchecked_transaction()?;
             query(&transaction)
         })
@@ -276,11 +285,13 @@ impl std::fmt::Debug for Store {
 fn open_writer(path: &Path, synchronous: &str) -> Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // For opening and migrating only: each write sets a time-out of its own (`lock_writers`).
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", synchronous)?;
+    // Off by default in SQLite; deleting users, tokens and nodes relies on ON DELETE CASCADE.
     connection.pragma_update(None, "foreign_keys", true)?;
-    // No file beside the state that a full disk could refuse.
+    // In memory: a temporary file could not be written on a full disk.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -289,6 +300,8 @@ fn open_writer(path: &Path, synchronous: &str) -> Result<Connection> {
 fn open_reader(path: &Path) -> Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // Not SQLITE_OPEN_READ_ONLY: the first connection after a crash has to recover the write-ahead log, which writes.
+    // `query_only` refuses changes by statements.
     connection.busy_timeout(READ_BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.set_prepared_statement_cache_capacity(64);

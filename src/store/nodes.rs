@@ -74,6 +74,7 @@ impl Store {
     pub(crate) fn nodes_within(&self, top: &TreePath) -> Result<Vec<(TreePath, NodeRow)>> {
         self.snapshot(|connection| {
             let Some(row) = resolve_path(connection, top)? else { return Ok(Vec::new()) };
+            // Names are bytes, but `||` makes text: the path is cast back after each step.
             let sql = "WITH RECURSIVE down (id, place) AS ( \
                  SELECT ?1, x'' UNION ALL \
                  SELECT n.id, CAST(down.place || x'2f' || n.name AS BLOB) FROM nodes n JOIN down ON n.parent = down.id)";
@@ -125,12 +126,14 @@ impl Store {
         named_by: Option<&Login>,
     ) -> Result<Option<NodeId>> {
         self.write(WriteDurability::Lazy, |connection| {
+            // A pending move would put another entry there, to which rows that are created now must not belong.
             let targets_path =
                 |intent: &ChangeIntent| intent.action.target().is_some_and(|target| path.starts_with(target));
             if select_intents(connection)?.iter().any(targets_path) {
                 return Ok(None);
             }
             let named = ensure_rows(connection, steps, generate_id, named_by)?;
+            // After the insertion, when the number of new rows is known: the error rolls them back.
             self.check_node_quota(connection, named_by, 0)?;
             Ok(named)
         })
@@ -159,6 +162,7 @@ impl Store {
     /// over that file's id, and its own row is deleted. Properties follow the entry.
     pub(crate) fn complete_move(&self, moved: &CompletedMove<'_>, generate_id: NodeIdGenerator<'_>) -> Result<()> {
         self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
+            // Whoever deletes the intent's row completes the move: a recovery by another process may have been first.
             let is_pending = moved.intent.map_or(Ok(true), |id| delete_intent_row(connection, id))?;
             if is_pending { apply_move(connection, moved, generate_id) } else { Ok(()) }
         })
@@ -167,6 +171,7 @@ impl Store {
 
 fn apply_move(connection: &Connection, moved: &CompletedMove<'_>, generate_id: NodeIdGenerator<'_>) -> Result<()> {
     let source = resolve_path(connection, moved.source)?.filter(|row| row.identity.matches(moved.identity));
+    // Only where a row moves there: otherwise the target needs no rows above it.
     let parent = match source {
         Some(_) => ensure_rows(connection, moved.parent_steps, generate_id, None)?,
         None => None,
@@ -174,6 +179,7 @@ fn apply_move(connection: &Connection, moved: &CompletedMove<'_>, generate_id: N
     moved.updated_identities.iter().try_for_each(|(id, identity)| set_identity(connection, *id, *identity))?;
     match (source, resolve_path(connection, moved.target)?) {
         (Some(source), Some(target)) if source.id == target.id => Ok(()),
+        // Clients save a file by renaming a temporary one over it: the target's id stays, with its grants and scopes.
         (source, Some(target)) if is_file(moved.identity) && is_file(target.identity) => {
             replace_file(connection, source.map(|row| row.id), target.id)
         }
@@ -201,6 +207,7 @@ pub(super) fn set_identity(connection: &Connection, id: NodeId, identity: Option
 
 /// Keeps the node of a replaced file for the file that replaced it.
 fn replace_file(connection: &Connection, source: Option<NodeId>, target: NodeId) -> Result<()> {
+    // Before those of the new content, which may have the same names.
     connection.execute("DELETE FROM properties WHERE node = ?1", [target])?;
     let Some(source) = source else { return Ok(()) };
     let sql = "UPDATE properties SET node = ?1 WHERE node = ?2";
@@ -228,6 +235,7 @@ fn ensure_rows(
         let row = child_row(connection, parent, name)?;
         parent = Some(match row {
             Some(row) if row.identity.matches(*identity) => row.id,
+            // Another entry is at this path now: grants and scopes of the old one dangle and must not pass to it.
             Some(row) => {
                 delete_node(connection, row.id)?;
                 insert_node(connection, generate_id()?, (parent, name), *identity, named_by)?
@@ -271,6 +279,7 @@ fn child_row(connection: &Connection, parent: Option<NodeId>, name: &[u8]) -> Re
 }
 
 pub(super) fn node_path(connection: &Connection, id: NodeId) -> Result<TreePath> {
+    // The bound on `height` ends a cycle of parents, which only an edited or damaged database has.
     let sql = "WITH RECURSIVE up (parent, name, height) AS ( \
          SELECT parent, name, 0 FROM nodes WHERE id = ?1 UNION ALL \
          SELECT n.parent, n.name, up.height + 1 FROM nodes n JOIN up ON n.id = up.parent WHERE up.height < 4096) \
@@ -278,6 +287,7 @@ pub(super) fn node_path(connection: &Connection, id: NodeId) -> Result<TreePath>
     let mut statement = connection.prepare_cached(sql)?;
     let names = statement.query_map([id], |row| row.get::<_, Vec<u8>>(0))?;
     let names = names.collect::<rusqlite::Result<Vec<_>>>()?;
+    // The first name is that of the root, which is empty.
     parse_stored_path(&names.get(1..).unwrap_or_default().join(&b'/'))
 }
 

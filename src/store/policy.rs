@@ -27,6 +27,7 @@ impl Store {
         self.write(WriteDurability::Synced, |t| {
             let before = read_policy(t)?;
             let after = settings.iter().fold(before, |policy, setting| policy.with_setting(*setting));
+            // Judged once, with all settings applied: their order in the request must not matter.
             if after.default_lifetime > after.max_lifetime {
                 let Policy { default_lifetime, max_lifetime, .. } = after;
                 return Err(StoreError::InvalidSetting(format!(

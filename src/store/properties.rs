@@ -70,6 +70,7 @@ impl Store {
             let (mut found, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
                 let property = property_from_row(row, 6)?;
+                // Counted while reading, so that a collection with many properties can't fill the memory.
                 bytes += property.namespace.len() + property.name.len() + property.value.len();
                 if bytes > max_bytes {
                     return Ok(None);
@@ -98,6 +99,7 @@ impl Store {
         durability: WriteDurability,
         accept: impl FnOnce(PropertyTotals) -> bool,
     ) -> Result<bool> {
+        // Removing properties is possible on a full disk.
         if updates.iter().any(|update| update.value.is_some()) {
             self.check_may_grow()?;
         }
@@ -106,11 +108,14 @@ impl Store {
         self.write_with_ballast_if(durability, share, |connection| {
             check_node_exists(connection, node)?;
             let before = PropertyUsage::load(connection, writer)?;
+            // A savepoint, since a refusal by `accept` is a result of the transaction and not an error of it.
             connection.execute_batch("SAVEPOINT steps")?;
             for update in updates {
                 apply_update(connection, node, writer, update)?;
             }
+            // The quota comes before `accept`, which may have effects on the file system.
             self.enforce_property_quota(before, PropertyUsage::load(connection, writer)?)?;
+            // Taken: a transaction that is repeated for lack of space must not ask twice.
             if let Some(accept) = accept.take() {
                 decision.set(Some(accept(property_totals(connection, node)?)));
             }
@@ -163,6 +168,7 @@ impl Store {
             for (from, to) in pairs {
                 connection.execute("DELETE FROM properties WHERE node = ?1", [to])?;
                 let Some(from) = from else { continue };
+                // The join skips a target that was deleted meanwhile.
                 let sql = "INSERT INTO properties (node, namespace, name, value, writer) \
                      SELECT n.id, p.namespace, p.name, p.value, ?3 FROM properties p JOIN nodes n ON n.id = ?2 \
                      WHERE p.node = ?1";
@@ -177,7 +183,7 @@ fn apply_update(connection: &Connection, node: NodeId, writer: &Login, update: &
     let (namespace, name) = (update.namespace, update.name);
     match update.value {
         Some(value) => {
-            // No REPLACE, which would remove the old row without the triggers that count it.
+            // Not REPLACE, which would delete the old row without running the triggers that count its bytes.
             let sql = "INSERT INTO properties (node, namespace, name, value, writer) VALUES (?1, ?2, ?3, ?4, ?5) \
                  ON CONFLICT DO UPDATE SET value = excluded.value, writer = excluded.writer";
             connection.prepare_cached(sql)?.execute(params![node, namespace, name, value, writer])?

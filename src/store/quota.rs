@@ -33,6 +33,7 @@ impl Store {
             let rows = t.prepare_cached(sql)?.query_row(params![user, bound], |row| row.get::<_, i64>(0))?;
             Ok(rows >= bound)
         };
+        // LIMIT stops the count at the quota, so that it never reads the whole table.
         let of_user = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE user_id = ?1 LIMIT ?2)";
         // The same parameters as above: the user is bound and not used.
         let of_all = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE ?1 IS NOT NULL LIMIT ?2)";
@@ -76,7 +77,7 @@ impl Store {
             return Ok(());
         }
         self.check_may_grow()?;
-        // In the write-ahead log, and in the database once that is folded into it.
+        // Twice: the bytes are in the write-ahead log first, and in the database from the next checkpoint on.
         if self.inner.ballast_file.lacks_room(additional.saturating_mul(2)) {
             return Err(StoreError::DiskFull);
         }
@@ -134,7 +135,7 @@ impl Store {
 
     fn disown_rows_of(&self, login: &Login, limit: usize) -> Result<usize> {
         let mut count = 0;
-        // Found apart from the writes, so that none waits for a search.
+        // Rows are searched in reads of their own, so that no write waits for the search.
         if self.read(|c| amount(c, "nodes", login))? > 0 {
             let nodes = self.read(|c| {
                 let mut select = c.prepare("SELECT id FROM nodes WHERE namer = ?1 LIMIT ?2")?;

@@ -13,11 +13,13 @@ impl Store {
     /// Records the expiration of up to `limit` tokens that have expired and were not recorded yet, and returns how
     /// many. A sliding token is recorded only once no use that extends it can be unwritten any more.
     pub(crate) fn mark_expired(&self, now: UnixMillis, limit: usize) -> Result<usize> {
+        // The second condition waits for uses that are not written yet (`WINDOW_WITH_WRITE_LAG_SQL`), with a margin.
         const EXPIRED_UNMARKED_QUERY: &str =
             "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
             WHERE t.dies_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at <= ?1
               AND (t.window_ms IS NULL OR t.dies_at + t.window_ms / 10 + 2000 <= ?1)
             ORDER BY t.dies_at LIMIT ?2";
+        // A read first: most rounds find nothing, and then don't take the write lock.
         let any = self.read(|c| Ok(c.prepare_cached(EXPIRED_UNMARKED_QUERY)?.exists(params![now, sql_limit(1)])?))?;
         if !any {
             return Ok(0);
@@ -86,6 +88,8 @@ impl Store {
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let mut deleted = 0;
             for token in inactive {
+                // Children first, so that a batch that ends in the middle leaves no token without its parent. A token
+                // may be deleted already, as a descendant of one before it.
                 for descendant in descendants(t, token, limit - deleted)? {
                     deleted += usize::from(delete_token(t, descendant, now)?);
                 }
@@ -128,6 +132,7 @@ pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: i64, now: UnixM
 /// Returns a token and its descendants, the youngest generation first.
 fn descendants(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<TokenId>> {
     let mut select = t.prepare_cached(
+        // UNION ALL needs the bound on `depth` to end a cycle, which only an edited or damaged database has.
         "WITH RECURSIVE below (id, depth) AS (
             VALUES (?1, 0)
             UNION ALL SELECT t.id, depth + 1 FROM below JOIN tokens t ON t.parent = below.id WHERE depth < 64)
@@ -139,6 +144,7 @@ fn descendants(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<
 
 /// Deletes a token and records that; tells whether it existed.
 fn delete_token(t: &Transaction<'_>, token: TokenId, now: UnixMillis) -> Result<bool> {
+    // Before the row is deleted: the event names its owner and its name.
     let mut select =
         t.prepare_cached("SELECT u.login, t.name FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;
     let found = select.query_row([token], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;

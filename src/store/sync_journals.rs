@@ -76,10 +76,12 @@ impl Store {
     ) -> Result<SyncJournal> {
         self.write(WriteDurability::Lazy, |connection| {
             if let Some(journal) = find_live_journal(connection, token, directory, depth_infinity, now)? {
+                // Never earlier: a use while the clock is set back would otherwise let the journal expire too soon.
                 let sql = "UPDATE journals SET used_at = max(used_at, ?2) WHERE id = ?1";
                 connection.prepare_cached(sql)?.execute(params![journal.id, now])?;
                 return Ok(journal);
             }
+            // An expired journal is not continued: retention may have deleted a part of its entries.
             let delete = "DELETE FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3";
             connection.prepare_cached(delete)?.execute(params![token, directory.as_bytes(), depth_infinity])?;
             let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4)";
@@ -138,6 +140,7 @@ impl Store {
             return Ok(());
         }
         self.write(WriteDurability::Lazy, |connection| {
+            // The number comes from the journal within the statement, so that no two changes get the same one.
             let sql = "INSERT OR REPLACE INTO journal_entries (journal, path, folder, mark, number) \
                  SELECT id, ?2, ?3, ?4, last + 1 FROM journals WHERE id = ?1";
             let mut insert = connection.prepare_cached(sql)?;
@@ -225,6 +228,7 @@ impl Store {
     /// Syncs all that was recorded up to now to disk.
     pub(crate) fn flush_sync_journal(&self, journal: i64) -> Result<()> {
         self.write(WriteDurability::Synced, |connection| {
+            // An UPDATE without effect is a commit all the same, and a synced one makes all earlier lazy ones durable.
             connection.prepare_cached("UPDATE journals SET last = last WHERE id = ?1")?.execute([journal])?;
             Ok(())
         })
@@ -244,6 +248,7 @@ impl Store {
         self.write(WriteDurability::Lazy, |connection| {
             let sql = "DELETE FROM journal_entries WHERE journal = ?1 AND mark IS NULL AND number <= ?2";
             connection.prepare_cached(sql)?.execute([journal, number])?;
+            // In the same transaction as the deletion: a client that needs the purged entries has to start over.
             connection.prepare_cached("UPDATE journals SET floor = ?2 WHERE id = ?1")?.execute([journal, number])?;
             Ok(())
         })
@@ -252,7 +257,7 @@ impl Store {
 
 /// Deletes the journals of tokens and of all their descendants, up to [`MAX_ENTRIES_DELETED_AT_REVOCATION`] entries.
 pub(super) fn delete_journals_of(t: &Transaction<'_>, tokens: &[TokenId]) -> Result<()> {
-    // A journal has no more entries than its last number.
+    // `last` bounds the number of entries of a journal, so that they need not be counted.
     let mut delete = t.prepare_cached(
         "DELETE FROM journals WHERE id IN (
             WITH RECURSIVE descendants (id) AS (
@@ -277,6 +282,7 @@ fn evict_excess_journals(t: &Transaction<'_>, new_journal: i64, token: TokenId) 
     let of_user = "SELECT j.id FROM journals j JOIN tokens t ON t.id = j.token
          WHERE t.user_id = (SELECT user_id FROM tokens WHERE id = ?1)";
     for (candidates, limit) in [(of_token, MAX_JOURNALS_PER_TOKEN), (of_user, MAX_JOURNALS_PER_USER)] {
+        // The new journal is sorted first, whatever the clock says, so that it is never evicted itself.
         let sql = format!(
             "DELETE FROM journals WHERE id IN (SELECT id FROM journals WHERE id IN ({candidates})
                 ORDER BY id = ?2 DESC, used_at DESC, id DESC LIMIT -1 OFFSET ?3)"
@@ -293,6 +299,7 @@ fn delete_journal_entries(t: &Transaction<'_>, journal: i64, limit: usize) -> Re
             (SELECT number FROM journal_entries WHERE journal = ?1 ORDER BY number LIMIT ?2)",
     )?;
     let deleted = delete.execute(params![journal, sql_limit(limit)])?;
+    // As many as the limit: there may be more entries, so the journal stays for the next round.
     if deleted == limit {
         return Ok(deleted);
     }

@@ -6,6 +6,7 @@ pub(super) const MAX_CHAIN_TOKENS: usize = 32;
 
 /// Returns a condition that is true where the token in a column, or one above it, was revoked or recorded as expired.
 pub(super) fn inactive_token_sql(column: &str) -> String {
+    // UNION drops rows that it has seen, so that a cycle in an edited database ends.
     format!(
         "EXISTS (
             WITH RECURSIVE chain (id) AS (

@@ -186,6 +186,7 @@ const WINDOW_WITH_WRITE_LAG_SQL: &str = "(link.window_ms + max(1000, link.window
 
 /// Returns an expression for the state of `t` at `:now`, over the whole chain above it.
 fn state_sql(window: &str) -> String {
+    // `depth` ends a cycle, which only an edited or damaged database has; it is larger than any valid chain.
     format!(
         "(
     WITH RECURSIVE chain (id, depth) AS (
@@ -230,6 +231,7 @@ impl Store {
     /// taken id, [`StoreError::ChainTooLong`] when too many tokens are above it.
     pub fn add_token(&self, token: &NewTokenRow) -> Result<()> {
         self.write(WriteDurability::Synced, |t| {
+            // Checked and inserted in one transaction: two creations at the same time can't both pass the maximum.
             let user = check_token_quota(t, &token.login, token.parent, token.created_at)?;
             self.evict_inactive_tokens(t, user, token.created_at)?;
             insert_token(t, user, token)?;
@@ -285,7 +287,9 @@ impl Store {
     ) -> Result<Vec<TokenRecord>> {
         self.snapshot(|c| {
             let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
+            // Each variant names all parameters, since binding one that a query lacks is an error.
             let owner_condition = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
+            // The prefilter only narrows the search; `state` decides, over the whole chain.
             let state_prefilter = filter.state.map_or("TRUE", TokenState::prefilter_sql);
             let ancestor_condition = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":ancestor IS NULL" };
             let state = state_sql(WINDOW_SQL);
@@ -312,6 +316,7 @@ impl Store {
         self.snapshot(|c| {
             let mut select = c.prepare_cached("SELECT parent FROM tokens WHERE id = ?1")?;
             let mut next = Some(token);
+            // Bounded as the chain is, so that a cycle ends.
             for _ in 0..=MAX_CHAIN_TOKENS {
                 match next {
                     Some(id) if id == ancestor => return Ok(true),
@@ -420,6 +425,7 @@ fn insert_token(t: &Transaction<'_>, user: i64, token: &NewTokenRow) -> Result<(
             ":roles": token.roles, ":foreign_roles": token.foreign_roles,
         },
     )?;
+    // A taken id is a result and not an error of SQLite: the caller draws another one.
     if inserted == 0 {
         return Err(StoreError::AlreadyExists(format!("the token id {}", token.id)));
     }
@@ -428,6 +434,7 @@ fn insert_token(t: &Transaction<'_>, user: i64, token: &NewTokenRow) -> Result<(
 
 /// Adds scopes to a token.
 fn insert_scopes<'a>(t: &Transaction<'_>, token: TokenId, scopes: impl Iterator<Item = &'a Scope>) -> Result<()> {
+    // Scopes on the same node are united.
     let mut scope = t.prepare_cached(
         "INSERT INTO scopes (token_id, node, permission) VALUES (?1, ?2, ?3)
          ON CONFLICT DO UPDATE SET permission = permission | excluded.permission",
@@ -447,6 +454,7 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
             at,
             address: row.get(9)?,
             client: row.get(10)?,
+            // An unknown protocol is left out: a last use must not make the token unreadable.
             protocol: protocol.and_then(|protocol| protocol.parse().ok()),
         }),
         None => None,
@@ -458,6 +466,7 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
     let state = match row.get_ref(20)?.as_str() {
         Ok("live") => TokenState::Live,
         Ok("expired") => TokenState::Expired,
+        // An unknown state counts as revoked, which is the safe side.
         _ => TokenState::Revoked,
     };
     Ok(TokenRecord {

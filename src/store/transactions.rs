@@ -67,8 +67,10 @@ impl Store {
         share: impl Fn() -> Option<BallastShare>,
         mut change: impl FnMut(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        // Held all the time: no other write of this process gets what the ballast gives up.
+        // Locked during all attempts, so that no other write of this process takes the space that the ballast releases.
         let mut writers = self.lock_writers(self.lock_timeout())?;
+        // After a rollback the closure runs again as a whole, so it must not have effects outside of the transaction
+        // that can't be repeated.
         let value = loop {
             match self.commit(&mut writers, durability, &mut change) {
                 Err(StoreError::DiskFull) => match share() {
@@ -97,7 +99,7 @@ impl Store {
     /// Creates the ballast or restores it to its full size where there is space; a server does so at intervals. Tells
     /// whether it has its full size.
     pub fn restore_ballast(&self) -> Result<bool> {
-        // No write uses it meanwhile.
+        // Locked, so that no write of this process releases a part at the same time.
         let _writers = self.lock_writers(WRITE_TIMEOUT)?;
         self.inner.ballast_file.restore()
     }
@@ -110,7 +112,7 @@ impl Store {
 
     fn lock_writers(&self, timeout: Duration) -> Result<MutexGuard<'_, WriterConnections>> {
         let started_at = Instant::now();
-        // For others of this process it is waited in any case: they are done soon, as each waits no longer than this.
+        // The mutex is waited for in any case: its holder is done soon, as it waits no longer than this itself.
         let writers = self.inner.writers.try_lock_for(WRITE_TIMEOUT).ok_or(StoreError::Busy)?;
         let remaining = timeout.min(self.lock_timeout()).saturating_sub(started_at.elapsed()).max(BUSY_RETRY_TIMEOUT);
         writers.synced.busy_timeout(remaining)?;
@@ -128,10 +130,15 @@ impl Store {
             WriteDurability::Synced => &mut writers.synced,
             WriteDurability::Lazy => &mut writers.lazy,
         };
+        // IMMEDIATE takes the write lock before the closure reads: its checks stay true until the commit. A deferred
+        // transaction would fail with SQLITE_BUSY, without waiting, where another process commits before its first
+        // write.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = change(&transaction)?;
         #[cfg(test)]
         super::testing::before_commit(&transaction)?;
+        // Published before the commit, both under the write lock: a cache that trusts the epoch file depends on this
+        // order.
         self.inner.epoch_file.publish(&transaction, self.state_dir())?;
         #[cfg(test)]
         super::testing::crash_point();
@@ -143,9 +150,12 @@ impl Store {
 
     /// Counts a finished write and wakes those that wait for one ([`Store::changed`]).
     fn publish_write<T>(&self, writers: MutexGuard<'_, WriterConnections>, outcome: Result<T>) -> Result<T> {
+        // Any other outcome, also another error, shows that the lock was free: the hold-off ends.
         *self.inner.busy_at.lock() = matches!(outcome, Err(StoreError::Busy)).then(Instant::now);
         let value = outcome?;
+        // Unlocked first: tasks that are woken below may write themselves.
         drop(writers);
+        // Before the wake-up, so that whoever wakes sees the new count.
         self.inner.write_count.fetch_add(1, Ordering::Release);
         self.inner.changed.notify_waiters();
         Ok(value)

@@ -51,6 +51,8 @@ impl Store {
         grants: &[Scope],
         now: UnixMillis,
     ) -> Result<()> {
+        // Before the transaction, since it may take many batches: a new user must not inherit the usage of a deleted
+        // one.
         if self.user(login)?.is_none() {
             self.disown_all_of(login)?;
         }
@@ -74,7 +76,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown login.
     pub fn update_user(&self, login: &Login, change: &UserUpdate, now: UnixMillis) -> Result<()> {
-        // Only a change that takes something away may use the ballast.
+        // Only a change that takes something away may use the ballast. True until it was compared with the row: a disk
+        // that is found full before that gets no ballast.
         let grants_more = Cell::new(true);
         let share = || (!grants_more.get()).then_some(BallastShare::Revocation);
         self.write_with_ballast_if(WriteDurability::Synced, share, |t| {

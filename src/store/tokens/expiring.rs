@@ -28,6 +28,7 @@ impl Store {
             let mut expiring = Vec::new();
             while let Some(row) = rows.next()? {
                 let (created_at, last_used_at): (UnixMillis, Option<UnixMillis>) = (row.get(1)?, row.get(2)?);
+                // The index finds candidates; the rule of the last quarter needs the whole expiration.
                 if columns::expiry_from_row(row, 3)?.expires_soon(created_at, last_used_at, now) {
                     expiring.push(row.get(0)?);
                 }
@@ -48,6 +49,7 @@ impl Store {
         self.snapshot(|c| {
             let (owner, condition) = owner_condition(c, filter)?;
             let mut select = c.prepare_cached(&format!(
+                // Nodes without a row come first: the caller need not look for them in the file system.
                 "SELECT node, node IN (SELECT id FROM nodes) AS named
                  FROM (SELECT DISTINCT s.node FROM scopes s JOIN tokens t ON t.id = s.token_id WHERE {condition} AND {live})
                  ORDER BY named, node LIMIT :limit"
@@ -83,6 +85,7 @@ impl Store {
                     tokens.push(row.get(0)?);
                 }
             }
+            // The rows are ordered by token, so duplicates are adjacent.
             tokens.dedup();
             Ok(tokens)
         })

@@ -47,6 +47,7 @@ impl Store {
         let narrows = Cell::new(false);
         let share = || narrows.get().then_some(BallastShare::Narrowing);
         self.write_with_ballast_if(WriteDurability::Synced, share, |t| {
+            // The state of the record is not used, so any time will do.
             let Some(before) = select_token(t, id, UnixMillis::MAX)?.filter(|record| record.version == version) else {
                 return Ok(false);
             };
@@ -60,6 +61,7 @@ impl Store {
             }
             let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
             let scoped = narrowed.scopes.is_some();
+            // `max` keeps a token scoped: without it, leaving the scopes out would remove the restriction.
             let changed = t.execute(
                 "UPDATE tokens SET name = :name, description = :description, hard_at = :hard_at,
                     window_ms = :window_ms, scoped = max(scoped, :scoped), limits = :limits, roles = :roles,
@@ -128,7 +130,9 @@ impl Store {
     /// # Errors
     /// [`crate::store::StoreError::NotFound`] for an unknown or revoked token.
     pub fn rotate_token(&self, id: TokenId, secret_hash: &SecretHash, grace_until: Option<UnixMillis>) -> Result<()> {
+        // Without the ballast: a rotation adds a row for the replaced secret (trigger `tokens_retire`).
         self.write(WriteDurability::Synced, |t| {
+            // SET reads the old values of the row, so `old_phc` gets the hash that is replaced.
             let rotated = t.execute(
                 "UPDATE tokens SET phc = ?2, prefilter = ?3,
                     old_phc = CASE WHEN ?4 IS NULL THEN NULL ELSE phc END,
@@ -153,6 +157,8 @@ impl Store {
     pub(crate) fn record_uses(&self, uses: &[TokenUse], is_final: bool) -> Result<()> {
         let share = || is_final.then_some(BallastShare::Narrowing);
         self.write_with_ballast_if(WriteDurability::Lazy, share, |t| {
+            // `created_at - 1` accepts a first use within the millisecond of the creation. Expired tokens take late
+            // uses, too: a use before the expiration may be written after it.
             let mut update = t.prepare_cached(
                 "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
                     last_used_protocol = ?5
@@ -175,6 +181,7 @@ fn describe_changes(before: &TokenRecord, narrowed: &NarrowedToken) -> Vec<(Even
         changes.push((EventKind::TokenRenamed, format!("{} -> {name}", before.name)));
     }
     let differs = |scopes: &&Vec<Scope>| {
+        // As sets: the order of scopes has no meaning.
         let current: HashSet<_> = before.scopes.iter().flatten().map(|located| located.scope).collect();
         before.scopes.is_none() || current != scopes.iter().copied().collect()
     };
