@@ -132,6 +132,8 @@ impl TreeAccess {
             .iter()
             .map(|g| EffectiveGrant { path: g.path.clone(), permission: g.scope.permission, sources: vec![g.clone()] })
             .collect();
+        // Token by token: each list of scopes is intersected with what the chain has left so far. Redundant grants are
+        // dropped after each step, since their number could otherwise multiply with every token.
         for scopes in chain.iter().filter_map(|link| link.scopes.as_ref()) {
             effective = drop_redundant_grants(
                 effective.iter().flat_map(|grant| scopes.iter().filter_map(|s| intersect(grant, s))).collect(),
@@ -163,6 +165,7 @@ impl TreeAccess {
 
     /// Returns the whole permission on a path.
     pub fn permission_at(&self, path: &TreePath) -> Permission {
+        // A union: the permissions of several grants on one line of ancestors add up.
         self.grants_covering(path).fold(Permission::NONE, |sum, grant| sum | grant.permission)
     }
 
@@ -176,6 +179,7 @@ impl TreeAccess {
         let permission = self.permission_at(path);
         if permission != Permission::NONE {
             PathAccess::Permitted(permission)
+        // The root is visible to everyone, so that a client without any access can connect and sees an empty directory.
         } else if path.is_root() || self.effective_grants.iter().any(|grant| grant.path.starts_with(path)) {
             PathAccess::Visible
         } else {
@@ -186,6 +190,7 @@ impl TreeAccess {
     /// Returns the topmost ancestor of a path (or the path itself) on which all of `needed` is allowed. Path resolution
     /// is anchored there, so that whatever a symbolic link below it leads to is allowed, too.
     pub fn anchor(&self, path: &TreePath, needed: Permission) -> Option<&TreePath> {
+        // `may` counts grants further up as well: two of them may together allow what neither does alone.
         let candidates = self.grants_covering(path).map(|grant| &grant.path).filter(|path| self.may(path, needed));
         candidates.min_by_key(|path| path.as_bytes().len())
     }
@@ -234,6 +239,7 @@ impl TreeAccess {
         if self.may(path, needed) {
             return Ok(self.grants_covering(path).collect());
         }
+        // Grants before scopes: no scope can give what the user was not granted.
         if !scopes_allow(&self.grants, path, needed) {
             return Err(AccessDenial::NoGrant);
         }
@@ -268,6 +274,8 @@ fn intersect(grant: &EffectiveGrant, scope: &ResolvedScope) -> Option<EffectiveG
 
 /// Drops each grant below another one that allows as much, so that the list stays short.
 fn drop_redundant_grants(mut grants: Vec<EffectiveGrant>) -> Vec<EffectiveGrant> {
+    // Shorter paths, and larger permissions at the same length, first: a grant that makes another one redundant is kept
+    // before that one is looked at.
     grants.sort_by(|a, b| {
         (a.path.as_bytes().len(), b.permission.bits()).cmp(&(b.path.as_bytes().len(), a.permission.bits()))
     });

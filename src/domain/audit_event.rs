@@ -12,6 +12,7 @@ const MAX_TEXT_CHARS: usize = 200;
 /// Maximum number of characters of a path in an event.
 const MAX_PATH_CHARS: usize = 1000;
 
+// One list for variants, names and `ALL`, so that none of them can lack a kind.
 macro_rules! event_kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
         /// Kind of an event; its name is the same in commands, JSON, logs and the store.
@@ -246,6 +247,7 @@ impl AuditEvent {
     /// Returns the event with protocol, address and program of the caller.
     pub fn with_peer(self, peer: &Peer) -> Self {
         let client = peer.user_agent.as_deref().map(|client| redact_and_truncate(client, MAX_TEXT_CHARS));
+        // An IPv4 client of a dual-stack socket has an IPv4-mapped IPv6 address.
         let address = Some(peer.address.to_canonical().to_string());
         Self { address, client, protocol: Some(peer.protocol), ..self }
     }

@@ -12,6 +12,7 @@ pub(super) fn is_base62(bytes: &[u8]) -> bool {
 /// Bytes of 248 (4 * 62) and above are discarded, so that no digit is more likely than another.
 pub(super) fn fill_random_digits(digits: &mut [u8], random: &mut dyn FnMut(&mut [u8])) {
     let mut filled = 0;
+    // Wiped when dropped: these are the random bytes of a secret.
     let mut pool = zeroize::Zeroizing::new([0u8; 64]);
     while filled < digits.len() {
         random(&mut pool[..]);

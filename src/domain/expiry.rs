@@ -58,6 +58,7 @@ impl TokenExpiry {
         };
         let idle_since = last_used_at.unwrap_or(created_at);
         let idle_expires_soon = match self {
+            // Shorter windows would be reported all the time.
             TokenExpiry::Sliding { window_ms, .. } => {
                 window_ms > 86_400_000 && is_near(idle_since, self.deadline(idle_since))
             }
@@ -131,6 +132,7 @@ impl Policy {
         hard: Option<Lifetime>,
         window: Option<Lifetime>,
     ) -> Result<TokenExpiry, PolicyViolation> {
+        // Each by itself: a window may be longer than the hard limit, which then bounds it.
         for asked in [hard, window].into_iter().flatten() {
             if asked > self.max_lifetime {
                 return Err(PolicyViolation::LifetimeTooLong { asked, max: self.max_lifetime });

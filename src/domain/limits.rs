@@ -126,6 +126,7 @@ impl UserAgentPattern {
             if parts.peek().is_none() {
                 return left.ends_with(part);
             }
+            // Taking the earliest match is enough: it leaves the longest text for the parts that follow.
             match left.find(part) {
                 Some(at) => left = &left[at + part.len()..],
                 None => return false,
@@ -267,6 +268,7 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     network
+        // Bits beyond the prefix are dropped: 192.0.2.7/24 stands for its network.
         .map(|network| network.trunc())
         .ok_or_else(|| format!("{text:?} is not a network: give an address or a CIDR such as 192.0.2.0/24"))
 }
@@ -298,6 +300,7 @@ pub struct TokenLimits {
 impl TokenLimits {
     /// Tells whether a caller with this protocol, address and program may use the token.
     pub fn allows_peer(&self, peer: &Peer) -> bool {
+        // A missing user agent counts as an empty one, which only patterns such as `*` match.
         let agent = peer.user_agent.as_deref().unwrap_or_default();
         self.allows_protocol(peer.protocol) && self.allows_address(peer.address) && self.allows_user_agent(agent)
     }
@@ -309,6 +312,7 @@ impl TokenLimits {
 
     /// Tells whether the token may be used from this address.
     pub fn allows_address(&self, address: IpAddr) -> bool {
+        // An IPv4 client of a dual-stack socket has an IPv4-mapped IPv6 address.
         let address = address.to_canonical();
         self.ips.is_empty() || self.ips.iter().any(|net| net.contains(&address))
     }

@@ -100,6 +100,7 @@ impl TreeOperation {
         let Some(permission_path) = self.permission_path(path) else { return Err(AccessDenial::TreeRoot) };
         let needed = match self.required_permission() {
             RequiredPermission::VisibleOnly if access.path_access(path) == PathAccess::Visible => return Ok(Vec::new()),
+            // Any permission makes a path visible. Without one, the denial is explained as that of a read.
             RequiredPermission::VisibleOnly => access.permission_at(path).non_empty().unwrap_or(Permission::R),
             RequiredPermission::OnTarget(needed) | RequiredPermission::OnParent(needed) => needed,
         };

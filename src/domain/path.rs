@@ -55,6 +55,7 @@ impl TreePath {
     /// [`PathError`] for a component that is empty, `.`, `..`, reserved or too long, a NUL, or more than 4095 bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
         let bytes = bytes.strip_prefix(b"/").unwrap_or(bytes);
+        // `//`: after its first slash, the rest would pass for a trailing slash.
         if bytes == b"/" {
             return Err(PathError::EmptyComponent);
         }
@@ -179,6 +180,7 @@ impl TreePath {
         match rest.split_first() {
             None => Some(Self::root()),
             Some((b'/', rest)) => Some(Self(rest.into())),
+            // `/ab` is not below `/a`.
             Some(_) => None,
         }
     }
@@ -215,6 +217,7 @@ fn check_component(bytes: &[u8]) -> Result<(), PathError> {
     match bytes {
         b"" => Err(PathError::EmptyComponent),
         b"." | b".." => Err(PathError::DotComponent),
+        // In any case of letters: a file system that ignores case opens the reserved directory by `.PatGate`, too.
         _ if bytes.eq_ignore_ascii_case(RESERVED_DIRECTORY) => Err(PathError::Reserved),
         _ if bytes.len() > MAX_NAME_BYTES => Err(PathError::TooLong),
         _ if bytes.contains(&0) => Err(PathError::Nul),

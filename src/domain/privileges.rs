@@ -37,6 +37,7 @@ pub enum ExceedsPrivileges {
 impl Privileges {
     /// Tells whether these are the privileges of a token without scopes, limits or parent.
     pub fn is_unrestricted(&self) -> bool {
+        // A second list would be that of a parent.
         self.access.is_unscoped() && matches!(&self.limits[..], [own] if *own == TokenLimits::default())
     }
 
@@ -53,6 +54,8 @@ impl Privileges {
         }
         for kind in LimitKind::ALL {
             let bounds = self.limits.iter().filter(|bound| kind.is_set(bound));
+            // One token of the other chain within the bound is enough, as all tokens of a chain have to allow a
+            // request.
             let within =
                 |bound: &TokenLimits| other.limits.iter().any(|own| kind.is_set(own) && kind.covers(bound, own));
             if !bounds.into_iter().all(within) {

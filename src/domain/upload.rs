@@ -21,6 +21,7 @@ impl UploadRule {
         let mut rule = Self::default();
         for TokenLimits { max_file_size, mimes, tags, .. } in chain {
             rule.max_file_size = rule.max_file_size.into_iter().chain(*max_file_size).min();
+            // An empty list limits nothing, so it must not become a list that allows nothing.
             rule.mimes.extend((!mimes.is_empty()).then(|| mimes.clone()));
             rule.tags.extend((!tags.is_empty()).then(|| tags.clone()));
         }
@@ -86,6 +87,7 @@ impl UploadSpace {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Percent(percent) => {
+                // In 128 bits: a hundred times the free bytes may exceed 64.
                 let share = u128::from(free.saturating_add(written)) * u128::from(percent) / 100;
                 u64::try_from(share).unwrap_or(u64::MAX)
             }

@@ -153,6 +153,7 @@ impl Roles {
     /// Returns the roles that both sets include.
     #[must_use]
     pub fn intersect(&self, other: &Roles) -> Roles {
+        // Not the intersection of the two sets: `admin` on one side includes each role of the other.
         let ours = self.iter().filter(|role| other.includes(*role));
         ours.chain(other.iter().filter(|role| self.includes(*role))).collect()
     }

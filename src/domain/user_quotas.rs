@@ -46,6 +46,7 @@ impl UserQuotas {
     /// Reserves an amount for a user; `None` where it would exceed the user's limit or the total.
     pub fn try_reserve(&self, login: &Login, amount: u64) -> Option<QuotaReservation> {
         let mut usage = self.usage.lock();
+        // Both limits are checked before either amount changes.
         let total = usage.total.checked_add(amount).filter(|sum| *sum <= self.limits.total)?;
         let own = usage.by_user.get(login).copied().unwrap_or(0);
         let own = own.checked_add(amount).filter(|sum| *sum <= self.limits.per_user)?;
@@ -75,6 +76,7 @@ impl Drop for QuotaReservation {
         usage.total -= self.amount;
         if let Some(own) = usage.by_user.get_mut(&self.login) {
             *own -= self.amount;
+            // Users without reservations have no entry, so that the map is bounded by the reservations.
             if *own == 0 {
                 usage.by_user.remove(&self.login);
             }

@@ -104,6 +104,7 @@ fn is_scheme(text: &str) -> bool {
 
 /// Splits an authority into its host and its port; `None` for an invalid one.
 fn split_host_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    // A colon within brackets belongs to an IPv6 address.
     let end = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[end..].find(':') {
         Some(at) => (&authority[..end + at], Some(authority[end + at + 1..].parse().ok()?)),
@@ -150,6 +151,7 @@ impl FromStr for AllowedOrigins {
         match items.as_slice() {
             [] => Ok(Self::None),
             ["*"] => Ok(Self::All),
+            // A `*` beside other origins is refused as an invalid origin: the list would look narrower than it is.
             _ => Ok(Self::Listed(items.into_iter().map(str::parse).collect::<Result<_, _>>()?)),
         }
     }

@@ -31,6 +31,7 @@ impl ConnectionDetails {
             _ => return Err(error()),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        // No query, no fragment, and no character that ends a quoted text in a command or a file, or expands in it.
         let is_allowed = |b: u8| b.is_ascii_graphic() && !b"\"'<>\\^`{|}?#$".contains(&b);
         if !path.bytes().all(is_allowed) {
             return Err(error());
@@ -141,6 +142,7 @@ fn parse_host_port(text: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = text.split_at(port_at);
     let inner = host.strip_prefix('[').map_or(host, |inner| inner.trim_end_matches(']'));
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    // A host that starts with `-` would be an option to the programs of the guides.
     if inner.is_empty() || inner.starts_with('-') || !inner.bytes().all(is_allowed) {
         return None;
     }

@@ -269,6 +269,7 @@ pub fn client_guide(client: ClientProgram, details: &ConnectionDetails) -> Clien
         ClientProgram::Fsspec => scripts::fsspec(details),
         ClientProgram::Ansible => scripts::ansible(details),
     };
+    // Guides that use SFTP only: the token is encrypted whatever the WebDAV address is.
     let encrypted = matches!(
         client,
         ClientProgram::Sshfs
