@@ -43,11 +43,13 @@ impl TokenService {
     pub fn dangling(&self, principal: &Principal, owner: Option<&Login>, limit: usize) -> Result<TokenListSummary> {
         let (caller, filter) = self.visible_filter(principal, owner)?;
         let now = self.clock.now();
+        // One more than the maximum, which tells whether there are others.
         let mut nodes = self.store.scope_nodes(&filter, MAX_NODES_CHECKED + 1, now)?;
         let has_unchecked_nodes = nodes.len() > MAX_NODES_CHECKED;
         nodes.truncate(MAX_NODES_CHECKED);
         let mut missing = HashSet::new();
         for (node, named) in nodes {
+            // A node without a row is missing for certain: only the others cost a look at the file system.
             if !named || self.is_node_missing(node)? {
                 missing.insert(node);
             }
@@ -79,9 +81,11 @@ impl TokenService {
                 break;
             }
             let record = match self.find_record(token) {
+                // Deleted since the query.
                 Err(Error::UnknownToken(_)) => continue,
                 record => record?,
             };
+            // The query judged each token by its own row; the state of the record includes the tokens above it.
             if record.state == TokenState::Live {
                 summary.count += 1;
                 if summary.records.len() < limit {
@@ -96,6 +100,7 @@ impl TokenService {
         match self.tree.as_ref().map(|tree| tree.locate(node)) {
             Some(Err(error)) if !error.is_outage() => Err(Error::Tree(error)),
             Some(Ok(path)) => Ok(path.is_none()),
+            // During an outage of the directory, or without one, the index decides.
             Some(Err(_)) | None => Ok(self.store.node(node)?.is_none()),
         }
     }

@@ -19,6 +19,7 @@ impl TokenService {
         let record = self.find(principal, token)?;
         let effective = self.store.effective_access(token)?.ok_or(Error::UnknownToken(token))?;
         let reveal_grants = principal.authorized_caller()?.may_see_grants();
+        // In the order in which a request is judged: token, limits, access.
         let (rule, sources) =
             match self.inactive_rule(&effective)?.or_else(|| first_violated_limit(&effective.chain, query)) {
                 Some(rule) => (rule, Vec::new()),
@@ -64,13 +65,16 @@ impl TokenService {
         let AccessQuery { operation, path, target, .. } = query;
         let (rule, sources) = self.evaluate_path(access, *operation, path, reveal_grants)?;
         let Some(target) = target.as_ref().filter(|_| rule.allows()) else { return Ok((rule, sources)) };
+        // Copies, moves and links need of their target what creating an entry there needs.
         let (target_rule, _) = self.evaluate_path(access, TreeOperation::Create, target, reveal_grants)?;
         if !target_rule.allows() {
             return Ok((target_rule, Vec::new()));
         }
         let (parent, readable) = (target.parent().unwrap_or_default(), |path| access.may(path, Permission::R));
         let rule = match operation {
+            // A move must not make content readable that the caller can't read now.
             TreeOperation::Move if readable(target) && !readable(path) => DecidingRule::WouldReveal,
+            // Both names share the content: one grant has to cover both, or revoking it would leave the other name.
             TreeOperation::Link if !access.single_grant_allows(path, &parent, operation.permission()) => {
                 DecidingRule::NotTogether
             }
@@ -93,6 +97,7 @@ impl TokenService {
             Ok(grants) => grants,
             Err(AccessDenial::NoGrant) => {
                 let needed = operation.permission().non_empty().unwrap_or(Permission::R);
+                // A restricted caller is told of scopes first: whether a grant exists beyond them is hidden from it.
                 let scoped = access.denying_token(&at, needed).filter(|_| !reveal_grants);
                 let rule = scoped
                     .map_or(DecidingRule::NoGrant { at: at.clone() }, |token| DecidingRule::OutOfScope { token, at });
@@ -102,6 +107,7 @@ impl TokenService {
             Err(AccessDenial::TreeRoot) => return Ok((DecidingRule::TopOfTree, Vec::new())),
             Err(AccessDenial::NodeReplaced) => return Ok((DecidingRule::Swapped { at }, Vec::new())),
         };
+        // As for requests, a grant or scope gives nothing once its node was replaced on the file system.
         let mut unchanged = Vec::new();
         for grant in &grants {
             if self.sources_unchanged(grant)? {
@@ -123,6 +129,7 @@ impl TokenService {
             path: grant.path.clone(),
         };
         let sources = unchanged.iter().flat_map(|grant| grant.sources.iter().map(move |source| (*grant, source)));
+        // A restricted caller sees of each source the part that the chain leaves, at the path where it begins.
         let sources = sources.filter(|(grant, source)| reveal_grants || source.path == grant.path);
         let mut distinct: Vec<AccessSource> = Vec::new();
         for source in sources
@@ -202,6 +209,7 @@ fn unchecked_limits(chain: &[ChainToken], query: &AccessQuery) -> Vec<String> {
 
 /// Tells whether an operation creates a file or changes its content.
 fn is_upload(operation: TreeOperation) -> bool {
+    // Every operation is listed, so that the compiler asks for a decision about a new one.
     match operation {
         TreeOperation::Write
         | TreeOperation::Create

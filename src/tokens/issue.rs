@@ -71,6 +71,7 @@ impl TokenRequest {
     fn resolve_expiry(&self, policy: &Policy, now: UnixMillis, cap: Option<UnixMillis>) -> Result<TokenExpiry> {
         if self.lifetime == RequestedLifetime::Never {
             self.window.map_or(Ok(()), |_| Err(Error::WindowWithoutExpiration))?;
+            // Before the cap is checked: that the policy forbids it says more than that the parent expires earlier.
             policy.unlimited_expiry()?;
         }
         if let Some(cap) = cap {
@@ -80,6 +81,7 @@ impl TokenRequest {
             (RequestedLifetime::Default, window) => policy.token_expiry(now, None, window)?,
             (RequestedLifetime::For(hard), window) => policy.token_expiry(now, Some(hard), window)?,
             (RequestedLifetime::Until(at), window) => {
+                // Rounded up to whole seconds for the check of the policy, and cut back to the exact time after it.
                 let seconds = at.saturating_duration_since(now).as_millis().div_ceil(1000);
                 let hard = u64::try_from(seconds).ok().and_then(Lifetime::from_secs).ok_or(Error::ExpiresInPast(at))?;
                 policy.token_expiry(now, Some(hard), window)?.capped_at(at)
@@ -105,6 +107,7 @@ impl TokenRequest {
         if end <= cap {
             return Ok(());
         }
+        // The suggestion has to pass the policy, too.
         let longest =
             Lifetime::from_secs(cap.saturating_duration_since(now).as_secs()).map(|left| left.min(policy.max_lifetime));
         Err(Error::OutlivesParent { asked, longest, until: cap })
@@ -132,6 +135,7 @@ impl TokenService {
     /// may access, limits that allow more than those of the calling token, and whatever the policy does not allow. No
     /// token is created then, and no secret was hashed for it.
     pub fn issue(&self, principal: &Principal, request: TokenRequest) -> Result<IssuedToken> {
+        // All refusals come before argon2, so that no caller can make the server hash for nothing.
         self.authorize_issue(principal, &request)?;
         let (secret, secret_hash) = self.hash_new_secret()?;
         self.store_issued(principal, request, &secret, &secret_hash)
@@ -156,8 +160,11 @@ impl TokenService {
                 Ok((principal, request))
             })
             .await?;
+        // Without a permit for the store: argon2 has a queue of its own, in turn by user.
         let (secret, secret_hash) = self.hash_new_secret_queued(principal.login().unwrap_or(&request.owner)).await?;
+        // The last point at which a dropped future leaves nothing behind.
         begin();
+        // Not bounded by the user's own queue: the hash that was paid for is not thrown away.
         let permit = principal.reacquire_store_permit().await?;
         self.run_blocking(permit, move |service| service.store_issued(&principal, request, &secret, &secret_hash)).await
     }
@@ -175,7 +182,10 @@ impl TokenService {
         now: UnixMillis,
     ) -> Result<TokenExpiry> {
         let parent = caller.bearer_for(&request.owner);
+        // Before anything else is looked up: a caller who may not create tokens for the owner learns nothing about it.
         self.check_owner(caller, request)?;
+        // A child, and a token with roles, must not outlive the calling token. A token without roles for another user
+        // may: handing out such tokens is the purpose of the role.
         let lifetime_bound = caller.bearer().filter(|_| parent.is_some() || !request.roles.is_empty());
         let expiry = request.resolve_expiry(
             &self.store.policy()?,
@@ -183,6 +193,7 @@ impl TokenService {
             lifetime_bound.map(|bearer| bearer.privileges.hard_limit),
         )?;
         if let Some(parent) = parent {
+            // Against the limits of the whole chain: a token above the parent may allow less than the parent itself.
             let mut bounds = parent.privileges.limits.iter();
             bounds.try_for_each(|bound| bound.check_covers(&request.limits)).map_err(Error::ExceedsParent)?;
         }
@@ -210,6 +221,7 @@ impl TokenService {
         let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
         let mut attempts = 0;
         loop {
+            // Only the id is drawn again where it is taken: the hash depends on the secret alone.
             let text = TokenText::new(generate_token_id()?, secret.clone());
             let new = NewTokenRow {
                 id: text.id(),
@@ -247,11 +259,13 @@ impl TokenService {
         }
         let owner = self.require_user(&request.owner)?;
         if !is_own {
+            // All roles of the owner: with a token of a more privileged user, the caller would gain that user's rights.
             caller.require_roles(&owner.roles)?;
         }
         if owner.disabled_at.is_some() {
             return Err(Error::UserDisabled(owner.login));
         }
+        // Refused and not ignored: a role counts only while the owner holds it.
         if let Some(role) = owner.roles.first_missing(&request.roles) {
             return Err(Error::RoleNotHeld { role, login: owner.login });
         }
@@ -268,6 +282,7 @@ impl TokenService {
         caller: &AuthorizedCaller,
         targets: &[ScopeTarget],
     ) -> Result<Vec<Scope>> {
+        // All scopes are checked before the first path gets a node id, so that a refused request leaves no row.
         self.check_scopes(owner, within, caller.bearer_for(owner), targets)?;
         let named_by = caller.bearer().map(|bearer| &bearer.login);
         let tree = self.tree.as_ref().ok_or(Error::NoServedRoot)?;
@@ -293,6 +308,7 @@ impl TokenService {
         if targets.is_empty() {
             return Err(Error::EmptyScopes);
         }
+        // The owner's grants and, for a change, the present scopes: each of them has to cover every new scope.
         let mut bounds = vec![located_permissions(tree, &self.store.grants(owner)?)?];
         bounds.extend(within.map(|scopes| located_permissions(tree, scopes)).transpose()?);
         for target in targets {
@@ -320,6 +336,7 @@ impl TokenService {
                 return Err(Error::OutsideAccess { scope: scope_text(target), login: owner.clone(), reach });
             }
         }
+        // After the permissions: the file system must not be asked about paths that are hidden from the caller.
         targets.iter().try_for_each(|target| match target {
             ScopeTarget::Node(_) => Ok(()),
             ScopeTarget::Path(path, _) => tree.can_assign_node_id(path).map_err(path_error(path)),
@@ -331,6 +348,7 @@ impl TokenService {
 fn located_permissions(tree: &Tree, scopes: &[LocatedScope]) -> Result<Vec<(TreePath, Permission)>> {
     let mut permissions = Vec::new();
     for LocatedScope { scope, .. } in scopes {
+        // By the file system and not by the index: a grant on a directory that was replaced allows nothing.
         if let Some(path) = tree.locate(scope.node).map_err(Error::Tree)? {
             permissions.push((path, scope.permission));
         }

@@ -123,12 +123,15 @@ impl TokenService {
         let owner = query.owner.clone();
         let mut filter =
             TokenFilter { owner, state, descendants_of: None, text: query.text.clone(), only_scoped: dangling };
+        // Before the owner is looked up, so that a caller without the role can't probe logins.
         caller.restrict_filter(&mut filter)?;
         if let Some(owner) = &filter.owner {
             self.require_user(owner)?;
         }
         let store = self.flushed_store();
         let (mut items, mut after, mut before) = (Vec::new(), query.after, query.before);
+        // One more than the page tells whether there is another. Dangling scopes are found only by looking at the file
+        // system, so that their pages are collected from batches.
         let batch = if dangling { DANGLING_BATCH_TOKENS } else { limit + 1 };
         loop {
             let found = match before {
@@ -136,6 +139,7 @@ impl TokenService {
                 None => store.tokens(&filter, after, batch, self.clock.now())?,
             };
             let is_last_batch = found.len() < batch;
+            // The next batch continues after the last token that was read, in either direction.
             let last_id = found.last().map(|record| record.id);
             (after, before) = (last_id.or(after), before.and(last_id.or(before)));
             for record in found {
@@ -147,6 +151,7 @@ impl TokenService {
             if is_last_batch || items.len() > limit {
                 let mut page = ResultPage::from_items(items, limit, |record| record.id);
                 if query.before.is_some() {
+                    // Read backwards, returned in the order of ids.
                     page.items.reverse();
                 }
                 return Ok(page);
@@ -160,6 +165,7 @@ impl TokenService {
     /// [`Error::UnknownUser`]; [`Error::Forbidden`] for another user without the role to look up its tokens.
     pub fn count_live_tokens(&self, principal: &Principal, owner: &Login) -> Result<u32> {
         let caller = principal.authorized_caller()?;
+        // The role before the look-up, so that a caller without it can't probe logins.
         if !caller.is_unrestricted_self(owner) && !caller.has_role(Role::ManageUsers) {
             caller.require_role(Role::AuthenticationLookup)?;
         }
@@ -183,6 +189,7 @@ impl TokenService {
             if let AuthorizedCaller::Bearer(bearer) = caller
                 && !caller.has_role(Role::AuthenticationLookup)
             {
+                // Also a record of the caller's own or of a descendant may have paths that the calling token can't see.
                 let hidden = |path: &_| bearer.privileges.access.path_access(path) == PathAccess::Absent;
                 scopes.iter_mut().for_each(|located| located.path = located.path.take().filter(|path| !hidden(path)));
             }

@@ -88,6 +88,7 @@ impl TokenService {
     /// Returns the store after unwritten uses were written to it.
     fn flushed_store(&self) -> &Store {
         if let Some(auth) = &self.auth {
+            // A failed flush, as on a full disk, only makes records show older uses: reading goes on.
             let _ = auth.flush_uses();
         }
         &self.store
@@ -107,6 +108,7 @@ impl TokenService {
     /// # Errors
     /// [`Error::InvalidSetting`] for an unknown key or an invalid value, and as [`TokenService::change_policy`].
     pub fn set_policy(&self, principal: &Principal, key: &str, value: &str) -> Result<Policy> {
+        // The role before the parser: a caller without it learns nothing about keys and values.
         principal.authorized_caller()?.require_role(Role::ManagePolicy)?;
         self.change_policy(principal, &[PolicySetting::parse(key, value).map_err(Error::InvalidSetting)?])
     }

@@ -98,6 +98,7 @@ impl Principal {
         match self {
             Principal::Administrator | Principal::SystemUser(_) => Ok(AuthorizedCaller::Administrator),
             Principal::Session(session) => {
+                // Read anew for each operation, so that a revoked or narrowed token is refused by the next one.
                 let privileges = session.privileges()?;
                 Ok(AuthorizedCaller::Bearer(TokenBearer {
                     login: session.login().clone(),
@@ -146,6 +147,7 @@ impl AuthorizedCaller {
             return Ok(());
         }
         match privileges.access.path_access(path) {
+            // Not `Forbidden`, which would reveal that the path exists.
             PathAccess::Absent => Err(Error::PathNotFound(path.clone())),
             PathAccess::Visible | PathAccess::Permitted(_) => Err(Error::Forbidden(Role::Admin)),
         }
@@ -196,12 +198,15 @@ impl AuthorizedCaller {
             return Ok(());
         }
         if !self.has_role(role) {
+            // A caller who may not even see the token is told that it doesn't exist.
             self.require_visible(store, record)?;
             return Err(Error::Forbidden(role));
         }
+        // Changing or rotating it hands out a secret or bounds that must not exceed those of the calling token.
         if role == Role::GenerateTokens && self.bearer_for(&record.login).is_none() {
             self.require_unrestricted(role)?;
         }
+        // The owner, and with it the token, was deleted since the record was read.
         let owner = store.user(&record.login)?.ok_or(Error::UnknownToken(record.id))?;
         self.require_roles(&owner.roles)
     }
@@ -216,6 +221,7 @@ impl AuthorizedCaller {
             return Err(Error::Forbidden(Role::AuthenticationLookup));
         }
         filter.owner = Some(bearer.login.clone());
+        // A restricted token sees only itself and its descendants.
         filter.descendants_of = (!bearer.privileges.is_unrestricted()).then_some(bearer.token);
         Ok(())
     }

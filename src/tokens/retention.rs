@@ -55,6 +55,7 @@ impl TokenService {
     /// [`super::Error::Store`]; the steps before the failed one stay done.
     pub fn apply_retention(&self) -> Result<RetentionReport> {
         let (now, policy) = (self.clock.now(), self.store.policy()?);
+        // Neither goes by the clock alone: a jump that is not trusted yet must not expire or delete anything for good.
         let (steady_time, retention_time) = (self.clock.steady_time(), self.clock.retention_time());
         // A sliding token may be live only by uses in memory: without flushing them, none may be recorded as expired.
         let uses_flushed = self.auth.as_ref().is_none_or(Authenticator::flush_uses);
@@ -68,6 +69,7 @@ impl TokenService {
             MAX_TOKENS_PER_ROUND,
         )?;
         let oldest_event = retention_time.saturating_sub(policy.audit_retention.as_duration());
+        // By age first: what that deletes need not be trimmed.
         let deleted_events = self.store.delete_events_before(oldest_event, MAX_EVENTS_PER_ROUND)?
             + self.store.trim_events(MAX_EVENTS_PER_ROUND)?;
         let disowned = self.store.disown_removed_users(MAX_EVENTS_PER_ROUND)?;

@@ -13,11 +13,13 @@ impl TokenService {
         let caller = principal.authorized_caller()?;
         let mut visible = Vec::new();
         let mut sessions = auth.sessions();
+        // By token, so that each record is read once, however many sessions a token has.
         sessions.sort_by_key(|session| (session.token, std::cmp::Reverse(session.number)));
         for group in sessions.chunk_by(|one, other| one.token == other.token) {
             let Some(first) = group.first() else { continue };
             match self.find_record(first.token).and_then(|record| caller.require_visible(&self.store, &record)) {
                 Ok(()) => visible.extend_from_slice(group),
+                // Hidden from the caller, or deleted meanwhile.
                 Err(Error::UnknownToken(_)) => {}
                 Err(error) => return Err(error),
             }

@@ -63,6 +63,7 @@ impl TokenService {
         expected: Option<u64>,
     ) -> Result<TokenRecord> {
         let caller = principal.authorized_caller()?;
+        // Without an expected version, a change in between is no conflict: the new record is narrowed in its turn.
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let record = self.find_record(id)?;
             caller.authorize_action(&self.store, &record, Role::GenerateTokens)?;
@@ -89,6 +90,7 @@ impl TokenService {
         if record.state != TokenState::Live {
             return Err(Error::TokenInactive(record.id, record.state));
         }
+        // Only limits that both set are compared: an additional one narrows, and an empty one keeps the present one.
         record.limits.check_covers(&limits).map_err(Error::WidensToken)?;
         if let Some(role) = roles.as_ref().and_then(|roles| record.roles.first_missing(roles)) {
             return Err(Error::WidensToken(ExceedsPrivileges::Role(role)));
@@ -154,6 +156,7 @@ impl TokenService {
         grace: Option<Lifetime>,
     ) -> Result<TokenRecord> {
         let record = self.find_record(id)?;
+        // The caller first: only one who may rotate the token learns of its state.
         caller.authorize_action(&self.store, &record, Role::GenerateTokens)?;
         if let Some(asked) = grace.filter(|grace| grace.as_secs() > MAX_GRACE_SECONDS) {
             return Err(Error::GraceTooLong(asked));
@@ -178,9 +181,11 @@ impl TokenService {
     ) -> Result<RotatedToken> {
         let caller = principal.authorized_caller()?;
         let record = self.authorize_rotation(&caller, id, grace)?;
+        // A grace ends with the token: it never extends its lifetime.
         let grace_until =
             grace.map(|grace| self.clock.now().saturating_add(grace.as_duration()).min(record.expiry.hard_limit()));
         match self.audited_store(principal).rotate_token(id, secret_hash, grace_until) {
+            // The row was read above, so it was revoked or deleted meanwhile.
             Err(StoreError::NotFound(_)) => Err(Error::TokenInactive(id, TokenState::Revoked)),
             Err(other) => Err(other.into()),
             Ok(()) => Ok(RotatedToken {
@@ -199,6 +204,8 @@ impl TokenService {
         if is_own {
             bearer.privileges.check_covers(&target).map_err(Error::ExceedsCaller)?;
         }
+        // Roles must not be gained for longer than the bearer has them, and a restricted token must not gain a longer
+        // life by rotating another token of its user.
         let bounds_lifetime = !target.roles.is_empty() || (is_own && !bearer.privileges.is_unrestricted());
         if bounds_lifetime && target.hard_limit > bearer.privileges.hard_limit {
             return Err(Error::ExceedsCaller(ExceedsPrivileges::Lifetime));
@@ -213,6 +220,7 @@ impl TokenService {
     /// of them; none is revoked then.
     pub fn revoke(&self, principal: &Principal, ids: &[TokenId]) -> Result<()> {
         let caller = principal.authorized_caller()?;
+        // All are authorized before the first is revoked.
         for id in ids {
             caller.authorize_action(&self.store, &self.find_record(*id)?, Role::RevokeTokens)?;
         }
@@ -236,6 +244,7 @@ impl TokenService {
     /// [`Error::UnknownUser`]; [`Error::Forbidden`] without an unrestricted token of that user or the role to revoke.
     pub fn revoke_all(&self, principal: &Principal, owner: &Login) -> Result<usize> {
         let caller = principal.authorized_caller()?;
+        // The role before the look-up, so that a caller without it can't probe logins.
         if !caller.is_unrestricted_self(owner) {
             caller.require_role(Role::RevokeTokens)?;
             caller.require_roles(&self.require_user(owner)?.roles)?;

@@ -173,11 +173,13 @@ impl TokenService {
         let caller = principal.authorized_caller()?;
         caller.require_role(Role::ManageUsers)?;
         caller.require_roles(roles)?;
+        // Early, for the usual mistake; the insertion below decides.
         if self.store.user(login)?.is_some() {
             return Err(Error::UserExists(login.clone()));
         }
         let mut scopes = Vec::new();
         for grant in grants {
+            // Before the path gets a node, so that a refused grant leaves no row.
             caller.require_access(&grant.path, grant.permission)?;
             scopes.push(Scope { node: self.ensure_node(principal, &grant.path)?, permission: grant.permission });
         }
@@ -192,6 +194,7 @@ impl TokenService {
             created.grants.push(Grant { path: path.clone(), permission: Permission::RW });
             created.home = Some(path);
         }
+        // Last: a failure before it leaves an empty home directory and unused nodes, but no user without its grants.
         match self.audited_store(principal).create_user_with_grants(login, roles, &scopes, self.clock.now()) {
             Err(StoreError::AlreadyExists(_)) => Err(Error::UserExists(login.clone())),
             other => Ok(other.map(|()| created)?),
@@ -205,6 +208,7 @@ impl TokenService {
     /// [`Error::UnknownUser`], [`Error::Forbidden`] without every role that the user has or would get.
     pub fn update_user(&self, principal: &Principal, login: &Login, change: &UserUpdate) -> Result<UserProfile> {
         self.require_managed(principal, login)?;
+        // The new roles, too: nobody gives roles that they lack.
         if let Some(roles) = &change.roles {
             principal.authorized_caller()?.require_roles(roles)?;
         }
@@ -247,6 +251,7 @@ impl TokenService {
             GrantTarget::Path(path) => grant.path.as_ref() == Some(path),
             GrantTarget::Node(node) => grant.scope.node == *node,
         };
+        // By the paths of the index, so that a grant on a directory that is missing can be revoked as well.
         let found = self.store.grants(login)?.into_iter().find(is_target);
         let grant = found.ok_or_else(|| Error::GrantNotFound { login: login.clone(), place: target.to_string() })?;
         self.audited_store(principal).revoke_grant(login, grant.scope.node)?;
@@ -317,6 +322,8 @@ fn create_home(caller: &AuthorizedCaller, tree: &Tree, path: &TreePath) -> Resul
         Err(tree::Error::NotADirectory | tree::Error::AlreadyExists) => Err(Error::HomeNotDirectory(path.clone())),
         Err(other) => return Err(path_error(path)(other)),
     };
+    // An existing directory may hold files of others: granting it needs the right to do so. Checked also before
+    // `HomeNotDirectory` is returned, which tells that something else is there.
     caller.require_access(path, Permission::RW).map_err(|_| Error::Forbidden(Role::Admin))?;
     existed
 }
