@@ -1,4 +1,4 @@
--- Everything patgate keeps. Times are milliseconds since 1970 (UTC) unless said otherwise.
+-- The state of patgate. Times are milliseconds since 1970 (UTC) unless noted otherwise.
 
 CREATE TABLE meta (
     only     INTEGER PRIMARY KEY CHECK (only = 1),
@@ -25,8 +25,8 @@ CREATE TABLE user_roles (
     PRIMARY KEY (user_id, role)
 ) STRICT, WITHOUT ROWID;
 
--- A grant's node has no foreign key: one whose node has ended dangles, shows as such and never
--- attaches to anything else.
+-- A grant's node has no foreign key: a grant whose node was deleted dangles, is shown as such and never
+-- applies to another node.
 CREATE TABLE grants (
     user_id    INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     node       BLOB    NOT NULL CHECK (length(node) = 16),
@@ -79,7 +79,7 @@ CREATE TABLE nodes (
 ) STRICT;
 CREATE UNIQUE INDEX nodes_one_root ON nodes (name) WHERE parent IS NULL;
 
--- Changes to named nodes that were begun on the host; completed or undone at start.
+-- Intents: changes of named nodes that were begun on the file system; completed or undone at the next start.
 CREATE TABLE intents (
     id     INTEGER PRIMARY KEY,
     source BLOB    NOT NULL,                -- where the changing entry was

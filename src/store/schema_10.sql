@@ -1,4 +1,4 @@
--- What the last server saw of the clock, so that the next one notices a jump: at most one row.
+-- The clock as the last server saw it, so that the next one notices a jump: at most one row.
 CREATE TABLE clock (
     only    INTEGER PRIMARY KEY CHECK (only = 1),
     seen_at INTEGER NOT NULL,               -- the last time that it showed
@@ -8,7 +8,7 @@ CREATE TABLE clock (
     jumps   TEXT    NOT NULL                -- a JSON list of the jumps that are not trusted yet
 ) STRICT;
 
--- A token whose expiry was noted is dead whatever the clock shows later.
+-- A token whose expiration was recorded is not accepted any more, whatever the clock shows later.
 DROP TRIGGER epoch_tokens;
 CREATE TRIGGER epoch_tokens
     AFTER UPDATE OF user_id, parent, phc, prefilter, old_phc, old_until, hard_at, window_ms, scoped, limits, roles, revoked_at, expiry_noted ON tokens

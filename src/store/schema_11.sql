@@ -1,5 +1,5 @@
--- How much there is of what callers can fill the store with: bytes of dead properties by the user who wrote them (empty:
--- from before that was noted), and rows of named nodes. Kept by triggers.
+-- Usage that is bounded by quotas: bytes of dead properties by the user who wrote them (empty: from before that was
+-- recorded), and rows of named nodes. Updated by triggers.
 CREATE TABLE usage (
     what   TEXT    NOT NULL CHECK (what IN ('properties', 'nodes')),
     who    TEXT    NOT NULL,
@@ -8,7 +8,7 @@ CREATE TABLE usage (
 ) STRICT, WITHOUT ROWID;
 
 ALTER TABLE properties ADD COLUMN writer TEXT NOT NULL DEFAULT '';
--- What a row costs beside its texts: itself, its node's row, and their indexes.
+-- 256 bytes stand for the row itself, its node's row, and their indexes.
 ALTER TABLE properties ADD COLUMN bytes INTEGER AS
     (octet_length(namespace) + octet_length(name) + octet_length(value) + 256) VIRTUAL;
 

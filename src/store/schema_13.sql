@@ -1,5 +1,5 @@
--- Who had a node named (empty: somebody at the command line, the server itself, or nobody that was noted), so that nodes
--- are bounded by user.
+-- The user who had a node named (empty: the command line, the server itself, or not recorded), so that nodes are bounded
+-- by user.
 ALTER TABLE nodes ADD COLUMN namer TEXT NOT NULL DEFAULT '';
 
 DROP TRIGGER usage_nodes_new;
@@ -19,7 +19,7 @@ CREATE TRIGGER usage_nodes AFTER UPDATE OF namer ON nodes BEGIN
     DELETE FROM usage WHERE what = 'nodes' AND who = old.namer AND amount <= 0;
 END;
 
--- Whom a node is counted for says nothing of what a caller may do.
+-- The user that a node counts for does not affect access, so it does not advance the epoch.
 DROP TRIGGER epoch_nodes;
 CREATE TRIGGER epoch_nodes AFTER UPDATE OF id, parent, name, folder, inode, born ON nodes
     BEGIN UPDATE meta SET epoch = epoch + 1; END;

@@ -1,7 +1,7 @@
 -- Roles on tokens: a JSON list of role names, which count only while the owner holds them.
 ALTER TABLE tokens ADD COLUMN roles TEXT NOT NULL DEFAULT '[]';
 
--- Moves with every change of what is kept of a token, but for its uses.
+-- Incremented by every change of a token, except for uses.
 ALTER TABLE tokens ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
 
 DROP INDEX tokens_by_parent;
@@ -14,8 +14,8 @@ CREATE TRIGGER epoch_tokens
     AFTER UPDATE OF user_id, parent, phc, prefilter, old_phc, old_until, hard_at, window_ms, scoped, limits, roles, revoked_at ON tokens
     BEGIN UPDATE meta SET epoch = epoch + 1; END;
 
--- The audit trail. It names users and tokens by their texts, so that it outlives both. Nothing here
--- says what a caller may do: it moves no epoch.
+-- The audit trail. It names users and tokens by their texts, so that it outlives both. It does not affect
+-- access, so it does not advance the epoch.
 CREATE TABLE events (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     at       INTEGER NOT NULL,
@@ -35,7 +35,7 @@ CREATE INDEX events_by_kind ON events (kind);
 CREATE INDEX events_by_user ON events (user) WHERE user IS NOT NULL;
 CREATE INDEX events_by_token ON events (token) WHERE token IS NOT NULL;
 
--- Secrets that a rotation replaced, by their prefilters: one that is used again is noticed.
+-- Prefilters of secrets that a rotation replaced, by which their later use is detected.
 CREATE TABLE retired (
     id        INTEGER PRIMARY KEY,
     token     TEXT    NOT NULL REFERENCES tokens (id) ON DELETE CASCADE,
@@ -57,8 +57,8 @@ CREATE TABLE sightings (
     PRIMARY KEY (token, network)
 ) STRICT, WITHOUT ROWID;
 
--- When a token dies if it is not used any more, whatever stands above it; NULL: never. Its expiry is
--- noticed once, and it leaves once it has been dead for as long as the policy says.
+-- Time at which a token expires if it is not used any more, without regard to the tokens above it; NULL: never. Its
+-- expiration is recorded once, and it is deleted after the retention of the policy.
 ALTER TABLE tokens ADD COLUMN dies_at INTEGER AS
     (CASE WHEN window_ms IS NULL THEN hard_at
           ELSE min(coalesce(hard_at, 9223372036854775807), coalesce(last_used_at, created_at) + window_ms) END) VIRTUAL;

@@ -1,11 +1,11 @@
--- Checksums that sync clients gave with their uploads, each by the tag of the content that it belongs to.
+-- Checksums that sync clients sent with their uploads, by the ETag of the content.
 CREATE TABLE checksums (
     number INTEGER PRIMARY KEY,             -- in the order in which they came
     etag   BLOB    NOT NULL UNIQUE CHECK (length(etag) = 16),
     value  TEXT    NOT NULL
 ) STRICT;
 
--- What of a folder a token was told of (RFC 6578), one journal for each depth.
+-- Journals of sync-collection reports (RFC 6578): one for each token, directory and depth.
 CREATE TABLE journals (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     token   TEXT    NOT NULL REFERENCES tokens (id) ON DELETE CASCADE,

@@ -1,4 +1,4 @@
--- How often tokens were used and callers refused, by the hour: no more than two rows a protocol and hour.
+-- Counts of uses and refusals by hour: at most two rows for each protocol and hour.
 CREATE TABLE counts (
     hour     INTEGER NOT NULL,              -- its beginning
     protocol TEXT    NOT NULL,

@@ -1,5 +1,4 @@
--- Uploads that take more than one request and are not finished. Nothing here says what a caller may do: it moves no
--- epoch.
+-- Unfinished uploads that take more than one request. They do not affect access, so they do not advance the epoch.
 CREATE TABLE uploads (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     token      TEXT    NOT NULL REFERENCES tokens (id) ON DELETE CASCADE,
@@ -9,7 +8,7 @@ CREATE TABLE uploads (
 ) STRICT;
 CREATE INDEX uploads_by_token ON uploads (token);
 
--- What has come of them and waits in staging.
+-- Their staged parts.
 CREATE TABLE upload_parts (
     upload INTEGER NOT NULL REFERENCES uploads (id) ON DELETE CASCADE,
     name   BLOB    NOT NULL,                 -- empty where there are no parts

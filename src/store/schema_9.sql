@@ -1,13 +1,12 @@
--- The trees that nodes were named in, each by the marker that it holds itself: the served folder, and file systems that
--- are mounted in it.
+-- Markers of the trees that nodes belong to: the served directory, and file systems that are mounted in it.
 ALTER TABLE meta ADD COLUMN root_marker BLOB CHECK (length(root_marker) = 16);
 CREATE TABLE mounts (
     node   BLOB PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
     marker BLOB NOT NULL CHECK (length(marker) = 16)
 ) STRICT, WITHOUT ROWID;
 
--- What a file system that keeps only coarse times has cut off of modification times that patgate set: at most one row
--- for each inode.
+-- The parts of modification times set by patgate that file systems with coarse times don't keep: at most one row for
+-- each inode.
 CREATE TABLE fine_times (
     marker  BLOB    NOT NULL CHECK (length(marker) = 16),   -- of the file system
     inode   INTEGER NOT NULL,                               -- as a signed 64-bit number
