@@ -281,7 +281,7 @@ fn drop_redundant_grants(mut grants: Vec<EffectiveGrant>) -> Vec<EffectiveGrant>
     });
     let mut kept: Vec<EffectiveGrant> = Vec::new();
     for grant in grants {
-        if !kept.iter().any(|k| grant.path.starts_with(&k.path) && k.permission.allows(grant.permission)) {
+        if !kept.iter().any(|other| grant.path.starts_with(&other.path) && other.permission.allows(grant.permission)) {
             kept.push(grant);
         }
     }

@@ -179,7 +179,7 @@ impl MimePattern {
 /// Returns a subtype without the prefix `x-`.
 fn without_x_prefix(subtype: &str) -> &str {
     match subtype.split_at_checked(2) {
-        Some((mark, rest)) if mark.eq_ignore_ascii_case("x-") => rest,
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("x-") => rest,
         Some(_) | None => subtype,
     }
 }

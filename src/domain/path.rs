@@ -166,17 +166,17 @@ impl TreePath {
         self.components().count()
     }
 
-    /// Tells whether this path is `folder` or below it, by whole components.
-    pub fn starts_with(&self, folder: &TreePath) -> bool {
-        self.strip_prefix(folder).is_some()
+    /// Tells whether this path is `ancestor` or below it, by whole components.
+    pub fn starts_with(&self, ancestor: &TreePath) -> bool {
+        self.strip_prefix(ancestor).is_some()
     }
 
-    /// Returns this path relative to `folder`; `None` when it is not at or below it.
-    pub fn strip_prefix(&self, folder: &TreePath) -> Option<TreePath> {
-        if folder.is_root() {
+    /// Returns this path relative to `ancestor`; `None` when it is not at or below it.
+    pub fn strip_prefix(&self, ancestor: &TreePath) -> Option<TreePath> {
+        if ancestor.is_root() {
             return Some(self.clone());
         }
-        let rest = self.0.strip_prefix(&folder.0[..])?;
+        let rest = self.0.strip_prefix(&ancestor.0[..])?;
         match rest.split_first() {
             None => Some(Self::root()),
             Some((b'/', rest)) => Some(Self(rest.into())),

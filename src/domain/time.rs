@@ -139,7 +139,7 @@ impl FromStr for Lifetime {
 
     fn from_str(text: &str) -> Result<Self, LifetimeError> {
         let text = text.trim();
-        let error = |why| LifetimeError { text: text.to_owned(), why };
+        let error = |problem| LifetimeError { text: text.to_owned(), problem };
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         if number.is_empty() {
@@ -176,10 +176,10 @@ impl fmt::Display for Lifetime {
 
 /// A text that is not a lifetime. The message lists the units.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the duration {text:?} {why}: give a whole number above zero and a unit, {LIFETIME_UNITS_HELP}")]
+#[error("the duration {text:?} {problem}: give a whole number above zero and a unit, {LIFETIME_UNITS_HELP}")]
 pub struct LifetimeError {
     text: String,
-    why: &'static str,
+    problem: &'static str,
 }
 
 #[cfg(test)]

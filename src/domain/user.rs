@@ -154,8 +154,8 @@ impl Roles {
     #[must_use]
     pub fn intersect(&self, other: &Roles) -> Roles {
         // Not the intersection of the two sets: `admin` on one side includes each role of the other.
-        let ours = self.iter().filter(|role| other.includes(*role));
-        ours.chain(other.iter().filter(|role| self.includes(*role))).collect()
+        let from_self = self.iter().filter(|role| other.includes(*role));
+        from_self.chain(other.iter().filter(|role| self.includes(*role))).collect()
     }
 }
 

@@ -44,7 +44,7 @@ impl EffectiveAccess {
     /// Returns the privileges of the token over its whole chain.
     pub(crate) fn into_privileges(self) -> Privileges {
         Privileges {
-            roles: self.chain.iter().fold(self.owner_roles, |held, link| held.intersect(&link.roles)),
+            roles: self.chain.iter().fold(self.owner_roles, |roles, link| roles.intersect(&link.roles)),
             hard_limit: self.chain.iter().map(|link| link.expiry.hard_limit()).min().unwrap_or(UnixMillis::MAX),
             limits: self.chain.into_iter().map(|link| link.limits).collect(),
             access: Arc::new(self.access),

@@ -86,12 +86,12 @@ mod tests {
 
     #[test]
     fn migration_raises_zero_max_tokens_to_one() {
-        for (kept, becomes) in [("0", 1), ("7", 7)] {
-            let folder = testing::older_state_dir(6);
-            let connection = rusqlite::Connection::open(folder.path().join("patgate.db")).expect("opens");
-            connection.execute("INSERT INTO policy VALUES ('max-tokens-per-user', ?1)", [kept]).expect("set");
+        for (stored, becomes) in [("0", 1), ("7", 7)] {
+            let temp_dir = testing::older_state_dir(6);
+            let connection = rusqlite::Connection::open(temp_dir.path().join("patgate.db")).expect("opens");
+            connection.execute("INSERT INTO policy VALUES ('max-tokens-per-user', ?1)", [stored]).expect("set");
             drop(connection);
-            let store = Store::open(folder.path()).expect("opens");
+            let store = Store::open(temp_dir.path()).expect("opens");
             assert_eq!(store.policy().expect("read").max_tokens_per_user.get(), becomes);
             store.set_policy("max-tokens-per-user", "5").expect("set");
         }

@@ -343,25 +343,25 @@ mod tests {
         let journal = store.ensure_sync_journal(token, &root, true, testing::now()).expect("created");
         assert_eq!(store.find_sync_journal(token, &root, true, testing::now()).expect("read"), Some(journal));
         assert_eq!(store.find_sync_journal(token, &root, false, testing::now()).expect("read"), None);
-        let mark = |name: &str, mark: Option<&str>| SyncEntry {
+        let entry = |name: &str, tag: Option<&str>| SyncEntry {
             path: name.as_bytes().to_vec(),
             is_directory: false,
-            content_tag: mark.map(|mark| mark.as_bytes().to_vec()),
+            content_tag: tag.map(|tag| tag.as_bytes().to_vec()),
         };
         store
-            .record_sync_entries(journal.id, &[mark("a", Some("1")), mark("b", Some("1")), mark("c", Some("1"))])
+            .record_sync_entries(journal.id, &[entry("a", Some("1")), entry("b", Some("1")), entry("c", Some("1"))])
             .expect("recorded");
         store
-            .record_sync_entries(journal.id, &[mark("a", None), mark("b", None), mark("c", Some("2"))])
+            .record_sync_entries(journal.id, &[entry("a", None), entry("b", None), entry("c", Some("2"))])
             .expect("recorded");
         assert_eq!(store.count_sync_entries(journal.id).expect("read"), 1);
         let changed = store.changed_sync_entries(journal.id, 0, 99, 0, 99).expect("read").expect("known");
-        assert_eq!(changed, [(4, mark("a", None)), (5, mark("b", None)), (6, mark("c", Some("2")))]);
+        assert_eq!(changed, [(4, entry("a", None)), (5, entry("b", None)), (6, entry("c", Some("2")))]);
         assert_eq!(
             store.sync_entry_tags(journal.id, &[b"c", b"a", b"x"]).expect("read"),
             [Some(b"2".to_vec()), None, None]
         );
-        assert_eq!(store.sync_entries_after(journal.id, b"", 9).expect("read"), [mark("c", Some("2"))]);
+        assert_eq!(store.sync_entries_after(journal.id, b"", 9).expect("read"), [entry("c", Some("2"))]);
         store.purge_removed_sync_entries(journal.id, 1).expect("deleted");
         let journal = store.find_sync_journal(token, &root, true, testing::now()).expect("read").expect("there");
         assert_eq!((journal.purged_through, journal.last_number), (4, 6));
@@ -372,10 +372,10 @@ mod tests {
         assert!(!store.has_more_sync_changes(journal.id, 0, 0, 2).expect("read"));
         assert!(!store.has_more_sync_changes(journal.id, 0, 5, 1).expect("read"), "one of the two was removed before");
         store.defer_sync_entry(journal.id, b"c", 5).expect("nothing");
-        assert_eq!(changed(4, 4), Some(vec![(5, mark("b", None)), (6, mark("c", Some("2")))]), "another number");
+        assert_eq!(changed(4, 4), Some(vec![(5, entry("b", None)), (6, entry("c", Some("2")))]), "another number");
         store.defer_sync_entry(journal.id, b"b", 5).expect("deferred");
         store.flush_sync_journal(journal.id).expect("written");
-        assert_eq!(changed(4, 4), Some(vec![(6, mark("c", Some("2"))), (7, mark("b", None))]));
+        assert_eq!(changed(4, 4), Some(vec![(6, entry("c", Some("2"))), (7, entry("b", None))]));
     }
     fn store_with_tokens(tokens: &[(&str, &str, Option<&str>)]) -> (tempfile::TempDir, Store) {
         let (temp_dir, store) = testing::open_temp_store();
@@ -395,12 +395,12 @@ mod tests {
         let directory = TreePath::parse(directory.as_bytes()).expect("path");
         let journal =
             store.ensure_sync_journal(testing::id(token), &directory, true, testing::now()).expect("created").id;
-        let mark = |number: u32| SyncEntry {
+        let entry = |number: u32| SyncEntry {
             path: number.to_string().into_bytes(),
             is_directory: false,
             content_tag: Some(b"1".to_vec()),
         };
-        store.record_sync_entries(journal, &(0..members).map(mark).collect::<Vec<_>>()).expect("recorded");
+        store.record_sync_entries(journal, &(0..members).map(entry).collect::<Vec<_>>()).expect("recorded");
         journal
     }
 

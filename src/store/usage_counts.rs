@@ -80,9 +80,9 @@ mod tests {
         store
             .add_usage_counts(&[sample_count(0, UsageKind::Use, 2), sample_count(0, UsageKind::Refusal, 4)])
             .expect("added");
-        let kept = store.usage_counts(now().start_of_hour()).expect("read");
+        let stored = store.usage_counts(now().start_of_hour()).expect("read");
         assert_eq!(
-            kept,
+            stored,
             [
                 sample_count(0, UsageKind::Use, 3),
                 sample_count(0, UsageKind::Refusal, 4),
