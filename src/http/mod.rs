@@ -6,6 +6,7 @@ mod content_coding;
 mod credential;
 mod cross_origin;
 mod forwarded;
+mod forwarding_header_names;
 mod public_address;
 mod request_body;
 mod request_target;

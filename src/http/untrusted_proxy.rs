@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, header};
 
-use super::forwarded::X_FORWARDED_FOR;
+use super::forwarding_header_names::X_FORWARDED_FOR;
 
 /// Whether the warning was given; once is enough for one process.
 static WARNED: AtomicBool = AtomicBool::new(false);
