@@ -15,13 +15,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Body as _;
 
 use super::checksum::{ChecksumScope, ContentChecksums};
-use super::collection::empty_response;
 use super::error::{Error, Result, run_blocking, run_cpu_bound};
 use super::headers::AnnouncedLength;
 use super::method::{self, DavMethod};
 use super::receive_body::{BodySink, receive_body};
 use super::request_context::RequestContext;
 use super::resource_url::{self, ChunkPath};
+use super::response::empty_response;
 use super::unfinished_uploads::{ChunkName, ChunkedUpload, UnfinishedUploads};
 use super::upload_quota::UploadReservation;
 use super::{headers, multistatus, put};

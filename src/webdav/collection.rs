@@ -8,8 +8,9 @@ use super::error::{Error, Result, run_blocking};
 use super::headers::{self, DepthHeader};
 use super::proppatch::{self, ProppatchInstruction};
 use super::request_context::RequestContext;
+use super::response::empty_response;
 use super::{multistatus, read_small_body, xml};
-use crate::http::{RequestBody, ResponseBody, empty, full};
+use crate::http::{RequestBody, ResponseBody, full};
 use crate::tree::{self, AttributeChanges, PropertyChange, WriteConditions};
 
 /// Answers MKCOL.
@@ -97,11 +98,4 @@ pub(super) async fn delete(call: &Arc<RequestContext>) -> Result<Response<Respon
         Ok(empty_response(StatusCode::NO_CONTENT))
     })
     .await
-}
-
-/// Returns an answer without a body.
-pub(super) fn empty_response(status: StatusCode) -> Response<ResponseBody> {
-    let mut response = Response::new(empty());
-    *response.status_mut() = status;
-    response
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 
-use super::collection::empty_response;
 use super::error::{Error, Result, run_cpu_bound};
 use super::headers::{self, DepthHeader};
 use super::method::DavMethod;
 use super::request_context::RequestContext;
+use super::response::empty_response;
 use crate::domain::{Permission, TreePath};
 use crate::http::ResponseBody;
 use crate::tree::{self, OverwriteMode};

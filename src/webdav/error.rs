@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::get::set_header;
 use super::method::DavMethod;
 use super::resource_url::ClientRoot;
+use super::response::set_header;
 use crate::auth::{AuthError, TooMuchWork};
 use crate::domain::{PathError, TreePath};
 use crate::http::{RequestBodyError, ResponseBody, add_challenges, full, set_retry_after, text_response};

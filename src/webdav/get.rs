@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 
 use super::conditions::{ConditionOutcome, Validators};
 use super::error::{Result, run_blocking, run_cpu_bound};
 use super::method::DavMethod;
 use super::range::{self, RangeSelection};
 use super::request_context::RequestContext;
+use super::response::set_header;
 use super::{checksum, date, directory_index};
 use crate::domain::TreePath;
 use crate::http::{BlockBufferPool, BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
@@ -179,13 +180,6 @@ fn file_response(status: StatusCode, entry: &Entry, body: ResponseBody) -> Respo
         set_header(headers, header::ETAG, format!("\"{etag}\""));
     }
     response
-}
-
-/// Sets a header to text that was made here; text that no header can hold is left out.
-pub(super) fn set_header(headers: &mut HeaderMap, name: header::HeaderName, text: String) {
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(name, value);
-    }
 }
 
 /// Returns the media type that a name stands for.

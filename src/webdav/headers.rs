@@ -146,6 +146,29 @@ pub(super) fn oc_mtime(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> 
     time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
 }
 
+/// Reads `Upload-Length`: the number of bytes that a resumable upload will have when it is complete.
+///
+/// # Errors
+/// [`Error::Malformed`] when it is not a number or there twice.
+pub(super) fn upload_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    upload_number(headers, "upload-length")
+}
+
+/// Reads `Upload-Offset`: the offset at which the client appends to a resumable upload.
+///
+/// # Errors
+/// [`Error::Malformed`] when it is not a number or there twice.
+pub(super) fn upload_offset(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    upload_number(headers, "upload-offset")
+}
+
+fn upload_number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Error> {
+    let Some(value) = headers::single_value(headers, name)? else { return Ok(None) };
+    let number =
+        value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
+    number.map(Some).ok_or(Error::Malformed("an upload's offset or length is not a number"))
+}
+
 /// Reads `X-Patgate-Tags`: the tags that an upload gets, none of them where it is empty.
 ///
 /// # Errors

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use http::{HeaderName, Response, StatusCode};
 
-use super::collection::empty_response;
 use super::error::{Error, Result, run_blocking};
-use super::get::set_header;
 use super::headers::{self, DepthHeader};
 use super::request_context::RequestContext;
+use super::response::{empty_response, set_header};
 use super::xml::XmlElement;
 use super::{multistatus, read_small_body};
 use crate::http::{RequestBody, ResponseBody};

@@ -30,8 +30,10 @@ mod receive_body;
 mod report;
 mod request_context;
 mod resource_url;
+mod response;
 mod resumable_upload;
 mod saved_request;
+mod sync_token;
 mod unfinished_uploads;
 mod upload_quota;
 mod write_range;
@@ -50,6 +52,7 @@ use self::error::{DavErrorContext, Error, Result};
 use self::method::DavMethod;
 use self::request_context::RequestContext;
 use self::resource_url::OutsideTreeResource;
+use self::response::set_header;
 use self::unfinished_uploads::UnfinishedUploads;
 use crate::auth::{Authenticator, Session};
 use crate::domain::UploadSpaces;
@@ -263,7 +266,7 @@ fn options_response() -> Response<ResponseBody> {
         "accept-patch",
         HeaderValue::from_static("application/x-sabredav-partialupdate, application/partial-upload"),
     );
-    get::set_header(headers, HeaderName::from_static("upload-limit"), resumable_upload::upload_limits(None));
+    set_header(headers, HeaderName::from_static("upload-limit"), resumable_upload::upload_limits(None));
     response
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode};
 
-use super::collection::empty_response;
 use super::error::{Error, Result, run_blocking};
 use super::propfind::LiveProperty;
 use super::request_context::RequestContext;
+use super::response::empty_response;
 use super::xml::XmlElement;
 use super::{date, headers, multistatus, read_small_body, xml};
 use crate::http::{RequestBody, ResponseBody, full};

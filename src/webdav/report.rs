@@ -13,6 +13,7 @@ use super::error::{Error, Result, run_cpu_bound};
 use super::headers::{self, DepthHeader};
 use super::propfind::{PropfindPlan, PropfindRow};
 use super::request_context::RequestContext;
+use super::sync_token::{format_sync_token, parse_sync_token};
 use super::xml::XmlElement;
 use super::{multistatus, read_small_body, xml};
 use crate::http::{BlockProducer, BodyError, RequestBody, ResponseBody, full, streamed_body};
@@ -20,26 +21,6 @@ use crate::tree::{self, ChangedMember, SyncChanges, SyncItem, SyncPoint, View};
 
 /// A block is handed over once it is this long.
 const REPORT_BLOCK_BYTES: usize = 128 * 1024;
-const SYNC_TOKEN_PREFIX: &str = "urn:patgate:sync:";
-
-/// Writes a point as the sync token that a client is given (RFC 6578 section 4): journal and number, and the base while
-/// an initial synchronization is not complete.
-pub(super) fn format_sync_token(point: SyncPoint) -> String {
-    let SyncPoint { journal, number, base } = point;
-    if base > number {
-        format!("{SYNC_TOKEN_PREFIX}{journal}:{number}:{base}")
-    } else {
-        format!("{SYNC_TOKEN_PREFIX}{journal}:{number}")
-    }
-}
-
-fn parse_sync_token(text: &str) -> Option<SyncPoint> {
-    let mut parts = text.trim().strip_prefix(SYNC_TOKEN_PREFIX)?.splitn(3, ':');
-    let journal = parts.next()?.parse().ok()?;
-    let number = parts.next()?.parse().ok()?;
-    let base = parts.next().map_or(Ok(number), str::parse).ok()?;
-    Some(SyncPoint { journal, number, base })
-}
 
 /// Answers REPORT.
 ///

@@ -22,12 +22,11 @@ use uuid::Uuid;
 use super::adaptive_blocking::AdaptiveBlocking;
 use super::checksum::{ChecksumScope, ContentChecksums};
 use super::chunked_upload::UnfinishedUploadContext;
-use super::collection::empty_response;
 use super::error::{Error, Result, run_blocking};
-use super::get::set_header;
 use super::method::{self, DavMethod};
 use super::receive_body::{BodySink, receive_body};
 use super::request_context::RequestContext;
+use super::response::{empty_response, set_header};
 use super::unfinished_uploads::{ResumableProgress, ResumableUpload, UPLOAD_MAX_IDLE, UnfinishedUploads};
 use super::{headers, put};
 use crate::auth::Session;
@@ -73,7 +72,7 @@ pub(super) async fn create(
         response.headers_mut().insert(UPLOAD_COMPLETE, HeaderValue::from_static("?1"));
         return Ok(response);
     }
-    let length = parse_upload_length(&call.headers)?;
+    let length = headers::upload_length(&call.headers)?;
     let announced = length.or(body.size_hint().exact());
     let stage = {
         let (call, uploads) = (Arc::clone(call), uploads.clone());
@@ -100,14 +99,6 @@ pub(super) async fn create(
     set_upload_limit(call.view.session(), &mut response);
     unknown.acknowledge();
     Ok(response)
-}
-
-/// Reads how long all of an upload will be, where that is announced.
-///
-/// # Errors
-/// [`Error::Malformed`].
-pub(super) fn parse_upload_length(headers: &HeaderMap) -> Result<Option<u64>> {
-    parse_number(headers, UPLOAD_LENGTH)
 }
 
 /// Answers a request for an upload's own address.
@@ -162,8 +153,8 @@ async fn append_request(
         return Err(Error::UnsupportedMediaType("an upload goes on with application/partial-upload"));
     }
     let complete = parse_upload_complete(&head.headers)?.ok_or(Error::Malformed("Upload-Complete is missing"))?;
-    let provided = parse_number(&head.headers, UPLOAD_OFFSET)?.ok_or(Error::Malformed("Upload-Offset is missing"))?;
-    if parse_upload_length(&head.headers)?.is_some_and(|length| open.length.is_some_and(|known| known != length)) {
+    let provided = headers::upload_offset(&head.headers)?.ok_or(Error::Malformed("Upload-Offset is missing"))?;
+    if headers::upload_length(&head.headers)?.is_some_and(|length| open.length.is_some_and(|known| known != length)) {
         return Err(Error::LengthMismatch);
     }
     let sums = ContentChecksums::from_headers(&head.headers, ChecksumScope::Body);
@@ -351,11 +342,4 @@ pub(super) fn upload_limits(session: Option<&Session>) -> String {
     let most =
         session.and_then(|session| session.limits().max_file_size).map(|most| format!("max-size={}, ", most.bytes()));
     format!("{}max-age={}", most.unwrap_or_default(), UPLOAD_MAX_IDLE.as_secs())
-}
-
-fn parse_number(headers: &HeaderMap, name: HeaderName) -> Result<Option<u64>> {
-    let Some(value) = headers::single_value(headers, name)? else { return Ok(None) };
-    let number =
-        value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
-    number.map(Some).ok_or(Error::Malformed("an upload's offset or length is no number"))
 }

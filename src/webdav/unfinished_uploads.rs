@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::error::{Error, Result, run_blocking};
+use super::headers;
 use super::request_context::RequestContext;
 use super::saved_request::SavedRequest;
 use super::upload_quota::{UploadQuota, UploadReservation};
@@ -422,7 +423,7 @@ impl UnfinishedUploadTable {
             ResumableProgress { offset, recorded_offset: offset, reservation: scales.reserve_written(&login, offset) };
         let state = ResumableState::new(content, touched);
         let (uuid, begun) = (Uuid::from_slice(&name).ok()?, SavedRequest::parse(&request)?);
-        let length = super::resumable_upload::parse_upload_length(begun.headers()).ok()?;
+        let length = headers::upload_length(begun.headers()).ok()?;
         let open = ResumableUpload {
             id,
             token,

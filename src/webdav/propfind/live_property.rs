@@ -7,7 +7,7 @@ use crate::tree::{Entry, PropertyName, Timestamp, media_type};
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::resource_url::ClientRoot;
 use crate::webdav::xml::DAV_NAMESPACE;
-use crate::webdav::{date, multistatus, report, xml};
+use crate::webdav::{date, multistatus, sync_token, xml};
 
 const WIN32_NAMESPACE: &str = "urn:schemas-microsoft-com:";
 const OWNCLOUD_NAMESPACE: &str = "http://owncloud.org/ns";
@@ -253,7 +253,7 @@ impl LiveProperty {
                     return false;
                 }
                 let Ok(point) = call.view.sync_point(&path, call.view.monotonic_now()) else { return false };
-                out.push_str(&report::format_sync_token(point));
+                out.push_str(&sync_token::format_sync_token(point));
             }
             Self::SupportedReportSet if entry.is_directory() => out.push_str(SUPPORTED_REPORTS),
             Self::SupportedReportSet => {}

@@ -1,12 +1,14 @@
 //! What is written of every entry, laid out once for the whole answer.
 
 use super::live_property::{LiveProperty, PropertySubject};
-use super::request::property_names;
 use crate::domain::TreePath;
 use crate::tree::{DeadProperty, Entry, PropertyName};
 use crate::webdav::multistatus;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::xml::{DAV_NAMESPACE, XmlElement};
+
+/// More properties than any client names.
+const MAX_PROPERTY_NAMES: usize = 512;
 
 /// What is written of every entry.
 pub(in crate::webdav) struct PropfindPlan {
@@ -149,6 +151,20 @@ impl PropertyColumn {
     fn matches(&self, property: &DeadProperty) -> bool {
         matches!(self, Self::Dead(name) if *name == property.name)
     }
+}
+
+/// Reads the names of the elements in one, each once; none when there are too many.
+pub(super) fn property_names(element: &XmlElement) -> Option<Vec<PropertyName>> {
+    let mut names = Vec::new();
+    for name in element.elements().map(XmlElement::name) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+        if names.len() > MAX_PROPERTY_NAMES {
+            return None;
+        }
+    }
+    Some(names)
 }
 
 fn property_columns(names: Vec<PropertyName>) -> Vec<PropertyColumn> {

@@ -1,11 +1,8 @@
 //! The body of PROPFIND (RFC 4918 section 14.20).
 
-use super::plan::PropfindPlan;
+use super::plan::{PropfindPlan, property_names};
 use crate::tree::PropertyName;
 use crate::webdav::xml::XmlElement;
-
-/// More properties than any client names.
-const MAX_PROPERTY_NAMES: usize = 512;
 
 /// What a client wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,20 +41,6 @@ impl PropfindRequest {
             Self::Prop(names) => PropfindPlan::prop(names),
         }
     }
-}
-
-/// Reads the names of the elements in one, each once; none when there are too many.
-pub(super) fn property_names(element: &XmlElement) -> Option<Vec<PropertyName>> {
-    let mut names = Vec::new();
-    for name in element.elements().map(XmlElement::name) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-        if names.len() > MAX_PROPERTY_NAMES {
-            return None;
-        }
-    }
-    Some(names)
 }
 
 #[cfg(test)]
