@@ -79,7 +79,7 @@ pub(super) async fn create(
         move || {
             uploads.check_limits(call.view.session(), announced)?;
             let upload = call.stage_with_preconditions(|claim| call.view.stage(&call.path, length, claim))?;
-            uploads.create(&call, length, upload)
+            uploads.create(&call, upload)
         }
     };
     // A request that is reset ends here, wherever it waits.

@@ -178,33 +178,14 @@ impl UnfinishedUploads {
     ///
     /// # Errors
     /// [`Error::TooManyUploads`]; what the tree says.
-    pub(super) fn create(
-        &self,
-        call: &RequestContext,
-        length: Option<u64>,
-        upload: StagedUpload,
-    ) -> Result<UnacknowledgedUpload> {
+    pub(super) fn create(&self, call: &RequestContext, upload: StagedUpload) -> Result<UnacknowledgedUpload> {
         let (uuid, session, begun) = (Uuid::new_v4(), call.view.session(), SavedRequest::from_context(call));
         let _order = self.0.update_lock.lock();
         self.0.table.lock().check_counts(session)?;
         let (id, waiting) = upload.suspend(uuid.as_bytes(), &begun.to_bytes(), call.now)?;
-        let (token, login) = (session.token(), session.login().clone());
-        let content = ResumableProgress {
-            offset: 0,
-            recorded_offset: 0,
-            reservation: self.0.quota.reserve_written(session.login(), 0),
-        };
-        let state = ResumableState::new(content, call.now);
-        let open = ResumableUpload {
-            id,
-            token,
-            login,
-            saved_request: begun,
-            length,
-            staged_part: waiting,
-            state,
-            released: Notify::new(),
-        };
+        let owner = (session.token(), session.login().clone());
+        let content = (waiting, ResumableProgress::recorded(&self.0.quota, &owner.1, 0));
+        let open = ResumableUpload::new(id, owner, begun, content, call.now)?;
         self.0.table.lock().resumable.insert(uuid, Arc::new(open));
         Ok(UnacknowledgedUpload { uploads: self.clone(), id: uuid, acknowledged: false })
     }
@@ -419,21 +400,9 @@ impl UnfinishedUploadTable {
             return Some(());
         };
         let (_, offset, waiting) = parts.into_iter().next()?;
-        let content =
-            ResumableProgress { offset, recorded_offset: offset, reservation: scales.reserve_written(&login, offset) };
-        let state = ResumableState::new(content, touched);
+        let content = (waiting, ResumableProgress::recorded(scales, &login, offset));
         let (uuid, begun) = (Uuid::from_slice(&name).ok()?, SavedRequest::parse(&request)?);
-        let length = headers::upload_length(begun.headers()).ok()?;
-        let open = ResumableUpload {
-            id,
-            token,
-            login,
-            saved_request: begun,
-            length,
-            staged_part: waiting,
-            state,
-            released: Notify::new(),
-        };
+        let open = ResumableUpload::new(id, (token, login), begun, content, touched).ok()?;
         self.resumable.insert(uuid, Arc::new(open));
         Some(())
     }
@@ -479,18 +448,29 @@ fn is_expired(touched: UnixMillis, now: UnixMillis) -> bool {
     now.saturating_duration_since(touched) > UPLOAD_MAX_IDLE
 }
 
-impl ResumableState {
-    fn new(content: ResumableProgress, touched: UnixMillis) -> Mutex<Self> {
-        Mutex::new(Self {
-            progress: Some(content),
-            cancel_request: CancellationToken::new(),
-            last_used: touched,
-            deleted: false,
-        })
-    }
-}
-
 impl ResumableUpload {
+    /// Builds an upload from what the store keeps of it, just after its creation as well as after a restart.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when the saved request announces a length that is not a number.
+    fn new(
+        id: i64,
+        (token, login): (TokenId, Login),
+        saved_request: SavedRequest,
+        (staged_part, progress): (StagedPart, ResumableProgress),
+        last_used: UnixMillis,
+    ) -> Result<Self> {
+        let length = headers::upload_length(saved_request.headers())?;
+        let state = ResumableState {
+            progress: Some(progress),
+            cancel_request: CancellationToken::new(),
+            last_used,
+            deleted: false,
+        };
+        let (state, released) = (Mutex::new(state), Notify::new());
+        Ok(Self { id, token, login, saved_request, length, staged_part, state, released })
+    }
+
     fn is_expired(&self, now: UnixMillis) -> bool {
         let state = self.state.lock();
         state.progress.is_some() && is_expired(state.last_used, now)
@@ -559,6 +539,11 @@ impl ResumableUpload {
 }
 
 impl ResumableProgress {
+    /// Returns the progress of an upload all of which is recorded.
+    fn recorded(quota: &UploadQuota, login: &Login, offset: u64) -> Self {
+        Self { offset, recorded_offset: offset, reservation: quota.reserve_written(login, offset) }
+    }
+
     /// Returns how much has come since it was last written down.
     pub(super) fn unrecorded_bytes(&self) -> u64 {
         self.offset.saturating_sub(self.recorded_offset)
