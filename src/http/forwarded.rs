@@ -109,15 +109,15 @@ impl TrustedProxies {
     /// Walks back over trusted proxies: returns who is behind them, and whether the last of them was reached
     /// over TLS.
     fn client_behind_proxies(&self, peer: IpAddr, hops: &[ForwardedHop]) -> (IpAddr, Option<bool>) {
-        let mut caller = (peer, None);
+        let mut client = (peer, None);
         for hop in hops.iter().rev() {
             let Some(address) = hop.address else { break };
-            caller = (address, hop.encrypted);
+            client = (address, hop.encrypted);
             if !self.is_trusted(address) {
                 break;
             }
         }
-        caller
+        client
     }
 }
 
@@ -144,8 +144,8 @@ fn header_texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &
 
 /// Reads `X-Forwarded-For`, the nearest hop last; none where it is not there.
 fn parse_x_forwarded_for(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
-    let lists = headers.get_all(X_FORWARDED_FOR);
-    let hops = lists.iter().flat_map(|list| list.to_str().unwrap_or("?").split(','));
+    let values = headers.get_all(X_FORWARDED_FOR);
+    let hops = values.iter().flat_map(|list| list.to_str().unwrap_or("?").split(','));
     let hops: Vec<ForwardedHop> =
         hops.map(|hop| ForwardedHop { address: parse_node_address(hop.trim()), ..ForwardedHop::default() }).collect();
     (!hops.is_empty()).then_some(hops)
@@ -153,17 +153,17 @@ fn parse_x_forwarded_for(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
 
 /// Reads `X-Forwarded-Proto`, to which each of several proxies may add its own; none where it is not there.
 fn parse_x_forwarded_proto(headers: &HeaderMap) -> Option<bool> {
-    let lists = headers.get_all(X_FORWARDED_PROTO);
-    let mut said = lists.iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).peekable();
-    said.peek()?;
+    let values = headers.get_all(X_FORWARDED_PROTO);
+    let mut protocols = values.iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).peekable();
+    protocols.peek()?;
     // A token was in the clear where it was so on any part of the way.
-    Some(said.all(|one| one.trim_ascii().eq_ignore_ascii_case(b"https")))
+    Some(protocols.all(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"https")))
 }
 
 /// Reads `Forwarded` (RFC 7239 section 4), the nearest hop last; none where it is not there.
 fn parse_forwarded(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
-    let lists = headers.get_all(header::FORWARDED);
-    let hops = lists.iter().flat_map(|list| split_unquoted(list.to_str().unwrap_or("?"), ','));
+    let values = headers.get_all(header::FORWARDED);
+    let hops = values.iter().flat_map(|list| split_unquoted(list.to_str().unwrap_or("?"), ','));
     let hops: Vec<ForwardedHop> = hops.map(parse_forwarded_element).collect();
     (!hops.is_empty()).then_some(hops)
 }
@@ -184,13 +184,13 @@ fn parse_forwarded_element(element: &str) -> ForwardedHop {
 }
 
 /// Splits a text where `mark` stands outside of quotes.
-fn split_unquoted(text: &str, mark: char) -> impl Iterator<Item = &str> {
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
         let literal = escaped;
         escaped = quoted && c == '\\' && !literal;
         quoted ^= c == '"' && !literal;
-        c == mark && !quoted
+        c == separator && !quoted
     })
 }
 
@@ -285,14 +285,14 @@ mod tests {
         ] {
             headers.append(name, value.parse().expect("value"));
         }
-        let hosts = |said: &ForwardedAddress| said.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let hosts = |protocols: &ForwardedAddress| protocols.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
         let (peer, plain) = ("10.0.0.1".parse().expect("peer"), proxies(ForwardingHeaders::XForwarded));
-        let said = plain.forwarded_address(peer, &headers);
-        assert_eq!(hosts(&said), ["a.example", "b.example:8443"]);
-        assert_eq!((said.port, said.prefix.as_deref()), (Some(8443), Some("/one/two")));
-        let said = proxies(ForwardingHeaders::Forwarded).forwarded_address(peer, &headers);
-        assert_eq!(hosts(&said), ["c.example:99", "d.example"]);
-        assert_eq!((said.port, said.prefix), (None, None));
+        let protocols = plain.forwarded_address(peer, &headers);
+        assert_eq!(hosts(&protocols), ["a.example", "b.example:8443"]);
+        assert_eq!((protocols.port, protocols.prefix.as_deref()), (Some(8443), Some("/one/two")));
+        let protocols = proxies(ForwardingHeaders::Forwarded).forwarded_address(peer, &headers);
+        assert_eq!(hosts(&protocols), ["c.example:99", "d.example"]);
+        assert_eq!((protocols.port, protocols.prefix), (None, None));
         headers.append("x-forwarded-prefix", "/a\"><b".parse().expect("value"));
         assert_eq!(plain.forwarded_address(peer, &headers).prefix, None);
         assert_eq!(plain.forwarded_address("192.0.2.1".parse().expect("peer"), &headers), ForwardedAddress::default());

@@ -46,14 +46,14 @@ impl ServerName {
 
     /// Reads `:authority` of HTTP/2, an absolute request target, or `Host`.
     fn from_request(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
-        let sent = uri.authority().map(|authority| authority.as_str().as_bytes());
-        Self::parse(sent.or_else(|| Some(headers.get(header::HOST)?.as_bytes()))?)
+        let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+        Self::parse(authority.or_else(|| Some(headers.get(header::HOST)?.as_bytes()))?)
     }
 
     /// Tells whether a URL of this scheme and authority leads to the server of this name.
     fn matches(&self, scheme: &[u8], other: &Self) -> bool {
-        let standard = if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 };
-        other.host == self.host && other.port.unwrap_or(standard) == self.port.unwrap_or(standard)
+        let default_port = if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 };
+        other.host == self.host && other.port.unwrap_or(default_port) == self.port.unwrap_or(default_port)
     }
 }
 
@@ -79,10 +79,10 @@ impl PublicAddress {
     /// Collects the names of the server: as configured, as proxies forward them, and as the request has it.
     pub fn new(configured: Option<&PublicUrl>, forwarding: ForwardedAddress, uri: &Uri, headers: &HeaderMap) -> Self {
         let ForwardedAddress { hosts, port, prefix } = forwarding;
-        let own = ServerName::from_request(uri, headers);
+        let requested = ServerName::from_request(uri, headers);
         let mut names: Vec<ServerName> =
             configured.and_then(|url| ServerName::from_web_origin(url.origin())).into_iter().collect();
-        for name in hosts.into_iter().take(MAX_FORWARDED_NAMES).chain(own) {
+        for name in hosts.into_iter().take(MAX_FORWARDED_NAMES).chain(requested) {
             // Proxies that tell the port in a header of its own may leave it out of the host: nginx's `$host` does.
             if let (None, Some(port)) = (name.port, port) {
                 names.push(ServerName { host: name.host.clone(), port: Some(port) });

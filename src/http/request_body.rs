@@ -88,38 +88,37 @@ pub struct UnreadBodyRest {
 impl RequestBody {
     /// Splits a request over HTTP/1 into itself and the handle on what will be left of its body. The pace of the body is
     /// measured in windows of so much waiting.
-    pub fn from_http1(request: Request<Incoming>, pace_window: Duration) -> (Request<Self>, UnreadBody) {
+    pub fn from_http1(request: Request<Incoming>, rate_window: Duration) -> (Request<Self>, UnreadBody) {
         let awaits_continue = request.version() == Version::HTTP_11 && expects_continue(request.headers());
-        Self::track(request.map(BodySource::Http1), awaits_continue, pace_window)
+        Self::track(request.map(BodySource::Http1), awaits_continue, rate_window)
     }
 
     /// Splits a request over HTTP/2 likewise. `proceed` is told when a body is asked for whose client waits for that.
     pub fn from_http2(
         request: Request<RecvStream>,
-        proceed: oneshot::Sender<()>,
-        pace_window: Duration,
+        send_continue: oneshot::Sender<()>,
+        rate_window: Duration,
     ) -> (Request<Self>, UnreadBody) {
         let awaits_continue = expects_continue(request.headers());
         let length = request.headers().get(header::CONTENT_LENGTH);
-        let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let proceed = awaits_continue.then_some(proceed);
-        let request =
-            request.map(|stream| BodySource::Http2(Http2Body { stream, remaining: left, send_continue: proceed }));
-        Self::track(request, awaits_continue, pace_window)
+        let remaining = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let send_continue = awaits_continue.then_some(send_continue);
+        let request = request.map(|stream| BodySource::Http2(Http2Body { stream, remaining, send_continue }));
+        Self::track(request, awaits_continue, rate_window)
     }
 
     fn track(
         request: Request<BodySource>,
         awaits_continue: bool,
-        pace_window: Duration,
+        rate_window: Duration,
     ) -> (Request<Self>, UnreadBody) {
-        let progress = Arc::<BodyReadState>::default();
-        let unread = UnreadBody { awaits_continue, state: Arc::clone(&progress) };
+        let state = Arc::<BodyReadState>::default();
+        let unread = UnreadBody { awaits_continue, state: Arc::clone(&state) };
         // Settled now: of a connection that is lost later, h2 no longer knows whether there was a body.
         let tracked = |source: BodySource| Self {
             source: Some(source).filter(|source| !source.is_end_stream()),
-            min_rate: MinTransferRate::new(pace_window),
-            state: progress,
+            min_rate: MinTransferRate::new(rate_window),
+            state,
         };
         (request.map(tracked), unread)
     }
@@ -135,14 +134,14 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         self.state.was_polled.store(true, Ordering::Relaxed);
-        let Self { source: place, min_rate: pace, .. } = &mut *self;
-        let Some(source) = place else { return Poll::Ready(None) };
+        let Self { source: source_slot, min_rate, .. } = &mut *self;
+        let Some(source) = source_slot else { return Poll::Ready(None) };
         let Poll::Ready(frame) = source.poll_frame(cx) else {
-            return pace.poll_too_slow(cx).map(|()| Some(Err(RequestBodyError::TooSlow)));
+            return min_rate.poll_too_slow(cx).map(|()| Some(Err(RequestBodyError::TooSlow)));
         };
         match &frame {
-            Some(Ok(frame)) => pace.record_transferred(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) | None => *place = None,
+            Some(Ok(frame)) => min_rate.record_transferred(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) | None => *source_slot = None,
         }
         Poll::Ready(frame)
     }
@@ -182,13 +181,13 @@ impl BodySource {
 
 impl Http2Body {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> PollFrame {
-        if let Some(proceed) = self.send_continue.take() {
-            let _ = proceed.send(());
+        if let Some(send_continue) = self.send_continue.take() {
+            let _ = send_continue.send(());
         }
         match ready!(self.stream.poll_data(cx)) {
             Some(Ok(data)) => {
                 self.stream.flow_control().release_capacity(data.len())?;
-                self.remaining = self.remaining.map(|left| left.saturating_sub(data.len() as u64));
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             // A stream that was reset, or lost, after all of the body had come.
@@ -224,17 +223,17 @@ impl UnreadBodyRest {
 
     /// Reads the rest to its end, within bounds, and discards it; tells whether it came to its end.
     pub async fn drain(mut self, limits: DrainLimits) -> bool {
-        let (mut left, mut pace) = (limits.max_bytes, MinTransferRate::new(limits.idle_timeout));
+        let (mut remaining, mut min_rate) = (limits.max_bytes, MinTransferRate::new(limits.idle_timeout));
         let discard = poll_fn(|cx| {
             loop {
                 let Poll::Ready(frame) = self.source.poll_frame(cx) else {
-                    return pace.poll_too_slow(cx).map(|()| false);
+                    return min_rate.poll_too_slow(cx).map(|()| false);
                 };
                 let Some(Ok(frame)) = frame else { return Poll::Ready(frame.is_none()) };
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                pace.record_transferred(bytes);
-                left = left.saturating_sub(bytes as u64);
-                if left == 0 {
+                min_rate.record_transferred(bytes);
+                remaining = remaining.saturating_sub(bytes as u64);
+                if remaining == 0 {
                     return Poll::Ready(false);
                 }
             }

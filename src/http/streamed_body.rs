@@ -44,38 +44,38 @@ struct StreamedBody<S> {
 
 /// Returns a body of `first` and all that the source still has.
 pub fn streamed_body<S: BlockProducer>(session: &Session, first: Bytes, source: S) -> ResponseBody {
-    let waiting = session.clone();
-    let left = source.remaining_bytes().map(|left| left.saturating_add(first.len() as u64));
+    let session_handle = session.clone();
+    let remaining = source.remaining_bytes().map(|remaining| remaining.saturating_add(first.len() as u64));
     let streamed = StreamedBody {
         first_block: Some((first, source)),
         next_step: None,
-        session_ended: Box::pin(async move { waiting.closed().await }),
+        session_ended: Box::pin(async move { session_handle.closed().await }),
         session: session.clone(),
-        remaining_bytes: left,
+        remaining_bytes: remaining,
     };
     streamed.boxed_unsync()
 }
 
 impl<S: BlockProducer> StreamedBody<S> {
     fn produce_ahead(&mut self, mut source: S) {
-        let heavy = source.is_cpu_bound();
-        let make = move || {
+        let is_cpu_bound = source.is_cpu_bound();
+        let produce = move || {
             let step = source.next_block();
             (source, step)
         };
-        if !heavy {
-            self.next_step = Some(spawn_blocking(make));
+        if !is_cpu_bound {
+            self.next_step = Some(spawn_blocking(produce));
             return;
         }
         let session = self.session.clone();
         self.next_step = Some(tokio::spawn(async move {
             // Without a turn the block is made all the same: its answer has begun.
-            let turn = session.acquire_followup_permit().await;
-            let made = spawn_blocking(move || {
-                let _turn = turn;
-                make()
+            let permit = session.acquire_followup_permit().await;
+            let produced = spawn_blocking(move || {
+                let _permit = permit;
+                produce()
             });
-            match made.await {
+            match produced.await {
                 Ok(step) => step,
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
@@ -84,7 +84,7 @@ impl<S: BlockProducer> StreamedBody<S> {
 
     fn emit(&mut self, block: Bytes) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
         self.session.record_use();
-        self.remaining_bytes = self.remaining_bytes.map(|left| left.saturating_sub(block.len() as u64));
+        self.remaining_bytes = self.remaining_bytes.map(|remaining| remaining.saturating_sub(block.len() as u64));
         Poll::Ready(Some(Ok(Frame::data(block))))
     }
 }
@@ -92,8 +92,8 @@ impl<S: BlockProducer> StreamedBody<S> {
 impl<S> Drop for StreamedBody<S> {
     /// What waits for its turn is not made any more.
     fn drop(&mut self) {
-        if let Some(job) = &self.next_step {
-            job.abort();
+        if let Some(task) = &self.next_step {
+            task.abort();
         }
     }
 }
@@ -117,8 +117,8 @@ impl<S: BlockProducer> HttpBody for StreamedBody<S> {
             self.produce_ahead(source);
             return self.emit(block);
         }
-        let Some(job) = self.next_step.as_mut() else { return Poll::Ready(None) };
-        let step = ready!(Pin::new(job).poll(cx));
+        let Some(task) = self.next_step.as_mut() else { return Poll::Ready(None) };
+        let step = ready!(Pin::new(task).poll(cx));
         self.next_step = None;
         match step {
             Ok((source, Ok(Some(block)))) => {

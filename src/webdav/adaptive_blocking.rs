@@ -33,8 +33,8 @@ impl AdaptiveBlocking {
         if self.runs_inline() {
             return self.run_timed(work);
         }
-        let streak = self.clone();
-        run_blocking(move || streak.run_timed(work)).await
+        let this = self.clone();
+        run_blocking(move || this.run_timed(work)).await
     }
 
     fn runs_inline(&self) -> bool {
@@ -42,19 +42,19 @@ impl AdaptiveBlocking {
     }
 
     fn run_timed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let began = Instant::now();
-        let done = work();
-        self.record_duration(began.elapsed());
-        done
+        let started = Instant::now();
+        let result = work();
+        self.record_duration(started.elapsed());
+        result
     }
 
-    fn record_duration(&self, took: Duration) {
-        let counted = |count: u32| match took < FAST_COMMIT_LIMIT {
-            true => Some((count + 1).min(MAX_SCORE)),
-            false => Some(count.saturating_sub(SLOW_COMMIT_PENALTY)),
+    fn record_duration(&self, duration: Duration) {
+        let next_score = |score: u32| match duration < FAST_COMMIT_LIMIT {
+            true => Some((score + 1).min(MAX_SCORE)),
+            false => Some(score.saturating_sub(SLOW_COMMIT_PENALTY)),
         };
         // Whichever of two counts comes first, the other is counted as well.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next_score);
     }
 }
 
@@ -68,21 +68,21 @@ mod tests {
 
     #[tokio::test]
     async fn work_runs_inline_only_after_many_fast_runs() {
-        let (streak, here) = (AdaptiveBlocking::default(), std::thread::current().id());
-        assert_ne!(streak.run(current_thread_id).await.expect("done"), here, "nothing is known yet");
-        (0..INLINE_SCORE_THRESHOLD).for_each(|_| streak.record_duration(Duration::ZERO));
-        assert_eq!(streak.run(current_thread_id).await.expect("done"), here);
-        streak.record_duration(FAST_COMMIT_LIMIT);
-        assert_ne!(streak.run(current_thread_id).await.expect("done"), here, "the last had to wait");
+        let (this, here) = (AdaptiveBlocking::default(), std::thread::current().id());
+        assert_ne!(this.run(current_thread_id).await.expect("done"), here, "nothing is known yet");
+        (0..INLINE_SCORE_THRESHOLD).for_each(|_| this.record_duration(Duration::ZERO));
+        assert_eq!(this.run(current_thread_id).await.expect("done"), here);
+        this.record_duration(FAST_COMMIT_LIMIT);
+        assert_ne!(this.run(current_thread_id).await.expect("done"), here, "the last had to wait");
     }
 
     #[test]
     fn slow_disk_ends_inline_execution_quickly() {
-        let streak = AdaptiveBlocking::default();
-        (0..100_000).for_each(|_| streak.record_duration(Duration::ZERO));
-        streak.record_duration(FAST_COMMIT_LIMIT);
-        assert!(streak.runs_inline(), "one in many does no harm");
-        (0..16).for_each(|_| streak.record_duration(Duration::from_millis(5)));
-        assert!(!streak.runs_inline());
+        let this = AdaptiveBlocking::default();
+        (0..100_000).for_each(|_| this.record_duration(Duration::ZERO));
+        this.record_duration(FAST_COMMIT_LIMIT);
+        assert!(this.runs_inline(), "one in many does no harm");
+        (0..16).for_each(|_| this.record_duration(Duration::from_millis(5)));
+        assert!(!this.runs_inline());
     }
 }

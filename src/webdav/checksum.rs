@@ -50,33 +50,33 @@ enum ContentHasher {
 
 impl ContentChecksums {
     /// Reads what a request announces of its body or file.
-    pub(super) fn from_headers(headers: &HeaderMap, of: ChecksumScope) -> Self {
-        let (mut found, mut kept) = (Vec::new(), Vec::new());
+    pub(super) fn from_headers(headers: &HeaderMap, scope: ChecksumScope) -> Self {
+        let (mut expected, mut stored) = (Vec::new(), Vec::new());
         let texts = |name: &str| {
             let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
             values.join(",")
         };
-        if of != ChecksumScope::Body {
-            found.extend(texts("oc-checksum").split([' ', ',']).filter_map(parse_oc_checksum).take(1));
-            if !found.is_empty() {
-                kept = vec![
+        if scope != ChecksumScope::Body {
+            expected.extend(texts("oc-checksum").split([' ', ',']).filter_map(parse_oc_checksum).take(1));
+            if !expected.is_empty() {
+                stored = vec![
                     ("SHA1", ContentHasher::Sha1(sha1::Sha1::default())),
                     ("MD5", ContentHasher::Md5(md5::Context::new())),
                 ];
             }
-            found.extend(texts("repr-digest").split(',').filter_map(parse_digest_field));
-            found.extend(texts("digest").split(',').filter_map(parse_legacy_digest));
+            expected.extend(texts("repr-digest").split(',').filter_map(parse_digest_field));
+            expected.extend(texts("digest").split(',').filter_map(parse_legacy_digest));
         }
-        if of != ChecksumScope::File {
-            found.extend(texts("content-digest").split(',').filter_map(parse_digest_field));
-            found.extend(headers.get("content-md5").and_then(|value| {
+        if scope != ChecksumScope::File {
+            expected.extend(texts("content-digest").split(',').filter_map(parse_digest_field));
+            expected.extend(headers.get("content-md5").and_then(|value| {
                 Some(ExpectedDigest {
                     digest: decode_base64(value.to_str().ok()?),
                     hasher: ContentHasher::from_name("md5")?,
                 })
             }));
         }
-        Self { expected: found, stored: kept }
+        Self { expected, stored }
     }
 
     /// Tells whether nothing was announced.
@@ -86,8 +86,8 @@ impl ContentChecksums {
 
     /// Takes the next bytes in.
     pub(super) fn update(&mut self, bytes: &[u8]) {
-        self.expected.iter_mut().for_each(|one| one.hasher.update(bytes));
-        self.stored.iter_mut().for_each(|(_, running)| running.update(bytes));
+        self.expected.iter_mut().for_each(|member| member.hasher.update(bytes));
+        self.stored.iter_mut().for_each(|(_, hasher)| hasher.update(bytes));
     }
 
     /// Compares all that was taken in with the checksums that were announced. Returns what is to be kept of them, as
@@ -96,19 +96,22 @@ impl ContentChecksums {
     /// # Errors
     /// [`Error::ChecksumMismatch`].
     pub(super) fn verify(self) -> Result<Option<String>> {
-        if !self.expected.into_iter().all(|one| one.hasher.finish() == one.digest) {
+        if !self.expected.into_iter().all(|member| member.hasher.finish() == member.digest) {
             return Err(Error::ChecksumMismatch);
         }
         let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let kept: Vec<String> =
-            self.stored.into_iter().map(|(kind, sum)| format!("{kind}:{}", hex(sum.finish()))).collect();
-        Ok(Some(kept.join(" ")).filter(|kept| !kept.is_empty()))
+        let stored: Vec<String> = self
+            .stored
+            .into_iter()
+            .map(|(algorithm, hasher)| format!("{algorithm}:{}", hex(hasher.finish())))
+            .collect();
+        Ok(Some(stored.join(" ")).filter(|stored| !stored.is_empty()))
     }
 }
 
 /// Returns the one of the checksums that were kept which `OC-Checksum` tells.
-pub(super) fn first_stored_checksum(kept: &str) -> &str {
-    kept.split(' ').next().unwrap_or_default()
+pub(super) fn first_stored_checksum(stored: &str) -> &str {
+    stored.split(' ').next().unwrap_or_default()
 }
 
 /// Answers `Want-Repr-Digest` (RFC 9530 section 4) with the digest that the client likes best of those that can be
@@ -123,13 +126,13 @@ pub(super) fn repr_digest(
 ) -> Result<Option<HeaderValue>> {
     let size = reader.entry().size;
     let Some(value) = headers.get("want-repr-digest").and_then(|value| value.to_str().ok()) else { return Ok(None) };
-    let likes = value.split(',').filter_map(|one| {
-        let (name, weight) = one.split_once('=')?;
+    let candidates = value.split(',').filter_map(|member| {
+        let (name, weight) = member.split_once('=')?;
         let weight: u8 = weight.trim().parse().ok().filter(|weight| *weight > 0)?;
         Some((weight, name.trim(), ContentHasher::from_name(name.trim()).filter(|_| name.contains("sha-"))?))
     });
-    let Some((_, name, mut running)) =
-        likes.max_by_key(|(weight, ..)| *weight).filter(|_| size <= REPR_DIGEST_MAX_FILE_BYTES)
+    let Some((_, name, mut hasher)) =
+        candidates.max_by_key(|(weight, ..)| *weight).filter(|_| size <= REPR_DIGEST_MAX_FILE_BYTES)
     else {
         return Ok(None);
     };
@@ -141,33 +144,33 @@ pub(super) fn repr_digest(
         if count == 0 {
             return Ok(None);
         }
-        running.update(&buffer[..count]);
+        hasher.update(&buffer[..count]);
         offset += count as u64;
     }
-    let text = format!("{}=:{}:", name.to_ascii_lowercase(), STANDARD.encode(running.finish()));
+    let text = format!("{}=:{}:", name.to_ascii_lowercase(), STANDARD.encode(hasher.finish()));
     Ok(HeaderValue::try_from(text).ok())
 }
 
 /// `SHA1:…`, in hexadecimal.
 fn parse_oc_checksum(text: &str) -> Option<ExpectedDigest> {
-    let (kind, digits) = text.split_once(':')?;
-    Some(ExpectedDigest { hasher: ContentHasher::from_name(kind)?, digest: decode_hex(digits) })
+    let (algorithm, digits) = text.split_once(':')?;
+    Some(ExpectedDigest { hasher: ContentHasher::from_name(algorithm)?, digest: decode_hex(digits) })
 }
 
 /// `sha-256=:…:`, a member of a dictionary (RFC 8941 section 3.2) that is a byte sequence.
 fn parse_digest_field(text: &str) -> Option<ExpectedDigest> {
-    let (kind, value) = text.trim().split_once('=')?;
+    let (algorithm, value) = text.trim().split_once('=')?;
     let value = value.split(';').next().unwrap_or_default();
     let inner = value.trim().strip_prefix(':').and_then(|value| value.strip_suffix(':')).unwrap_or_default();
-    Some(ExpectedDigest { hasher: ContentHasher::from_name(kind)?, digest: decode_base64(inner) })
+    Some(ExpectedDigest { hasher: ContentHasher::from_name(algorithm)?, digest: decode_base64(inner) })
 }
 
 /// `SHA-256=…` (RFC 3230 section 4.1.1).
 fn parse_legacy_digest(text: &str) -> Option<ExpectedDigest> {
-    let (kind, value) = text.trim().split_once('=')?;
-    let running = ContentHasher::from_name(kind)?;
-    let digest = if matches!(running, ContentHasher::Adler32(_)) { decode_hex(value) } else { decode_base64(value) };
-    Some(ExpectedDigest { hasher: running, digest })
+    let (algorithm, value) = text.trim().split_once('=')?;
+    let hasher = ContentHasher::from_name(algorithm)?;
+    let digest = if matches!(hasher, ContentHasher::Adler32(_)) { decode_hex(value) } else { decode_base64(value) };
+    Some(ExpectedDigest { hasher, digest })
 }
 
 /// Reads base64; what can't be read is the digest of nothing.
@@ -185,8 +188,8 @@ fn decode_hex(text: &str) -> Vec<u8> {
 }
 
 impl ContentHasher {
-    fn from_name(kind: &str) -> Option<Self> {
-        Some(match kind.trim().to_ascii_lowercase().as_str() {
+    fn from_name(algorithm: &str) -> Option<Self> {
+        Some(match algorithm.trim().to_ascii_lowercase().as_str() {
             "sha1" | "sha" => Self::Sha1(sha1::Sha1::default()),
             "sha256" | "sha-256" => Self::Sha256(sha2::Sha256::default()),
             "sha512" | "sha-512" => Self::Sha512(sha2::Sha512::default()),
@@ -198,21 +201,21 @@ impl ContentHasher {
 
     fn update(&mut self, bytes: &[u8]) {
         match self {
-            Self::Sha1(running) => running.update(bytes),
-            Self::Sha256(running) => running.update(bytes),
-            Self::Sha512(running) => running.update(bytes),
-            Self::Md5(running) => running.consume(bytes),
-            Self::Adler32(running) => running.update(bytes),
+            Self::Sha1(hasher) => hasher.update(bytes),
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+            Self::Md5(hasher) => hasher.consume(bytes),
+            Self::Adler32(hasher) => hasher.update(bytes),
         }
     }
 
     fn finish(self) -> Vec<u8> {
         match self {
-            Self::Sha1(running) => running.finalize().to_vec(),
-            Self::Sha256(running) => running.finalize().to_vec(),
-            Self::Sha512(running) => running.finalize().to_vec(),
-            Self::Md5(running) => running.finalize().0.to_vec(),
-            Self::Adler32(running) => running.digest().to_be_bytes().to_vec(),
+            Self::Sha1(hasher) => hasher.finalize().to_vec(),
+            Self::Sha256(hasher) => hasher.finalize().to_vec(),
+            Self::Sha512(hasher) => hasher.finalize().to_vec(),
+            Self::Md5(hasher) => hasher.finalize().0.to_vec(),
+            Self::Adler32(hasher) => hasher.digest().to_be_bytes().to_vec(),
         }
     }
 }

@@ -56,39 +56,41 @@ impl UnfinishedUploadContext<'_> {
 /// # Errors
 /// [`Error::NotFound`] for one that is not there or another token's, and what the tree says.
 pub(super) async fn handle(
-    verb: DavMethod,
-    place: &ChunkPath,
+    method: DavMethod,
+    chunk_path: &ChunkPath,
     head: Parts,
     body: &mut RequestBody,
-    around: UnfinishedUploadContext<'_>,
+    upload_context: UnfinishedUploadContext<'_>,
 ) -> Result<Response<ResponseBody>> {
-    let token = around.session.token();
-    let (uploads, now) = (around.uploads.clone(), around.now);
-    let ChunkPath { upload, chunk: part } = place;
-    if verb == DavMethod::Mkcol && part.is_none() {
+    let token = upload_context.session.token();
+    let (uploads, now) = (upload_context.uploads.clone(), upload_context.now);
+    let ChunkPath { upload, chunk } = chunk_path;
+    if method == DavMethod::Mkcol && chunk.is_none() {
         // What can't be read of a length that only helps is passed over here.
         let (view, name, length) =
-            (around.view(), upload.clone(), parse_total_length(&head.headers).unwrap_or_default());
+            (upload_context.view(), upload.clone(), parse_total_length(&head.headers).unwrap_or_default());
         return run_blocking(move || {
             view.check_write_anywhere()?;
-            let made = uploads.create_chunked(&view, &name, length, now)?;
-            if made { Ok(empty_response(StatusCode::CREATED)) } else { Err(tree::Error::AlreadyExists.into()) }
+            let created = uploads.create_chunked(&view, &name, length, now)?;
+            if created { Ok(empty_response(StatusCode::CREATED)) } else { Err(tree::Error::AlreadyExists.into()) }
         })
         .await;
     }
     let chunked = uploads.find_chunked(token, upload, now).ok_or(Error::NotFound)?;
-    let whole = part.as_ref().is_some_and(|part| part.as_bytes() == ASSEMBLY_MEMBER);
-    match (verb, part) {
-        (DavMethod::Put, Some(part)) if !whole => put_chunk(chunked, ChunkName::new(part), &head, body, around).await,
-        (DavMethod::Move, Some(_)) if whole => assemble(chunked, upload, head, around).await,
+    let is_assembly = chunk.as_ref().is_some_and(|chunk| chunk.as_bytes() == ASSEMBLY_MEMBER);
+    match (method, chunk) {
+        (DavMethod::Put, Some(chunk)) if !is_assembly => {
+            put_chunk(chunked, ChunkName::new(chunk), &head, body, upload_context).await
+        }
+        (DavMethod::Move, Some(_)) if is_assembly => assemble(chunked, upload, head, upload_context).await,
         (DavMethod::Delete, None) => {
             let name = upload.clone();
             run_blocking(move || uploads.delete_chunked(token, &name).map(|()| empty_response(StatusCode::NO_CONTENT)))
                 .await
         }
-        (DavMethod::Delete, Some(part)) => {
-            let part = ChunkName::new(part);
-            let removed = run_blocking(move || uploads.remove_chunk(&chunked, &part)).await?;
+        (DavMethod::Delete, Some(chunk)) => {
+            let name = ChunkName::new(chunk);
+            let removed = run_blocking(move || uploads.remove_chunk(&chunked, &name)).await?;
             if removed { Ok(empty_response(StatusCode::NO_CONTENT)) } else { Err(Error::NotFound) }
         }
         (DavMethod::Propfind, None) => Ok(list_chunks(&chunked, &head)),
@@ -101,28 +103,31 @@ async fn put_chunk(
     name: ChunkName,
     head: &Parts,
     body: &mut RequestBody,
-    around: UnfinishedUploadContext<'_>,
+    upload_context: UnfinishedUploadContext<'_>,
 ) -> Result<Response<ResponseBody>> {
-    let (view, now) = (around.view(), around.now);
-    let sums = ContentChecksums::from_headers(&head.headers, ChecksumScope::BodyAndFile);
+    let (view, now) = (upload_context.view(), upload_context.now);
+    let checksums = ContentChecksums::from_headers(&head.headers, ChecksumScope::BodyAndFile);
     let expected = headers::expected_length(&head.headers, AnnouncedLength::Part)?;
-    let (uploads, mut weight, length) =
-        (around.uploads.clone(), around.uploads.empty_reservation(view.session().login()), body.size_hint().lower());
-    let part = move || {
+    let (uploads, mut reservation, length) = (
+        upload_context.uploads.clone(),
+        upload_context.uploads.empty_reservation(view.session().login()),
+        body.size_hint().lower(),
+    );
+    let open_chunk = move || {
         view.check_write_anywhere()?;
-        weight.grow_to(length)?;
-        Ok(IncomingChunk { pending_part: view.begin_part()?, view, checksums: sums, reservation: weight, length: 0 })
+        reservation.grow_to(length)?;
+        Ok(IncomingChunk { pending_part: view.begin_part()?, view, checksums, reservation, length: 0 })
     };
-    let (part, blocks) = receive_body(body, &around.session, std::future::pending(), run_blocking(part).await?).await?;
+    let (chunk, blocks) =
+        receive_body(body, &upload_context.session, std::future::pending(), run_blocking(open_chunk).await?).await?;
     run_blocking(move || {
-        let IncomingChunk { pending_part: deposit, checksums: sums, view, reservation: mut weight, length } =
-            part.write(&blocks)?;
+        let IncomingChunk { pending_part, checksums, view, mut reservation, length } = chunk.write(&blocks)?;
         if expected.is_some_and(|expected| length < expected) {
             return Err(Error::LengthMismatch);
         }
-        sums.verify()?;
-        weight.shrink_to(length);
-        let replaced = uploads.store_chunk(&view, &chunked, name, (view.sync_part(deposit)?, weight), now)?;
+        checksums.verify()?;
+        reservation.shrink_to(length);
+        let replaced = uploads.store_chunk(&view, &chunked, name, (view.sync_part(pending_part)?, reservation), now)?;
         Ok(empty_response(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
     })
     .await
@@ -155,31 +160,31 @@ async fn assemble(
     chunked: Arc<ChunkedUpload>,
     upload: &EntryName,
     mut head: Parts,
-    around: UnfinishedUploadContext<'_>,
+    upload_context: UnfinishedUploadContext<'_>,
 ) -> Result<Response<ResponseBody>> {
-    let UnfinishedUploadContext { tree, uploads, session, now } = around;
-    let keep = !headers::overwrite(&head.headers)?;
+    let UnfinishedUploadContext { tree, uploads, session, now } = upload_context;
+    let no_overwrite = !headers::overwrite(&head.headers)?;
     let total = parse_total_length(&head.headers)?;
     let destination =
         headers::single_value(&head.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
     let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
     head.uri = resource_url::destination_uri(destination.as_bytes().trim_ascii(), &server)?;
-    if keep {
+    if no_overwrite {
         // Judged again at the commit, as any condition: putting together takes its time.
         head.headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
     }
     let token = session.token();
-    let call = RequestContext::new(DavMethod::Put, head, tree, session, now).await?;
-    if call.is_root() {
+    let context = RequestContext::new(DavMethod::Put, head, tree, session, now).await?;
+    if context.is_root() {
         return Err(Error::RootProtected);
     }
-    let (uploads, name, view) = (uploads.clone(), upload.clone(), call.view.clone());
+    let (uploads, name, view) = (uploads.clone(), upload.clone(), context.view.clone());
     // As a copy: all parts are copied, and read back for checksums. Cut off before the commit, it leaves them as they are.
     run_cpu_bound(&view, move || {
-        if keep && call.view.stat(&call.path).is_ok() {
+        if no_overwrite && context.view.stat(&context.path).is_ok() {
             return Err(tree::Error::AlreadyExists.into());
         }
-        let response = commit_assembled(&call, &chunked, total).map_err(|error| match error {
+        let response = commit_assembled(&context, &chunked, total).map_err(|error| match error {
             // Of the headers, which is told as it is.
             malformed @ Error::Malformed(_) => malformed,
             error => error.into_destination_error(),
@@ -193,17 +198,18 @@ async fn assemble(
 }
 
 fn commit_assembled(
-    call: &RequestContext,
+    context: &RequestContext,
     chunked: &ChunkedUpload,
     total: Option<u64>,
 ) -> Result<Response<ResponseBody>> {
-    let modified = headers::oc_mtime(&call.headers)?;
+    let modified = headers::oc_mtime(&context.headers)?;
     let parts = chunked.chunks();
     let size = parts.iter().fold(0, |sum: u64, (_, part)| sum.saturating_add(part.size));
     if total.is_some_and(|total| total != size) {
         return Err(Error::LengthMismatch);
     }
-    let staged = call.stage_with_preconditions(|claim| call.view.stage(&call.path, Some(size), claim))?;
+    let staged =
+        context.stage_with_preconditions(|conditions| context.view.stage(&context.path, Some(size), conditions))?;
     let mut offset = 0;
     for (_, part) in &parts {
         offset = staged.copy_part(&part.staged_part, part.size, offset)?;
@@ -211,8 +217,8 @@ fn commit_assembled(
     if offset != size {
         return Err(Error::Truncated);
     }
-    let kept = put::verify_checksums(call, &staged)?;
-    put::commit_upload(call, staged, modified, kept)
+    let stored_checksums = put::verify_checksums(context, &staged)?;
+    put::commit_upload(context, staged, modified, stored_checksums)
 }
 
 /// Reads `OC-Total-Length`: what all parts come to.
@@ -224,22 +230,22 @@ fn parse_total_length(headers: &HeaderMap) -> Result<Option<u64>> {
 
 /// Lists the parts that have come, for a client that goes on with an upload.
 fn list_chunks(chunked: &ChunkedUpload, head: &Parts) -> Response<ResponseBody> {
-    let outside = head.extensions.get::<PublicAddress>().map_or("", PublicAddress::prefix);
-    let base = format!("{outside}{}", head.uri.path().trim_end_matches('/'));
+    let public_prefix = head.extensions.get::<PublicAddress>().map_or("", PublicAddress::prefix);
+    let base = format!("{public_prefix}{}", head.uri.path().trim_end_matches('/'));
     let mut out = String::from(multistatus::MULTISTATUS_START);
-    let mut row = |href: &str, inner: &str| {
+    let mut write_response = |href: &str, inner: &str| {
         let _ = writeln!(
             out,
             "<D:response><D:href>{href}</D:href><D:propstat><D:prop>{inner}</D:prop>\
              <D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
         );
     };
-    row(&format!("{base}/"), "<D:resourcetype><D:collection/></D:resourcetype>");
-    let deep = headers::depth(&head.headers).is_ok_and(|depth| depth != Some(headers::DepthHeader::Zero));
-    for (name, part) in chunked.chunks().into_iter().filter(|_| deep) {
+    write_response(&format!("{base}/"), "<D:resourcetype><D:collection/></D:resourcetype>");
+    let lists_members = headers::depth(&head.headers).is_ok_and(|depth| depth != Some(headers::DepthHeader::Zero));
+    for (name, part) in chunked.chunks().into_iter().filter(|_| lists_members) {
         let mut href = format!("{base}/");
         resource_url::percent_encode(name.as_bytes(), &mut href);
-        row(&href, &format!("<D:resourcetype/><D:getcontentlength>{}</D:getcontentlength>", part.size));
+        write_response(&href, &format!("<D:resourcetype/><D:getcontentlength>{}</D:getcontentlength>", part.size));
     }
     out.push_str(multistatus::MULTISTATUS_END);
     multistatus::response(full(out))

@@ -82,7 +82,7 @@ impl RequestConditions {
             None => Ok(None),
         };
         let date = |name| headers.get(name)?.to_str().ok().and_then(date::parse_http_date);
-        let listed = match joined_values(headers, &HeaderName::from_static("if")) {
+        let if_header = match joined_values(headers, &HeaderName::from_static("if")) {
             Some(text) => Some(IfHeader::parse(&text).ok_or(Error::Malformed("the If header is malformed"))?),
             None => None,
         };
@@ -92,7 +92,7 @@ impl RequestConditions {
             unmodified_since: date(header::IF_UNMODIFIED_SINCE),
             modified_since: date(header::IF_MODIFIED_SINCE),
             if_range: headers.get(header::IF_RANGE).map(|value| parse_if_range(value.as_bytes())),
-            if_header: listed,
+            if_header,
         })
     }
 
@@ -115,7 +115,7 @@ impl RequestConditions {
     }
 
     /// Judges all but `If` and If-Range, in the order of RFC 9110 section 13.2.2.
-    pub(super) fn evaluate(&self, current: Option<&Validators>, reading: bool) -> ConditionOutcome {
+    pub(super) fn evaluate(&self, current: Option<&Validators>, is_read: bool) -> ConditionOutcome {
         let etag = current.and_then(|c| c.etag.as_deref());
         match (&self.if_match, self.unmodified_since, current) {
             (Some(EntityTagList::Any), _, current) if current.is_none() => return ConditionOutcome::PreconditionFailed,
@@ -130,9 +130,9 @@ impl RequestConditions {
         let matched = match &self.if_none_match {
             Some(EntityTagList::Any) => current.is_some(),
             Some(EntityTagList::Tags(tags)) => tags.iter().any(|tag| tag.matches_weakly(etag)),
-            None => reading && matches!((self.modified_since, current), (Some(since), Some(c)) if c.modified <= since),
+            None => is_read && matches!((self.modified_since, current), (Some(since), Some(c)) if c.modified <= since),
         };
-        match (matched, reading) {
+        match (matched, is_read) {
             (false, _) => ConditionOutcome::Proceed,
             (true, true) => ConditionOutcome::NotModified,
             (true, false) => ConditionOutcome::PreconditionFailed,
@@ -154,31 +154,31 @@ impl RequestConditions {
     ///
     /// # Errors
     /// [`tree::Error::PreconditionFailed`] when none of its lists holds.
-    pub(super) fn evaluate_if_header(&self, around: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
-        let Some(listed) = &self.if_header else { return Ok(()) };
-        let look = |resource: Option<&[u8]>| match resource {
-            None => resource_state(around.view, path),
-            Some(url) => match resource_url::resolve_in_prefix(url, around.server, around.url_prefix) {
-                Ok(address) => resource_state(
-                    around.view,
-                    &around.view.existing_spelling(around.client_root.root(), &address.path),
+    pub(super) fn evaluate_if_header(&self, if_context: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
+        let Some(if_header) = &self.if_header else { return Ok(()) };
+        let look_up = |resource: Option<&[u8]>| match resource {
+            None => resource_state(if_context.view, path),
+            Some(url) => match resource_url::resolve_in_prefix(url, if_context.server, if_context.url_prefix) {
+                Ok(resource) => resource_state(
+                    if_context.view,
+                    &if_context.view.existing_spelling(if_context.client_root.root(), &resource.path),
                 ),
                 Err(_) => Ok(IfResourceState::default()),
             },
         };
-        if listed.holds(look)? { Ok(()) } else { Err(tree::Error::PreconditionFailed) }
+        if if_header.holds(look_up)? { Ok(()) } else { Err(tree::Error::PreconditionFailed) }
     }
 
     /// Judges all conditions of a request that changes something at `path`.
     ///
     /// # Errors
     /// [`tree::Error::PreconditionFailed`] when one does not hold.
-    pub(super) fn evaluate_write(&self, around: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
+    pub(super) fn evaluate_write(&self, if_context: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
         if !self.apply_to_writes() {
             return Ok(());
         }
-        self.evaluate_if_header(around, path)?;
-        let current = found_or_none(around.view.stat(path))?;
+        self.evaluate_if_header(if_context, path)?;
+        let current = found_or_none(if_context.view.stat(path))?;
         match self.evaluate(current.as_ref().map(Validators::from).as_ref(), false) {
             ConditionOutcome::Proceed => Ok(()),
             ConditionOutcome::NotModified | ConditionOutcome::PreconditionFailed => {

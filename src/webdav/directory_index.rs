@@ -22,32 +22,33 @@ const PAGE_SECURITY_POLICY: &str = "sandbox allow-downloads; default-src 'none'"
 ///
 /// # Errors
 /// What the tree says.
-pub(super) fn handle(call: &RequestContext) -> Result<Response<ResponseBody>> {
-    let mut listing = call.view.list(&call.path, true)?;
+pub(super) fn handle(context: &RequestContext) -> Result<Response<ResponseBody>> {
+    let mut listing = context.view.list(&context.path, true)?;
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_SECURITY_POLICY));
-    if call.method == DavMethod::Head {
+    if context.method == DavMethod::Head {
         return Ok(response);
     }
-    let mut ahead = listing.by_ref().take(MAX_SORTED_ENTRIES).collect::<crate::tree::Result<Vec<_>>>()?;
-    if ahead.len() < MAX_SORTED_ENTRIES {
-        ahead.sort_by_cached_key(|entry| (!entry.is_directory(), entry.name.to_ascii_lowercase(), entry.name.clone()));
+    let mut prefetched = listing.by_ref().take(MAX_SORTED_ENTRIES).collect::<crate::tree::Result<Vec<_>>>()?;
+    if prefetched.len() < MAX_SORTED_ENTRIES {
+        prefetched
+            .sort_by_cached_key(|entry| (!entry.is_directory(), entry.name.to_ascii_lowercase(), entry.name.clone()));
     }
-    let base = call.client_root.href(&call.path, true);
-    let mut page = DirectoryIndexPage { base_href: base, prefetched: ahead.into_iter(), listing: Some(listing) };
-    let first = page.fill_block(page_head(call))?;
+    let base = context.client_root.href(&context.path, true);
+    let mut page = DirectoryIndexPage { base_href: base, prefetched: prefetched.into_iter(), listing: Some(listing) };
+    let first = page.fill_block(page_head(context))?;
     *response.body_mut() = match page.listing {
         None => full(first),
-        Some(_) => streamed_body(call.view.session(), first, page),
+        Some(_) => streamed_body(context.view.session(), first, page),
     };
     Ok(response)
 }
 
-fn page_head(call: &RequestContext) -> String {
-    let mut name = format!("/{}", call.client_root.display_name());
-    if let Some(below) = call.path.strip_prefix(call.client_root.root()).filter(|below| !below.is_root()) {
+fn page_head(context: &RequestContext) -> String {
+    let mut name = format!("/{}", context.client_root.display_name());
+    if let Some(below) = context.path.strip_prefix(context.client_root.root()).filter(|below| !below.is_root()) {
         name += &below.to_string();
     }
     let mut out = String::from(
@@ -58,10 +59,10 @@ fn page_head(call: &RequestContext) -> String {
     out += "</title></head>\n<body><h1>";
     xml::escape(&name, &mut out);
     out += "</h1>\n<table>\n<tr><th align=\"left\">Name</th><th align=\"right\">Size</th><th align=\"left\">Changed</th></tr>\n";
-    if let Some(parent) = call.path.parent().filter(|_| !call.is_root()) {
+    if let Some(parent) = context.path.parent().filter(|_| !context.is_root()) {
         out += &format!(
             "<tr><td><a href=\"{}\">../</a></td><td></td><td></td></tr>\n",
-            call.client_root.href(&parent, true)
+            context.client_root.href(&parent, true)
         );
     }
     out

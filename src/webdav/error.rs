@@ -32,12 +32,12 @@ pub(super) enum Error {
     #[error("no such file or folder")]
     NotFound,
     /// Nothing can ever be at the path: in its last part, or already above.
-    #[error("the name can't be used: {fault}")]
+    #[error("the name can't be used: {error}")]
     InvalidName {
         /// Whether only the last part can't be.
         last: bool,
         /// The rule that it breaks.
-        fault: PathError,
+        error: PathError,
     },
     /// The destination of COPY or MOVE is at fault, not the source.
     #[error("the destination can't be used: {0}")]
@@ -148,16 +148,16 @@ pub(super) async fn run_cpu_bound<T: Send + 'static>(
     view: &View,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let turn = view.session().acquire_work_permit().await.map_err(|TooMuchWork| Error::Busy)?;
-    let gone = view.cancellation().cancel_on_drop();
-    let done = run_blocking(move || {
+    let permit = view.session().acquire_work_permit().await.map_err(|TooMuchWork| Error::Busy)?;
+    let cancel_guard = view.cancellation().cancel_on_drop();
+    let result = run_blocking(move || {
         // Until the work has ended, also where nobody waits for it any more.
-        let _turn = turn;
+        let _permit = permit;
         work()
     });
-    let done = done.await;
-    gone.disarm();
-    done
+    let result = result.await;
+    cancel_guard.disarm();
+    result
 }
 
 /// What an error is said in answer to.
@@ -185,8 +185,8 @@ impl Error {
     }
 
     /// Says that a time is what the file system can't keep, where that is the fault.
-    pub(super) fn from_time_error(fault: impl Into<Self>) -> Self {
-        match fault.into() {
+    pub(super) fn from_time_error(error: impl Into<Self>) -> Self {
+        match error.into() {
             Self::Tree(tree::Error::Unsupported) => Self::Malformed("the file system can't keep that time"),
             other => other,
         }
@@ -210,11 +210,11 @@ impl Error {
     }
 
     /// Turns a refusal into its answer. What the host or the store said goes to the log alone.
-    pub(super) fn into_response(self, asked: DavErrorContext<'_>) -> Response<ResponseBody> {
-        let status = self.status(asked.method);
-        let mut response = match (self.condition_element(asked), self.problem_response()) {
+    pub(super) fn into_response(self, context: DavErrorContext<'_>) -> Response<ResponseBody> {
+        let status = self.status(context.method);
+        let mut response = match (self.condition_element(context), self.problem_response()) {
             (Some(element), _) => dav_error_response(status, &element),
-            (None, Some(kind)) => kind,
+            (None, Some(problem)) => problem,
             (None, None) => text_response(status, self.client_message(status)),
         };
         let headers = response.headers_mut();
@@ -231,18 +231,18 @@ impl Error {
         if let Some(wait) = self.retry_delay() {
             set_retry_after(headers, wait);
         }
-        if let Self::MethodNotAllowed(others) = self {
-            headers.insert(header::ALLOW, HeaderValue::from_static(others));
+        if let Self::MethodNotAllowed(allowed_methods) = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed_methods));
         } else if status == StatusCode::METHOD_NOT_ALLOWED || status == StatusCode::NOT_IMPLEMENTED {
-            set_header(headers, header::ALLOW, DavMethod::tree_methods_except(asked.method));
+            set_header(headers, header::ALLOW, DavMethod::tree_methods_except(context.method));
         }
         response
     }
 
-    fn status(&self, verb: Option<DavMethod>) -> StatusCode {
-        let creates = verb.is_some_and(DavMethod::may_create);
+    fn status(&self, method: Option<DavMethod>) -> StatusCode {
+        let creates = method.is_some_and(DavMethod::may_create);
         match self {
-            Self::Tree(error) => tree_status(error, verb),
+            Self::Tree(error) => tree_status(error, method),
             Self::AuthenticationFailed(AuthError::Denied) => StatusCode::UNAUTHORIZED,
             Self::AuthenticationFailed(AuthError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::AuthenticationFailed(AuthError::Busy | AuthError::TooManyConnections) | Self::Busy => {
@@ -253,7 +253,7 @@ impl Error {
             Self::InvalidName { last: true, .. } if creates => StatusCode::FORBIDDEN,
             Self::InvalidName { last: false, .. } if creates => StatusCode::CONFLICT,
             // What is missing there is the folder that would hold the copy (RFC 4918 sections 9.8.5 and 9.9.4).
-            Self::InvalidDestination(fault) => match fault.status(Some(DavMethod::Put)) {
+            Self::InvalidDestination(error) => match error.status(Some(DavMethod::Put)) {
                 StatusCode::NOT_FOUND => StatusCode::CONFLICT,
                 status => status,
             },
@@ -264,7 +264,7 @@ impl Error {
             | Self::DoctypeForbidden
             | Self::UnsupportedReport
             | Self::InvalidSyncToken => StatusCode::FORBIDDEN,
-            Self::NoSuchLock if verb == Some(DavMethod::Unlock) => StatusCode::CONFLICT,
+            Self::NoSuchLock if method == Some(DavMethod::Unlock) => StatusCode::CONFLICT,
             Self::NoSuchLock => StatusCode::PRECONDITION_FAILED,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::OffsetMismatch { .. } | Self::UploadInUse => StatusCode::CONFLICT,
@@ -284,12 +284,12 @@ impl Error {
     /// Returns the one line that the client is told. A thing that is missing is told of in the same words
     /// whichever way it was found to be.
     fn client_message(&self, status: StatusCode) -> String {
-        if let Self::InvalidDestination(fault) = self {
-            let why = match fault.as_ref() {
-                Self::InvalidName { fault, last: true } => fault.to_string(),
-                fault => fault.client_message(status),
+        if let Self::InvalidDestination(error) = self {
+            let message = match error.as_ref() {
+                Self::InvalidName { error, last: true } => error.to_string(),
+                error => error.client_message(status),
             };
-            return format!("the destination can't be used: {why}");
+            return format!("the destination can't be used: {message}");
         }
         if let Some(shortage) = self.shortage() {
             tracing::warn!(error = %self, "a WebDAV request was refused");
@@ -298,9 +298,9 @@ impl Error {
         if status == StatusCode::NOT_FOUND {
             return Self::NotFound.to_string();
         }
-        let told =
+        let has_own_message =
             matches!(self, Self::UploadInUse | Self::Tree(tree::Error::UploadInProgress | tree::Error::Replaced));
-        if status == StatusCode::CONFLICT && !told {
+        if status == StatusCode::CONFLICT && !has_own_message {
             return tree::Error::NoParent.to_string();
         }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -311,17 +311,20 @@ impl Error {
     }
 
     /// Returns the precondition or postcondition element of RFC 4918 section 16, where there is one.
-    fn condition_element(&self, asked: DavErrorContext<'_>) -> Option<String> {
+    fn condition_element(&self, context: DavErrorContext<'_>) -> Option<String> {
         match self {
             Self::Tree(tree::Error::Locked { root, .. }) => {
-                let name =
-                    if asked.method == Some(DavMethod::Lock) { "no-conflicting-lock" } else { "lock-token-submitted" };
-                let (mount, path) = asked.target?;
-                let folder = asked.names_directory || (root != path && path.starts_with(root));
-                Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", mount.href(root, folder)))
+                let name = if context.method == Some(DavMethod::Lock) {
+                    "no-conflicting-lock"
+                } else {
+                    "lock-token-submitted"
+                };
+                let (client_root, path) = context.target?;
+                let is_directory = context.names_directory || (root != path && path.starts_with(root));
+                Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", client_root.href(root, is_directory)))
             }
             Self::Tree(tree::Error::NoSpace) => Some("<D:sufficient-disk-space/>".to_owned()),
-            Self::Tree(tree::Error::AlreadyExists) if asked.method == Some(DavMethod::Mkcol) => {
+            Self::Tree(tree::Error::AlreadyExists) if context.method == Some(DavMethod::Mkcol) => {
                 Some("<D:resource-must-be-null/>".to_owned())
             }
             Self::NoSuchLock => Some("<D:lock-token-matches-request-uri/>".to_owned()),
@@ -386,14 +389,14 @@ impl Error {
     }
 }
 
-fn tree_status(error: &tree::Error, verb: Option<DavMethod>) -> StatusCode {
-    let creates = verb.is_some_and(DavMethod::may_create);
+fn tree_status(error: &tree::Error, method: Option<DavMethod>) -> StatusCode {
+    let creates = method.is_some_and(DavMethod::may_create);
     match error {
         tree::Error::Absent => StatusCode::NOT_FOUND,
         tree::Error::NoParent => StatusCode::CONFLICT,
         tree::Error::Forbidden | tree::Error::Overlap | tree::Error::TagNotAllowed(_) => StatusCode::FORBIDDEN,
         tree::Error::PathTooLong => StatusCode::FORBIDDEN,
-        tree::Error::AlreadyExists if verb == Some(DavMethod::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
+        tree::Error::AlreadyExists if method == Some(DavMethod::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
         tree::Error::AlreadyExists | tree::Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         tree::Error::NotADirectory if creates => StatusCode::CONFLICT,
         tree::Error::NotADirectory => StatusCode::NOT_FOUND,
@@ -407,7 +410,7 @@ fn tree_status(error: &tree::Error, verb: Option<DavMethod>) -> StatusCode {
         tree::Error::TypeNotAllowed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::TooManyOpenFiles => StatusCode::SERVICE_UNAVAILABLE,
-        tree::Error::InvalidName if creates || matches!(verb, Some(DavMethod::Copy | DavMethod::Move)) => {
+        tree::Error::InvalidName if creates || matches!(method, Some(DavMethod::Copy | DavMethod::Move)) => {
             StatusCode::FORBIDDEN
         }
         tree::Error::InvalidName => StatusCode::NOT_FOUND,
@@ -457,7 +460,7 @@ mod tests {
             Error::Tree(tree::Error::NotADirectory),
             Error::Tree(tree::Error::InvalidName),
             Error::NotFound,
-            Error::InvalidName { last: true, fault: PathError::TooLong },
+            Error::InvalidName { last: true, error: PathError::TooLong },
         ];
         for error in missing {
             let response = error.into_response(GET_CONTEXT);
@@ -477,14 +480,14 @@ mod tests {
     #[tokio::test]
     async fn conflicting_lock_is_reported_by_client_visible_root() {
         let at = |text: &str| TreePath::parse(text.as_bytes()).expect("path");
-        let mount =
+        let client_root =
             ClientRoot::new(&PublicAddress::default(), UrlPrefix::Tree, at("team"), &"alice".parse().expect("login"));
         for (root, href) in [("/team/a", "/dav/a/"), ("/", "/dav/"), ("/team/a/b", "/dav/a/b")] {
             let error = Error::Tree(tree::Error::Locked { root: at(root), token: None });
             let path = at("team/a/b");
             let response = error.into_response(DavErrorContext {
                 method: Some(DavMethod::Put),
-                target: Some((&mount, &path)),
+                target: Some((&client_root, &path)),
                 names_directory: false,
             });
             assert_eq!(response.status(), StatusCode::LOCKED);

@@ -16,16 +16,16 @@ impl EntityTag {
         let rest = rest.strip_prefix(b"\"")?;
         let end = memchr::memchr(b'"', rest)?;
         let (tag, rest) = (&rest[..end], &rest[end + 1..]);
-        let fits = tag.iter().all(|&b| b == 0x21 || (0x23..=0x7e).contains(&b) || b >= 0x80);
-        fits.then(|| (Self { weak, tag: tag.to_vec() }, rest))
+        let is_valid = tag.iter().all(|&b| b == 0x21 || (0x23..=0x7e).contains(&b) || b >= 0x80);
+        is_valid.then(|| (Self { weak, tag: tag.to_vec() }, rest))
     }
 
     /// Reads one tag without its quotes, as Joplin sends them to no end but to keep caches away.
     fn parse_unquoted_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let end = text.iter().position(|&b| b == b',' || b.is_ascii_whitespace()).unwrap_or(text.len());
         let (tag, rest) = text.split_at(end);
-        let fits = !tag.is_empty() && tag.iter().all(|&b| b.is_ascii_graphic() && b != b'"' && b != b'*');
-        fits.then(|| (Self { weak: false, tag: tag.to_vec() }, rest))
+        let is_valid = !tag.is_empty() && tag.iter().all(|&b| b.is_ascii_graphic() && b != b'"' && b != b'*');
+        is_valid.then(|| (Self { weak: false, tag: tag.to_vec() }, rest))
     }
 
     /// Compares with a current strong tag, both having to be strong.

@@ -27,130 +27,130 @@ const WANT_REPR_DIGEST: &str = "want-repr-digest";
 ///
 /// # Errors
 /// What the tree says, and [`tree::Error::PreconditionFailed`].
-pub(super) async fn handle(call: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
-    if let Some(response) = respond_from_cache(call) {
+pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
+    if let Some(response) = respond_from_cache(context) {
         return Ok(response);
     }
-    let work = Arc::clone(call);
-    match call.headers.contains_key(WANT_REPR_DIGEST) {
+    let task_context = Arc::clone(context);
+    match context.headers.contains_key(WANT_REPR_DIGEST) {
         // The whole file is read before the first byte is sent.
-        true => run_cpu_bound(&call.view, move || open_and_respond(&work)).await,
-        false => run_blocking(move || open_and_respond(&work)).await,
+        true => run_cpu_bound(&context.view, move || open_and_respond(&task_context)).await,
+        false => run_blocking(move || open_and_respond(&task_context)).await,
     }
 }
 
 /// Answers without leaving the runtime when all that is needed is in memory; a step off it costs more
 /// than a small file. None for everything else, errors included.
-fn respond_from_cache(call: &RequestContext) -> Option<Response<ResponseBody>> {
-    if call.conditions.has_if_header() || call.headers.contains_key(WANT_REPR_DIGEST) {
+fn respond_from_cache(context: &RequestContext) -> Option<Response<ResponseBody>> {
+    if context.conditions.has_if_header() || context.headers.contains_key(WANT_REPR_DIGEST) {
         return None;
     }
-    let reader = call.view.read_cached(&call.path)?;
-    respond(call, reader, FileReader::read_cached_at).ok()
+    let reader = context.view.read_cached(&context.path)?;
+    respond(context, reader, FileReader::read_cached_at).ok()
 }
 
 /// How a block is read.
 type ReadAtFn = fn(&FileReader, &mut [u8], u64) -> tree::Result<usize>;
 
-fn open_and_respond(call: &RequestContext) -> Result<Response<ResponseBody>> {
-    let reader = match call.view.read(&call.path) {
+fn open_and_respond(context: &RequestContext) -> Result<Response<ResponseBody>> {
+    let reader = match context.view.read(&context.path) {
         Ok(reader) => reader,
-        Err(tree::Error::IsADirectory) => return directory_index::handle(call),
-        Err(tree::Error::Forbidden) if call.view.stat(&call.path)?.is_directory() => {
-            return directory_index::handle(call);
+        Err(tree::Error::IsADirectory) => return directory_index::handle(context),
+        Err(tree::Error::Forbidden) if context.view.stat(&context.path)?.is_directory() => {
+            return directory_index::handle(context);
         }
         Err(error) => return Err(error.into()),
     };
-    call.conditions.evaluate_if_header(call.if_context(), &call.path)?;
-    let digest = checksum::repr_digest(&call.headers, &reader, call.view.cancellation())?;
-    let mut response = respond(call, reader, FileReader::read_at)?;
+    context.conditions.evaluate_if_header(context.if_context(), &context.path)?;
+    let digest = checksum::repr_digest(&context.headers, &reader, context.view.cancellation())?;
+    let mut response = respond(context, reader, FileReader::read_at)?;
     if let Some(digest) = digest.filter(|_| response.status().is_success()) {
         response.headers_mut().insert("repr-digest", digest);
     }
     Ok(response)
 }
 
-fn respond(call: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
+fn respond(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
     let current = Validators::from(reader.entry());
-    match call.conditions.evaluate(Some(&current), true) {
+    match context.conditions.evaluate(Some(&current), true) {
         ConditionOutcome::Proceed => {}
         ConditionOutcome::NotModified => return Ok(file_response(StatusCode::NOT_MODIFIED, reader.entry(), empty())),
         ConditionOutcome::PreconditionFailed => return Err(tree::Error::PreconditionFailed.into()),
     }
     let size = reader.entry().size;
-    match requested_ranges(call, &current, size) {
-        RangeSelection::FullFile => full_response(call, reader, read),
+    match requested_ranges(context, &current, size) {
+        RangeSelection::FullFile => full_response(context, reader, read),
         RangeSelection::Unsatisfiable => {
             let mut response = file_response(StatusCode::RANGE_NOT_SATISFIABLE, reader.entry(), empty());
             set_header(response.headers_mut(), header::CONTENT_RANGE, format!("bytes */{size}"));
             Ok(response)
         }
-        RangeSelection::Ranges(parts) => partial_response(call, reader, &parts, read),
+        RangeSelection::Ranges(parts) => partial_response(context, reader, &parts, read),
     }
 }
 
-fn requested_ranges(call: &RequestContext, current: &Validators, size: u64) -> RangeSelection {
-    let Some(ranges) = call.headers.get(header::RANGE).filter(|_| call.method == DavMethod::Get) else {
+fn requested_ranges(context: &RequestContext, current: &Validators, size: u64) -> RangeSelection {
+    let Some(ranges) = context.headers.get(header::RANGE).filter(|_| context.method == DavMethod::Get) else {
         return RangeSelection::FullFile;
     };
-    let now = call.now.as_millis().div_euclid(1000);
-    if call.conditions.if_range_holds(current, now) {
+    let now = context.now.as_millis().div_euclid(1000);
+    if context.conditions.if_range_holds(current, now) {
         range::select_ranges(ranges.as_bytes(), size)
     } else {
         RangeSelection::FullFile
     }
 }
 
-fn full_response(call: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
+fn full_response(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
     let entry = reader.entry().clone();
     let mut response = file_response(StatusCode::OK, &entry, empty());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&call.path)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&context.path)));
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(entry.size));
-    if let Some(sum) = call.view.checksum(&entry)? {
+    if let Some(checksum) = context.view.checksum(&entry)? {
         set_header(
             response.headers_mut(),
             header::HeaderName::from_static("oc-checksum"),
-            checksum::first_stored_checksum(&sum).to_owned(),
+            checksum::first_stored_checksum(&checksum).to_owned(),
         );
     }
-    if call.method == DavMethod::Get && entry.size > 0 {
+    if context.method == DavMethod::Get && entry.size > 0 {
         *response.body_mut() =
-            content_body(call, ContentPieces::new(reader, [ContentPiece::FileRange(0..entry.size)]), read)?;
+            content_body(context, ContentPieces::new(reader, [ContentPiece::FileRange(0..entry.size)]), read)?;
     }
     Ok(response)
 }
 
 fn partial_response(
-    call: &RequestContext,
+    context: &RequestContext,
     reader: FileReader,
     parts: &[Range<u64>],
     read: ReadAtFn,
 ) -> Result<Response<ResponseBody>> {
     let entry = reader.entry().clone();
-    let kind = content_type(&call.path);
+    let media_type = content_type(&context.path);
     let mut response = file_response(StatusCode::PARTIAL_CONTENT, &entry, empty());
     let headers = response.headers_mut();
     let pieces = if let [part] = parts {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         set_header(headers, header::CONTENT_RANGE, content_range(part, entry.size));
         ContentPieces::new(reader, [ContentPiece::FileRange(part.clone())])
     } else {
         let boundary = uuid::Uuid::new_v4().simple().to_string();
         set_header(headers, header::CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"));
-        ContentPieces::new(reader, multipart_pieces(parts, &boundary, kind, entry.size))
+        ContentPieces::new(reader, multipart_pieces(parts, &boundary, media_type, entry.size))
     };
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(pieces.length()));
-    *response.body_mut() = content_body(call, pieces, read)?;
+    *response.body_mut() = content_body(context, pieces, read)?;
     Ok(response)
 }
 
 /// Lays out several parts (RFC 9110 section 14.6, RFC 2046 section 5.1.1).
-fn multipart_pieces(parts: &[Range<u64>], boundary: &str, kind: &str, size: u64) -> Vec<ContentPiece> {
+fn multipart_pieces(parts: &[Range<u64>], boundary: &str, media_type: &str, size: u64) -> Vec<ContentPiece> {
     let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
     for (index, part) in parts.iter().enumerate() {
         let start = if index == 0 { "" } else { "\r\n" };
         let range = content_range(part, size);
-        let text = format!("{start}--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {range}\r\n\r\n");
+        let text = format!("{start}--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: {range}\r\n\r\n");
         pieces.push(ContentPiece::Text(text.into()));
         pieces.push(ContentPiece::FileRange(part.clone()));
     }
@@ -163,9 +163,9 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
 }
 
 /// Reads the first block, and leaves the rest to the body where there is more.
-fn content_body(call: &RequestContext, mut pieces: ContentPieces, read: ReadAtFn) -> Result<ResponseBody> {
+fn content_body(context: &RequestContext, mut pieces: ContentPieces, read: ReadAtFn) -> Result<ResponseBody> {
     let first = pieces.read_block(read)?.unwrap_or_default();
-    let session = call.view.session();
+    let session = context.view.session();
     Ok(if pieces.queue.is_empty() { full(first) } else { streamed_body(session, first, pieces) })
 }
 
@@ -265,8 +265,8 @@ mod tests {
             .expect("a request")
             .into_parts()
             .0;
-        let call = RequestContext::new(DavMethod::Get, head, &house.tree, session, crate::store::testing::now());
-        runtime.block_on(call).expect("read")
+        let context = RequestContext::new(DavMethod::Get, head, &house.tree, session, crate::store::testing::now());
+        runtime.block_on(context).expect("read")
     }
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -281,15 +281,15 @@ mod tests {
     #[test]
     fn digest_takes_its_turn_among_the_work_of_its_user() {
         let (house, runtime) = (TreeFixture::new(&[]), runtime());
-        let call = digest_of_large_file(&house, &runtime);
-        let session = call.view.session().clone();
+        let context = digest_of_large_file(&house, &runtime);
+        let session = context.view.session().clone();
         let mut turns = Vec::new();
         runtime.block_on(async {
             let mut poll = Context::from_waker(Waker::noop());
             while let Poll::Ready(turn) = pin!(session.acquire_work_permit()).poll(&mut poll) {
                 turns.push(turn.expect("a turn"));
             }
-            let mut asked = pin!(handle(&call));
+            let mut asked = pin!(handle(&context));
             assert!(asked.as_mut().poll(&mut poll).is_pending());
             // The one thread for blocking work would have done it before this.
             tokio::task::spawn_blocking(|| ()).await.expect("done");
@@ -303,10 +303,10 @@ mod tests {
     #[test]
     fn digest_ends_when_its_request_is_dropped() {
         let (house, runtime) = (TreeFixture::new(&[]), runtime());
-        let call = digest_of_large_file(&house, &runtime);
-        call.view.read(&call.path).expect("there");
-        call.view.cancellation().cancel();
-        let error = runtime.block_on(handle(&call)).expect_err("cancelled");
+        let context = digest_of_large_file(&house, &runtime);
+        context.view.read(&context.path).expect("there");
+        context.view.cancellation().cancel();
+        let error = runtime.block_on(handle(&context)).expect_err("cancelled");
         assert!(matches!(error, super::super::error::Error::Tree(tree::Error::SessionEnded(_))), "{error:?}");
     }
 

@@ -74,10 +74,10 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     if text.eq_ignore_ascii_case("infinite") {
         return Some(MAX_LOCK_TIMEOUT);
     }
-    let (front, digits) = text.split_at_checked(7)?;
-    let fits =
-        front.eq_ignore_ascii_case("second-") && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    fits.then(|| {
+    let (prefix, digits) = text.split_at_checked(7)?;
+    let is_valid =
+        prefix.eq_ignore_ascii_case("second-") && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    is_valid.then(|| {
         Duration::from_secs(digits.parse().unwrap_or(u64::MAX)).clamp(Duration::from_secs(1), MAX_LOCK_TIMEOUT)
     })
 }
@@ -100,7 +100,7 @@ pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = prefers.flat_map(|value| value.split([',', ';'])).map(str::trim);
     let brief = headers.get("brief").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"t"));
-    brief || preferences.any(|one| one.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
+    brief || preferences.any(|preference| preference.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
 }
 
 /// Headers in which clients announce the length of a whole file beside `Content-Length`, or in place of it where the
@@ -123,9 +123,9 @@ pub(super) enum AnnouncedLength {
 ///
 /// # Errors
 /// [`Error::Malformed`] when one is no number or there twice.
-pub(super) fn expected_length(headers: &HeaderMap, of: AnnouncedLength) -> Result<Option<u64>, Error> {
+pub(super) fn expected_length(headers: &HeaderMap, kind: AnnouncedLength) -> Result<Option<u64>, Error> {
     // In ownCloud's older kind of upload in parts, every part announces the length of the file.
-    let is_part = of == AnnouncedLength::Part || headers.contains_key("oc-chunked");
+    let is_part = kind == AnnouncedLength::Part || headers.contains_key("oc-chunked");
     let names = if is_part { &FILE_LENGTH_HEADERS[..1] } else { &FILE_LENGTH_HEADERS[..] };
     let mut longest = None;
     for name in names {
@@ -163,7 +163,7 @@ pub(super) fn upload_offset(headers: &HeaderMap) -> Result<Option<u64>, Error> {
 }
 
 fn upload_number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Error> {
-    let Some(value) = headers::single_value(headers, name)? else { return Ok(None) };
+    let Some(value) = single_value(headers, name)? else { return Ok(None) };
     let number =
         value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
     number.map(Some).ok_or(Error::Malformed("an upload's offset or length is not a number"))

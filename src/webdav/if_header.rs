@@ -82,11 +82,11 @@ impl IfHeader {
     /// What `look` says.
     pub(super) fn holds<E>(
         &self,
-        mut look: impl FnMut(Option<&[u8]>) -> Result<IfResourceState, E>,
+        mut look_up: impl FnMut(Option<&[u8]>) -> Result<IfResourceState, E>,
     ) -> Result<bool, E> {
         for list in &self.lists {
-            let standing = look(list.resource.as_deref())?;
-            if list.conditions.iter().all(|condition| condition.holds(&standing)) {
+            let state = look_up(list.resource.as_deref())?;
+            if list.conditions.iter().all(|condition| condition.holds(&state)) {
                 return Ok(true);
             }
         }
@@ -95,22 +95,22 @@ impl IfHeader {
 }
 
 impl IfCondition {
-    fn holds(&self, standing: &IfResourceState) -> bool {
-        let is = match &self.state {
-            IfConditionState::LockToken(token) => standing.lock_tokens.contains(token),
-            IfConditionState::EntityTag(tag) => tag.matches_strongly(standing.etag.as_deref()),
+    fn holds(&self, state: &IfResourceState) -> bool {
+        let matches = match &self.state {
+            IfConditionState::LockToken(token) => state.lock_tokens.contains(token),
+            IfConditionState::EntityTag(tag) => tag.matches_strongly(state.etag.as_deref()),
         };
-        is != self.negated
+        matches != self.negated
     }
 }
 
 /// Reads `<…>`, in which no byte is below `least`, and the space behind it.
-fn parse_angle_bracketed(text: &[u8], least: u8) -> Option<(&[u8], &[u8])> {
+fn parse_angle_bracketed(text: &[u8], min_byte: u8) -> Option<(&[u8], &[u8])> {
     let rest = text.strip_prefix(b"<")?;
     let end = memchr::memchr(b'>', rest)?;
     let inner = &rest[..end];
-    let fits = !inner.is_empty() && inner.iter().all(|&b| b >= least && b != b'<' && b != 0x7f);
-    fits.then(|| (inner, rest[end + 1..].trim_ascii_start()))
+    let is_valid = !inner.is_empty() && inner.iter().all(|&b| b >= min_byte && b != b'<' && b != 0x7f);
+    is_valid.then(|| (inner, rest[end + 1..].trim_ascii_start()))
 }
 
 /// Reads `(…)` and the space behind it.
@@ -148,11 +148,11 @@ mod tests {
 
     fn if_header_holds(text: &str, etag: Option<&str>, tokens: &[&str]) -> bool {
         let header = IfHeader::parse(text.as_bytes()).expect(text);
-        let standing = IfResourceState {
+        let state = IfResourceState {
             etag: etag.map(str::to_owned),
             lock_tokens: tokens.iter().map(|token| LockToken::new(*token)).collect(),
         };
-        header.holds(|_| Ok::<_, Infallible>(standing.clone())).expect("never fails")
+        header.holds(|_| Ok::<_, Infallible>(state.clone())).expect("never fails")
     }
 
     #[test]

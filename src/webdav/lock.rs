@@ -22,57 +22,58 @@ const LOCK_OWNER_MAX_BYTES: usize = 8 * 1024;
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body or headers that can't be read, and what the tree says.
-pub(super) async fn lock(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
-    let deep = match headers::depth(&call.headers)? {
+pub(super) async fn lock(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+    let depth_infinity = match headers::depth(&context.headers)? {
         None | Some(DepthHeader::Infinity) => true,
         Some(DepthHeader::Zero) => false,
         Some(DepthHeader::One) => return Err(Error::Malformed("Depth can't be 1 here")),
     };
     let bytes = read_small_body(body, LOCK_BODY_MAX_BYTES).await?;
-    let call = Arc::clone(call);
+    let context = Arc::clone(context);
     if bytes.trim_ascii().is_empty() {
-        return run_blocking(move || refresh(&call)).await;
+        return run_blocking(move || refresh(&context)).await;
     }
-    let request = parse_lockinfo(&call, &bytes, deep)?;
-    run_blocking(move || create_lock(&call, &request)).await
+    let request = parse_lockinfo(&context, &bytes, depth_infinity)?;
+    run_blocking(move || create_lock(&context, &request)).await
 }
 
-fn parse_lockinfo(call: &RequestContext, bytes: &[u8], deep: bool) -> Result<LockRequest> {
+fn parse_lockinfo(context: &RequestContext, bytes: &[u8], depth_infinity: bool) -> Result<LockRequest> {
     let malformed = Error::from_unreadable_xml(bytes, "the body is no lockinfo");
-    let Ok(info) = XmlElement::parse(bytes) else { return Err(malformed) };
-    let scope = info.child("lockscope").filter(|_| info.is_dav("lockinfo"));
+    let Ok(lockinfo) = XmlElement::parse(bytes) else { return Err(malformed) };
+    let scope = lockinfo.child("lockscope").filter(|_| lockinfo.is_dav("lockinfo"));
     let exclusive = match scope.map(|scope| (scope.child("exclusive"), scope.child("shared"))) {
         Some((Some(_), None)) => true,
         Some((None, Some(_))) => false,
         _ => return Err(malformed),
     };
-    if info.child("locktype").and_then(|kind| kind.child("write")).is_none() {
+    if lockinfo.child("locktype").and_then(|locktype| locktype.child("write")).is_none() {
         return Err(malformed);
     }
-    let owner = info.child("owner").map(XmlElement::to_xml).unwrap_or_default();
+    let owner = lockinfo.child("owner").map(XmlElement::to_xml).unwrap_or_default();
     if owner.len() > LOCK_OWNER_MAX_BYTES {
         return Err(Error::BodyTooLarge);
     }
-    Ok(LockRequest { exclusive, depth_infinity: deep, owner, timeout: headers::timeout(&call.headers) })
+    Ok(LockRequest { exclusive, depth_infinity, owner, timeout: headers::timeout(&context.headers) })
 }
 
-fn create_lock(call: &RequestContext, request: &LockRequest) -> Result<Response<ResponseBody>> {
-    let (lock, created) = call.with_preconditions(|claim| call.view.lock(&call.path, request, claim))?;
+fn create_lock(context: &RequestContext, request: &LockRequest) -> Result<Response<ResponseBody>> {
+    let (lock, created) =
+        context.with_preconditions(|conditions| context.view.lock(&context.path, request, conditions))?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = lock_response(call, status, &lock);
+    let mut response = lock_response(context, status, &lock);
     set_header(response.headers_mut(), HeaderName::from_static("lock-token"), format!("<{}>", lock.token));
     Ok(response)
 }
 
-fn refresh(call: &RequestContext) -> Result<Response<ResponseBody>> {
-    if call.submitted_lock_tokens().is_empty() {
+fn refresh(context: &RequestContext) -> Result<Response<ResponseBody>> {
+    if context.submitted_lock_tokens().is_empty() {
         return Err(Error::Malformed("a lock is refreshed by its token in the If header"));
     }
-    call.evaluate_conditions()?;
-    let timeout = headers::timeout(&call.headers);
-    for token in call.submitted_lock_tokens() {
-        match call.view.refresh_lock(&call.path, token, timeout) {
-            Ok(lock) => return Ok(lock_response(call, StatusCode::OK, &lock)),
+    context.evaluate_conditions()?;
+    let timeout = headers::timeout(&context.headers);
+    for token in context.submitted_lock_tokens() {
+        match context.view.refresh_lock(&context.path, token, timeout) {
+            Ok(lock) => return Ok(lock_response(context, StatusCode::OK, &lock)),
             Err(tree::Error::PreconditionFailed) => {}
             Err(error) => return Err(error.into()),
         }
@@ -80,10 +81,10 @@ fn refresh(call: &RequestContext) -> Result<Response<ResponseBody>> {
     Err(Error::NoSuchLock)
 }
 
-fn lock_response(call: &RequestContext, status: StatusCode, lock: &DavLock) -> Response<ResponseBody> {
-    let folder = call.view.stat(&call.path).is_ok_and(|entry| entry.is_directory());
+fn lock_response(context: &RequestContext, status: StatusCode, lock: &DavLock) -> Response<ResponseBody> {
+    let is_directory = context.view.stat(&context.path).is_ok_and(|entry| entry.is_directory());
     let mut inner = String::new();
-    multistatus::write_lock_discovery(call, &call.path, folder, std::slice::from_ref(lock), &mut inner);
+    multistatus::write_lock_discovery(context, &context.path, is_directory, std::slice::from_ref(lock), &mut inner);
     multistatus::prop_response(status, &inner)
 }
 
@@ -91,12 +92,12 @@ fn lock_response(call: &RequestContext, status: StatusCode, lock: &DavLock) -> R
 ///
 /// # Errors
 /// [`Error::NoSuchLock`] when the token names no lock here, and what the tree says.
-pub(super) async fn unlock(call: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
-    let token = headers::lock_token(&call.headers)?;
-    let call = Arc::clone(call);
+pub(super) async fn unlock(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
+    let token = headers::lock_token(&context.headers)?;
+    let context = Arc::clone(context);
     run_blocking(move || {
-        call.evaluate_conditions()?;
-        match call.view.unlock(&call.path, &token) {
+        context.evaluate_conditions()?;
+        match context.view.unlock(&context.path, &token) {
             Ok(()) => Ok(empty_response(StatusCode::NO_CONTENT)),
             Err(tree::Error::PreconditionFailed) => Err(Error::NoSuchLock),
             Err(error) => Err(error.into()),

@@ -73,8 +73,8 @@ impl DavMethod {
     /// Returns what is answered in the tree at a place where it is not (RFC 9110 section 15.5.6).
     pub(super) fn tree_methods_except(this: Option<Self>) -> String {
         let is_this = |name: &&str| {
-            let verb = Method::from_bytes(name.as_bytes()).ok().and_then(|method| Self::from_http(&method));
-            this.is_some() && verb == this
+            let method = Method::from_bytes(name.as_bytes()).ok().and_then(|method| Self::from_http(&method));
+            this.is_some() && method == this
         };
         TREE_METHODS.split(", ").filter(|name| !is_this(name)).collect::<Vec<_>>().join(", ")
     }

@@ -102,19 +102,19 @@ impl Webdav {
     }
 
     /// Answers one request.
-    pub async fn handle(&self, request: Request<RequestBody>, origin: RequestSource) -> Response<ResponseBody> {
+    pub async fn handle(&self, request: Request<RequestBody>, source: RequestSource) -> Response<ResponseBody> {
         let (head, mut body) = request.into_parts();
-        let verb = DavMethod::from_http(&head.method);
-        let mut response = if is_unauthenticated_probe(verb, &head.headers) {
+        let method = DavMethod::from_http(&head.method);
+        let mut response = if is_unauthenticated_probe(method, &head.headers) {
             options_response()
         } else {
-            match request_context::authenticate(&self.auth, &head, origin).await {
+            match request_context::authenticate(&self.auth, &head, source).await {
                 Ok(session) => {
-                    let mut response = self.dispatch(verb, head, &mut body, session.clone()).await;
+                    let mut response = self.dispatch(method, head, &mut body, session.clone()).await;
                     response.extensions_mut().insert(AuthenticatedSession(session));
                     response
                 }
-                Err(error) => error.into_response(DavErrorContext::without_target(verb)),
+                Err(error) => error.into_response(DavErrorContext::without_target(method)),
             }
         };
         set_security_headers(response.headers_mut());
@@ -123,49 +123,49 @@ impl Webdav {
 
     async fn dispatch(
         &self,
-        verb: Option<DavMethod>,
+        method: Option<DavMethod>,
         head: Parts,
         body: &mut RequestBody,
         session: Session,
     ) -> Response<ResponseBody> {
-        let Some(verb) = verb else {
+        let Some(method) = method else {
             return unsupported_method(&head).into_response(DavErrorContext::without_target(None));
         };
         if !body.is_end_stream() && has_content_coding(&head.headers) {
-            return Error::UnsupportedContentCoding.into_response(DavErrorContext::without_target(Some(verb)));
+            return Error::UnsupportedContentCoding.into_response(DavErrorContext::without_target(Some(method)));
         }
-        if verb == DavMethod::Options {
+        if method == DavMethod::Options {
             session.record_use();
             return options_response();
         }
-        let head = match self.handle_outside_tree(verb, head, body, &session).await {
+        let head = match self.handle_outside_tree(method, head, body, &session).await {
             Ok(OutsideTreeOutcome::Handled(response)) => {
                 session.record_use();
                 return response;
             }
             Ok(OutsideTreeOutcome::InTree(head)) => head,
             Err(error) => {
-                return error.into_response(DavErrorContext::without_target(Some(verb)));
+                return error.into_response(DavErrorContext::without_target(Some(method)));
             }
         };
-        let call = match RequestContext::new(verb, head, &self.tree, session.clone(), self.auth.now()).await {
-            Ok(call) => call,
+        let context = match RequestContext::new(method, head, &self.tree, session.clone(), self.auth.now()).await {
+            Ok(context) => context,
             Err(error) => {
-                return error.into_response(DavErrorContext::without_target(Some(verb)));
+                return error.into_response(DavErrorContext::without_target(Some(method)));
             }
         };
-        let result = self.handle_in_tree(verb, &call, body).await;
+        let result = self.handle_in_tree(method, &context, body).await;
         match result {
             Ok(response) => {
                 session.record_use();
                 response
             }
             Err(error) => {
-                let folder = call.is_lock_root_directory(&error).await;
+                let names_directory = context.is_lock_root_directory(&error).await;
                 error.into_response(DavErrorContext {
-                    method: Some(verb),
-                    target: Some((&call.client_root, &call.path)),
-                    names_directory: folder,
+                    method: Some(method),
+                    target: Some((&context.client_root, &context.path)),
+                    names_directory,
                 })
             }
         }
@@ -174,31 +174,31 @@ impl Webdav {
     /// Has the file of the method answer a request for the tree.
     async fn handle_in_tree(
         &self,
-        verb: DavMethod,
-        call: &Arc<RequestContext>,
+        method: DavMethod,
+        context: &Arc<RequestContext>,
         body: &mut RequestBody,
     ) -> Result<Response<ResponseBody>> {
-        match verb {
+        match method {
             // Answered above, whatever the path is: the answer tells nothing of it.
             DavMethod::Options => Ok(options_response()),
-            DavMethod::Get | DavMethod::Head => get::handle(call).await,
-            DavMethod::Put if call.headers.contains_key("upload-complete") => {
-                resumable_upload::create(call, body, &self.uploads, &self.adaptive_blocking).await
+            DavMethod::Get | DavMethod::Head => get::handle(context).await,
+            DavMethod::Put if context.headers.contains_key("upload-complete") => {
+                resumable_upload::create(context, body, &self.uploads, &self.adaptive_blocking).await
             }
-            DavMethod::Post if !call.headers.contains_key("upload-complete") => {
+            DavMethod::Post if !context.headers.contains_key("upload-complete") => {
                 Err(Error::MethodNotAllowed(method::TREE_METHODS))
             }
-            DavMethod::Post => resumable_upload::create(call, body, &self.uploads, &self.adaptive_blocking).await,
-            DavMethod::Put => put::handle(call, body, &self.adaptive_blocking).await,
-            DavMethod::Patch => put::patch(call, body).await,
-            DavMethod::Delete => collection::delete(call).await,
-            DavMethod::Mkcol => collection::mkcol(call, body).await,
-            DavMethod::Propfind => propfind::handle(call, body, self.options).await,
-            DavMethod::Report => report::handle(call, body).await,
-            DavMethod::Proppatch => proppatch::handle(call, body).await,
-            DavMethod::Copy | DavMethod::Move => copy_move::handle(call).await,
-            DavMethod::Lock => lock::lock(call, body).await,
-            DavMethod::Unlock => lock::unlock(call).await,
+            DavMethod::Post => resumable_upload::create(context, body, &self.uploads, &self.adaptive_blocking).await,
+            DavMethod::Put => put::handle(context, body, &self.adaptive_blocking).await,
+            DavMethod::Patch => put::patch(context, body).await,
+            DavMethod::Delete => collection::delete(context).await,
+            DavMethod::Mkcol => collection::mkcol(context, body).await,
+            DavMethod::Propfind => propfind::handle(context, body, self.options).await,
+            DavMethod::Report => report::handle(context, body).await,
+            DavMethod::Proppatch => proppatch::handle(context, body).await,
+            DavMethod::Copy | DavMethod::Move => copy_move::handle(context).await,
+            DavMethod::Lock => lock::lock(context, body).await,
+            DavMethod::Unlock => lock::unlock(context).await,
         }
     }
 }
@@ -215,22 +215,26 @@ impl Webdav {
     /// Answers what lies beside the tree: unfinished uploads, and who the caller is.
     async fn handle_outside_tree(
         &self,
-        verb: DavMethod,
+        method: DavMethod,
         head: Parts,
         body: &mut RequestBody,
         session: &Session,
     ) -> Result<OutsideTreeOutcome> {
         let (path, now) = (head.uri.path(), self.auth.now());
-        let around =
+        let upload_context =
             || UnfinishedUploadContext { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
         if path.starts_with("/upload/") {
-            return resumable_upload::handle(verb, &head, body, around()).await.map(OutsideTreeOutcome::Handled);
+            return resumable_upload::handle(method, &head, body, upload_context())
+                .await
+                .map(OutsideTreeOutcome::Handled);
         }
         match OutsideTreeResource::parse(path.as_bytes(), session.login())? {
-            Some(OutsideTreeResource::ChunkedUpload(place)) => {
-                chunked_upload::handle(verb, &place, head, body, around()).await.map(OutsideTreeOutcome::Handled)
+            Some(OutsideTreeResource::ChunkedUpload(chunk_path)) => {
+                chunked_upload::handle(method, &chunk_path, head, body, upload_context())
+                    .await
+                    .map(OutsideTreeOutcome::Handled)
             }
-            Some(OutsideTreeResource::Principal) if verb == DavMethod::Propfind => {
+            Some(OutsideTreeResource::Principal) if method == DavMethod::Propfind => {
                 let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
                 principal::propfind_principal(&server, session.login(), body).await.map(OutsideTreeOutcome::Handled)
             }
@@ -243,15 +247,15 @@ impl Webdav {
 /// Tells whether a request is one of those that clients make before they log in: OPTIONS, and the HEAD by which
 /// Microsoft Office looks for a document that Explorer has opened. Office then sends no credential, or the word
 /// `Bearer` and none behind it, and asks for a password where that is refused (nextcloud/server pull request 19180).
-fn is_unauthenticated_probe(verb: Option<DavMethod>, headers: &HeaderMap) -> bool {
-    let said = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes().trim_ascii());
-    let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
-    let asks = match verb {
+fn is_unauthenticated_probe(method: Option<DavMethod>, headers: &HeaderMap) -> bool {
+    let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes().trim_ascii());
+    let user_agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_probe = match method {
         Some(DavMethod::Options) => true,
-        Some(DavMethod::Head) => agent.starts_with(b"Microsoft Office"),
+        Some(DavMethod::Head) => user_agent.starts_with(b"Microsoft Office"),
         _ => false,
     };
-    asks && said.is_none_or(|said| said.eq_ignore_ascii_case(b"bearer"))
+    is_probe && authorization.is_none_or(|authorization| authorization.eq_ignore_ascii_case(b"bearer"))
 }
 
 /// Returns the answer to OPTIONS: the same for every path and caller, so that it tells nothing.

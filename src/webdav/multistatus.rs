@@ -48,16 +48,16 @@ pub(super) fn write_empty_property(name: &PropertyName, out: &mut String) {
 }
 
 /// Appends a propstat of properties that all have one status, and an element that says why, if any.
-pub(super) fn write_propstat(properties: &str, status: &str, reason: Option<&str>, out: &mut String) {
-    write_described_propstat(properties, status, reason, None, out);
+pub(super) fn write_propstat(properties: &str, status: &str, condition: Option<&str>, out: &mut String) {
+    write_described_propstat(properties, status, condition, None, out);
 }
 
 /// Likewise, with a sentence for people (RFC 4918 section 14.25), if any.
 pub(super) fn write_described_propstat(
     properties: &str,
     status: &str,
-    reason: Option<&str>,
-    why: Option<&str>,
+    condition: Option<&str>,
+    description: Option<&str>,
     out: &mut String,
 ) {
     out.push_str("<D:propstat><D:prop>");
@@ -65,11 +65,11 @@ pub(super) fn write_described_propstat(
     out.push_str("</D:prop><D:status>HTTP/1.1 ");
     out.push_str(status);
     out.push_str("</D:status>");
-    if let Some(reason) = reason {
-        out.push_str(&format!("<D:error><D:{reason}/></D:error>"));
+    if let Some(condition) = condition {
+        out.push_str(&format!("<D:error><D:{condition}/></D:error>"));
     }
-    if let Some(why) = why {
-        out.push_str(&format!("<D:responsedescription>{why}</D:responsedescription>"));
+    if let Some(description) = description {
+        out.push_str(&format!("<D:responsedescription>{description}</D:responsedescription>"));
     }
     out.push_str("</D:propstat>");
 }
@@ -77,9 +77,9 @@ pub(super) fn write_described_propstat(
 /// Appends `D:lockdiscovery` (section 15.8) of the locks that cover a place. The token is shown to the user
 /// alone that the lock belongs to, and a root above the client's as the client's.
 pub(super) fn write_lock_discovery(
-    call: &RequestContext,
+    context: &RequestContext,
     path: &TreePath,
-    folder: bool,
+    is_directory: bool,
     locks: &[DavLock],
     out: &mut String,
 ) {
@@ -93,14 +93,14 @@ pub(super) fn write_lock_discovery(
         out.push_str(&lock.owner);
         out.push_str(&format!(
             "<D:timeout>Second-{}</D:timeout>",
-            lock.expires.saturating_duration_since(call.now).min(lock.timeout).as_secs()
+            lock.expires.saturating_duration_since(context.now).min(lock.timeout).as_secs()
         ));
-        if lock.login == *call.view.session().login() {
+        if lock.login == *context.view.session().login() {
             out.push_str("<D:locktoken><D:href>");
             xml::escape(lock.token.as_str(), out);
             out.push_str("</D:href></D:locktoken>");
         }
-        let root = call.client_root.href(&lock.root, folder || lock.root != *path);
+        let root = context.client_root.href(&lock.root, is_directory || lock.root != *path);
         out.push_str(&format!("<D:lockroot><D:href>{root}</D:href></D:lockroot></D:activelock>"));
     }
     out.push_str("</D:lockdiscovery>");

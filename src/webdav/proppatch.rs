@@ -23,49 +23,54 @@ const MAX_PROPERTY_CHANGES: usize = 512;
 ///
 /// # Errors
 /// [`Error::Malformed`] for a body that can't be read, and what the tree says.
-pub(super) async fn handle(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+pub(super) async fn handle(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
-    let call = Arc::clone(call);
-    run_blocking(move || apply_update(&call, &bytes)).await
+    let context = Arc::clone(context);
+    run_blocking(move || apply_update(&context, &bytes)).await
 }
 
-fn apply_update(call: &RequestContext, bytes: &[u8]) -> Result<Response<ResponseBody>> {
-    let mut steps =
+fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<ResponseBody>> {
+    let mut instructions =
         parse_instructions(bytes).ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is no propertyupdate"))?;
-    let entry = call.view.stat(&call.path)?;
-    let mut refused = steps.iter().any(ProppatchInstruction::is_refused);
+    let entry = context.view.stat(&context.path)?;
+    let mut any_refused = instructions.iter().any(ProppatchInstruction::is_refused);
     let mut attributes = AttributeChanges::default();
-    let changes: Vec<PropertyChange> = steps.iter().filter_map(|step| step.collect_change(&mut attributes)).collect();
-    if refused {
+    let changes: Vec<PropertyChange> =
+        instructions.iter().filter_map(|instruction| instruction.collect_change(&mut attributes)).collect();
+    if any_refused {
         // Rights, locks and conditions are asked before a property that can't be set is told of.
-        call.with_preconditions(|claim| call.view.check_set_properties(&call.path, &changes, &attributes, claim))?;
-        if steps.iter().any(|step| matches!(step.outcome, Err(ProppatchError::InvalidTags))) {
+        context.with_preconditions(|conditions| {
+            context.view.check_set_properties(&context.path, &changes, &attributes, conditions)
+        })?;
+        if instructions.iter().any(|instruction| matches!(instruction.outcome, Err(ProppatchError::InvalidTags))) {
             return Err(Error::Malformed(headers::INVALID_TAGS_MESSAGE));
         }
     } else {
-        match call.with_preconditions(|claim| call.view.set_properties(&call.path, &changes, &attributes, claim)) {
-            Err(Error::Tree(tree::Error::Unsupported)) if ProppatchInstruction::refuse_times(&mut steps) => {
-                refused = true
+        match context.with_preconditions(|conditions| {
+            context.view.set_properties(&context.path, &changes, &attributes, conditions)
+        }) {
+            Err(Error::Tree(tree::Error::Unsupported)) if ProppatchInstruction::refuse_times(&mut instructions) => {
+                any_refused = true
             }
             Err(error) => match error.shortage() {
-                Some(ClientStoreError::InsufficientStorage(why))
-                    if ProppatchInstruction::refuse_space(&mut steps, why) =>
+                Some(ClientStoreError::InsufficientStorage(description))
+                    if ProppatchInstruction::refuse_space(&mut instructions, description) =>
                 {
-                    refused = true
+                    any_refused = true
                 }
                 _ => return Err(error),
             },
-            done => done?,
+            result => result?,
         }
     }
-    if !refused && headers::prefers_minimal(&call.headers) {
+    if !any_refused && headers::prefers_minimal(&context.headers) {
         return Ok(set_preference_applied(empty_response(StatusCode::OK)));
     }
     let mut out = String::from(multistatus::MULTISTATUS_START);
     out.push_str("<D:response><D:href>");
-    out.push_str(&call.client_root.href(&call.path, entry.is_directory()));
+    out.push_str(&context.client_root.href(&context.path, entry.is_directory()));
     out.push_str("</D:href>");
-    steps.iter().for_each(|step| step.write_propstat(refused, &mut out));
+    instructions.iter().for_each(|instruction| instruction.write_propstat(any_refused, &mut out));
     out.push_str("</D:response>\n");
     out.push_str(multistatus::MULTISTATUS_END);
     Ok(multistatus::response(full(out)))
@@ -126,32 +131,42 @@ impl ProppatchInstruction {
     }
 
     /// Refuses the times among the steps, which the file system can't keep. Returns whether there are any.
-    pub(super) fn refuse_times(steps: &mut [Self]) -> bool {
-        let sets_time = |step: &&mut Self| matches!(&step.outcome, Ok(ProppatchChange::Times(times)) if *times != AttributeChanges::default());
-        let times = steps.iter_mut().filter(sets_time).map(|step| step.outcome = Err(ProppatchError::UnsupportedValue));
+    pub(super) fn refuse_times(instructions: &mut [Self]) -> bool {
+        let sets_time = |instruction: &&mut Self| matches!(&instruction.outcome, Ok(ProppatchChange::Times(times)) if *times != AttributeChanges::default());
+        let times = instructions
+            .iter_mut()
+            .filter(sets_time)
+            .map(|instruction| instruction.outcome = Err(ProppatchError::UnsupportedValue));
         times.count() > 0
     }
 
     /// Refuses the properties that would be set, for which there is no space. Returns whether there are any.
-    fn refuse_space(steps: &mut [Self], why: &'static str) -> bool {
-        let sets = |step: &&mut Self| matches!(step.outcome, Ok(ProppatchChange::DeadProperty(PropertyChange::Set(_))));
-        steps.iter_mut().filter(sets).map(|step| step.outcome = Err(ProppatchError::NoSpace(why))).count() > 0
+    fn refuse_space(instructions: &mut [Self], description: &'static str) -> bool {
+        let sets = |instruction: &&mut Self| {
+            matches!(instruction.outcome, Ok(ProppatchChange::DeadProperty(PropertyChange::Set(_))))
+        };
+        instructions
+            .iter_mut()
+            .filter(sets)
+            .map(|instruction| instruction.outcome = Err(ProppatchError::NoSpace(description)))
+            .count()
+            > 0
     }
 
     /// Appends what came of it; nothing came of any when one was refused.
-    pub(super) fn write_propstat(&self, refused: bool, out: &mut String) {
+    pub(super) fn write_propstat(&self, any_refused: bool, out: &mut String) {
         let mut name = String::new();
         multistatus::write_empty_property(&self.name, &mut name);
-        let (status, reason) = match &self.outcome {
-            Err(fault) => (fault.status(), fault.condition()),
-            Ok(_) if refused => ("424 Failed Dependency", None),
+        let (status, condition) = match &self.outcome {
+            Err(error) => (error.status(), error.condition()),
+            Ok(_) if any_refused => ("424 Failed Dependency", None),
             Ok(_) => ("200 OK", None),
         };
-        let why = match &self.outcome {
-            Err(ProppatchError::NoSpace(why)) => Some(*why),
+        let description = match &self.outcome {
+            Err(ProppatchError::NoSpace(description)) => Some(*description),
             _ => None,
         };
-        multistatus::write_described_propstat(&name, status, reason, why, out);
+        multistatus::write_described_propstat(&name, status, condition, description, out);
     }
 
     /// Returns the change of a dead property that it asks for; one of times is noted in `attributes`.
@@ -169,31 +184,31 @@ impl ProppatchInstruction {
 
 fn parse_instructions(bytes: &[u8]) -> Option<Vec<ProppatchInstruction>> {
     let root = XmlElement::parse(bytes).ok().filter(|root| root.is_dav("propertyupdate"))?;
-    let mut steps = Vec::new();
-    for instruction in root.elements() {
-        let set = instruction.is_dav("set");
-        if set || instruction.is_dav("remove") {
-            let one =
+    let mut instructions = Vec::new();
+    for element in root.elements() {
+        let set = element.is_dav("set");
+        if set || element.is_dav("remove") {
+            let parse_property =
                 if set { set_property } else { |property: &XmlElement, _: Option<&str>| remove_property(property) };
-            collect_instructions(instruction, root.language(), one, &mut steps);
+            collect_instructions(element, root.language(), parse_property, &mut instructions);
         }
     }
-    (!steps.is_empty() && steps.len() <= MAX_PROPERTY_CHANGES).then_some(steps)
+    (!instructions.is_empty() && instructions.len() <= MAX_PROPERTY_CHANGES).then_some(instructions)
 }
 
 fn collect_instructions(
-    instruction: &XmlElement,
+    element: &XmlElement,
     language: Option<&str>,
-    one: impl Fn(&XmlElement, Option<&str>) -> std::result::Result<ProppatchChange, ProppatchError>,
-    steps: &mut Vec<ProppatchInstruction>,
+    parse_property: impl Fn(&XmlElement, Option<&str>) -> std::result::Result<ProppatchChange, ProppatchError>,
+    instructions: &mut Vec<ProppatchInstruction>,
 ) {
-    let language = instruction.language().or(language);
-    for prop in instruction.elements().filter(|element| element.is_dav("prop")) {
+    let language = element.language().or(language);
+    for prop in element.elements().filter(|element| element.is_dav("prop")) {
         let language = prop.language().or(language);
-        steps.extend(
-            prop.elements()
-                .map(|property| ProppatchInstruction { name: property.name(), outcome: one(property, language) }),
-        );
+        instructions.extend(prop.elements().map(|property| ProppatchInstruction {
+            name: property.name(),
+            outcome: parse_property(property, language),
+        }));
     }
 }
 
@@ -201,11 +216,11 @@ fn collect_instructions(
 /// `resourcetype` must say that it is nothing but a folder.
 pub(super) fn parse_mkcol_instructions(bytes: &[u8]) -> Option<Vec<ProppatchInstruction>> {
     let root = XmlElement::parse(bytes).ok().filter(|root| root.is_dav("mkcol"))?;
-    let mut steps = Vec::new();
+    let mut instructions = Vec::new();
     for set in root.elements().filter(|element| element.is_dav("set")) {
-        collect_instructions(set, root.language(), mkcol_property, &mut steps);
+        collect_instructions(set, root.language(), mkcol_property, &mut instructions);
     }
-    (steps.len() <= MAX_PROPERTY_CHANGES).then_some(steps)
+    (instructions.len() <= MAX_PROPERTY_CHANGES).then_some(instructions)
 }
 
 fn mkcol_property(
@@ -215,8 +230,8 @@ fn mkcol_property(
     if !property.is_dav("resourcetype") {
         return set_property(property, language);
     }
-    let plain = property.child("collection").is_some() && property.elements().count() == 1;
-    if plain {
+    let is_plain_collection = property.child("collection").is_some() && property.elements().count() == 1;
+    if is_plain_collection {
         Ok(ProppatchChange::Times(AttributeChanges::default()))
     } else {
         Err(ProppatchError::InvalidResourceType)
@@ -264,11 +279,11 @@ mod tests {
         let body = format!(
             "<D:propertyupdate xmlns:D=\"DAV:\" xmlns:Z=\"urn:schemas-microsoft-com:\"><D:set><D:prop>{property}</D:prop></D:set></D:propertyupdate>"
         );
-        let steps = parse_instructions(body.as_bytes()).expect(property);
-        match &steps[0].outcome {
+        let instructions = parse_instructions(body.as_bytes()).expect(property);
+        match &instructions[0].outcome {
             Ok(ProppatchChange::DeadProperty(_)) => "kept",
             Ok(ProppatchChange::Times(_)) => "set",
-            Err(fault) => fault.status(),
+            Err(error) => error.status(),
         }
     }
 
@@ -292,9 +307,10 @@ mod tests {
     #[test]
     fn instructions_are_applied_in_document_order() {
         let body = "<propertyupdate xmlns=\"DAV:\" xml:lang=\"en\"><remove><prop><a xmlns=\"u:\"/></prop></remove><set><prop><a xmlns=\"u:\">1</a><b xmlns=\"u:\" xml:lang=\"de\"/></prop></set></propertyupdate>";
-        let steps = parse_instructions(body.as_bytes()).expect("steps");
+        let instructions = parse_instructions(body.as_bytes()).expect("steps");
         let mut attributes = AttributeChanges::default();
-        let changes: Vec<_> = steps.iter().filter_map(|step| step.collect_change(&mut attributes)).collect();
+        let changes: Vec<_> =
+            instructions.iter().filter_map(|instruction| instruction.collect_change(&mut attributes)).collect();
         let name = |name: &str| PropertyName { namespace: "u:".into(), name: name.into() };
         let set = |n, value: &str| PropertyChange::Set(DeadProperty { name: name(n), value: value.into() });
         let wanted = [

@@ -28,35 +28,36 @@ use crate::tree::{self, AttributeChanges, CommittedUpload, Entry, StagedUpload, 
 /// # Errors
 /// Whatever is wrong with the request, its body or its place; nothing has changed then.
 pub(super) async fn handle(
-    call: &Arc<RequestContext>,
+    context: &Arc<RequestContext>,
     body: &mut RequestBody,
-    streak: &AdaptiveBlocking,
+    adaptive_blocking: &AdaptiveBlocking,
 ) -> Result<Response<ResponseBody>> {
-    let part = headers::single_value(&call.headers, header::CONTENT_RANGE)?
+    let write_range = headers::single_value(&context.headers, header::CONTENT_RANGE)?
         .map(|value| WriteRange::from_content_range(value.as_bytes()));
-    let transfer = PutUpload::new(call, body.size_hint().exact(), part.transpose()?)?;
-    if !transfer.is_small() {
-        return receive_and_commit(transfer, body).await;
+    let put_upload = PutUpload::new(context, body.size_hint().exact(), write_range.transpose()?)?;
+    if !put_upload.is_small() {
+        return receive_and_commit(put_upload, body).await;
     }
-    let (ready, blocks) = receive_body(body, call.view.session(), std::future::pending(), transfer).await?;
-    streak.run(move || ready.finish(&blocks)).await
+    let (put_upload, blocks) = receive_body(body, context.view.session(), std::future::pending(), put_upload).await?;
+    adaptive_blocking.run(move || put_upload.finish(&blocks)).await
 }
 
 /// Answers PATCH of a part of a file (`X-Update-Range`).
 ///
 /// # Errors
 /// As [`answer`]; [`Error::UnsupportedMediaType`] for any other kind of body.
-pub(super) async fn patch(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
-    let kind = call.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if kind.split(';').next().map(str::trim) != Some(PARTIAL_UPDATE_MEDIA_TYPE) {
+pub(super) async fn patch(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+    let content_type =
+        context.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if content_type.split(';').next().map(str::trim) != Some(PARTIAL_UPDATE_MEDIA_TYPE) {
         return Err(Error::UnsupportedMediaType(
             "PATCH takes application/x-sabredav-partialupdate with X-Update-Range",
         ));
     }
-    let range =
-        headers::single_value(&call.headers, "x-update-range")?.ok_or(Error::Malformed("X-Update-Range is missing"))?;
-    let part = WriteRange::from_update_range(range.as_bytes())?;
-    receive_and_commit(PutUpload::new(call, body.size_hint().exact(), Some(part))?, body).await
+    let range = headers::single_value(&context.headers, "x-update-range")?
+        .ok_or(Error::Malformed("X-Update-Range is missing"))?;
+    let write_range = WriteRange::from_update_range(range.as_bytes())?;
+    receive_and_commit(PutUpload::new(context, body.size_hint().exact(), Some(write_range))?, body).await
 }
 
 /// How long a small body is at most.
@@ -64,15 +65,15 @@ const SMALL_BODY_MAX_BYTES: u64 = 64 * 1024;
 /// The media type of a part of a file in PATCH.
 const PARTIAL_UPDATE_MEDIA_TYPE: &str = "application/x-sabredav-partialupdate";
 
-async fn receive_and_commit(mut transfer: PutUpload, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
-    let call = Arc::clone(&transfer.context);
-    let large = transfer.content_length.is_some_and(|length| length > BODY_BLOCK_BYTES as u64);
-    if large || call.headers.contains_key(header::EXPECT) {
-        transfer = run_blocking(move || transfer.stage()).await?;
+async fn receive_and_commit(mut put_upload: PutUpload, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+    let context = Arc::clone(&put_upload.context);
+    let large = put_upload.content_length.is_some_and(|length| length > BODY_BLOCK_BYTES as u64);
+    if large || context.headers.contains_key(header::EXPECT) {
+        put_upload = run_blocking(move || put_upload.stage()).await?;
     }
-    let (ready, blocks) = receive_body(body, call.view.session(), std::future::pending(), transfer).await?;
-    let is_part = ready.write_range.is_some();
-    conclude(&call, is_part, move || ready.finish(&blocks)).await
+    let (put_upload, blocks) = receive_body(body, context.view.session(), std::future::pending(), put_upload).await?;
+    let is_part = put_upload.write_range.is_some();
+    conclude(&context, is_part, move || put_upload.finish(&blocks)).await
 }
 
 /// Runs the end of an upload: in a turn of its user where the file is to be read back for the checksums that the request
@@ -81,12 +82,12 @@ async fn receive_and_commit(mut transfer: PutUpload, body: &mut RequestBody) -> 
 /// # Errors
 /// What `work` says; [`Error::Busy`].
 pub(super) async fn conclude<T: Send + 'static>(
-    call: &RequestContext,
+    context: &RequestContext,
     reads_back: bool,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match reads_back && !ContentChecksums::from_headers(&call.headers, ChecksumScope::File).is_empty() {
-        true => run_cpu_bound(&call.view, work).await,
+    match reads_back && !ContentChecksums::from_headers(&context.headers, ChecksumScope::File).is_empty() {
+        true => run_cpu_bound(&context.view, work).await,
         false => run_blocking(work).await,
     }
 }
@@ -107,23 +108,27 @@ struct PutUpload {
 
 impl PutUpload {
     /// Reads what the headers say of the content.
-    fn new(call: &Arc<RequestContext>, announced: Option<u64>, part: Option<WriteRange>) -> Result<Self> {
-        if call.has_trailing_slash && !call.is_root() {
+    fn new(
+        context: &Arc<RequestContext>,
+        content_length: Option<u64>,
+        write_range: Option<WriteRange>,
+    ) -> Result<Self> {
+        if context.has_trailing_slash && !context.is_root() {
             return Err(tree::Error::IsADirectory.into());
         }
-        let whole = if part.is_some() { AnnouncedLength::Part } else { AnnouncedLength::File };
-        let tags = headers::tags(&call.headers)?;
-        call.view.check_tags(tags.as_deref().unwrap_or_default())?;
+        let length_kind = if write_range.is_some() { AnnouncedLength::Part } else { AnnouncedLength::File };
+        let tags = headers::tags(&context.headers)?;
+        context.view.check_tags(tags.as_deref().unwrap_or_default())?;
         Ok(Self {
-            context: Arc::clone(call),
-            content_length: announced,
-            expected_length: headers::expected_length(&call.headers, whole)?,
-            modified: headers::oc_mtime(&call.headers)?,
+            context: Arc::clone(context),
+            content_length,
+            expected_length: headers::expected_length(&context.headers, length_kind)?,
+            modified: headers::oc_mtime(&context.headers)?,
             checksums: ContentChecksums::from_headers(
-                &call.headers,
-                if part.is_some() { ChecksumScope::Body } else { ChecksumScope::BodyAndFile },
+                &context.headers,
+                if write_range.is_some() { ChecksumScope::Body } else { ChecksumScope::BodyAndFile },
             ),
-            write_range: part,
+            write_range,
             upload: None,
             start_offset: 0,
             bytes_written: 0,
@@ -132,24 +137,27 @@ impl PutUpload {
 
     /// Tells whether staging, writing and committing it is little work, in which nothing is written to the store.
     fn is_small(&self) -> bool {
-        let beside = ["expect", "x-patgate-tags"].into_iter().any(|name| self.context.headers.contains_key(name));
-        let short = self.content_length.is_some_and(|length| length <= SMALL_BODY_MAX_BYTES);
-        short && self.write_range.is_none() && self.checksums.is_empty() && !beside
+        let has_special_headers =
+            ["expect", "x-patgate-tags"].into_iter().any(|name| self.context.headers.contains_key(name));
+        let is_short = self.content_length.is_some_and(|length| length <= SMALL_BODY_MAX_BYTES);
+        is_short && self.write_range.is_none() && self.checksums.is_empty() && !has_special_headers
     }
 
     /// Asks for rights, limits, locks and conditions, and makes room for the content.
     fn stage(mut self) -> Result<Self> {
-        let call = Arc::clone(&self.context);
-        let Some(part) = &self.write_range else {
-            self.upload =
-                Some(call.stage_with_preconditions(|claim| call.view.stage(&call.path, self.content_length, claim))?);
+        let context = Arc::clone(&self.context);
+        let Some(write_range) = &self.write_range else {
+            self.upload = Some(context.stage_with_preconditions(|conditions| {
+                context.view.stage(&context.path, self.content_length, conditions)
+            })?);
             return Ok(self);
         };
-        if part.requires_existing_file() {
-            call.view.stat(&call.path)?;
+        if write_range.requires_existing_file() {
+            context.view.stat(&context.path)?;
         }
-        let (upload, size) = call.stage_with_preconditions(|claim| call.view.stage_existing(&call.path, claim))?;
-        self.start_offset = part.start_offset(size)?;
+        let (upload, size) =
+            context.stage_with_preconditions(|conditions| context.view.stage_existing(&context.path, conditions))?;
+        self.start_offset = write_range.start_offset(size)?;
         self.upload = Some(upload);
         Ok(self)
     }
@@ -158,22 +166,22 @@ impl PutUpload {
         if self.content_length.is_none() && self.upload.is_none() {
             self.content_length = Some(blocks.iter().map(|block| block.len() as u64).sum());
         }
-        let done = self.write(blocks)?;
-        let Some(upload) = done.upload else { return Err(Error::TaskPanicked) };
-        if done.content_length.is_some_and(|length| length != done.bytes_written) {
+        let received = self.write(blocks)?;
+        let Some(upload) = received.upload else { return Err(Error::TaskPanicked) };
+        if received.content_length.is_some_and(|length| length != received.bytes_written) {
             return Err(Error::Truncated);
         }
-        if done.expected_length.is_some_and(|length| done.bytes_written < length) {
+        if received.expected_length.is_some_and(|length| received.bytes_written < length) {
             return Err(Error::LengthMismatch);
         }
-        let mut kept = done.checksums.verify()?;
-        if let Some(part) = &done.write_range {
-            part.check_length(done.bytes_written)?;
-            let size = part.truncated_size(upload.stat()?.size);
+        let mut stored_checksums = received.checksums.verify()?;
+        if let Some(write_range) = &received.write_range {
+            write_range.check_length(received.bytes_written)?;
+            let size = write_range.truncated_size(upload.stat()?.size);
             upload.set_attributes(&AttributeChanges { size, ..AttributeChanges::default() })?;
-            kept = verify_checksums(&done.context, &upload)?;
+            stored_checksums = verify_checksums(&received.context, &upload)?;
         }
-        commit_upload(&done.context, upload, done.modified, kept)
+        commit_upload(&received.context, upload, received.modified, stored_checksums)
     }
 }
 
@@ -198,24 +206,24 @@ impl BodySink for PutUpload {
 ///
 /// # Errors
 /// [`Error::ChecksumMismatch`], and what the tree says while it is read back; [`tree::Error::SessionEnded`] once the request is cancelled.
-pub(super) fn verify_checksums(call: &RequestContext, upload: &StagedUpload) -> Result<Option<String>> {
-    let mut sums = ContentChecksums::from_headers(&call.headers, ChecksumScope::File);
-    if sums.is_empty() {
+pub(super) fn verify_checksums(context: &RequestContext, upload: &StagedUpload) -> Result<Option<String>> {
+    let mut checksums = ContentChecksums::from_headers(&context.headers, ChecksumScope::File);
+    if checksums.is_empty() {
         return Ok(None);
     }
     let mut buffer = vec![0; BODY_BLOCK_BYTES];
     let mut offset = 0;
     loop {
-        call.view.cancellation().check()?;
+        context.view.cancellation().check()?;
         match upload.read_at(&mut buffer, offset)? {
             0 => break,
             count => {
-                sums.update(&buffer[..count]);
+                checksums.update(&buffer[..count]);
                 offset += count as u64;
             }
         }
     }
-    sums.verify()
+    checksums.verify()
 }
 
 /// Puts an upload, of which all checksums hold, in its place, and says so. A checksum that a sync client gave is kept.
@@ -223,12 +231,12 @@ pub(super) fn verify_checksums(call: &RequestContext, upload: &StagedUpload) -> 
 /// # Errors
 /// What the tree says; the old content stands then.
 pub(super) fn commit_upload(
-    call: &RequestContext,
+    context: &RequestContext,
     upload: StagedUpload,
     modified: Option<Timestamp>,
-    kept: Option<String>,
+    stored_checksums: Option<String>,
 ) -> Result<Response<ResponseBody>> {
-    if let Some(tags) = headers::tags(&call.headers)? {
+    if let Some(tags) = headers::tags(&context.headers)? {
         upload.set_tags(tags)?;
     }
     if modified.is_some() {
@@ -236,20 +244,20 @@ pub(super) fn commit_upload(
             .set_attributes(&AttributeChanges { modified, ..AttributeChanges::default() })
             .map_err(Error::from_time_error)?;
     }
-    let CommittedUpload { entry, replaced } = call.with_preconditions(|claim| upload.commit(claim))?;
+    let CommittedUpload { entry, replaced } = context.with_preconditions(|conditions| upload.commit(conditions))?;
     let mut response = put_response(replaced, &entry, modified.is_some());
-    if let Some(kept) = kept {
-        call.view.keep_checksum(&entry, &kept)?;
+    if let Some(stored_checksums) = stored_checksums {
+        context.view.keep_checksum(&entry, &stored_checksums)?;
         set_header(
             response.headers_mut(),
             HeaderName::from_static("oc-checksum"),
-            checksum::first_stored_checksum(&kept).to_owned(),
+            checksum::first_stored_checksum(&stored_checksums).to_owned(),
         );
     }
     Ok(response)
 }
 
-fn put_response(replaced: bool, entry: &Entry, dated: bool) -> Response<ResponseBody> {
+fn put_response(replaced: bool, entry: &Entry, mtime_accepted: bool) -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     *response.status_mut() = if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
     let headers = response.headers_mut();
@@ -258,7 +266,7 @@ fn put_response(replaced: bool, entry: &Entry, dated: bool) -> Response<Response
         set_header(headers, HeaderName::from_static("oc-etag"), format!("\"{etag}\""));
     }
     set_header(headers, header::LAST_MODIFIED, date::format_http_date(entry.modified));
-    if dated {
+    if mtime_accepted {
         headers.insert("x-oc-mtime", HeaderValue::from_static("accepted"));
     }
     response

@@ -28,8 +28,8 @@ pub(super) fn select_ranges(header: &[u8], size: u64) -> RangeSelection {
     if ranges.is_empty() {
         return if size == 0 { RangeSelection::FullFile } else { RangeSelection::Unsatisfiable };
     }
-    let asked: u128 = ranges.iter().map(|range| u128::from(range.end - range.start)).sum();
-    if asked > u128::from(size) {
+    let requested: u128 = ranges.iter().map(|range| u128::from(range.end - range.start)).sum();
+    if requested > u128::from(size) {
         return RangeSelection::FullFile;
     }
     ranges.sort_by_key(|range| range.start);
@@ -93,8 +93,8 @@ fn parse_spec(text: &str) -> Option<RangeSpec> {
 
 /// Reads digits; more than a file can be long count as that.
 fn parse_number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(u64::MAX))
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

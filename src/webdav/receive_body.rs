@@ -40,31 +40,31 @@ pub(super) trait BodySink: Sized + Send + 'static {
 pub(super) async fn receive_body<S: BodySink>(
     body: &mut RequestBody,
     session: &Session,
-    stopped: impl Future<Output = ()>,
+    cancelled: impl Future<Output = ()>,
     sink: S,
 ) -> Result<(S, Vec<Bytes>)> {
-    let ended = async {
+    let abort = async {
         tokio::select! {
             () = session.closed() => Error::from(tree::Error::SessionEnded(SessionEnded)),
-            () = stopped => Error::Truncated,
+            () = cancelled => Error::Truncated,
         }
     };
-    let mut ended = std::pin::pin!(ended);
-    let mut writing: Option<JoinHandle<Result<S>>> = None;
-    let mut waiting = Some(sink);
+    let mut abort = std::pin::pin!(abort);
+    let mut write_task: Option<JoinHandle<Result<S>>> = None;
+    let mut idle_sink = Some(sink);
     loop {
-        let (blocks, last) = receive_block(body, ended.as_mut()).await;
-        let ready = match (waiting.take(), writing.take()) {
+        let (blocks, outcome) = receive_block(body, abort.as_mut()).await;
+        let sink = match (idle_sink.take(), write_task.take()) {
             (Some(sink), _) => sink,
-            (None, Some(job)) => job.await.unwrap_or(Err(Error::TaskPanicked))?,
+            (None, Some(task)) => task.await.unwrap_or(Err(Error::TaskPanicked))?,
             (None, None) => return Err(Error::TaskPanicked),
         };
-        match last {
-            Ok(true) => return Ok((ready, blocks)),
-            Ok(false) => writing = Some(spawn_blocking(move || ready.write(&blocks))),
+        match outcome {
+            Ok(true) => return Ok((sink, blocks)),
+            Ok(false) => write_task = Some(spawn_blocking(move || sink.write(&blocks))),
             Err(error) => {
-                let cut = matches!(error, Error::Truncated | Error::TooSlow);
-                let _ = spawn_blocking(move || if cut { ready.on_abort(&blocks) } else { drop(ready) }).await;
+                let is_truncated = matches!(error, Error::Truncated | Error::TooSlow);
+                let _ = spawn_blocking(move || if is_truncated { sink.on_abort(&blocks) } else { drop(sink) }).await;
                 return Err(error);
             }
         }
@@ -74,14 +74,14 @@ pub(super) async fn receive_body<S: BodySink>(
 /// Receives up to about a block; tells whether that was the last, or why no more will come.
 async fn receive_block(
     body: &mut RequestBody,
-    mut ended: Pin<&mut impl Future<Output = Error>>,
+    mut abort: Pin<&mut impl Future<Output = Error>>,
 ) -> (Vec<Bytes>, Result<bool>) {
     let (mut blocks, mut length) = (Vec::new(), 0);
     while length < BODY_BLOCK_BYTES && !body.is_end_stream() {
         let frame = tokio::select! {
             biased;
             frame = tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame()) => frame,
-            error = ended.as_mut() => return (blocks, Err(error)),
+            error = abort.as_mut() => return (blocks, Err(error)),
         };
         match frame {
             Ok(None) => return (blocks, Ok(true)),

@@ -27,10 +27,10 @@ const REPORT_BLOCK_BYTES: usize = 128 * 1024;
 /// # Errors
 /// [`Error::UnsupportedReport`] for any but `sync-collection` on a directory, [`Error::InvalidSyncToken`],
 /// [`Error::TooManyMembers`], [`Error::Busy`], and what the tree says.
-pub(super) async fn handle(call: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+pub(super) async fn handle(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
-    let work = Arc::clone(call);
-    run_cpu_bound(&call.view, move || sync_collection(&work, &bytes)).await
+    let task_context = Arc::clone(context);
+    run_cpu_bound(&context.view, move || sync_collection(&task_context, &bytes)).await
 }
 
 /// What a client asks for.
@@ -41,15 +41,15 @@ struct SyncCollectionRequest {
     plan: PropfindPlan,
 }
 
-fn parse_sync_collection(call: &RequestContext, bytes: &[u8]) -> Result<SyncCollectionRequest> {
+fn parse_sync_collection(context: &RequestContext, bytes: &[u8]) -> Result<SyncCollectionRequest> {
     let malformed = || Error::from_unreadable_xml(bytes, "the body is no sync-collection");
     let root = XmlElement::parse(bytes).map_err(|_| malformed())?;
     if !root.is_dav("sync-collection") {
         return Err(Error::UnsupportedReport);
     }
-    let depth = headers::depth(&call.headers)?;
+    let depth = headers::depth(&context.headers)?;
     let level = root.child("sync-level").map(|level| level.text());
-    let deep = match (level.as_deref().map(str::trim), depth) {
+    let recursive = match (level.as_deref().map(str::trim), depth) {
         (Some("1"), None | Some(DepthHeader::Zero)) | (None, Some(DepthHeader::One)) => false,
         (Some("infinite" | "infinity"), None | Some(DepthHeader::Zero)) | (None, Some(DepthHeader::Infinity)) => true,
         _ => return Err(Error::Malformed("sync-level or Depth can't be that here")),
@@ -59,36 +59,38 @@ fn parse_sync_collection(call: &RequestContext, bytes: &[u8]) -> Result<SyncColl
         Some(_) | None => None,
     };
     let limit = match root.child("limit").and_then(|limit| limit.child("nresults")).map(|number| number.text()) {
-        Some(text) => text.trim().parse().ok().filter(|most| *most > 0).ok_or_else(malformed)?,
+        Some(text) => text.trim().parse().ok().filter(|limit| *limit > 0).ok_or_else(malformed)?,
         None => usize::MAX,
     };
     let plan = root.child("prop").and_then(PropfindPlan::from_element).ok_or_else(malformed)?;
     Ok(SyncCollectionRequest {
         since,
-        recursive: deep,
+        recursive,
         limit,
-        plan: plan.with_minimal_return(headers::prefers_minimal(&call.headers)),
+        plan: plan.with_minimal_return(headers::prefers_minimal(&context.headers)),
     })
 }
 
-fn sync_collection(call: &Arc<RequestContext>, bytes: &[u8]) -> Result<Response<ResponseBody>> {
-    let SyncCollectionRequest { since, recursive: deep, limit, plan } = parse_sync_collection(call, bytes)?;
-    if !call.view.stat(&call.path)?.is_directory() {
+fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Response<ResponseBody>> {
+    let SyncCollectionRequest { since, recursive, limit, plan } = parse_sync_collection(context, bytes)?;
+    if !context.view.stat(&context.path)?.is_directory() {
         return Err(Error::UnsupportedReport);
     }
-    call.evaluate_conditions()?;
-    let changes =
-        call.view.changes_since(&call.path, deep, since, limit, call.view.monotonic_now()).map_err(map_member_limit)?;
+    context.evaluate_conditions()?;
+    let changes = context
+        .view
+        .changes_since(&context.path, recursive, since, limit, context.view.monotonic_now())
+        .map_err(map_member_limit)?;
     let changes = changes.ok_or(Error::InvalidSyncToken)?;
     let mut report = SyncCollectionReport {
-        context: Arc::clone(call),
+        context: Arc::clone(context),
         plan,
         changes,
         buffer: String::from(multistatus::MULTISTATUS_START),
         done: false,
     };
     let first = report.fill_block().map_err(map_member_limit)?;
-    let body = if report.done { full(first) } else { streamed_body(call.view.session(), first, report) };
+    let body = if report.done { full(first) } else { streamed_body(context.view.session(), first, report) };
     Ok(multistatus::response(body))
 }
 
@@ -124,8 +126,8 @@ impl SyncCollectionReport {
     /// way round, for that is the same member changed (RFC 6578 section 3.5.1). One that has gone has a status only
     /// (section 3.5.2).
     fn write_member(&mut self, change: &ChangedMember) -> tree::Result<()> {
-        let (call, path) = (Arc::clone(&self.context), &change.path);
-        let href = call.client_root.href(path, change.is_directory);
+        let (context, path) = (Arc::clone(&self.context), &change.path);
+        let href = context.client_root.href(path, change.is_directory);
         let Some(entry) = &change.entry else {
             let _ = writeln!(
                 self.buffer,
@@ -134,7 +136,7 @@ impl SyncCollectionReport {
             return Ok(());
         };
         let dead =
-            if self.plan.needs_dead_properties() { readable_properties(&call.view, change)? } else { Vec::new() };
+            if self.plan.needs_dead_properties() { readable_properties(&context.view, change)? } else { Vec::new() };
         let row = PropfindRow {
             href: &href,
             display_name: &entry.name,
@@ -143,7 +145,7 @@ impl SyncCollectionReport {
             dead_properties: &dead,
             is_single: false,
         };
-        self.plan.write_response(&call, &row, &mut self.buffer);
+        self.plan.write_response(&context, &row, &mut self.buffer);
         Ok(())
     }
 

@@ -19,11 +19,11 @@ use crate::tree::{self, LockToken, Tree, View, WriteConditions};
 ///
 /// # Errors
 /// [`Error::AuthenticationFailed`]; the same for a credential that is missing, unreadable or wrong.
-pub(super) async fn authenticate(auth: &Authenticator, head: &Parts, origin: RequestSource) -> Result<Session> {
+pub(super) async fn authenticate(auth: &Authenticator, head: &Parts, source: RequestSource) -> Result<Session> {
     let headers = &head.headers;
     let credential = parse_credential(headers).ok_or(AuthError::Denied)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let peer = Peer { protocol: Protocol::Webdav, address: origin.address, user_agent };
+    let peer = Peer { protocol: Protocol::Webdav, address: source.address, user_agent };
     let session = auth.authenticate(credential, peer).await?;
     ConnectionHandle::notify_authenticated(&head.extensions, &session)?;
     Ok(session)
@@ -62,46 +62,46 @@ impl RequestContext {
     /// Whatever is wrong with path or headers; [`tree::Error::Absent`] for a node that has ended or that the
     /// caller may not reach.
     pub(super) async fn new(
-        verb: DavMethod,
+        method: DavMethod,
         head: Parts,
         tree: &Tree,
         session: Session,
         now: UnixMillis,
     ) -> Result<Arc<Self>> {
-        let address = ResourceUrl::parse(head.uri.path().as_bytes())?;
-        if address.user.is_some_and(|user| user != session.login().as_str().as_bytes()) {
+        let url = ResourceUrl::parse(head.uri.path().as_bytes())?;
+        if url.user.is_some_and(|user| user != session.login().as_str().as_bytes()) {
             return Err(Error::NotFound);
         }
         let conditions = RequestConditions::parse(&head.headers)?;
         let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
         let login = session.login().clone();
         let view = tree.view(session);
-        let root = match address.prefix {
+        let root = match url.prefix {
             UrlPrefix::Tree | UrlPrefix::Nextcloud | UrlPrefix::NextcloudFiles => TreePath::root(),
             UrlPrefix::Node(node) => {
                 let view = view.clone();
                 run_blocking(move || Ok(view.node_root(node)?)).await?
             }
         };
-        let below = address.path;
-        let path = match below.has_alternate_normalizations() {
+        let relative_path = url.path;
+        let path = match relative_path.has_alternate_normalizations() {
             true => {
                 let (view, root) = (view.clone(), root.clone());
-                run_blocking(move || Ok(view.existing_spelling(&root, &below))).await?
+                run_blocking(move || Ok(view.existing_spelling(&root, &relative_path))).await?
             }
-            false => root.join(&below),
+            false => root.join(&relative_path),
         };
-        let mount = ClientRoot::new(&server, address.prefix, root, &login);
+        let client_root = ClientRoot::new(&server, url.prefix, root, &login);
         Ok(Arc::new(Self {
-            method: verb,
+            method,
             view,
             path,
-            client_root: mount,
-            has_trailing_slash: address.has_trailing_slash,
-            lock_tokens: collect_lock_tokens(verb, &conditions, &head.headers),
+            client_root,
+            has_trailing_slash: url.has_trailing_slash,
+            lock_tokens: collect_lock_tokens(method, &conditions, &head.headers),
             conditions,
             now,
-            url_prefix: address.prefix,
+            url_prefix: url.prefix,
             server,
             uri: head.uri,
             headers: head.headers,
@@ -121,14 +121,14 @@ impl RequestContext {
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value =
             headers::single_value(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
-        let address = resource_url::resolve_in_prefix(value.as_bytes().trim_ascii(), &self.server, self.url_prefix)?;
-        if address.user.is_some_and(|user| user != self.view.session().login().as_str().as_bytes()) {
+        let url = resource_url::resolve_in_prefix(value.as_bytes().trim_ascii(), &self.server, self.url_prefix)?;
+        if url.user.is_some_and(|user| user != self.view.session().login().as_str().as_bytes()) {
             return Err(Error::ForeignDestination);
         }
-        if address.path.is_root() {
+        if url.path.is_root() {
             return Err(Error::RootProtected);
         }
-        Ok(address.path)
+        Ok(url.path)
     }
 
     /// Returns what the tags of an `If` header are looked up by.
@@ -156,15 +156,15 @@ impl RequestContext {
     /// [`tree::Error::PreconditionFailed`], and what the operation says.
     pub(super) fn with_preconditions<T>(
         &self,
-        work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
+        operation: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
     ) -> Result<T> {
-        let judge = || self.evaluate_conditions();
-        match work(&WriteConditions { lock_tokens: &self.lock_tokens, evaluate: &judge }) {
+        let evaluate = || self.evaluate_conditions();
+        match operation(&WriteConditions { lock_tokens: &self.lock_tokens, evaluate: &evaluate }) {
             Err(locked @ tree::Error::Locked { .. }) => {
-                judge()?;
+                evaluate()?;
                 Err(locked.into())
             }
-            done => Ok(done?),
+            result => Ok(result?),
         }
     }
 
@@ -174,11 +174,11 @@ impl RequestContext {
     /// As [`RequestContext::with_preconditions`].
     pub(super) fn stage_with_preconditions<T>(
         &self,
-        work: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
+        operation: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
     ) -> Result<T> {
-        let begun = self.with_preconditions(work)?;
+        let staged = self.with_preconditions(operation)?;
         self.evaluate_conditions()?;
-        Ok(begun)
+        Ok(staged)
     }
 
     /// Tells whether an error names a folder: as the root of a lock.
@@ -196,9 +196,9 @@ impl RequestContext {
 
 /// Returns the lock tokens that a request submits: those of its `If` header (RFC 4918 section 10.4), and that of the
 /// `Lock-Token` header in which Word 2016 hands it over with PUT (sabre-io/dav issue 980).
-fn collect_lock_tokens(verb: DavMethod, conditions: &RequestConditions, headers: &HeaderMap) -> Vec<LockToken> {
+fn collect_lock_tokens(method: DavMethod, conditions: &RequestConditions, headers: &HeaderMap) -> Vec<LockToken> {
     let mut tokens = conditions.lock_tokens();
-    if verb == DavMethod::Put {
+    if method == DavMethod::Put {
         tokens.extend(headers::lock_token(headers));
     }
     tokens

@@ -51,19 +51,19 @@ impl OutsideTreeResource {
     /// [`ResourceUrl::parse`] for an upload or part of a name that no file could have.
     pub(super) fn parse(path: &[u8], login: &Login) -> Result<Option<Self>, Error> {
         let Some(rest) = path.strip_prefix(NEXTCLOUD_DAV_PREFIX) else { return Ok(None) };
-        let parts = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(percent_decode);
-        let parts: Vec<Vec<u8>> = parts.collect::<Result<_, _>>()?;
-        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let own = |user: &[u8]| if user == login.as_str().as_bytes() { Ok(()) } else { Err(Error::NotFound) };
-        match parts.as_slice() {
+        let segments = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(percent_decode);
+        let segments: Vec<Vec<u8>> = segments.collect::<Result<_, _>>()?;
+        let segments: Vec<&[u8]> = segments.iter().map(Vec::as_slice).collect();
+        let check_owner = |user: &[u8]| if user == login.as_str().as_bytes() { Ok(()) } else { Err(Error::NotFound) };
+        match segments.as_slice() {
             [b"files", ..] => Ok(None),
             [b"uploads", user, upload, part @ ..] if part.len() <= 1 => {
-                own(user)?;
-                let name = |bytes: &[u8]| EntryName::new(bytes).map_err(|fault| path_error(fault, bytes));
+                check_owner(user)?;
+                let name = |bytes: &[u8]| EntryName::new(bytes).map_err(|error| path_error(error, bytes));
                 let part = part.first().map(|part| name(part)).transpose()?;
                 Ok(Some(Self::ChunkedUpload(ChunkPath { upload: name(upload)?, chunk: part })))
             }
-            [b"principals", b"users", user] => own(user).map(|()| Some(Self::Principal)),
+            [b"principals", b"users", user] => check_owner(user).map(|()| Some(Self::Principal)),
             _ => Err(Error::NotFound),
         }
     }
@@ -91,11 +91,11 @@ impl ResourceUrl {
     /// [`Error::NotFound`] for a path of another room, [`Error::Malformed`] for one that can't be read,
     /// [`Error::InvalidName`] for one at which nothing can ever be.
     pub(super) fn parse(path: &[u8]) -> Result<Self, Error> {
-        let (anchor, user, rest) = split_prefix(path).ok_or(Error::NotFound)?;
+        let (url_prefix, user, rest) = split_prefix(path).ok_or(Error::NotFound)?;
         let user = user.map(percent_decode).transpose()?;
         let bytes = percent_decode(rest)?;
-        let below = TreePath::parse(&bytes).map_err(|fault| path_error(fault, &bytes))?;
-        Ok(Self { prefix: anchor, path: below, has_trailing_slash: rest.ends_with(b"/"), user })
+        let relative_path = TreePath::parse(&bytes).map_err(|error| path_error(error, &bytes))?;
+        Ok(Self { prefix: url_prefix, path: relative_path, has_trailing_slash: rest.ends_with(b"/"), user })
     }
 }
 
@@ -104,12 +104,12 @@ type SplitUrlPath<'a> = (UrlPrefix, Option<&'a [u8]>, &'a [u8]);
 
 /// Takes a path apart.
 fn split_prefix(path: &[u8]) -> Option<SplitUrlPath<'_>> {
-    let ends = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
+    let is_boundary = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
     if let Some(rest) = path.strip_prefix(b"/dav") {
-        return ends(rest).then_some((UrlPrefix::Tree, None, rest));
+        return is_boundary(rest).then_some((UrlPrefix::Tree, None, rest));
     }
     if let Some(rest) = path.strip_prefix(b"/remote.php/webdav") {
-        return ends(rest).then_some((UrlPrefix::Nextcloud, None, rest));
+        return is_boundary(rest).then_some((UrlPrefix::Nextcloud, None, rest));
     }
     if let Some(rest) = path.strip_prefix(b"/remote.php/dav/files/") {
         let (user, rest) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
@@ -118,7 +118,7 @@ fn split_prefix(path: &[u8]) -> Option<SplitUrlPath<'_>> {
     let rest = path.strip_prefix(b"/node/")?;
     let (id, rest) = rest.split_at_checked(36)?;
     let node = std::str::from_utf8(id).ok()?.parse().ok()?;
-    ends(rest).then_some((UrlPrefix::Node(node), None, rest))
+    is_boundary(rest).then_some((UrlPrefix::Node(node), None, rest))
 }
 
 /// Decodes percent-escapes. A slash that is escaped would be part of a name, which no name can have.
@@ -149,14 +149,14 @@ fn parse_hex_byte(digits: &[u8]) -> Option<u8> {
     u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()
 }
 
-fn path_error(fault: PathError, bytes: &[u8]) -> Error {
-    match fault {
+fn path_error(error: PathError, bytes: &[u8]) -> Error {
+    match error {
         PathError::DotComponent => Error::Malformed("the path has a part . or .."),
         PathError::Nul | PathError::Slash => Error::Malformed("the path has a byte that no name can have"),
         PathError::EmptyComponent | PathError::Reserved | PathError::TooLong => {
             let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
             let (parent, name) = trimmed.split_at(memchr::memrchr(b'/', trimmed).map_or(0, |at| at + 1));
-            Error::InvalidName { last: TreePath::parse(parent).is_ok() && EntryName::new(name).is_err(), fault }
+            Error::InvalidName { last: TreePath::parse(parent).is_ok() && EntryName::new(name).is_err(), error }
         }
     }
 }
@@ -170,9 +170,9 @@ pub(super) struct ClientRoot {
 
 impl ClientRoot {
     /// Roots an anchor at the place where it is found to be.
-    pub(super) fn new(server: &PublicAddress, anchor: UrlPrefix, root: TreePath, login: &Login) -> Self {
+    pub(super) fn new(server: &PublicAddress, url_prefix: UrlPrefix, root: TreePath, login: &Login) -> Self {
         let mut prefix = server.prefix().to_owned();
-        match anchor {
+        match url_prefix {
             UrlPrefix::Tree => prefix.push_str("/dav"),
             UrlPrefix::Nextcloud => prefix.push_str("/remote.php/webdav"),
             UrlPrefix::NextcloudFiles => {
@@ -204,14 +204,14 @@ impl ClientRoot {
 
     /// Returns the absolute URL path of a place, with a slash at its end for a folder. What lies above
     /// the root or elsewhere shows as the root.
-    pub(super) fn href(&self, path: &TreePath, folder: bool) -> String {
-        let below = path.strip_prefix(&self.root).unwrap_or_default();
+    pub(super) fn href(&self, path: &TreePath, is_directory: bool) -> String {
+        let relative_path = path.strip_prefix(&self.root).unwrap_or_default();
         let mut href = self.prefix.clone();
-        for part in below.components() {
+        for part in relative_path.components() {
             href.push('/');
             percent_encode(part, &mut href);
         }
-        if folder {
+        if is_directory {
             href.push('/');
         }
         href
@@ -237,9 +237,13 @@ pub(super) fn percent_encode(name: &[u8], out: &mut String) {
 /// # Errors
 /// [`Error::ForeignDestination`] when it leads to another server or out of the request's own part of the tree, [`Error::Malformed`],
 /// [`Error::InvalidDestination`] for what [`ResourceUrl::parse`] says.
-pub(super) fn resolve_in_prefix(url: &[u8], server: &PublicAddress, anchor: UrlPrefix) -> Result<ResourceUrl, Error> {
-    let address = parse_header_path(&path_on_this_server(url, server)?)?;
-    if address.prefix == anchor { Ok(address) } else { Err(Error::ForeignDestination) }
+pub(super) fn resolve_in_prefix(
+    url: &[u8],
+    server: &PublicAddress,
+    url_prefix: UrlPrefix,
+) -> Result<ResourceUrl, Error> {
+    let resource = parse_header_path(&path_on_this_server(url, server)?)?;
+    if resource.prefix == url_prefix { Ok(resource) } else { Err(Error::ForeignDestination) }
 }
 
 /// Reads a path that a header names, so that what is wrong with it is not taken for a fault of the request's own.
@@ -282,10 +286,10 @@ fn path_on_this_server(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Er
     let path = decode_latin1_fallback(path);
     let path = normalized_path(&path);
     // Where the prefix is also one of the server's own, both readings are possible: the one that is served counts.
-    let below = server
+    let relative_path = server
         .strip_prefix(&path)
         .filter(|rest| split_prefix(rest).is_some() || rest.starts_with(NEXTCLOUD_DAV_PREFIX));
-    Ok(below.unwrap_or(&path).to_vec())
+    Ok(relative_path.unwrap_or(&path).to_vec())
 }
 
 /// Reads text that was not escaped: UTF-8, or the ISO-8859-1 in which older HTTP libraries send header values.
@@ -331,14 +335,14 @@ mod tests {
             ("/remote.php/webdav/a", "/remote.php/webdav"),
             ("/remote.php/dav/files/alice/a", "/remote.php/dav/files/alice"),
         ] {
-            let address = ResourceUrl::parse(path.as_bytes()).expect(path);
-            assert_eq!(address.path.to_string(), "/a");
+            let resource = ResourceUrl::parse(path.as_bytes()).expect(path);
+            assert_eq!(resource.path.to_string(), "/a");
             assert_eq!(
-                ClientRoot::new(&server(&[]), address.prefix, TreePath::root(), &login()).href(&address.path, false),
+                ClientRoot::new(&server(&[]), resource.prefix, TreePath::root(), &login()).href(&resource.path, false),
                 path
             );
             assert_eq!(
-                ClientRoot::new(&server(&[]), address.prefix, TreePath::root(), &login())
+                ClientRoot::new(&server(&[]), resource.prefix, TreePath::root(), &login())
                     .href(&TreePath::root(), false),
                 prefix
             );
@@ -464,7 +468,7 @@ mod tests {
     fn destination_spellings_of_clients_are_accepted() {
         let host = server(&["files.example"]);
         let to =
-            |url: &[u8]| resolve_in_prefix(url, &host, UrlPrefix::Tree).map(|address| address.path.to_string()).ok();
+            |url: &[u8]| resolve_in_prefix(url, &host, UrlPrefix::Tree).map(|resource| resource.path.to_string()).ok();
         for (url, wanted) in [
             (&b"http://files.example/dav//a///b"[..], "/a/b"),
             (b"//dav/a", "/a"),
@@ -492,8 +496,8 @@ mod tests {
         assert_eq!(mount.href(&TreePath::parse(b"x").expect("path"), true), "/dav/dav/x/");
         assert_eq!(ClientRoot::principal_href(&outside, &login()), "/dav/remote.php/dav/principals/users/alice/");
         for url in ["/dav/dav/x", "/dav/x", "/dav//dav/x"] {
-            let address = resolve_in_prefix(url.as_bytes(), &outside, UrlPrefix::Tree).expect(url);
-            assert_eq!(address.path.to_string(), "/x", "{url}");
+            let resource = resolve_in_prefix(url.as_bytes(), &outside, UrlPrefix::Tree).expect(url);
+            assert_eq!(resource.path.to_string(), "/x", "{url}");
         }
     }
 
@@ -502,8 +506,8 @@ mod tests {
         fn arbitrary_bytes_never_panic_or_escape_root(bytes: Vec<u8>) {
             let _ = resolve_in_prefix(&bytes, &server(&[]), UrlPrefix::Tree);
             let path = [b"/dav/", &bytes[..]].concat();
-            if let Ok(address) = ResourceUrl::parse(&path) {
-                prop_assert!(address.path.components().all(|part| part != b".." && !part.contains(&0)));
+            if let Ok(resource) = ResourceUrl::parse(&path) {
+                prop_assert!(resource.path.components().all(|part| part != b".." && !part.contains(&0)));
             }
         }
 

@@ -62,42 +62,47 @@ pub(super) fn parse_upload_complete(headers: &HeaderMap) -> Result<Option<bool>>
 /// # Errors
 /// As PUT; [`Error::TooManyUploads`].
 pub(super) async fn create(
-    call: &Arc<RequestContext>,
+    context: &Arc<RequestContext>,
     body: &mut RequestBody,
     uploads: &UnfinishedUploads,
-    streak: &AdaptiveBlocking,
+    adaptive_blocking: &AdaptiveBlocking,
 ) -> Result<Response<ResponseBody>> {
-    if parse_upload_complete(&call.headers)? != Some(false) {
-        let mut response = put::handle(call, body, streak).await?;
+    if parse_upload_complete(&context.headers)? != Some(false) {
+        let mut response = put::handle(context, body, adaptive_blocking).await?;
         response.headers_mut().insert(UPLOAD_COMPLETE, HeaderValue::from_static("?1"));
         return Ok(response);
     }
-    let length = headers::upload_length(&call.headers)?;
-    let announced = length.or(body.size_hint().exact());
+    let length = headers::upload_length(&context.headers)?;
+    let announced_length = length.or(body.size_hint().exact());
     let stage = {
-        let (call, uploads) = (Arc::clone(call), uploads.clone());
+        let (context, uploads) = (Arc::clone(context), uploads.clone());
         move || {
-            uploads.check_limits(call.view.session(), announced)?;
-            let upload = call.stage_with_preconditions(|claim| call.view.stage(&call.path, length, claim))?;
-            uploads.create(&call, upload)
+            uploads.check_limits(context.view.session(), announced_length)?;
+            let upload =
+                context.stage_with_preconditions(|conditions| context.view.stage(&context.path, length, conditions))?;
+            uploads.create(&context, upload)
         }
     };
     // A request that is reset ends here, wherever it waits.
-    let unknown = run_blocking(stage).await?;
-    let id = unknown.id();
-    let open = uploads.find(id, call.view.session().token()).ok_or(Error::TaskPanicked)?;
-    let received = async { receive(&open, call, body, None).await?.finish_request().await };
+    let unacknowledged = run_blocking(stage).await?;
+    let id = unacknowledged.id();
+    let resumable = uploads.find(id, context.view.session().token()).ok_or(Error::TaskPanicked)?;
+    let received = async { receive(&resumable, context, body, None).await?.finish_request().await };
     let offset = match received.await {
         Ok(offset) => offset,
         Err(error) => {
-            unknown.delete().await?;
+            unacknowledged.delete().await?;
             return Err(error);
         }
     };
     let mut response = upload_state_response(StatusCode::CREATED, false, offset);
-    set_header(response.headers_mut(), header::LOCATION, format!("{}{UPLOAD_PATH_PREFIX}{id}", call.server.prefix()));
-    set_upload_limit(call.view.session(), &mut response);
-    unknown.acknowledge();
+    set_header(
+        response.headers_mut(),
+        header::LOCATION,
+        format!("{}{UPLOAD_PATH_PREFIX}{id}", context.server.prefix()),
+    );
+    set_upload_limit(context.view.session(), &mut response);
+    unacknowledged.acknowledge();
     Ok(response)
 }
 
@@ -106,10 +111,10 @@ pub(super) async fn create(
 /// # Errors
 /// [`Error::NotFound`] for one that is not there, or another token's.
 pub(super) async fn handle(
-    verb: DavMethod,
+    method: DavMethod,
     head: &Parts,
     body: &mut RequestBody,
-    around: UnfinishedUploadContext<'_>,
+    upload_context: UnfinishedUploadContext<'_>,
 ) -> Result<Response<ResponseBody>> {
     let id = head
         .uri
@@ -117,13 +122,13 @@ pub(super) async fn handle(
         .strip_prefix(UPLOAD_PATH_PREFIX)
         .and_then(|id| Uuid::parse_str(id).ok())
         .ok_or(Error::NotFound)?;
-    let UnfinishedUploadContext { tree, uploads, session, now } = around;
-    let open = uploads.find(id, session.token()).ok_or(Error::NotFound)?;
-    match verb {
+    let UnfinishedUploadContext { tree, uploads, session, now } = upload_context;
+    let resumable = uploads.find(id, session.token()).ok_or(Error::NotFound)?;
+    match method {
         DavMethod::Head | DavMethod::Get => {
-            let (content, _) = open.take_over(now).await?;
-            let (view, length) = (tree.view(session.clone()), open.length);
-            let append = UploadAppend { entry: open, view, now, progress: Some(content), upload: None };
+            let (progress, _) = resumable.take_over(now).await?;
+            let (view, length) = (tree.view(session.clone()), resumable.length);
+            let append = UploadAppend { resumable, view, now, progress: Some(progress), upload: None };
             let mut response = upload_state_response(StatusCode::NO_CONTENT, false, append.finish_request().await?);
             set_upload_limit(&session, &mut response);
             if let Some(length) = length {
@@ -136,7 +141,7 @@ pub(super) async fn handle(
             run_blocking(move || uploads.delete(id).map(|()| empty_response(StatusCode::NO_CONTENT))).await
         }
         DavMethod::Patch => {
-            append_request((id, open), head, body, UnfinishedUploadContext { tree, uploads, session, now }).await
+            append_request((id, resumable), head, body, UnfinishedUploadContext { tree, uploads, session, now }).await
         }
         _ => Err(Error::MethodNotAllowed(method::UPLOAD_METHODS)),
     }
@@ -144,29 +149,34 @@ pub(super) async fn handle(
 
 /// Brings more of an upload (section 4.4).
 async fn append_request(
-    (id, open): (Uuid, Arc<ResumableUpload>),
+    (id, resumable): (Uuid, Arc<ResumableUpload>),
     head: &Parts,
     body: &mut RequestBody,
-    around: UnfinishedUploadContext<'_>,
+    upload_context: UnfinishedUploadContext<'_>,
 ) -> Result<Response<ResponseBody>> {
     if head.headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/partial-upload") {
         return Err(Error::UnsupportedMediaType("an upload goes on with application/partial-upload"));
     }
     let complete = parse_upload_complete(&head.headers)?.ok_or(Error::Malformed("Upload-Complete is missing"))?;
     let provided = headers::upload_offset(&head.headers)?.ok_or(Error::Malformed("Upload-Offset is missing"))?;
-    if headers::upload_length(&head.headers)?.is_some_and(|length| open.length.is_some_and(|known| known != length)) {
+    if headers::upload_length(&head.headers)?
+        .is_some_and(|length| resumable.length.is_some_and(|known| known != length))
+    {
         return Err(Error::LengthMismatch);
     }
-    let sums = ContentChecksums::from_headers(&head.headers, ChecksumScope::Body);
-    let call = open.saved_request.restore_context(around.tree, around.session, around.now).await?;
-    let append = receive(&open, &call, body, Some((provided, sums))).await?;
+    let checksums = ContentChecksums::from_headers(&head.headers, ChecksumScope::Body);
+    let context = resumable
+        .saved_request
+        .restore_context(upload_context.tree, upload_context.session, upload_context.now)
+        .await?;
+    let append = receive(&resumable, &context, body, Some((provided, checksums))).await?;
     if !complete {
         return Ok(upload_state_response(StatusCode::NO_CONTENT, false, append.finish_request().await?));
     }
-    let uploads = around.uploads.clone();
-    let begun = Arc::clone(&call);
-    let mut response = put::conclude(&begun, true, move || {
-        let response = append.commit(&call)?;
+    let uploads = upload_context.uploads.clone();
+    let request_context = Arc::clone(&context);
+    let mut response = put::conclude(&request_context, true, move || {
+        let response = append.commit(&context)?;
         if let Err(error) = uploads.delete(id) {
             tracing::warn!(%error, "what is left of an upload that is complete stays for now");
         }
@@ -179,35 +189,35 @@ async fn append_request(
 
 /// Takes in the body of one request to an upload that `request_context` began.
 async fn receive(
-    open: &Arc<ResumableUpload>,
-    call: &Arc<RequestContext>,
+    resumable: &Arc<ResumableUpload>,
+    context: &Arc<RequestContext>,
     body: &mut RequestBody,
-    asked: Option<(u64, ContentChecksums)>,
+    expected: Option<(u64, ContentChecksums)>,
 ) -> Result<UploadAppend> {
-    let (content, stop) = open.take_over(call.now).await?;
-    let offset = content.offset;
-    let (open, view) = (Arc::clone(open), call.view.clone());
-    let append = UploadAppend { entry: open, view, now: call.now, progress: Some(content), upload: None };
-    let mut sums = ContentChecksums::default();
-    if let Some((provided, announced)) = asked {
+    let (progress, cancelled) = resumable.take_over(context.now).await?;
+    let offset = progress.offset;
+    let (resumable, view) = (Arc::clone(resumable), context.view.clone());
+    let append = UploadAppend { resumable, view, now: context.now, progress: Some(progress), upload: None };
+    let mut checksums = ContentChecksums::default();
+    if let Some((provided, announced)) = expected {
         if provided != offset {
             return Err(Error::OffsetMismatch { expected: append.finish_request().await?, provided });
         }
-        sums = announced;
+        checksums = announced;
     }
     let end = offset.saturating_add(body.size_hint().lower());
-    if append.entry.length.is_some_and(|length| end > length) {
+    if append.resumable.length.is_some_and(|length| end > length) {
         return Err(Error::LengthMismatch);
     }
     let append = {
-        let call = Arc::clone(call);
-        run_blocking(move || append.reopen(&call, end)).await?
+        let context = Arc::clone(context);
+        run_blocking(move || append.reopen(&context, end)).await?
     };
-    let pouring = UploadAppendSink { append, checksums: sums };
-    let (pouring, blocks) = receive_body(body, call.view.session(), stop.cancelled(), pouring).await?;
+    let sink = UploadAppendSink { append, checksums };
+    let (sink, blocks) = receive_body(body, context.view.session(), cancelled.cancelled(), sink).await?;
     run_blocking(move || {
-        let UploadAppendSink { mut append, checksums: sums } = pouring.write(&blocks)?;
-        match sums.verify() {
+        let UploadAppendSink { mut append, checksums } = sink.write(&blocks)?;
+        match checksums.verify() {
             Ok(_) => Ok(append),
             Err(error) => append.truncate(offset).and(Err(error)),
         }
@@ -217,7 +227,7 @@ async fn receive(
 
 /// An upload while a request works on it; how far it has come is put back when that ends, however it does.
 struct UploadAppend {
-    entry: Arc<ResumableUpload>,
+    resumable: Arc<ResumableUpload>,
     view: View,
     now: UnixMillis,
     progress: Option<ResumableProgress>,
@@ -226,10 +236,10 @@ struct UploadAppend {
 
 impl UploadAppend {
     /// Takes the upload up, which will come to `end` now: rights and locks are asked as the request's session has them.
-    fn reopen(mut self, call: &RequestContext, end: u64) -> Result<Self> {
+    fn reopen(mut self, context: &RequestContext, end: u64) -> Result<Self> {
         self.progress_mut()?.reservation.grow_to(end)?;
-        let claim = WriteConditions { lock_tokens: call.submitted_lock_tokens(), ..WriteConditions::none() };
-        self.upload = Some(self.view.resume_upload(&self.entry.staged_part, &call.path, &claim)?);
+        let conditions = WriteConditions { lock_tokens: context.submitted_lock_tokens(), ..WriteConditions::none() };
+        self.upload = Some(self.view.resume_upload(&self.resumable.staged_part, &context.path, &conditions)?);
         Ok(self)
     }
 
@@ -247,39 +257,39 @@ impl UploadAppend {
 
     /// Writes down how far it has come.
     fn record_offset(&mut self) -> Result<u64> {
-        let Some(content) = &mut self.progress else { return Err(Error::TaskPanicked) };
-        self.entry.record_offset(&self.view, content, self.now)?;
-        Ok(content.offset)
+        let Some(progress) = &mut self.progress else { return Err(Error::TaskPanicked) };
+        self.resumable.record_offset(&self.view, progress, self.now)?;
+        Ok(progress.offset)
     }
 
     /// Ends the request's work; returns how much has come in all.
     async fn finish_request(mut self) -> Result<u64> {
         match &self.progress {
-            Some(content) if content.unrecorded_bytes() == 0 => Ok(content.offset),
+            Some(progress) if progress.unrecorded_bytes() == 0 => Ok(progress.offset),
             _ => run_blocking(move || self.record_offset()).await,
         }
     }
 
     /// Commits it as the request that began it asked for. What waits stays where that is refused.
-    fn commit(mut self, call: &RequestContext) -> Result<Response<ResponseBody>> {
+    fn commit(mut self, context: &RequestContext) -> Result<Response<ResponseBody>> {
         let size = self.progress_mut()?.offset;
-        if self.entry.length.is_some_and(|length| length != size) {
+        if self.resumable.length.is_some_and(|length| length != size) {
             return Err(Error::LengthMismatch);
         }
-        let modified = headers::oc_mtime(&call.headers)?;
+        let modified = headers::oc_mtime(&context.headers)?;
         // What a refused part left behind the end goes.
         self.truncate(size)?;
         let upload = self.upload.take().ok_or(Error::TaskPanicked)?;
-        let kept = put::verify_checksums(call, &upload)?;
-        call.evaluate_conditions()?;
-        put::commit_upload(call, upload, modified, kept)
+        let stored_checksums = put::verify_checksums(context, &upload)?;
+        context.evaluate_conditions()?;
+        put::commit_upload(context, upload, modified, stored_checksums)
     }
 }
 
 impl Drop for UploadAppend {
     fn drop(&mut self) {
-        if let Some(content) = self.progress.take() {
-            self.entry.release(content);
+        if let Some(progress) = self.progress.take() {
+            self.resumable.release(progress);
         }
     }
 }
@@ -292,18 +302,18 @@ struct UploadAppendSink {
 impl BodySink for UploadAppendSink {
     fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
         for block in blocks {
-            let UploadAppend { entry: open, upload: Some(upload), progress: Some(content), .. } = &mut self.append
+            let UploadAppend { resumable, upload: Some(upload), progress: Some(progress), .. } = &mut self.append
             else {
                 return Err(Error::TaskPanicked);
             };
-            let end = content.offset.saturating_add(block.len() as u64);
-            if open.length.is_some_and(|length| end > length) {
+            let end = progress.offset.saturating_add(block.len() as u64);
+            if resumable.length.is_some_and(|length| end > length) {
                 return Err(Error::LengthMismatch);
             }
-            content.reservation.grow_to(end)?;
-            upload.write_at(block, content.offset)?;
-            content.reservation.record_written(end);
-            content.offset = end;
+            progress.reservation.grow_to(end)?;
+            upload.write_at(block, progress.offset)?;
+            progress.reservation.record_written(end);
+            progress.offset = end;
             self.checksums.update(block);
         }
         // What may turn out not to be what was announced is not written down before that is known.
@@ -339,7 +349,8 @@ fn set_upload_limit(session: &Session, response: &mut Response<ResponseBody>) {
 
 /// Returns the limits of uploads: those of the server, and of a session.
 pub(super) fn upload_limits(session: Option<&Session>) -> String {
-    let most =
-        session.and_then(|session| session.limits().max_file_size).map(|most| format!("max-size={}, ", most.bytes()));
-    format!("{}max-age={}", most.unwrap_or_default(), UPLOAD_MAX_IDLE.as_secs())
+    let max_size = session
+        .and_then(|session| session.limits().max_file_size)
+        .map(|max_size| format!("max-size={}, ", max_size.bytes()));
+    format!("{}max-age={}", max_size.unwrap_or_default(), UPLOAD_MAX_IDLE.as_secs())
 }

@@ -40,15 +40,15 @@ pub(super) struct SavedRequest {
 
 impl SavedRequest {
     /// Takes what is kept from a request.
-    pub(super) fn from_context(call: &RequestContext) -> Self {
-        let kept = call.headers.iter().filter(|(name, _)| SAVED_HEADERS.contains(&name.as_str()));
-        let mut headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        for name in call.server.names() {
+    pub(super) fn from_context(context: &RequestContext) -> Self {
+        let saved = context.headers.iter().filter(|(name, _)| SAVED_HEADERS.contains(&name.as_str()));
+        let mut headers: HeaderMap = saved.map(|(name, value)| (name.clone(), value.clone())).collect();
+        for name in context.server.names() {
             headers.extend(HeaderValue::try_from(name.to_string()).map(|name| (header::HOST, name)));
         }
-        headers.extend(HeaderValue::try_from(call.server.prefix()).map(|prefix| (PREFIX_HEADER, prefix)));
+        headers.extend(HeaderValue::try_from(context.server.prefix()).map(|prefix| (PREFIX_HEADER, prefix)));
         // What is read as a path can be written as one.
-        Self { uri: Uri::try_from(call.uri.path()).unwrap_or_default(), headers }
+        Self { uri: Uri::try_from(context.uri.path()).unwrap_or_default(), headers }
     }
 
     /// Reads back what was written down.

@@ -124,26 +124,20 @@ impl ChunkName {
 
 impl UnfinishedUploads {
     /// Finds the uploads that were left unfinished when the server last stopped; they grow old by `clock`.
-    pub(super) fn new(tree: Tree, most: UploadSpaces, clock: Clock) -> Self {
-        let scales = UploadQuota::new(tree.clone(), most);
-        let left = tree.pending_uploads(clock.retention_time().saturating_sub(UPLOAD_MAX_IDLE));
-        let left = left.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
+    pub(super) fn new(tree: Tree, limits: UploadSpaces, clock: Clock) -> Self {
+        let quota = UploadQuota::new(tree.clone(), limits);
+        let pending = tree.pending_uploads(clock.retention_time().saturating_sub(UPLOAD_MAX_IDLE));
+        let pending = pending.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
         let mut table = UnfinishedUploadTable::default();
-        for upload in left.unwrap_or_default() {
+        for upload in pending.unwrap_or_default() {
             let id = upload.id;
-            if table.restore(upload, &scales).is_none()
+            if table.restore(upload, &quota).is_none()
                 && let Err(error) = tree.discard_upload(id, [])
             {
                 tracing::warn!(%error, "an unfinished upload that can't be read stays");
             }
         }
-        Self(Arc::new(UploadsInner {
-            tree,
-            quota: scales,
-            clock,
-            table: Mutex::new(table),
-            update_lock: Mutex::default(),
-        }))
+        Self(Arc::new(UploadsInner { tree, quota, clock, table: Mutex::new(table), update_lock: Mutex::default() }))
     }
 
     /// Sweeps now and then what waited too long or belongs to a dead token, as long as anybody shares it.
@@ -178,22 +172,23 @@ impl UnfinishedUploads {
     ///
     /// # Errors
     /// [`Error::TooManyUploads`]; what the tree says.
-    pub(super) fn create(&self, call: &RequestContext, upload: StagedUpload) -> Result<UnacknowledgedUpload> {
-        let (uuid, session, begun) = (Uuid::new_v4(), call.view.session(), SavedRequest::from_context(call));
-        let _order = self.0.update_lock.lock();
+    pub(super) fn create(&self, context: &RequestContext, upload: StagedUpload) -> Result<UnacknowledgedUpload> {
+        let (uuid, session, saved_request) =
+            (Uuid::new_v4(), context.view.session(), SavedRequest::from_context(context));
+        let _update_guard = self.0.update_lock.lock();
         self.0.table.lock().check_counts(session)?;
-        let (id, waiting) = upload.suspend(uuid.as_bytes(), &begun.to_bytes(), call.now)?;
+        let (id, staged_part) = upload.suspend(uuid.as_bytes(), &saved_request.to_bytes(), context.now)?;
         let owner = (session.token(), session.login().clone());
-        let content = (waiting, ResumableProgress::recorded(&self.0.quota, &owner.1, 0));
-        let open = ResumableUpload::new(id, owner, begun, content, call.now)?;
-        self.0.table.lock().resumable.insert(uuid, Arc::new(open));
+        let content = (staged_part, ResumableProgress::recorded(&self.0.quota, &owner.1, 0));
+        let resumable = ResumableUpload::new(id, owner, saved_request, content, context.now)?;
+        self.0.table.lock().resumable.insert(uuid, Arc::new(resumable));
         Ok(UnacknowledgedUpload { uploads: self.clone(), id: uuid, acknowledged: false })
     }
 
     /// Returns an upload of a token.
     pub(super) fn find(&self, id: Uuid, token: TokenId) -> Option<Arc<ResumableUpload>> {
-        let open = self.0.table.lock().resumable.get(&id).cloned()?;
-        (open.token == token && !open.is_expired(self.0.clock.retention_time())).then_some(open)
+        let resumable = self.0.table.lock().resumable.get(&id).cloned()?;
+        (resumable.token == token && !resumable.is_expired(self.0.clock.retention_time())).then_some(resumable)
     }
 
     /// Ends an upload, also for a request that works on it; may block.
@@ -201,10 +196,10 @@ impl UnfinishedUploads {
     /// # Errors
     /// What the tree says.
     pub(super) fn delete(&self, id: Uuid) -> Result<()> {
-        let _order = self.0.update_lock.lock();
-        let Some(open) = self.0.table.lock().resumable.remove(&id) else { return Ok(()) };
-        open.mark_deleted();
-        Ok(self.0.tree.discard_upload(open.id, [&open.staged_part])?)
+        let _update_guard = self.0.update_lock.lock();
+        let Some(resumable) = self.0.table.lock().resumable.remove(&id) else { return Ok(()) };
+        resumable.mark_deleted();
+        Ok(self.0.tree.discard_upload(resumable.id, [&resumable.staged_part])?)
     }
 
     /// Begins an upload in parts, of so many bytes where that is known; false when there is one of that name. May block.
@@ -224,7 +219,7 @@ impl UnfinishedUploads {
             return Ok(false);
         }
         self.check_limits(session, length)?;
-        let _order = self.0.update_lock.lock();
+        let _update_guard = self.0.update_lock.lock();
         let table = self.0.table.lock();
         if table.chunked.contains_key(&key) {
             return Ok(false);
@@ -254,9 +249,9 @@ impl UnfinishedUploads {
     /// # Errors
     /// What the tree says.
     pub(super) fn delete_chunked(&self, token: TokenId, name: &EntryName) -> Result<()> {
-        let _order = self.0.update_lock.lock();
-        let gone = self.0.table.lock().chunked.remove(&(token, name.clone()));
-        gone.map_or(Ok(()), |chunked| self.discard_chunked(&chunked))
+        let _update_guard = self.0.update_lock.lock();
+        let removed = self.0.table.lock().chunked.remove(&(token, name.clone()));
+        removed.map_or(Ok(()), |chunked| self.discard_chunked(&chunked))
     }
 
     fn discard_chunked(&self, chunked: &ChunkedUpload) -> Result<()> {
@@ -278,23 +273,23 @@ impl UnfinishedUploads {
         view: &View,
         chunked: &ChunkedUpload,
         name: ChunkName,
-        (deposit, weight): (SyncedPart, UploadReservation),
+        (synced_part, reservation): (SyncedPart, UploadReservation),
         now: UnixMillis,
     ) -> Result<bool> {
-        let _order = self.0.update_lock.lock();
+        let _update_guard = self.0.update_lock.lock();
         if !chunked.contains(&name) && self.0.table.lock().chunk_count(view.session().token()) >= MAX_CHUNKS_PER_TOKEN {
             return Err(Error::TooManyUploads);
         }
-        let size = deposit.size();
-        let waiting = view.keep_part(chunked.id, name.as_bytes(), deposit, now)?;
-        let chunk = Arc::new(UploadChunk { size, staged_part: waiting, _reservation: weight });
+        let size = synced_part.size();
+        let staged_part = view.keep_part(chunked.id, name.as_bytes(), synced_part, now)?;
+        let chunk = Arc::new(UploadChunk { size, staged_part, _reservation: reservation });
         match chunked.state.lock().0.entry(name) {
-            Entry::Occupied(mut there) => {
-                there.insert(chunk).staged_part.discard()?;
+            Entry::Occupied(mut occupied) => {
+                occupied.insert(chunk).staged_part.discard()?;
                 Ok(true)
             }
-            Entry::Vacant(free) => {
-                free.insert(chunk);
+            Entry::Vacant(vacant) => {
+                vacant.insert(chunk);
                 Ok(false)
             }
         }
@@ -305,7 +300,7 @@ impl UnfinishedUploads {
     /// # Errors
     /// What the tree says.
     pub(super) fn remove_chunk(&self, chunked: &ChunkedUpload, name: &ChunkName) -> Result<bool> {
-        let _order = self.0.update_lock.lock();
+        let _update_guard = self.0.update_lock.lock();
         let Some(chunk) = chunked.state.lock().0.remove(name) else { return Ok(false) };
         self.0.tree.discard_part(chunked.id, name.as_bytes(), &chunk.staged_part)?;
         Ok(true)
@@ -313,16 +308,18 @@ impl UnfinishedUploads {
 
     /// Discards what waited too long, and what belongs to a dead token.
     fn delete_expired(&self) {
-        let mut order = self.0.update_lock.lock();
+        let mut update_guard = self.0.update_lock.lock();
         let epoch = self.0.tree.revocation_epoch().ok();
-        let Ok(live) = self.0.tree.live_upload_ids().inspect_err(|error| tracing::warn!(%error, "no sweep")) else {
+        let Ok(live_ids) = self.0.tree.live_upload_ids().inspect_err(|error| tracing::warn!(%error, "no sweep")) else {
             return;
         };
-        *order = epoch;
-        let (open, chunked) = self.0.table.lock().take_expired(&live, self.0.clock.retention_time());
-        for open in open {
-            open.mark_deleted();
-            log_discard_failure(self.0.tree.discard_upload(open.id, [&open.staged_part]).map_err(Error::from));
+        *update_guard = epoch;
+        let (resumable, chunked) = self.0.table.lock().take_expired(&live_ids, self.0.clock.retention_time());
+        for resumable in resumable {
+            resumable.mark_deleted();
+            log_discard_failure(
+                self.0.tree.discard_upload(resumable.id, [&resumable.staged_part]).map_err(Error::from),
+            );
         }
         chunked.iter().for_each(|chunked| log_discard_failure(self.discard_chunked(chunked)));
     }
@@ -363,89 +360,96 @@ impl Drop for UnacknowledgedUpload {
             return;
         }
         let (uploads, id) = (self.uploads.clone(), self.id);
-        let end = move || log_discard_failure(uploads.delete(id));
+        let delete = move || log_discard_failure(uploads.delete(id));
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(end)),
-            Err(_) => end(),
+            Ok(runtime) => drop(runtime.spawn_blocking(delete)),
+            Err(_) => delete(),
         }
     }
 }
 
 /// Tells the log of what could not be swept: the next start does it.
-fn log_discard_failure(swept: Result<()>) {
-    if let Err(error) = swept {
+fn log_discard_failure(result: Result<()>) {
+    if let Err(error) = result {
         tracing::warn!(%error, "what is left of an upload stays for now");
     }
 }
 
 impl UnfinishedUploadTable {
     /// Takes in what was written down; none for what can't be read.
-    fn restore(&mut self, left: PendingUpload, scales: &UploadQuota) -> Option<()> {
-        let PendingUpload { id, token, login, name, request, updated_at: touched, parts } = left;
+    fn restore(&mut self, pending: PendingUpload, quota: &UploadQuota) -> Option<()> {
+        let PendingUpload { id, token, login, name, request, updated_at: last_used, parts } = pending;
         let Some(request) = request else {
             let key = (token, EntryName::new(&name).ok()?);
-            let parts = parts.into_iter().filter_map(|(name, size, waiting)| {
+            let parts = parts.into_iter().filter_map(|(name, size, staged_part)| {
                 let name = ChunkName::new(&EntryName::new(&name).ok()?);
                 Some((
                     name,
-                    Arc::new(UploadChunk {
-                        size,
-                        staged_part: waiting,
-                        _reservation: scales.reserve_written(&login, size),
-                    }),
+                    Arc::new(UploadChunk { size, staged_part, _reservation: quota.reserve_written(&login, size) }),
                 ))
             });
-            let state = Mutex::new((parts.collect(), touched));
+            let state = Mutex::new((parts.collect(), last_used));
             self.chunked.insert(key, Arc::new(ChunkedUpload { id, login, state }));
             return Some(());
         };
-        let (_, offset, waiting) = parts.into_iter().next()?;
-        let content = (waiting, ResumableProgress::recorded(scales, &login, offset));
-        let (uuid, begun) = (Uuid::from_slice(&name).ok()?, SavedRequest::parse(&request)?);
-        let open = ResumableUpload::new(id, (token, login), begun, content, touched).ok()?;
-        self.resumable.insert(uuid, Arc::new(open));
+        let (_, offset, staged_part) = parts.into_iter().next()?;
+        let content = (staged_part, ResumableProgress::recorded(quota, &login, offset));
+        let (uuid, saved_request) = (Uuid::from_slice(&name).ok()?, SavedRequest::parse(&request)?);
+        let resumable = ResumableUpload::new(id, (token, login), saved_request, content, last_used).ok()?;
+        self.resumable.insert(uuid, Arc::new(resumable));
         Some(())
     }
 
     fn check_counts(&self, session: &Session) -> Result<()> {
-        let open = self.resumable.values().map(|open| (open.token, &open.login));
+        let resumable = self.resumable.values().map(|resumable| (resumable.token, &resumable.login));
         let chunked = self.chunked.iter().map(|((token, _), chunked)| (*token, &chunked.login));
-        let of_user = open.chain(chunked).filter(|(_, login)| *login == session.login());
-        let (mut all, mut own) = (0, 0);
+        let of_user = resumable.chain(chunked).filter(|(_, login)| *login == session.login());
+        let (mut user_count, mut token_count) = (0, 0);
         for (token, _) in of_user {
-            all += 1;
-            own += usize::from(token == session.token());
+            user_count += 1;
+            token_count += usize::from(token == session.token());
         }
-        if own < MAX_UPLOADS_PER_TOKEN && all < MAX_UPLOADS_PER_USER { Ok(()) } else { Err(Error::TooManyUploads) }
+        if token_count < MAX_UPLOADS_PER_TOKEN && user_count < MAX_UPLOADS_PER_USER {
+            Ok(())
+        } else {
+            Err(Error::TooManyUploads)
+        }
     }
 
     /// Returns how many parts all uploads of a token have.
     fn chunk_count(&self, token: TokenId) -> usize {
-        let own = self.chunked.iter().filter(|((owner, _), _)| *owner == token);
-        own.map(|(_, chunked)| chunked.state.lock().0.len()).sum()
+        let uploads_of_token = self.chunked.iter().filter(|((owner, _), _)| *owner == token);
+        uploads_of_token.map(|(_, chunked)| chunked.state.lock().0.len()).sum()
     }
 
     fn has_expired(&self, now: UnixMillis) -> bool {
         let chunked = || self.chunked.values().any(|chunked| is_expired(chunked.state.lock().1, now));
-        self.resumable.values().any(|open| open.is_expired(now)) || chunked()
+        self.resumable.values().any(|resumable| resumable.is_expired(now)) || chunked()
     }
 
     /// Takes out what waited too long, and what does not live any more.
     fn take_expired(
         &mut self,
-        live: &HashSet<i64>,
+        live_ids: &HashSet<i64>,
         now: UnixMillis,
     ) -> (Vec<Arc<ResumableUpload>>, Vec<Arc<ChunkedUpload>>) {
-        let over = |open: &ResumableUpload| open.is_expired(now) || !live.contains(&open.id);
-        let open = self.resumable.extract_if(|_, open| over(open)).map(|(_, open)| open).collect();
-        let over = |chunked: &ChunkedUpload| is_expired(chunked.state.lock().1, now) || !live.contains(&chunked.id);
-        let chunked = self.chunked.extract_if(|_, chunked| over(chunked)).map(|(_, chunked)| chunked).collect();
-        (open, chunked)
+        let should_delete =
+            |resumable: &ResumableUpload| resumable.is_expired(now) || !live_ids.contains(&resumable.id);
+        let resumable = self
+            .resumable
+            .extract_if(|_, resumable| should_delete(resumable))
+            .map(|(_, resumable)| resumable)
+            .collect();
+        let should_delete =
+            |chunked: &ChunkedUpload| is_expired(chunked.state.lock().1, now) || !live_ids.contains(&chunked.id);
+        let chunked =
+            self.chunked.extract_if(|_, chunked| should_delete(chunked)).map(|(_, chunked)| chunked).collect();
+        (resumable, chunked)
     }
 }
 
-fn is_expired(touched: UnixMillis, now: UnixMillis) -> bool {
-    now.saturating_duration_since(touched) > UPLOAD_MAX_IDLE
+fn is_expired(last_used: UnixMillis, now: UnixMillis) -> bool {
+    now.saturating_duration_since(last_used) > UPLOAD_MAX_IDLE
 }
 
 impl ResumableUpload {
@@ -481,35 +485,35 @@ impl ResumableUpload {
     /// # Errors
     /// [`Error::UploadInUse`] when that one does not stop in time; [`Error::NotFound`] when it has ended meanwhile.
     pub(super) async fn take_over(&self, now: UnixMillis) -> Result<(ResumableProgress, CancellationToken)> {
-        let taken = tokio::time::timeout(TAKEOVER_TIMEOUT, async {
+        let takeover = tokio::time::timeout(TAKEOVER_TIMEOUT, async {
             loop {
-                let returned = self.released.notified();
-                let mut returned = std::pin::pin!(returned);
-                returned.as_mut().enable();
+                let released = self.released.notified();
+                let mut released = std::pin::pin!(released);
+                released.as_mut().enable();
                 {
                     let mut state = self.state.lock();
                     state.last_used = now;
                     if state.deleted {
                         return Err(Error::NotFound);
                     }
-                    if let Some(content) = state.progress.take() {
+                    if let Some(progress) = state.progress.take() {
                         state.cancel_request = CancellationToken::new();
-                        return Ok((content, state.cancel_request.clone()));
+                        return Ok((progress, state.cancel_request.clone()));
                     }
                     state.cancel_request.cancel();
                 }
-                returned.await;
+                released.await;
             }
         });
-        taken.await.map_err(|_| Error::UploadInUse)?
+        takeover.await.map_err(|_| Error::UploadInUse)?
     }
 
     /// Puts the content back; what was announced of it and has not come weighs nothing any more.
-    pub(super) fn release(&self, mut content: ResumableProgress) {
-        content.reservation.shrink_to(content.offset);
+    pub(super) fn release(&self, mut progress: ResumableProgress) {
+        progress.reservation.shrink_to(progress.offset);
         let mut state = self.state.lock();
         if !state.deleted {
-            state.progress = Some(content);
+            state.progress = Some(progress);
         }
         drop(state);
         self.released.notify_waiters();
@@ -519,10 +523,10 @@ impl ResumableUpload {
     ///
     /// # Errors
     /// What the tree says.
-    pub(super) fn record_offset(&self, view: &View, content: &mut ResumableProgress, now: UnixMillis) -> Result<()> {
-        if content.recorded_offset != content.offset {
-            view.record_progress(self.id, &self.staged_part, content.offset, now)?;
-            content.recorded_offset = content.offset;
+    pub(super) fn record_offset(&self, view: &View, progress: &mut ResumableProgress, now: UnixMillis) -> Result<()> {
+        if progress.recorded_offset != progress.offset {
+            view.record_progress(self.id, &self.staged_part, progress.offset, now)?;
+            progress.recorded_offset = progress.offset;
         }
         Ok(())
     }
@@ -570,7 +574,8 @@ mod tests {
         let mut names = ["10", "9", "000000000000001-000000000000002", "00002", "x", ".file"]
             .map(|n| ChunkName::new(&EntryName::new(n.as_bytes()).expect(n)));
         names.sort();
-        let order: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()).collect();
-        assert_eq!(order, ["000000000000001-000000000000002", "00002", "9", "10", ".file", "x"]);
+        let update_guard: Vec<_> =
+            names.iter().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()).collect();
+        assert_eq!(update_guard, ["000000000000001-000000000000002", "00002", "9", "10", ".file", "x"]);
     }
 }

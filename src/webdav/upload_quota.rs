@@ -17,9 +17,9 @@ pub(super) struct UploadQuota {
 
 impl UploadQuota {
     /// Weighs what is held beside a tree.
-    pub(super) fn new(tree: Tree, most: UploadSpaces) -> Self {
-        let sums = tree.unfinished_upload_bytes();
-        Self { tree, limit: most, usage: sums }
+    pub(super) fn new(tree: Tree, limits: UploadSpaces) -> Self {
+        let usage = tree.unfinished_upload_bytes();
+        Self { tree, limit: limits, usage }
     }
 
     /// Returns the weight of what is written already.
@@ -33,8 +33,8 @@ impl UploadQuota {
     /// # Errors
     /// [`Error::TooManyBrowserSessions`].
     pub(super) fn check_available(&self, login: &Login, length: Option<u64>) -> Result<()> {
-        let most = self.current_limit_bytes()?;
-        if self.usage.fits(login, length.unwrap_or(1), most) { Ok(()) } else { Err(Error::UploadSpaceExhausted) }
+        let limits = self.current_limit_bytes()?;
+        if self.usage.fits(login, length.unwrap_or(1), limits) { Ok(()) } else { Err(Error::UploadSpaceExhausted) }
     }
 
     /// Returns how much may be held now.
@@ -61,8 +61,8 @@ impl UploadReservation {
     /// [`Error::TooManyBrowserSessions`] when the user's, or all together, would hold more than they may.
     pub(super) fn grow_to(&mut self, bytes: u64) -> Result<()> {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
-        let most = self.quota.current_limit_bytes()?;
-        if !self.quota.usage.hold(&self.login, more, most) {
+        let limits = self.quota.current_limit_bytes()?;
+        if !self.quota.usage.hold(&self.login, more, limits) {
             return Err(Error::UploadSpaceExhausted);
         }
         self.bytes = bytes;

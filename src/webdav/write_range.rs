@@ -49,19 +49,19 @@ impl WriteRange {
     /// [`Error::Malformed`].
     pub(super) fn from_update_range(text: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| MALFORMED_RANGE)?.trim();
-        let part = |start, length| Ok(Self { start, length, total: None, requires_existing: true });
+        let update_range = |start, length| Ok(Self { start, length, total: None, requires_existing: true });
         if text == "append" {
-            return part(WriteStart::FromEnd(0), None);
+            return update_range(WriteStart::FromEnd(0), None);
         }
         let (first, last) =
             text.strip_prefix("bytes=").and_then(|range| range.split_once('-')).ok_or(MALFORMED_RANGE)?;
         match (first.trim(), last.trim()) {
-            ("", last) => part(WriteStart::FromEnd(parse_number(last)?), None),
-            (first, "") => part(WriteStart::FromStart(parse_number(first)?), None),
+            ("", last) => update_range(WriteStart::FromEnd(parse_number(last)?), None),
+            (first, "") => update_range(WriteStart::FromStart(parse_number(first)?), None),
             (first, last) => {
                 let (first, last) = (parse_number(first)?, parse_number(last)?);
                 let length = last.checked_sub(first).and_then(|length| length.checked_add(1)).ok_or(MALFORMED_RANGE)?;
-                part(WriteStart::FromStart(first), Some(length))
+                update_range(WriteStart::FromStart(first), Some(length))
             }
         }
     }
@@ -102,8 +102,8 @@ impl WriteRange {
 
 fn parse_number(text: &str) -> Result<u64> {
     let text = text.trim();
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if digits { text.parse().map_err(|_| MALFORMED_RANGE) } else { Err(MALFORMED_RANGE) }
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if is_number { text.parse().map_err(|_| MALFORMED_RANGE) } else { Err(MALFORMED_RANGE) }
 }
 
 #[cfg(test)]
@@ -113,13 +113,17 @@ mod tests {
     #[test]
     fn write_ranges_are_parsed() {
         let put = |text: &str| WriteRange::from_content_range(text.as_bytes());
-        let part = put("bytes 5-9/20").expect("range");
+        let update_range = put("bytes 5-9/20").expect("range");
         assert_eq!(
-            (part.start_offset(5).expect("within"), part.truncated_size(30), part.truncated_size(20)),
+            (
+                update_range.start_offset(5).expect("within"),
+                update_range.truncated_size(30),
+                update_range.truncated_size(20)
+            ),
             (5, Some(20), None)
         );
-        assert!(part.check_length(5).is_ok() && part.check_length(6).is_err());
-        assert!(matches!(part.start_offset(4), Err(Error::RangeNotSatisfiable(4))));
+        assert!(update_range.check_length(5).is_ok() && update_range.check_length(6).is_err());
+        assert!(matches!(update_range.start_offset(4), Err(Error::RangeNotSatisfiable(4))));
         assert!(put("bytes 0-0/*").is_ok());
         for text in ["", "bytes", "bytes 5-4/9", "bytes 0-9/9", "bytes */9", "lines 0-1/2", "bytes 0-1", "bytes +0-1/2"]
         {

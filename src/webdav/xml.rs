@@ -55,8 +55,8 @@ impl XmlElement {
     /// [`MalformedXml`] when it isn't well-formed XML with namespaces in UTF-8 or UTF-16, has a document type, names an entity
     /// other than the five, or is nested deeper than 64.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, MalformedXml> {
-        let wide = detect_utf16(bytes);
-        let text = match wide {
+        let utf16_decoder = detect_utf16(bytes);
+        let text = match utf16_decoder {
             Some(read) => Cow::Owned(decode_utf16(bytes, read)?),
             None => Cow::Borrowed(std::str::from_utf8(bytes).map_err(|_| MalformedXml)?),
         };
@@ -77,7 +77,7 @@ impl XmlElement {
                 Event::Comment(_) | Event::PI(_) => {}
                 Event::Decl(decl) => match decl.encoding() {
                     None => {}
-                    Some(Ok(name)) if wide.is_some() && name.eq_ignore_ascii_case("utf-16") => {}
+                    Some(Ok(name)) if utf16_decoder.is_some() && name.eq_ignore_ascii_case("utf-16") => {}
                     Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("us-ascii") => {}
                     Some(_) => return Err(MalformedXml),
                 },
@@ -134,12 +134,12 @@ impl XmlElement {
 
     /// Returns its own language.
     pub(super) fn language(&self) -> Option<&str> {
-        let is = |name: &QualifiedName| &*name.namespace == XML_NAMESPACE && name.local == "lang";
-        self.attributes.iter().find(|(name, _)| is(name)).map(|(_, value)| value.as_str())
+        let is_lang = |name: &QualifiedName| &*name.namespace == XML_NAMESPACE && name.local == "lang";
+        self.attributes.iter().find(|(name, _)| is_lang(name)).map(|(_, value)| value.as_str())
     }
 
     fn write(&self, scope: &mut Vec<(String, Arc<str>)>, out: &mut String) {
-        let outer = scope.len();
+        let outer_length = scope.len();
         let mut declared = self.namespace_declarations.clone();
         let names = std::iter::once(&self.name).chain(self.attributes.iter().map(|(name, _)| name));
         for name in names.filter(|name| !name.is_unprefixed_attribute_of(self)) {
@@ -175,7 +175,7 @@ impl XmlElement {
             self.name.write(out);
             out.push('>');
         }
-        scope.truncate(outer);
+        scope.truncate(outer_length);
     }
 }
 
@@ -287,8 +287,9 @@ impl XmlTreeBuilder {
         let attributes = plain.into_iter().map(|(name, value)| Ok((self.qualify(name, &declared, false)?, value)));
         let attributes: Vec<(QualifiedName, String)> = attributes.collect::<Result<_, MalformedXml>>()?;
         let key = |(name, _): &(QualifiedName, String)| (name.namespace.clone(), name.local.clone());
-        let twice = attributes.iter().enumerate().any(|(i, a)| attributes[..i].iter().any(|b| key(a) == key(b)));
-        if twice {
+        let has_duplicate =
+            attributes.iter().enumerate().any(|(i, a)| attributes[..i].iter().any(|b| key(a) == key(b)));
+        if has_duplicate {
             return Err(MalformedXml);
         }
         self.open_elements.push(XmlElement {
@@ -331,8 +332,8 @@ impl XmlTreeBuilder {
         element: bool,
     ) -> Result<QualifiedName, MalformedXml> {
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-        let fits = is_ncname(local) && (is_ncname(prefix) || (prefix.is_empty() && !name.starts_with(':')));
-        if !fits {
+        let is_valid = is_ncname(local) && (is_ncname(prefix) || (prefix.is_empty() && !name.starts_with(':')));
+        if !is_valid {
             return Err(MalformedXml);
         }
         let namespace = match prefix {
@@ -347,8 +348,12 @@ impl XmlTreeBuilder {
     }
 
     fn resolve_prefix(&self, prefix: &str, declared: &[(String, Arc<str>)]) -> Option<Arc<str>> {
-        let outer = self.open_elements.iter().rev().flat_map(|element| &element.namespace_declarations);
-        declared.iter().chain(outer).find(|(known, _)| known == prefix).map(|(_, namespace)| Arc::clone(namespace))
+        let outer_length = self.open_elements.iter().rev().flat_map(|element| &element.namespace_declarations);
+        declared
+            .iter()
+            .chain(outer_length)
+            .find(|(known, _)| known == prefix)
+            .map(|(_, namespace)| Arc::clone(namespace))
     }
 
     fn finish(self) -> Result<XmlElement, MalformedXml> {
@@ -379,12 +384,12 @@ fn decode_utf16(bytes: &[u8], read: Utf16Decoder) -> Result<String, MalformedXml
 
 /// A prefix can't be bound to nothing, nor what is reserved be bound anew (Namespaces in XML section 3).
 fn check_namespace_declaration(prefix: &str, namespace: &str) -> Result<(String, Arc<str>), MalformedXml> {
-    let bad = (!prefix.is_empty() && (namespace.is_empty() || !is_ncname(prefix)))
+    let is_invalid = (!prefix.is_empty() && (namespace.is_empty() || !is_ncname(prefix)))
         || prefix == "xmlns"
         || (prefix == "xml") != (namespace == XML_NAMESPACE)
         || namespace == "http://www.w3.org/2000/xmlns/"
         || namespace.len() > NAMESPACE_MAX_BYTES;
-    if bad { Err(MalformedXml) } else { Ok((prefix.to_owned(), namespace.into())) }
+    if is_invalid { Err(MalformedXml) } else { Ok((prefix.to_owned(), namespace.into())) }
 }
 
 #[cfg(test)]

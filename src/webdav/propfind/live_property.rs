@@ -164,14 +164,14 @@ impl LiveProperty {
 
     /// Tells whether an entry has it, without asking for what it costs to know.
     pub(super) fn is_defined_for(self, entry: &Entry) -> bool {
-        let known = entry.permission != Permission::NONE;
+        let has_permission = entry.permission != Permission::NONE;
         match self {
             Self::ContentLength | Self::ContentType => !entry.is_directory(),
             Self::Etag => entry.etag.is_some(),
             Self::CreationDate => entry.created.is_some(),
             Self::SupportedLock => entry.permission.allows(Permission::W),
-            Self::QuotaAvailableBytes | Self::QuotaUsedBytes => entry.is_directory() && known,
-            Self::NodeId => known,
+            Self::QuotaAvailableBytes | Self::QuotaUsedBytes => entry.is_directory() && has_permission,
+            Self::NodeId => has_permission,
             Self::Checksums => entry.etag.is_some(),
             Self::SyncToken => entry.is_directory(),
             _ => true,
@@ -179,7 +179,7 @@ impl LiveProperty {
     }
 
     /// Appends the property with its value; returns false, and appends nothing, when the entry has none.
-    pub(super) fn write(self, call: &RequestContext, subject: &PropertySubject<'_>, out: &mut String) -> bool {
+    pub(super) fn write(self, context: &RequestContext, subject: &PropertySubject<'_>, out: &mut String) -> bool {
         let entry = subject.entry;
         if !self.is_defined_for(entry) {
             return false;
@@ -187,15 +187,15 @@ impl LiveProperty {
         let start = out.len();
         if self == Self::LockDiscovery {
             let path = (subject.path)();
-            let locks = call.view.locks(&path).unwrap_or_default();
-            multistatus::write_lock_discovery(call, &path, entry.is_directory(), &locks, out);
+            let locks = context.view.locks(&path).unwrap_or_default();
+            multistatus::write_lock_discovery(context, &path, entry.is_directory(), &locks, out);
             return true;
         }
         out.push('<');
         out.push_str(self.qualified_name());
         self.write_namespace_declaration(out);
         out.push('>');
-        if !self.write_value(call, subject, out) {
+        if !self.write_value(context, subject, out) {
             out.truncate(start);
             return false;
         }
@@ -205,7 +205,7 @@ impl LiveProperty {
         true
     }
 
-    fn write_value(self, call: &RequestContext, subject: &PropertySubject<'_>, out: &mut String) -> bool {
+    fn write_value(self, context: &RequestContext, subject: &PropertySubject<'_>, out: &mut String) -> bool {
         let entry = subject.entry;
         match self {
             Self::CreationDate => out.push_str(&date::format_rfc3339(entry.created.unwrap_or_default())),
@@ -224,7 +224,7 @@ impl LiveProperty {
             Self::ResourceType | Self::LockDiscovery => {}
             Self::SupportedLock => out.push_str(LOCK_ENTRIES),
             Self::QuotaAvailableBytes | Self::QuotaUsedBytes => {
-                let Ok(space) = call.view.space(&(subject.path)()) else { return false };
+                let Ok(space) = context.view.space(&(subject.path)()) else { return false };
                 let used = space.total.saturating_sub(space.free);
                 write_number(if self == Self::QuotaAvailableBytes { space.available } else { used }, out);
             }
@@ -234,32 +234,32 @@ impl LiveProperty {
                 let _ = write!(
                     out,
                     "<D:href>{}</D:href>",
-                    ClientRoot::principal_href(&call.server, call.view.session().login())
+                    ClientRoot::principal_href(&context.server, context.view.session().login())
                 );
             }
             Self::NodeId => {
                 let path = (subject.path)();
                 let id = match subject.is_single {
-                    true => call.view.node_id(&path).ok(),
+                    true => context.view.node_id(&path).ok(),
                     // A listing names nothing: each name is a row that is kept for ever.
-                    false => call.view.known_node_id(&path).ok().flatten(),
+                    false => context.view.known_node_id(&path).ok().flatten(),
                 };
                 let Some(id) = id else { return false };
                 let _ = write!(out, "{id}");
             }
             Self::SyncToken => {
                 let path = (subject.path)();
-                if path != call.path {
+                if path != context.path {
                     return false;
                 }
-                let Ok(point) = call.view.sync_point(&path, call.view.monotonic_now()) else { return false };
+                let Ok(point) = context.view.sync_point(&path, context.view.monotonic_now()) else { return false };
                 out.push_str(&sync_token::format_sync_token(point));
             }
             Self::SupportedReportSet if entry.is_directory() => out.push_str(SUPPORTED_REPORTS),
             Self::SupportedReportSet => {}
             Self::Checksums => {
-                let Ok(Some(sum)) = call.view.checksum(entry) else { return false };
-                let _ = write!(out, "<oc:checksum>{sum}</oc:checksum>");
+                let Ok(Some(checksum)) = context.view.checksum(entry) else { return false };
+                let _ = write!(out, "<oc:checksum>{checksum}</oc:checksum>");
             }
         }
         true

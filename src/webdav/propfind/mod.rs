@@ -28,59 +28,59 @@ const PROPFIND_BUFFER_BYTES: usize = 4 << 20;
 /// # Errors
 /// [`Error::Malformed`] for a body that can't be read, [`Error::InfiniteDepth`], and what the tree says.
 pub(super) async fn handle(
-    call: &Arc<RequestContext>,
+    context: &Arc<RequestContext>,
     body: &mut RequestBody,
     options: WebdavOptions,
 ) -> Result<Response<ResponseBody>> {
-    let depth = headers::depth(&call.headers)?.unwrap_or(DepthHeader::Infinity);
+    let depth = headers::depth(&context.headers)?.unwrap_or(DepthHeader::Infinity);
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
-    let work = Arc::clone(call);
-    let answer = move || {
-        let call = work;
-        let mut response = respond(&call, &bytes, depth, options)?;
-        if headers::prefers_minimal(&call.headers) {
+    let task_context = Arc::clone(context);
+    let build_response = move || {
+        let context = task_context;
+        let mut response = respond(&context, &bytes, depth, options)?;
+        if headers::prefers_minimal(&context.headers) {
             response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
         }
         Ok(response)
     };
     match depth {
-        DepthHeader::Zero => run_blocking(answer).await,
-        DepthHeader::One | DepthHeader::Infinity => run_cpu_bound(&call.view, answer).await,
+        DepthHeader::Zero => run_blocking(build_response).await,
+        DepthHeader::One | DepthHeader::Infinity => run_cpu_bound(&context.view, build_response).await,
     }
 }
 
 fn respond(
-    call: &Arc<RequestContext>,
+    context: &Arc<RequestContext>,
     bytes: &[u8],
     depth: DepthHeader,
     options: WebdavOptions,
 ) -> Result<Response<ResponseBody>> {
-    let wanted =
+    let propfind_request =
         PropfindRequest::parse(bytes).ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is no propfind"))?;
-    let entry = call.view.stat(&call.path)?;
-    call.conditions.evaluate_if_header(call.if_context(), &call.path)?;
-    let plan = || wanted.clone().into_plan().with_minimal_return(headers::prefers_minimal(&call.headers));
-    let mut walk = PropfindTraversal::new(Arc::clone(call), plan(), depth, &entry)?;
+    let entry = context.view.stat(&context.path)?;
+    context.conditions.evaluate_if_header(context.if_context(), &context.path)?;
+    let plan = || propfind_request.clone().into_plan().with_minimal_return(headers::prefers_minimal(&context.headers));
+    let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, &entry)?;
     if depth == DepthHeader::Infinity && entry.is_directory() {
-        walk.limit_entries(options.propfind_infinity_entries);
+        traversal.limit_entries(options.propfind_infinity_entries);
     }
-    let first = walk.fill_block()?;
-    if walk.is_done() {
+    let first = traversal.fill_block()?;
+    if traversal.is_done() {
         return Ok(multistatus::response(full(first)));
     }
     if depth != DepthHeader::Infinity {
-        return Ok(multistatus::response(streamed_body(call.view.session(), first, walk)));
+        return Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)));
     }
-    let mut held = Vec::from(first);
-    while held.len() <= PROPFIND_BUFFER_BYTES {
-        held.extend_from_slice(&walk.fill_block()?);
-        if walk.is_done() {
-            return Ok(multistatus::response(full(held)));
+    let mut buffered = Vec::from(first);
+    while buffered.len() <= PROPFIND_BUFFER_BYTES {
+        buffered.extend_from_slice(&traversal.fill_block()?);
+        if traversal.is_done() {
+            return Ok(multistatus::response(full(buffered)));
         }
     }
-    drop(held);
-    walk.count_remaining()?;
-    let mut walk = PropfindTraversal::new(Arc::clone(call), plan(), depth, &entry)?;
-    let first = walk.fill_block()?;
-    Ok(multistatus::response(streamed_body(call.view.session(), first, walk)))
+    drop(buffered);
+    traversal.count_remaining()?;
+    let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, &entry)?;
+    let first = traversal.fill_block()?;
+    Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)))
 }

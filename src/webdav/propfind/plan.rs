@@ -50,8 +50,8 @@ pub(in crate::webdav) struct PropfindRow<'a> {
 
 impl PropfindPlan {
     /// Writes all there is, and tells of those in `more` that there are not.
-    pub(in crate::webdav) fn allprop(more: Vec<PropertyName>) -> Self {
-        let columns = property_columns(more)
+    pub(in crate::webdav) fn allprop(additional: Vec<PropertyName>) -> Self {
+        let columns = property_columns(additional)
             .into_iter()
             .filter(|c| !matches!(c, PropertyColumn::Live(live) if LiveProperty::ALLPROP.contains(live)));
         Self {
@@ -88,8 +88,8 @@ impl PropfindPlan {
     }
 
     /// Leaves out what is missing (RFC 8144 section 2.1).
-    pub(in crate::webdav) fn with_minimal_return(self, brief: bool) -> Self {
-        Self { reports_missing: !brief, ..self }
+    pub(in crate::webdav) fn with_minimal_return(self, minimal: bool) -> Self {
+        Self { reports_missing: !minimal, ..self }
     }
 
     /// Tells whether dead properties are needed at all.
@@ -101,7 +101,12 @@ impl PropfindPlan {
     }
 
     /// Appends the `D:response` of one entry.
-    pub(in crate::webdav) fn write_response(&mut self, call: &RequestContext, row: &PropfindRow<'_>, out: &mut String) {
+    pub(in crate::webdav) fn write_response(
+        &mut self,
+        context: &RequestContext,
+        row: &PropfindRow<'_>,
+        out: &mut String,
+    ) {
         let subject = PropertySubject {
             entry: row.entry,
             display_name: row.display_name,
@@ -114,17 +119,17 @@ impl PropfindPlan {
         let mut missing = std::mem::take(&mut self.missing_buffer);
         missing.clear();
         match self.shape {
-            PropfindShape::AllProp => write_allprop(call, &subject, row.dead_properties, out),
+            PropfindShape::AllProp => write_allprop(context, &subject, row.dead_properties, out),
             PropfindShape::PropName => write_propname(row, out),
             PropfindShape::Prop => {}
         }
-        let whole = self.shape == PropfindShape::AllProp;
+        let is_allprop = self.shape == PropfindShape::AllProp;
         for column in &self.columns {
             match column {
                 PropertyColumn::Live(live) => {
-                    write_live_or_missing(*live, call, &subject, row.dead_properties, out, &mut missing)
+                    write_live_or_missing(*live, context, &subject, row.dead_properties, out, &mut missing)
                 }
-                PropertyColumn::Dead(_) if whole && row.dead_properties.iter().any(|p| column.matches(p)) => {}
+                PropertyColumn::Dead(_) if is_allprop && row.dead_properties.iter().any(|p| column.matches(p)) => {}
                 PropertyColumn::Dead(name) => match row.dead_properties.iter().find(|p| column.matches(p)) {
                     Some(property) => out.push_str(&property.value),
                     None => multistatus::write_empty_property(name, &mut missing),
@@ -176,7 +181,7 @@ fn property_columns(names: Vec<PropertyName>) -> Vec<PropertyColumn> {
 
 fn write_live_or_missing(
     live: LiveProperty,
-    call: &RequestContext,
+    context: &RequestContext,
     subject: &PropertySubject<'_>,
     dead: &[DeadProperty],
     out: &mut String,
@@ -184,7 +189,7 @@ fn write_live_or_missing(
 ) {
     match custom_display_name(live, dead) {
         Some(property) => out.push_str(&property.value),
-        None if live.write(call, subject, out) => {}
+        None if live.write(context, subject, out) => {}
         None => live.write_empty(missing),
     }
 }
@@ -196,10 +201,10 @@ fn custom_display_name(live: LiveProperty, dead: &[DeadProperty]) -> Option<&Dea
     })
 }
 
-fn write_allprop(call: &RequestContext, subject: &PropertySubject<'_>, dead: &[DeadProperty], out: &mut String) {
+fn write_allprop(context: &RequestContext, subject: &PropertySubject<'_>, dead: &[DeadProperty], out: &mut String) {
     for live in LiveProperty::ALLPROP {
         if custom_display_name(live, dead).is_none() {
-            live.write(call, subject, out);
+            live.write(context, subject, out);
         }
     }
     dead.iter().for_each(|property| out.push_str(&property.value));

@@ -36,7 +36,7 @@ impl PropfindRequest {
     /// Lays out what is written of every entry.
     pub(super) fn into_plan(self) -> PropfindPlan {
         match self {
-            Self::AllProp(more) => PropfindPlan::allprop(more),
+            Self::AllProp(additional) => PropfindPlan::allprop(additional),
             Self::PropName => PropfindPlan::propname(),
             Self::Prop(names) => PropfindPlan::prop(names),
         }

@@ -49,13 +49,13 @@ impl PropfindTraversal {
     /// # Errors
     /// What the tree says of it.
     pub(super) fn new(
-        call: Arc<RequestContext>,
+        context: Arc<RequestContext>,
         plan: PropfindPlan,
         depth: DepthHeader,
         entry: &Entry,
     ) -> tree::Result<Self> {
-        let mut walk = Self {
-            context: call,
+        let mut traversal = Self {
+            context,
             plan,
             out: String::with_capacity(4096),
             href: String::new(),
@@ -67,17 +67,17 @@ impl PropfindTraversal {
             count_only: false,
             done: false,
         };
-        walk.out.push_str(multistatus::MULTISTATUS_START);
-        walk.write_requested_entry(entry, depth == DepthHeader::Zero)?;
+        traversal.out.push_str(multistatus::MULTISTATUS_START);
+        traversal.write_requested_entry(entry, depth == DepthHeader::Zero)?;
         if entry.is_directory() && depth != DepthHeader::Zero {
-            walk.open_directory(walk.context.path.clone())?;
+            traversal.open_directory(traversal.context.path.clone())?;
         }
-        Ok(walk)
+        Ok(traversal)
     }
 
     /// Fails once there were more entries than this, the first one not counted.
-    pub(super) fn limit_entries(&mut self, most: usize) {
-        self.max_entries = most.saturating_add(1);
+    pub(super) fn limit_entries(&mut self, max_entries: usize) {
+        self.max_entries = max_entries.saturating_add(1);
     }
 
     /// Tells whether all is written and handed over.
@@ -105,7 +105,7 @@ impl PropfindTraversal {
             if self.entry_count > self.max_entries {
                 return Err(Error::InfiniteDepth);
             }
-            let Some(folder) = self.current.as_mut() else {
+            let Some(directory) = self.current.as_mut() else {
                 match self.pending.pop() {
                     Some(next) => self.open_directory_if_present(next)?,
                     None => {
@@ -116,7 +116,7 @@ impl PropfindTraversal {
                 }
                 continue;
             };
-            match folder.listing.next() {
+            match directory.listing.next() {
                 Some(Ok(entry)) => self.write_member(&entry),
                 Some(Err(tree::Error::Absent)) => {}
                 Some(Err(error)) => return Err(error.into()),
@@ -148,24 +148,25 @@ impl PropfindTraversal {
         }
     }
 
-    fn write_requested_entry(&mut self, entry: &Entry, alone: bool) -> tree::Result<()> {
-        let call = Arc::clone(&self.context);
+    fn write_requested_entry(&mut self, entry: &Entry, is_single: bool) -> tree::Result<()> {
+        let context = Arc::clone(&self.context);
         let dead = if self.plan.needs_dead_properties() {
-            default_if_denied(call.view.properties(&call.path))?
+            default_if_denied(context.view.properties(&context.path))?
         } else {
             Vec::new()
         };
-        let href = call.client_root.href(&call.path, entry.is_directory());
-        let title = if entry.name.is_empty() { call.client_root.display_name().as_bytes() } else { &entry.name };
+        let href = context.client_root.href(&context.path, entry.is_directory());
+        let display_name =
+            if entry.name.is_empty() { context.client_root.display_name().as_bytes() } else { &entry.name };
         let row = PropfindRow {
             href: &href,
-            display_name: title,
+            display_name,
             entry,
-            path: &|| call.path.clone(),
+            path: &|| context.path.clone(),
             dead_properties: &dead,
-            is_single: alone,
+            is_single,
         };
-        self.plan.write_response(&call, &row, &mut self.out);
+        self.plan.write_response(&context, &row, &mut self.out);
         Ok(())
     }
 
@@ -175,9 +176,9 @@ impl PropfindTraversal {
         if !self.count_only {
             self.write_row(entry, &name);
         }
-        let Some(folder) = &self.current else { return };
+        let Some(directory) = &self.current else { return };
         // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
-        let path = || folder.path.child(&name);
+        let path = || directory.path.child(&name);
         if self.recursive
             && entry.is_directory()
             && self.context.view.link_stat(&path()).is_ok_and(|own| own.is_directory())
@@ -187,16 +188,16 @@ impl PropfindTraversal {
     }
 
     fn write_row(&mut self, entry: &Entry, name: &EntryName) {
-        let Some(folder) = &self.current else { return };
+        let Some(directory) = &self.current else { return };
         self.href.clear();
-        self.href.push_str(&folder.href);
+        self.href.push_str(&directory.href);
         resource_url::percent_encode(&entry.name, &mut self.href);
         if entry.is_directory() {
             self.href.push('/');
         }
-        let path = || folder.path.child(name);
+        let path = || directory.path.child(name);
         let own: Vec<DeadProperty>;
-        let dead = match &folder.dead_properties {
+        let dead = match &directory.dead_properties {
             Some(dead) => dead.get(name).map(Vec::as_slice).unwrap_or_default(),
             None => {
                 own = self.context.view.properties(&path()).unwrap_or_default();
