@@ -8,12 +8,12 @@ use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 
 use crate::auth::Session;
 
-/// Why a body ended before its end; the connection is cut, so that the client notices.
+/// Reason why a response body ended early; the connection is closed without its end, so that the client notices.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer was cut: {0}")]
+#[error("the response was cut short: {0}")]
 pub struct BodyError(pub String);
 
-/// A response body: empty, whole, or a stream.
+/// Body of a response: empty, whole, or streamed.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Returns an empty body.
@@ -26,7 +26,7 @@ pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Returns a plain-text answer of one line.
+/// Returns a plain-text response of one line, to which a line feed is added.
 pub fn text_response(status: StatusCode, line: impl Into<String>) -> Response<ResponseBody> {
     let mut line = line.into();
     line.push('\n');
@@ -36,14 +36,13 @@ pub fn text_response(status: StatusCode, line: impl Into<String>) -> Response<Re
     response
 }
 
-/// Returns the present as the value of a `Date` header (RFC 9110 section 6.6.1).
+/// Returns the current time as the value of a `Date` header (RFC 9110 section 6.6.1).
 pub fn current_date_header() -> HeaderValue {
     let text = httpdate::fmt_http_date(SystemTime::now());
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Set as an extension of a response whose request proved its caller, so that the connection no
-/// longer counts as a stranger's and is reset when the session ends before the answer does; taken out
-/// before it is sent.
+/// Extension of a response to an authenticated request. By it the connection stops counting as unauthenticated and is
+/// reset when the session ends before the response does; it is removed before the response is sent.
 #[derive(Clone, Debug)]
 pub struct AuthenticatedSession(pub Session);

@@ -1,4 +1,4 @@
-//! What a connection learns of its caller as soon as he has proven himself: before his request is carried out.
+//! Notification of a connection that one of its requests has authenticated, before that request is carried out.
 
 use std::sync::Arc;
 
@@ -7,24 +7,25 @@ use http::Extensions;
 use crate::auth::{AuthError, Session};
 use crate::net::TooManyConnections;
 
-/// A connection that counts as one of its caller's user.
+/// A connection that counts towards the limit of its user.
 pub trait AuthenticatedConnection: Send + Sync {
-    /// Notes who the caller of a request has proven to be.
+    /// Records the session that a request has authenticated.
     ///
     /// # Errors
-    /// [`TooManyConnections`]: the request is not to be carried out.
+    /// [`TooManyConnections`] when the user has as many connections as the limit allows; the request must not be carried
+    /// out.
     fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections>;
 }
 
-/// Extension of a request: the connection that it came by.
+/// Extension of a request: the connection on which it arrived.
 #[derive(Clone)]
 pub struct ConnectionHandle(pub Arc<dyn AuthenticatedConnection>);
 
 impl ConnectionHandle {
-    /// Tells the connection of a request who its caller has proven to be. What came by no connection has none to tell.
+    /// Notifies the connection of a request that it is authenticated. A request without a connection (in tests) passes.
     ///
     /// # Errors
-    /// [`AuthError::TooManyConnections`].
+    /// [`AuthError::TooManyConnections`] when the user has as many connections as the limit allows.
     pub fn notify_authenticated(extensions: &Extensions, session: &Session) -> Result<(), AuthError> {
         match extensions.get::<Self>() {
             Some(Self(connection)) => connection.on_authenticated(session).map_err(|_| AuthError::TooManyConnections),

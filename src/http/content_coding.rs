@@ -1,9 +1,9 @@
-//! Content codings of request bodies: none is decoded here.
+//! Content codings of request bodies: none is supported.
 
 use http::{HeaderMap, header};
 
-/// Tells whether a body is said to be in a content coding. Codings are named without regard to case, and an empty list
-/// or `identity` is none (RFC 9110 section 8.4.1).
+/// Tells whether a body has a content coding. Names of codings are case-insensitive; an empty list and `identity` are
+/// none (RFC 9110 section 8.4.1).
 pub fn has_content_coding(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::CONTENT_ENCODING);
     let mut codings = values.iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));

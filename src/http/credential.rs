@@ -1,4 +1,4 @@
-//! The credential of an HTTP request: Basic (RFC 7617) or Bearer (RFC 6750), and how one is asked for.
+//! Credential of an HTTP request: Basic (RFC 7617) or Bearer (RFC 6750), and the headers that ask for one.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 
 use crate::auth::Credential;
 
-/// Reads the `Authorization` header; `None` when there is none, or none that can be read.
+/// Parses the `Authorization` header; `None` when it is missing or malformed.
 ///
-/// With Basic the password is the token. A Basic user name may be left empty: the token names its owner. White space
-/// around a token was pasted with it.
+/// With Basic, the password is the token. The user name may be empty, since the token identifies its owner. White space
+/// around a token is ignored: it was pasted with it.
 pub fn parse_credential(headers: &HeaderMap) -> Option<Credential> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let space = value.iter().position(|&b| b == b' ' || b == b'\t')?;
@@ -30,19 +30,19 @@ pub fn parse_credential(headers: &HeaderMap) -> Option<Credential> {
     Some(Credential { login, token: Zeroizing::new(trim_unicode_whitespace(&pair[colon + 1..]).to_vec()) })
 }
 
-/// Returns text without white space at its ends, that of Unicode included: web pages have no-break spaces.
+/// Trims white space, that of Unicode included: text copied from web pages has no-break spaces.
 fn trim_unicode_whitespace(text: &[u8]) -> &[u8] {
     std::str::from_utf8(text).map_or(text.trim_ascii(), |text| text.trim().as_bytes())
 }
 
-/// Asks for a credential, beside a status of 401 (RFC 9110 section 11.6.1).
+/// Adds the challenges of a response with status 401 (RFC 9110 section 11.6.1).
 pub fn add_challenges(headers: &mut HeaderMap) {
     let basic = HeaderValue::from_static("Basic realm=\"patgate\", charset=\"UTF-8\"");
     headers.append(header::WWW_AUTHENTICATE, basic);
     headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patgate\""));
 }
 
-/// Tells how long to wait, in whole seconds, one at the least (RFC 9110 section 10.2.3).
+/// Sets `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110 section 10.2.3).
 pub fn set_retry_after(headers: &mut HeaderMap, wait: Duration) {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));

@@ -4,11 +4,11 @@ use http::HeaderMap;
 
 use super::PublicAddress;
 
-/// Tells whether a page of another origin had a browser send a request: by `Sec-Fetch-Site` (Fetch Metadata), or by
-/// `Origin` (RFC 6454) where a browser doesn't send that. What sends neither is no browser.
+/// Tells whether a browser sent a request for a page of another origin: by `Sec-Fetch-Site` (Fetch Metadata), or by
+/// `Origin` (RFC 6454) where a browser doesn't send that. A client that sends neither is not a browser.
 ///
-/// A page that came in the clear is of another origin than a server which the browser reaches over TLS (`encrypted`):
-/// anybody on the way may have written it.
+/// A page that was loaded over plain HTTP is of another origin than a server that the browser reaches over TLS
+/// (`encrypted`): anybody on the network path may have written it.
 pub fn is_cross_origin(server: &PublicAddress, encrypted: bool, headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match (text("sec-fetch-site"), text("origin")) {

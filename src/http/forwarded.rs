@@ -1,9 +1,9 @@
-//! Where a request really came from: the socket's peer, or what a trusted proxy says of it.
+//! Source of a request: the socket's peer, or the client that a trusted proxy names.
 //!
-//! A proxy adds to a list in `X-Forwarded-For`, or in `Forwarded` (RFC 7239). The last address of the list that is no
-//! trusted proxy is the caller; what stands before it, and anything from a peer that isn't trusted, may be invented and
-//! is passed over. Most proxies write one of the two and hand on the other as the client sent it, nginx among them:
-//! only the one counts that they are configured to write.
+//! A proxy appends to a list in `X-Forwarded-For`, or in `Forwarded` (RFC 7239). The last address of the list that is not
+//! a trusted proxy is the client; earlier ones, and anything from a peer that isn't trusted, may be forged and are
+//! ignored. Most proxies write one of the two headers and pass the other on as the client sent it, nginx among them:
+//! only the header that they are configured to write counts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,42 +16,42 @@ use super::forwarding_header_names::{
 use super::public_address::{ForwardedAddress, ServerName};
 use crate::domain::{ForwardingHeaders, parse_public_prefix};
 
-/// Where a request came from and whether it came over TLS.
+/// Source of a request: the client's address, and whether it used TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestSource {
-    /// The caller's address.
+    /// Address of the client, in canonical form (IPv4-mapped addresses are IPv4).
     pub address: IpAddr,
-    /// Whether it came encrypted: by our TLS, or by that of a trusted proxy.
+    /// Whether the request was encrypted: by our TLS, or by that of a trusted proxy.
     pub encrypted: bool,
 }
 
 impl RequestSource {
-    /// Tells whether a password may be taken: encrypted, or never on a wire.
+    /// Tells whether a credential may be accepted: the request was encrypted, or never left this machine.
     pub fn is_confidential(&self) -> bool {
         self.encrypted || self.address.to_canonical().is_loopback()
     }
 }
 
-/// The proxies that are believed in what they say of whom they speak for.
+/// Proxies whose statements about their clients are trusted.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
     headers: ForwardingHeaders,
 }
 
-/// One step of the way that a request took.
+/// One hop of the path that a request took through proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ForwardedHop {
-    /// From whom; none where that can't be read or is kept secret.
+    /// Address that the hop was reached from; `None` where it is malformed or obfuscated (RFC 7239 section 6.3).
     address: Option<IpAddr>,
-    /// Whether over TLS, where that is said.
+    /// Whether the hop was reached over TLS, where that is stated.
     encrypted: Option<bool>,
-    /// The host that was asked for, where that is said.
+    /// Host of the request, where that is stated.
     host: Option<ServerName>,
 }
 
 impl TrustedProxies {
-    /// Trusts these networks and no others, in the headers that their proxies write.
+    /// Creates the set of trusted networks, and which headers their proxies write.
     pub fn new(networks: Vec<IpNet>, headers: ForwardingHeaders) -> Self {
         Self { networks, headers }
     }
@@ -62,7 +62,7 @@ impl TrustedProxies {
         self.networks.iter().any(|net| net.contains(&address))
     }
 
-    /// Returns the origin of a request that came from `peer`, encrypted already there or not.
+    /// Returns the source of a request from `peer`, whose connection is `encrypted` or not.
     pub fn request_source(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> RequestSource {
         let peer = peer.to_canonical();
         if !self.is_trusted(peer) {
@@ -78,7 +78,7 @@ impl TrustedProxies {
         RequestSource { address, encrypted }
     }
 
-    /// Returns what trusted proxies say of the address at which clients see the server.
+    /// Returns the public address of the server according to trusted proxies.
     pub fn forwarded_address(&self, peer: IpAddr, headers: &HeaderMap) -> ForwardedAddress {
         if !self.is_trusted(peer) {
             return ForwardedAddress::default();
@@ -91,13 +91,13 @@ impl TrustedProxies {
         }
     }
 
-    /// Returns the hosts that `Forwarded` names, as far as trusted proxies have written it.
+    /// Returns the hosts in `Forwarded`, of the elements that trusted proxies wrote.
     fn forwarded_hosts(&self, headers: &HeaderMap) -> Vec<ServerName> {
         let mut hosts = Vec::new();
         for hop in parse_forwarded(headers).unwrap_or_default().into_iter().rev() {
             let trusted = hop.address.is_some_and(|address| self.is_trusted(address));
             hosts.extend(hop.host);
-            // What stands before was said by somebody whom nobody trusts.
+            // Earlier elements were written by a sender that is not trusted.
             if !trusted {
                 break;
             }
@@ -106,8 +106,8 @@ impl TrustedProxies {
         hosts
     }
 
-    /// Walks back over trusted proxies: returns who is behind them, and whether the last of them was reached
-    /// over TLS.
+    /// Walks back over trusted proxies: returns the client behind them, and whether the last of them was reached over
+    /// TLS.
     fn client_behind_proxies(&self, peer: IpAddr, hops: &[ForwardedHop]) -> (IpAddr, Option<bool>) {
         let mut client = (peer, None);
         for hop in hops.iter().rev() {
@@ -121,7 +121,7 @@ impl TrustedProxies {
     }
 }
 
-/// Reads `X-Forwarded-Host`, `-Port` and `-Prefix`.
+/// Parses `X-Forwarded-Host`, `-Port` and `-Prefix`.
 fn parse_x_forwarded_address(headers: &HeaderMap) -> ForwardedAddress {
     let hosts = header_texts(headers, X_FORWARDED_HOST)
         .flat_map(|list| list.split(','))
@@ -137,12 +137,12 @@ fn parse_x_forwarded_address(headers: &HeaderMap) -> ForwardedAddress {
     ForwardedAddress { hosts, port, prefix: prefixes.map(|paths| paths.concat()).filter(|path| !path.is_empty()) }
 }
 
-/// Returns the values of a header that are text.
+/// Returns the values of a header, those that are not text left out.
 fn header_texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
 }
 
-/// Reads `X-Forwarded-For`, the nearest hop last; none where it is not there.
+/// Parses `X-Forwarded-For`, the nearest hop last; `None` where it is missing.
 fn parse_x_forwarded_for(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     let values = headers.get_all(X_FORWARDED_FOR);
     let hops = values.iter().flat_map(|list| list.to_str().unwrap_or("?").split(','));
@@ -151,16 +151,16 @@ fn parse_x_forwarded_for(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     (!hops.is_empty()).then_some(hops)
 }
 
-/// Reads `X-Forwarded-Proto`, to which each of several proxies may add its own; none where it is not there.
+/// Parses `X-Forwarded-Proto`, to which each of several proxies may append; `None` where it is missing.
 fn parse_x_forwarded_proto(headers: &HeaderMap) -> Option<bool> {
     let values = headers.get_all(X_FORWARDED_PROTO);
     let mut protocols = values.iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b',')).peekable();
     protocols.peek()?;
-    // A token was in the clear where it was so on any part of the way.
+    // One unencrypted hop is enough to have exposed the token.
     Some(protocols.all(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"https")))
 }
 
-/// Reads `Forwarded` (RFC 7239 section 4), the nearest hop last; none where it is not there.
+/// Parses `Forwarded` (RFC 7239 section 4), the nearest hop last; `None` where it is missing.
 fn parse_forwarded(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     let values = headers.get_all(header::FORWARDED);
     let hops = values.iter().flat_map(|list| split_unquoted(list.to_str().unwrap_or("?"), ','));
@@ -183,7 +183,7 @@ fn parse_forwarded_element(element: &str) -> ForwardedHop {
     hop
 }
 
-/// Splits a text where `mark` stands outside of quotes.
+/// Splits a text at separators outside of quoted strings.
 fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
@@ -194,7 +194,7 @@ fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Reads an address, in brackets or not, with a port or without.
+/// Parses an address, with or without brackets and port.
 fn parse_node_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));

@@ -1,4 +1,4 @@
-//! What the HTTP rooms share: bodies, credentials, and where a request really came from.
+//! HTTP code that `webdav`, `api`, `console` and `gateway` share: bodies, credentials, and the source of a request.
 
 mod body;
 mod connection_handle;

@@ -1,8 +1,8 @@
 //! Address of the server as the sender of a request knows it, which may be that of a proxy.
 //!
-//! URLs in `Destination` and `If` are absolute: they name the server. Which names are its own is known from the request
-//! itself (`Host`), from a trusted proxy, and from the configuration; each of them counts. A path that a proxy cuts off
-//! stands in front of all paths that a client sends in headers, and has to stand in front of those that it is given.
+//! URLs in `Destination` and `If` are absolute: they name the server. Its names are known from the request itself
+//! (`Host`), from a trusted proxy, and from the configuration; each of them is accepted. A path prefix that a proxy strips
+//! is in front of all paths that a client sends in headers, and must be in front of those that it is given.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use http::{HeaderMap, Uri, header};
 
 use crate::domain::{PublicUrl, WebOrigin};
 
-/// Maximum number of names that proxies can give the server in one request.
+/// Maximum number of server names accepted from proxies in one request.
 const MAX_FORWARDED_NAMES: usize = 16;
 
 /// Name of a server in a URL: its host, and its port where one is given.
@@ -29,7 +29,7 @@ impl fmt::Display for ServerName {
 }
 
 impl ServerName {
-    /// Reads a host, with a port or without.
+    /// Parses a host, with or without a port; `None` where it is malformed. The host is in lower case.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let authority = Authority::try_from(text.trim_ascii()).ok()?;
         Some(Self { host: authority.host().to_ascii_lowercase(), port: authority.port_u16() })
@@ -44,31 +44,31 @@ impl ServerName {
         Self::parse(origin.authority().as_bytes())
     }
 
-    /// Reads `:authority` of HTTP/2, an absolute request target, or `Host`.
+    /// Parses `:authority` of HTTP/2, an absolute request target, or `Host`.
     fn from_request(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
         let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
         Self::parse(authority.or_else(|| Some(headers.get(header::HOST)?.as_bytes()))?)
     }
 
-    /// Tells whether a URL of this scheme and authority leads to the server of this name.
+    /// Tells whether a URL of this scheme and authority refers to the server of this name.
     fn matches(&self, scheme: &[u8], other: &Self) -> bool {
         let default_port = if scheme.eq_ignore_ascii_case(b"https") { 443 } else { 80 };
         other.host == self.host && other.port.unwrap_or(default_port) == self.port.unwrap_or(default_port)
     }
 }
 
-/// Parts of the public address that proxies in front of the server tell of.
+/// Parts of the public address that proxies in front of the server state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardedAddress {
-    /// Hosts, with ports or without, the one nearest to the client first.
+    /// Hosts, with or without ports, the one nearest to the client first.
     pub hosts: Vec<ServerName>,
-    /// The port that clients connect to.
+    /// Port that clients connect to.
     pub port: Option<u16>,
-    /// The path that was cut off, without a slash at its end.
+    /// Path prefix that was stripped, without a trailing slash.
     pub prefix: Option<String>,
 }
 
-/// Address of the server as the sender of a request knows it; travels as an extension of the request.
+/// Address of the server as the sender of a request knows it; an extension of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublicAddress {
     names: Vec<ServerName>,
@@ -76,14 +76,14 @@ pub struct PublicAddress {
 }
 
 impl PublicAddress {
-    /// Collects the names of the server: as configured, as proxies forward them, and as the request has it.
+    /// Collects the names of the server: from the configuration, from proxies, and from the request.
     pub fn new(configured: Option<&PublicUrl>, forwarding: ForwardedAddress, uri: &Uri, headers: &HeaderMap) -> Self {
         let ForwardedAddress { hosts, port, prefix } = forwarding;
         let requested = ServerName::from_request(uri, headers);
         let mut names: Vec<ServerName> =
             configured.and_then(|url| ServerName::from_web_origin(url.origin())).into_iter().collect();
         for name in hosts.into_iter().take(MAX_FORWARDED_NAMES).chain(requested) {
-            // Proxies that tell the port in a header of its own may leave it out of the host: nginx's `$host` does.
+            // Proxies that send the port in a separate header may omit it from the host: nginx's `$host` does.
             if let (None, Some(port)) = (name.port, port) {
                 names.push(ServerName { host: name.host.clone(), port: Some(port) });
             }
@@ -93,27 +93,28 @@ impl PublicAddress {
         Self { names, prefix: path.or(prefix).unwrap_or_default() }
     }
 
-    /// Returns the address that was written down with [`PublicAddress::names`] and [`PublicAddress::prefix`].
+    /// Rebuilds an address from [`PublicAddress::names`] and [`PublicAddress::prefix`].
     pub fn from_parts(names: Vec<ServerName>, prefix: String) -> Self {
         Self { names, prefix }
     }
 
-    /// Returns the names, the one to show to people first.
+    /// Returns the names, the one to show to users first.
     pub fn names(&self) -> &[ServerName] {
         &self.names
     }
 
-    /// Returns the path in front of all others, without a slash at its end.
+    /// Returns the path prefix, without a trailing slash; empty where there is none.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Tells whether a URL of this scheme and authority leads here.
+    /// Tells whether a URL of this scheme and authority refers to this server.
     pub fn matches_authority(&self, scheme: &[u8], authority: &[u8]) -> bool {
         ServerName::parse(authority).is_some_and(|other| self.names.iter().any(|name| name.matches(scheme, &other)))
     }
 
-    /// Returns what remains of a path behind the prefix; none where it does not begin with one.
+    /// Returns the rest of a path after the prefix, with its leading slash; `None` where the path does not start with
+    /// the prefix, or there is none.
     pub fn strip_prefix<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let rest = path.strip_prefix(self.prefix.as_bytes())?;
         (!self.prefix.is_empty() && rest.starts_with(b"/")).then_some(rest)

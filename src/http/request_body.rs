@@ -16,31 +16,31 @@ use tokio::sync::oneshot;
 
 use crate::net::{DrainLimits, MinTransferRate};
 
-/// Body of a request. It ends with [`RequestBodyError::TooSlow`] when it comes slower than [`MinTransferRate`] asks for. Dropped
-/// before its end, it leaves the rest to the [`UnreadBody`] that was made with it.
+/// Body of a request. It fails with [`RequestBodyError::TooSlow`] when it arrives more slowly than [`MinTransferRate`]
+/// requires. Dropped before its end, it leaves the rest to the [`UnreadBody`] that was created with it.
 pub struct RequestBody {
     source: Option<BodySource>,
     min_rate: MinTransferRate,
     state: Arc<BodyReadState>,
 }
 
-/// Error that cuts a request's body short.
+/// Error that ends the body of a request early.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestBodyError {
-    /// Over HTTP/1.
+    /// Failure of a body over HTTP/1.
     #[error(transparent)]
     Http1(#[from] hyper::Error),
-    /// Over HTTP/2.
+    /// Failure of a body over HTTP/2.
     #[error(transparent)]
     Http2(#[from] h2::Error),
-    /// The client sends too little.
-    #[error("the body came too slowly")]
+    /// Body below the minimum transfer rate.
+    #[error("the body arrived too slowly")]
     TooSlow,
 }
 
 impl RequestBodyError {
-    /// Tells whether an error, or whatever caused it, is that a body came too slowly: libraries that read a body wrap what
-    /// it says.
+    /// Tells whether an error, or one of its causes, is [`RequestBodyError::TooSlow`]: libraries that read a body wrap its
+    /// errors.
     pub fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
         causes.any(|cause| matches!(cause.downcast_ref(), Some(Self::TooSlow)))
@@ -49,7 +49,7 @@ impl RequestBodyError {
 
 type PollFrame = Poll<Option<Result<Frame<Bytes>, RequestBodyError>>>;
 
-/// What a body is read from.
+/// Transport that a body is read from.
 enum BodySource {
     Http1(Incoming),
     Http2(Http2Body),
@@ -58,27 +58,27 @@ enum BodySource {
 /// Body of a request over HTTP/2.
 struct Http2Body {
     stream: RecvStream,
-    /// How much is still to come by `Content-Length`.
+    /// Number of bytes still to come according to `Content-Length`.
     remaining: Option<u64>,
-    /// Has `100 Continue` sent to a client that waits for it.
+    /// Triggers `100 Continue` for a client that waits for it.
     send_continue: Option<oneshot::Sender<()>>,
 }
 
-/// What is known of a body once the request was answered.
+/// State of a body that outlives the response.
 #[derive(Default)]
 struct BodyReadState {
-    /// Whether anything of it was asked for: a client that waits for `100 Continue` is then sent that.
+    /// Whether the body was polled: a client that waits for `100 Continue` has then been sent it.
     was_polled: AtomicBool,
     unread: Mutex<Option<BodySource>>,
 }
 
-/// Handle on what a request's answer leaves unread of its body.
+/// Handle on the part of a body that the response leaves unread.
 pub struct UnreadBody {
     awaits_continue: bool,
     state: Arc<BodyReadState>,
 }
 
-/// Rest of a body that nobody will read.
+/// Rest of a body that no handler will read.
 pub struct UnreadBodyRest {
     source: BodySource,
     /// Whether the client still waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
@@ -86,14 +86,15 @@ pub struct UnreadBodyRest {
 }
 
 impl RequestBody {
-    /// Splits a request over HTTP/1 into itself and the handle on what will be left of its body. The pace of the body is
-    /// measured in windows of so much waiting.
+    /// Wraps the body of a request over HTTP/1 and returns a handle on its unread rest. The transfer rate is measured in
+    /// windows of `rate_window` spent waiting for the client.
     pub fn from_http1(request: Request<Incoming>, rate_window: Duration) -> (Request<Self>, UnreadBody) {
         let awaits_continue = request.version() == Version::HTTP_11 && expects_continue(request.headers());
         Self::track(request.map(BodySource::Http1), awaits_continue, rate_window)
     }
 
-    /// Splits a request over HTTP/2 likewise. `proceed` is told when a body is asked for whose client waits for that.
+    /// Does the same for a request over HTTP/2. `send_continue` fires when the body is first polled and the client waits
+    /// for `100 Continue`.
     pub fn from_http2(
         request: Request<RecvStream>,
         send_continue: oneshot::Sender<()>,
@@ -114,7 +115,7 @@ impl RequestBody {
     ) -> (Request<Self>, UnreadBody) {
         let state = Arc::<BodyReadState>::default();
         let unread = UnreadBody { awaits_continue, state: Arc::clone(&state) };
-        // Settled now: of a connection that is lost later, h2 no longer knows whether there was a body.
+        // Decided now: once a connection is lost, h2 no longer knows whether there was a body.
         let tracked = |source: BodySource| Self {
             source: Some(source).filter(|source| !source.is_end_stream()),
             min_rate: MinTransferRate::new(rate_window),
@@ -190,7 +191,7 @@ impl Http2Body {
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
-            // A stream that was reset, or lost, after all of the body had come.
+            // The stream was reset or lost after all of the body had arrived: the request is still carried out.
             Some(Err(error)) if self.remaining == Some(0) && (error.is_io() || error.is_remote()) => Poll::Ready(None),
             Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
             None => Poll::Ready(None),
@@ -207,7 +208,7 @@ impl Drop for RequestBody {
 }
 
 impl UnreadBody {
-    /// Returns what the answer has left of the body; none where that was read whole.
+    /// Returns the unread rest of the body; `None` where it was read to its end.
     pub fn into_unread(self) -> Option<UnreadBodyRest> {
         let source = self.state.unread.lock().take()?;
         let requested = self.state.was_polled.load(Ordering::Relaxed);
@@ -216,12 +217,12 @@ impl UnreadBody {
 }
 
 impl UnreadBodyRest {
-    /// Tells whether the rest is known to be no longer than a number of bytes.
+    /// Tells whether the rest is known to be at most so many bytes long.
     pub fn is_at_most(&self, bytes: u64) -> bool {
         self.source.size_hint().upper().is_some_and(|length| length <= bytes)
     }
 
-    /// Reads the rest to its end, within bounds, and discards it; tells whether it came to its end.
+    /// Reads and discards the rest, within the limits; returns whether it reached the end of the body.
     pub async fn drain(mut self, limits: DrainLimits) -> bool {
         let (mut remaining, mut min_rate) = (limits.max_bytes, MinTransferRate::new(limits.idle_timeout));
         let discard = poll_fn(|cx| {

@@ -1,17 +1,17 @@
-//! Paths of URLs in the one spelling by which they are routed and looked up.
+//! Normalization of URL paths for routing and lookup.
 
 use std::borrow::Cow;
 
 use http::Uri;
 use http::uri::PathAndQuery;
 
-/// Tells whether a path is the prefix or lies below it: `/davx` is not within `/dav`.
+/// Tells whether a path equals the prefix or is below it: `/davx` is not within `/dav`.
 pub fn is_path_within(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Returns a path without empty segments, and with escaped unreserved characters written plainly (RFC 3986 sections
-/// 6.2.2.2 and 6.2.3). All else stays as it was sent: an escaped slash, or a malformed escape, is for the reader to judge.
+/// Returns a path without empty segments, and with escaped unreserved characters decoded (RFC 3986 sections 6.2.2.2 and
+/// 6.2.3). Everything else is left as it was sent: an escaped slash, or a malformed escape, is rejected by the parser.
 pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
     let doubled = path.windows(2).any(|pair| pair == b"//");
     if !doubled
@@ -35,14 +35,14 @@ pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Returns the unreserved character (RFC 3986 section 2.3) that the two digits at the start of a text stand for.
+/// Returns the unreserved character (RFC 3986 section 2.3) that the two hexadecimal digits at the start of a text encode.
 fn decode_unreserved(digits: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16);
     let byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
     (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then_some(byte)
 }
 
-/// Returns the target of a request with its path normalized; none where it is so already.
+/// Returns the target of a request with its path normalized; `None` where it already is.
 pub fn normalized_target(uri: &Uri) -> Option<Uri> {
     let Cow::Owned(mut target) = normalized_path(uri.path().as_bytes()) else { return None };
     if let Some(query) = uri.query() {

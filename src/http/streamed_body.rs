@@ -1,4 +1,4 @@
-//! Answers that are made while they are sent: block by block, off the runtime, one block ahead.
+//! Response bodies that are produced while they are sent: block by block, off the runtime, one block ahead.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,18 +14,18 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{BodyError, ResponseBody};
 use crate::auth::Session;
 
-/// Makes the blocks of an answer; may block.
+/// Source of the blocks of a response; may block.
 pub trait BlockProducer: Send + 'static {
-    /// Makes the next block; `None` once there is no more.
+    /// Produces the next block; `None` at the end.
     ///
     /// # Errors
-    /// Whatever cuts the answer short.
+    /// [`BodyError`] for any failure; it ends the response without its end.
     fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError>;
 
-    /// Returns how many bytes are still to come, where that is known.
+    /// Returns the number of bytes still to come, where that is known.
     fn remaining_bytes(&self) -> Option<u64>;
 
-    /// Tells whether a block keeps a processor busy for long: then it is made in a turn of its user.
+    /// Tells whether a block keeps a processor busy for long: it is then produced under a work permit of its user.
     fn is_cpu_bound(&self) -> bool {
         false
     }
@@ -33,7 +33,7 @@ pub trait BlockProducer: Send + 'static {
 
 type ProducerStep<S> = (S, std::result::Result<Option<Bytes>, BodyError>);
 
-/// A body made of the blocks of a source. It is cut once the session has ended, and each block is a use.
+/// Body of the blocks of a producer. It fails once the session has ended, and each block counts as a use of the token.
 struct StreamedBody<S> {
     first_block: Option<(Bytes, S)>,
     next_step: Option<JoinHandle<ProducerStep<S>>>,
@@ -42,7 +42,7 @@ struct StreamedBody<S> {
     remaining_bytes: Option<u64>,
 }
 
-/// Returns a body of `first` and all that the source still has.
+/// Returns a body of `first` and the remaining blocks of `source`.
 pub fn streamed_body<S: BlockProducer>(session: &Session, first: Bytes, source: S) -> ResponseBody {
     let session_handle = session.clone();
     let remaining = source.remaining_bytes().map(|remaining| remaining.saturating_add(first.len() as u64));
@@ -69,7 +69,7 @@ impl<S: BlockProducer> StreamedBody<S> {
         }
         let session = self.session.clone();
         self.next_step = Some(tokio::spawn(async move {
-            // Without a turn the block is made all the same: its answer has begun.
+            // Without a permit the block is produced all the same: the response has begun.
             let permit = session.acquire_followup_permit().await;
             let produced = spawn_blocking(move || {
                 let _permit = permit;
@@ -90,7 +90,7 @@ impl<S: BlockProducer> StreamedBody<S> {
 }
 
 impl<S> Drop for StreamedBody<S> {
-    /// What waits for its turn is not made any more.
+    /// Aborts a block that still waits for its work permit.
     fn drop(&mut self) {
         if let Some(task) = &self.next_step {
             task.abort();
@@ -98,7 +98,7 @@ impl<S> Drop for StreamedBody<S> {
     }
 }
 
-// Nothing in it is structurally pinned: the future of the session's end is boxed.
+// No field is structurally pinned: the future that resolves at the session's end is boxed.
 impl<S> Unpin for StreamedBody<S> {}
 
 impl<S: BlockProducer> HttpBody for StreamedBody<S> {
@@ -127,7 +127,7 @@ impl<S: BlockProducer> HttpBody for StreamedBody<S> {
             }
             Ok((_, Ok(None))) => Poll::Ready(None),
             Ok((_, Err(error))) => Poll::Ready(Some(Err(error))),
-            Err(_) => Poll::Ready(Some(Err(BodyError("work was lost inside the server".to_owned())))),
+            Err(_) => Poll::Ready(Some(Err(BodyError("a task panicked".to_owned())))),
         }
     }
 
@@ -140,19 +140,19 @@ impl<S: BlockProducer> HttpBody for StreamedBody<S> {
     }
 }
 
-/// Buffers that return to their source once they were sent, so that a long answer touches little memory.
+/// Buffers that are reused once they were sent, so that a long response touches little memory.
 #[derive(Clone, Default)]
 pub struct BlockBufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl BlockBufferPool {
-    /// Returns a buffer of this length, with any content.
+    /// Returns a buffer of this length, whose content is arbitrary.
     pub fn take(&self, length: usize) -> Vec<u8> {
         let mut buffer = self.0.lock().pop().unwrap_or_default();
         buffer.resize(length, 0);
         buffer
     }
 
-    /// Turns the first `length` bytes of a buffer into a block.
+    /// Turns the first `length` bytes of a buffer into a block; the buffer returns to the pool when the block is dropped.
     pub fn into_block(&self, buffer: Vec<u8>, length: usize) -> Bytes {
         Bytes::from_owner(PooledBuffer { length: length.min(buffer.len()), buffer, pool: self.clone() })
     }

@@ -1,4 +1,4 @@
-//! A proxy on this machine that nobody has named: all its callers would count as one address.
+//! Warning about a proxy on this machine that is missing in `trusted_proxies`: its clients all count as one address.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,21 +7,21 @@ use http::{HeaderMap, header};
 
 use super::forwarding_header_names::X_FORWARDED_FOR;
 
-/// Whether the warning was given; once is enough for one process.
+/// Whether the warning was logged; once per process is enough.
 static WARNED: AtomicBool = AtomicBool::new(false);
 
-/// Warns once of requests that a proxy on loopback hands on without being trusted.
+/// Logs a warning, once, about forwarded requests from a loopback proxy that is not trusted.
 pub(super) fn warn_once(peer: IpAddr, headers: &HeaderMap) {
     if is_untrusted_proxy(peer, headers) && !WARNED.swap(true, Ordering::Relaxed) {
         tracing::warn!(
             address = %peer,
-            "requests from this address name other callers, but it is not a trusted proxy: limits on addresses and the \
-             count of wrong attempts take all its callers for one; name it in trusted_proxies if it is yours"
+            "requests from this address are forwarded for other clients, but it is not a trusted proxy: limits by address and \
+             failed logins count for all its clients together; add it to trusted_proxies if it is yours"
         );
     }
 }
 
-/// Tells whether a request comes from loopback with headers that name the caller behind a proxy.
+/// Tells whether a request comes from loopback with headers that name a client behind a proxy.
 fn is_untrusted_proxy(peer: IpAddr, headers: &HeaderMap) -> bool {
     peer.is_loopback() && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED))
 }
