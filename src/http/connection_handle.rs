@@ -12,8 +12,8 @@ pub trait AuthenticatedConnection: Send + Sync {
     /// Records the session that a request has authenticated.
     ///
     /// # Errors
-    /// [`TooManyConnections`] when the user has as many connections as the limit allows; the request must not be carried
-    /// out.
+    /// [`TooManyConnections`] when the user has as many connections as the limit allows; the request must not be
+    /// carried out.
     fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections>;
 }
 

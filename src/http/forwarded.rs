@@ -1,7 +1,7 @@
 //! Source of a request: the socket's peer, or the client that a trusted proxy names.
 //!
-//! A proxy appends to a list in `X-Forwarded-For`, or in `Forwarded` (RFC 7239). The last address of the list that is not
-//! a trusted proxy is the client; earlier ones, and anything from a peer that isn't trusted, may be forged and are
+//! A proxy appends to a list in `X-Forwarded-For`, or in `Forwarded` (RFC 7239). The last address of the list that is
+//! not a trusted proxy is the client; earlier ones, and anything from a peer that isn't trusted, may be forged and are
 //! ignored. Most proxies write one of the two headers and pass the other on as the client sent it, nginx among them:
 //! only the header that they are configured to write counts.
 

@@ -1,8 +1,8 @@
 //! Address of the server as the sender of a request knows it, which may be that of a proxy.
 //!
 //! URLs in `Destination` and `If` are absolute: they name the server. Its names are known from the request itself
-//! (`Host`), from a trusted proxy, and from the configuration; each of them is accepted. A path prefix that a proxy strips
-//! is in front of all paths that a client sends in headers, and must be in front of those that it is given.
+//! (`Host`), from a trusted proxy, and from the configuration; each of them is accepted. A path prefix that a proxy
+//! strips is in front of all paths that a client sends in headers, and must be in front of those that it is given.
 
 use std::fmt;
 

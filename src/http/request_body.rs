@@ -39,8 +39,8 @@ pub enum RequestBodyError {
 }
 
 impl RequestBodyError {
-    /// Tells whether an error, or one of its causes, is [`RequestBodyError::TooSlow`]: libraries that read a body wrap its
-    /// errors.
+    /// Tells whether an error, or one of its causes, is [`RequestBodyError::TooSlow`]: libraries that read a body wrap
+    /// its errors.
     pub fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
         causes.any(|cause| matches!(cause.downcast_ref(), Some(Self::TooSlow)))
@@ -86,15 +86,15 @@ pub struct UnreadBodyRest {
 }
 
 impl RequestBody {
-    /// Wraps the body of a request over HTTP/1 and returns a handle on its unread rest. The transfer rate is measured in
-    /// windows of `rate_window` spent waiting for the client.
+    /// Wraps the body of a request over HTTP/1 and returns a handle on its unread rest. The transfer rate is measured
+    /// in windows of `rate_window` spent waiting for the client.
     pub fn from_http1(request: Request<Incoming>, rate_window: Duration) -> (Request<Self>, UnreadBody) {
         let awaits_continue = request.version() == Version::HTTP_11 && expects_continue(request.headers());
         Self::track(request.map(BodySource::Http1), awaits_continue, rate_window)
     }
 
-    /// Does the same for a request over HTTP/2. `send_continue` fires when the body is first polled and the client waits
-    /// for `100 Continue`.
+    /// Does the same for a request over HTTP/2. `send_continue` fires when the body is first polled and the client
+    /// waits for `100 Continue`.
     pub fn from_http2(
         request: Request<RecvStream>,
         send_continue: oneshot::Sender<()>,

@@ -35,7 +35,8 @@ pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Returns the unreserved character (RFC 3986 section 2.3) that the two hexadecimal digits at the start of a text encode.
+/// Returns the unreserved character (RFC 3986 section 2.3) that the two hexadecimal digits at the start of a text
+/// encode.
 fn decode_unreserved(digits: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16);
     let byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;

@@ -152,7 +152,8 @@ impl BlockBufferPool {
         buffer
     }
 
-    /// Turns the first `length` bytes of a buffer into a block; the buffer returns to the pool when the block is dropped.
+    /// Turns the first `length` bytes of a buffer into a block; the buffer returns to the pool when the block is
+    /// dropped.
     pub fn into_block(&self, buffer: Vec<u8>, length: usize) -> Bytes {
         Bytes::from_owner(PooledBuffer { length: length.min(buffer.len()), buffer, pool: self.clone() })
     }

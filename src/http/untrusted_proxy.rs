@@ -15,8 +15,8 @@ pub(super) fn warn_once(peer: IpAddr, headers: &HeaderMap) {
     if is_untrusted_proxy(peer, headers) && !WARNED.swap(true, Ordering::Relaxed) {
         tracing::warn!(
             address = %peer,
-            "requests from this address are forwarded for other clients, but it is not a trusted proxy: limits by address and \
-             failed logins count for all its clients together; add it to trusted_proxies if it is yours"
+            "requests from this address are forwarded for other clients, but it is not a trusted proxy: limits by address \
+             and failed logins count for all its clients together; add it to trusted_proxies if it is yours"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! Where a small upload is committed: on the spot, or on a thread that may wait.
+//! Choice of where a small upload is committed: on the runtime thread, or on a thread that may block.
 //!
-//! The way over another thread and back costs more than staging, writing and renaming a small file where nothing waits
-//! for a disk: on a file system in memory, or one whose cache keeps what it takes. Which one this is, is not guessed
-//! but measured: a long streak of uploads that were done in no time is gone on with on the spot, and one that had to
-//! wait sends the next ones off the runtime again.
+//! A switch to another thread and back costs more than staging, writing and renaming a small file where nothing waits
+//! for a disk: on a file system in memory, or one with a write-back cache. This is measured, not guessed: after a long
+//! run of fast uploads the next ones are committed inline, and one that blocked sends the next ones off the runtime
+//! again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,24 +11,24 @@ use std::time::{Duration, Instant};
 
 use super::error::{Result, run_blocking};
 
-/// As long as an upload may take that counts as done in no time.
+/// Duration below which an upload counts as fast.
 const FAST_COMMIT_LIMIT: Duration = Duration::from_millis(1);
-/// How many more brief ones than long ones there must have been.
+/// Score from which uploads are committed inline; each fast one adds 1.
 const INLINE_SCORE_THRESHOLD: u32 = 128;
-/// How many brief ones a long one outweighs, so that one in many does no harm.
+/// Score that a slow upload subtracts: a rare slow one doesn't end inline commits for long.
 const SLOW_COMMIT_PENALTY: u32 = 64;
-/// The most that is counted, so that a disk that becomes slow is found out soon.
+/// Maximum score, so that a disk that becomes slow is detected soon.
 const MAX_SCORE: u32 = 1024;
 
-/// How uploads have gone lately; clones share it.
+/// Score of recent uploads; clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AdaptiveBlocking(Arc<AtomicU32>);
 
 impl AdaptiveBlocking {
-    /// Does work that is brief unless it has to wait.
+    /// Runs work that is short unless it blocks.
     ///
     /// # Errors
-    /// What the work says.
+    /// The error of the work.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         if self.runs_inline() {
             return self.run_timed(work);
@@ -53,7 +53,7 @@ impl AdaptiveBlocking {
             true => Some((score + 1).min(MAX_SCORE)),
             false => Some(score.saturating_sub(SLOW_COMMIT_PENALTY)),
         };
-        // Whichever of two counts comes first, the other is counted as well.
+        // The update never returns `None`, so it can't fail; concurrent updates are all counted.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next_score);
     }
 }

@@ -1,7 +1,7 @@
-//! Checksums of content: those that clients announce (`OC-Checksum`, the digests of RFC 9530, `Digest` of
-//! RFC 3230, `Content-MD5`), reckoned while the content comes in, and those that they ask for.
+//! Checksums of content: those that clients announce (`OC-Checksum`, the digests of RFC 9530, `Digest` of RFC 3230,
+//! `Content-MD5`), computed while the content arrives, and those that they request.
 //!
-//! A digest that nobody here can reckon is passed over, as RFC 9530 section 6 has it; one that can be must hold.
+//! A digest of an unsupported algorithm is ignored, as RFC 9530 allows; one of a supported algorithm must match.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,27 +11,28 @@ use sha1::Digest;
 use super::error::{Error, Result};
 use crate::tree::{CancellationFlag, FileReader};
 
-/// Digests of larger files are not reckoned when they are asked for.
+/// Maximum size of a file whose digest is computed on request.
 const REPR_DIGEST_MAX_FILE_BYTES: u64 = 64 << 20;
-/// As much is read at once of a file whose digest is asked for.
+/// Number of bytes read at once to compute a requested digest.
 const DIGEST_READ_BYTES: usize = 256 * 1024;
 
-/// Which checksums are meant.
+/// Selection of announced checksums by what they cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChecksumScope {
-    /// All: the body is the whole file.
+    /// All checksums: the body is the whole file.
     BodyAndFile,
-    /// Those of the body, which is a part of the file.
+    /// Checksums of the body, which is a part of the file.
     Body,
-    /// Those of the whole file.
+    /// Checksums of the whole file.
     File,
 }
 
-/// Checksums that were announced, and what has been reckoned so far.
+/// Announced checksums, and the hashers that compute the actual ones.
 #[derive(Default)]
 pub(super) struct ContentChecksums {
     expected: Vec<ExpectedDigest>,
-    /// What a sync client is told later of content that it announced a checksum of: whichever it compares by.
+    /// Checksums to store for content that came with `OC-Checksum`: sync clients differ in the algorithm that they
+    /// compare.
     stored: Vec<(&'static str, ContentHasher)>,
 }
 
@@ -49,7 +50,7 @@ enum ContentHasher {
 }
 
 impl ContentChecksums {
-    /// Reads what a request announces of its body or file.
+    /// Parses the checksums that a request announces for its body or file.
     pub(super) fn from_headers(headers: &HeaderMap, scope: ChecksumScope) -> Self {
         let (mut expected, mut stored) = (Vec::new(), Vec::new());
         let texts = |name: &str| {
@@ -79,22 +80,22 @@ impl ContentChecksums {
         Self { expected, stored }
     }
 
-    /// Tells whether nothing was announced.
+    /// Tells whether no checksum was announced.
     pub(super) fn is_empty(&self) -> bool {
         self.expected.is_empty()
     }
 
-    /// Takes the next bytes in.
+    /// Adds the next bytes.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.expected.iter_mut().for_each(|member| member.hasher.update(bytes));
         self.stored.iter_mut().for_each(|(_, hasher)| hasher.update(bytes));
     }
 
-    /// Compares all that was taken in with the checksums that were announced. Returns what is to be kept of them, as
-    /// `oc:checksums` has it.
+    /// Compares the checksums of all added bytes with the announced ones. Returns those to store, in the format of
+    /// `oc:checksums`.
     ///
     /// # Errors
-    /// [`Error::ChecksumMismatch`].
+    /// [`Error::ChecksumMismatch`] when any differs.
     pub(super) fn verify(self) -> Result<Option<String>> {
         if !self.expected.into_iter().all(|member| member.hasher.finish() == member.digest) {
             return Err(Error::ChecksumMismatch);
@@ -109,16 +110,16 @@ impl ContentChecksums {
     }
 }
 
-/// Returns the one of the checksums that were kept which `OC-Checksum` tells.
+/// Returns the one of the stored checksums that is sent as `OC-Checksum`.
 pub(super) fn first_stored_checksum(stored: &str) -> &str {
     stored.split(' ').next().unwrap_or_default()
 }
 
-/// Answers `Want-Repr-Digest` (RFC 9530 section 4) with the digest that the client likes best of those that can be
-/// reckoned here; none for a large file.
+/// Computes the digest for `Want-Repr-Digest` (RFC 9530 section 4): the supported one with the highest preference;
+/// `None` for a file of more than [`REPR_DIGEST_MAX_FILE_BYTES`].
 ///
 /// # Errors
-/// What the tree says while the file is read; [`crate::tree::Error::SessionEnded`] once the request is cancelled.
+/// The errors of reading; [`crate::tree::Error::SessionEnded`] once the request is cancelled.
 pub(super) fn repr_digest(
     headers: &HeaderMap,
     reader: &FileReader,
@@ -151,13 +152,13 @@ pub(super) fn repr_digest(
     Ok(HeaderValue::try_from(text).ok())
 }
 
-/// `SHA1:…`, in hexadecimal.
+/// Parses `SHA1:…`, in hexadecimal.
 fn parse_oc_checksum(text: &str) -> Option<ExpectedDigest> {
     let (algorithm, digits) = text.split_once(':')?;
     Some(ExpectedDigest { hasher: ContentHasher::from_name(algorithm)?, digest: decode_hex(digits) })
 }
 
-/// `sha-256=:…:`, a member of a dictionary (RFC 8941 section 3.2) that is a byte sequence.
+/// Parses `sha-256=:…:`, a member of a dictionary (RFC 8941 section 3.2) that is a byte sequence.
 fn parse_digest_field(text: &str) -> Option<ExpectedDigest> {
     let (algorithm, value) = text.trim().split_once('=')?;
     let value = value.split(';').next().unwrap_or_default();
@@ -165,7 +166,7 @@ fn parse_digest_field(text: &str) -> Option<ExpectedDigest> {
     Some(ExpectedDigest { hasher: ContentHasher::from_name(algorithm)?, digest: decode_base64(inner) })
 }
 
-/// `SHA-256=…` (RFC 3230 section 4.1.1).
+/// Parses `SHA-256=…` (RFC 3230 section 4.1.1).
 fn parse_legacy_digest(text: &str) -> Option<ExpectedDigest> {
     let (algorithm, value) = text.trim().split_once('=')?;
     let hasher = ContentHasher::from_name(algorithm)?;
@@ -173,7 +174,7 @@ fn parse_legacy_digest(text: &str) -> Option<ExpectedDigest> {
     Some(ExpectedDigest { hasher, digest })
 }
 
-/// Reads base64; what can't be read is the digest of nothing.
+/// Decodes base64; malformed text becomes an empty digest, which never matches.
 fn decode_base64(text: &str) -> Vec<u8> {
     STANDARD.decode(text.trim()).unwrap_or_default()
 }
@@ -231,7 +232,7 @@ impl Default for Adler32 {
 
 impl Adler32 {
     fn update(&mut self, bytes: &[u8]) {
-        // So many bytes can be summed up before the sums outgrow 32 bits.
+        // 5552 is the largest number of bytes whose sums fit into 32 bits without a reduction (as in zlib).
         for part in bytes.chunks(5552) {
             for &byte in part {
                 self.0 += u32::from(byte);

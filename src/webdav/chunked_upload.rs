@@ -1,10 +1,11 @@
-//! Uploads in parts, as the sync clients of ownCloud and Nextcloud send them: a folder of one's own below
-//! `/remote.php/dav/uploads/USER/` is made (MKCOL), parts are put into it in any order, and MOVE of its `.file` to a
-//! destination puts them together, in the order of their names, as one upload.
+//! Chunked uploads of the sync clients of ownCloud and Nextcloud: MKCOL creates a collection below
+//! `/remote.php/dav/uploads/USER/`, PUT adds chunks in any order, and MOVE of its `.file` to a destination assembles
+//! them, in the order of their names, into one upload.
 //!
-//! The folder is no part of the tree: it belongs to the token that made it, and what is in it waits in staging, also over
-//! a restart, bounded in number, size and age. Every right, lock, condition and limit is judged at the MOVE, which commits as a PUT to the destination does.
-//! What can't be committed stays, so that the client may try again.
+//! The collection is not in the tree: it belongs to the token that created it, and its chunks are kept in staging, also
+//! across a restart, limited in number, size and age. All permissions, locks, conditions and limits are checked at the
+//! MOVE, which commits like a PUT to the destination. An upload that can't be committed is kept, so that the client may
+//! try again.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -30,18 +31,18 @@ use crate::domain::{EntryName, UnixMillis};
 use crate::http::{PublicAddress, RequestBody, ResponseBody, full};
 use crate::tree::{self, IncomingPart, Tree, View};
 
-/// The member by whose move all parts are put together.
+/// Member whose MOVE assembles all chunks.
 const ASSEMBLY_MEMBER: &[u8] = b".file";
 
-/// What a request needs that works on an unfinished upload.
+/// Context of a request for an unfinished upload.
 pub(super) struct UnfinishedUploadContext<'a> {
-    /// The tree.
+    /// Served tree.
     pub(super) tree: &'a Tree,
-    /// All of them.
+    /// All unfinished uploads.
     pub(super) uploads: &'a UnfinishedUploads,
-    /// Who asks.
+    /// Session of the request.
     pub(super) session: Session,
-    /// When.
+    /// Current time.
     pub(super) now: UnixMillis,
 }
 
@@ -51,10 +52,10 @@ impl UnfinishedUploadContext<'_> {
     }
 }
 
-/// Answers a request below `/remote.php/dav/uploads/USER/`: for an upload, or a part of it.
+/// Handles a request below `/remote.php/dav/uploads/USER/`: for an upload, or a chunk of it.
 ///
 /// # Errors
-/// [`Error::NotFound`] for one that is not there or another token's, and what the tree says.
+/// [`Error::NotFound`] for an upload that doesn't exist or belongs to another token, and the errors of the tree.
 pub(super) async fn handle(
     method: DavMethod,
     chunk_path: &ChunkPath,
@@ -66,7 +67,7 @@ pub(super) async fn handle(
     let (uploads, now) = (upload_context.uploads.clone(), upload_context.now);
     let ChunkPath { upload, chunk } = chunk_path;
     if method == DavMethod::Mkcol && chunk.is_none() {
-        // What can't be read of a length that only helps is passed over here.
+        // A malformed length is ignored here: it only serves an early refusal, and the MOVE checks it again.
         let (view, name, length) =
             (upload_context.view(), upload.clone(), parse_total_length(&head.headers).unwrap_or_default());
         return run_blocking(move || {
@@ -133,7 +134,7 @@ async fn put_chunk(
     .await
 }
 
-/// A part while it comes in.
+/// Chunk that is being received.
 struct IncomingChunk {
     view: View,
     pending_part: IncomingPart,
@@ -155,7 +156,7 @@ impl BodySink for IncomingChunk {
     }
 }
 
-/// Puts all parts together at the destination.
+/// Assembles all chunks at the destination.
 async fn assemble(
     chunked: Arc<ChunkedUpload>,
     upload: &EntryName,
@@ -170,7 +171,7 @@ async fn assemble(
     let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
     head.uri = resource_url::destination_uri(destination.as_bytes().trim_ascii(), &server)?;
     if no_overwrite {
-        // Judged again at the commit, as any condition: putting together takes its time.
+        // As a condition it is evaluated again at the commit: of two MOVEs at once only one may create the file.
         head.headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
     }
     let token = session.token();
@@ -179,18 +180,23 @@ async fn assemble(
         return Err(Error::RootProtected);
     }
     let (uploads, name, view) = (uploads.clone(), upload.clone(), context.view.clone());
-    // As a copy: all parts are copied, and read back for checksums. Cut off before the commit, it leaves them as they are.
+    // All chunks are copied and read back for checksums, like a COPY. If it is cancelled before the commit, they are
+    // kept.
     run_cpu_bound(&view, move || {
         if no_overwrite && context.view.stat(&context.path).is_ok() {
             return Err(tree::Error::AlreadyExists.into());
         }
         let response = commit_assembled(&context, &chunked, total).map_err(|error| match error {
-            // Of the headers, which is told as it is.
+            // A malformed header is not a fault of the destination.
             malformed @ Error::Malformed(_) => malformed,
             error => error.into_destination_error(),
         })?;
         if let Err(error) = uploads.delete_chunked(token, &name) {
-            tracing::warn!(%error, "what is left of an upload that is complete stays for now");
+            tracing::warn!(
+                %error,
+                "the remains of a completed upload could not be removed: they stay until they expire or the \
+                 server is restarted"
+            );
         }
         Ok(response)
     })
@@ -221,14 +227,14 @@ fn commit_assembled(
     put::commit_upload(context, staged, modified, stored_checksums)
 }
 
-/// Reads `OC-Total-Length`: what all parts come to.
+/// Parses `OC-Total-Length`: the length of all chunks together.
 fn parse_total_length(headers: &HeaderMap) -> Result<Option<u64>> {
     let Some(value) = headers::single_value(headers, "oc-total-length")? else { return Ok(None) };
     let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-    length.map(Some).ok_or(Error::Malformed("OC-Total-Length is no number"))
+    length.map(Some).ok_or(Error::Malformed("OC-Total-Length is not a number"))
 }
 
-/// Lists the parts that have come, for a client that goes on with an upload.
+/// Lists the received chunks, for a client that resumes an upload.
 fn list_chunks(chunked: &ChunkedUpload, head: &Parts) -> Response<ResponseBody> {
     let public_prefix = head.extensions.get::<PublicAddress>().map_or("", PublicAddress::prefix);
     let base = format!("{public_prefix}{}", head.uri.path().trim_end_matches('/'));

@@ -13,10 +13,10 @@ use super::{multistatus, read_small_body, xml};
 use crate::http::{RequestBody, ResponseBody, full};
 use crate::tree::{self, AttributeChanges, PropertyChange, WriteConditions};
 
-/// Answers MKCOL.
+/// Handles MKCOL, also with properties (RFC 5689).
 ///
 /// # Errors
-/// [`Error::UnsupportedMediaType`] for a body of any kind, and what the tree says.
+/// [`Error::UnsupportedMediaType`] for a body that is not XML, and the errors of the tree.
 pub(super) async fn mkcol(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let modified = headers::oc_mtime(&context.headers)?;
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
@@ -25,7 +25,7 @@ pub(super) async fn mkcol(context: &Arc<RequestContext>, body: &mut RequestBody)
     if !bytes.is_empty()
         && !matches!(content_type.split(';').next().map(str::trim), Some("text/xml" | "application/xml"))
     {
-        return Err(Error::UnsupportedMediaType("MKCOL takes no body but one of XML"));
+        return Err(Error::UnsupportedMediaType("the body of MKCOL must be empty or XML"));
     }
     let context = Arc::clone(context);
     run_blocking(move || {
@@ -45,18 +45,19 @@ pub(super) async fn mkcol(context: &Arc<RequestContext>, body: &mut RequestBody)
     .await
 }
 
-/// Makes a folder with properties (extended MKCOL, RFC 5689): with all of them or not at all.
+/// Creates a directory with properties (extended MKCOL, RFC 5689): with all of them, or not at all.
 fn extended_mkcol(
     context: &RequestContext,
     bytes: &[u8],
     mut attributes: AttributeChanges,
 ) -> Result<Response<ResponseBody>> {
     let mut instructions = proppatch::parse_mkcol_instructions(bytes)
-        .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is no mkcol"))?;
+        .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:mkcol element"))?;
     let refused = instructions.iter().any(ProppatchInstruction::is_refused);
     let changes: Vec<PropertyChange> =
         instructions.iter().filter_map(|instruction| instruction.collect_change(&mut attributes)).collect();
-    // Rights, locks and conditions are asked before a property that can't be set is told of.
+    // Permissions, locks and conditions come before a property at fault: a client that may not create anything here
+    // must not learn more.
     context
         .with_preconditions(|conditions| context.view.check_create_directory(&context.path, &changes, conditions))?;
     if refused {
@@ -82,7 +83,7 @@ fn extended_mkcol(
     })
 }
 
-/// Writes what came of each property (RFC 5689 section 3).
+/// Returns the body with the status of each property (RFC 5689 section 3).
 fn mkcol_response_body(instructions: &[ProppatchInstruction], refused: bool) -> String {
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:mkcol-response xmlns:D=\"DAV:\">");
     instructions.iter().for_each(|instruction| instruction.write_propstat(refused, &mut out));
@@ -90,11 +91,11 @@ fn mkcol_response_body(instructions: &[ProppatchInstruction], refused: bool) -> 
     out
 }
 
-/// Answers DELETE.
+/// Handles DELETE.
 ///
 /// # Errors
-/// [`Error::EffectiveGrant`] for the client's root, [`Error::Malformed`] for a folder without all in it, and what the
-/// tree says.
+/// [`Error::RootProtected`] for the root of the client, [`Error::Malformed`] for a directory with a finite `Depth`, and
+/// the errors of the tree.
 pub(super) async fn delete(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
     let depth = headers::depth(&context.headers)?;
     if context.is_root() {
@@ -104,7 +105,7 @@ pub(super) async fn delete(context: &Arc<RequestContext>) -> Result<Response<Res
     run_blocking(move || {
         if !matches!(depth, None | Some(DepthHeader::Infinity)) && context.view.link_stat(&context.path)?.is_directory()
         {
-            return Err(Error::Malformed("a folder is removed with all in it: Depth must be infinity"));
+            return Err(Error::Malformed("a directory is deleted with all its members: Depth must be infinity"));
         }
         context.with_preconditions(|conditions| context.view.remove_all(&context.path, conditions))?;
         Ok(empty_response(StatusCode::NO_CONTENT))

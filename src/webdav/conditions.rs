@@ -1,4 +1,4 @@
-//! Conditions of a request: RFC 9110 section 13 in the order of 13.2.2, and RFC 4918's `If`.
+//! Conditions of a request: RFC 9110 section 13 in the order of section 13.2.2, and the `If` header of RFC 4918.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -11,7 +11,7 @@ use crate::domain::TreePath;
 use crate::http::PublicAddress;
 use crate::tree::{self, Entry, LockToken, View};
 
-/// All conditions that a request makes.
+/// All conditions of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RequestConditions {
     if_match: Option<EntityTagList>,
@@ -29,12 +29,12 @@ enum IfRange {
     Unreadable,
 }
 
-/// What conditions compare with.
+/// Validators of a resource, with which conditions are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Validators {
-    /// The strong tag, where there is one.
+    /// Strong entity tag, where there is one.
     pub(super) etag: Option<String>,
-    /// Seconds since 1970 of the last change.
+    /// Time of the last change, in seconds since 1970.
     pub(super) modified: i64,
 }
 
@@ -44,36 +44,36 @@ impl From<&Entry> for Validators {
     }
 }
 
-/// What conditions say.
+/// Outcome of evaluating conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConditionOutcome {
-    /// They hold.
+    /// The conditions are true.
     Proceed,
-    /// A reader has what there is: 304.
+    /// The client already has the current representation: 304.
     NotModified,
-    /// They don't hold: 412.
+    /// A condition is false: 412.
     PreconditionFailed,
 }
 
-/// Where the tags of an `If` header lead.
+/// Context in which the resource tags of an `If` header are resolved.
 #[derive(Clone, Copy)]
 pub(super) struct IfContext<'a> {
-    /// The tree.
+    /// Tree as the session may see it.
     pub(super) view: &'a View,
-    /// The client's root.
+    /// Root of the client.
     pub(super) client_root: &'a ClientRoot,
-    /// What stands in front of paths.
+    /// URL prefix of the request.
     pub(super) url_prefix: UrlPrefix,
-    /// The server as the client knows it.
+    /// Address of the server as the client knows it.
     pub(super) server: &'a PublicAddress,
 }
 
 impl RequestConditions {
-    /// Reads the conditional headers.
+    /// Parses the conditional headers.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for an `If` or a list of tags that can't be read. A date that can't be read
-    /// is passed over, as RFC 9110 has it.
+    /// [`Error::Malformed`] for a malformed `If` or list of entity tags. A malformed date is ignored (RFC 9110 sections
+    /// 13.1.3 and 13.1.4).
     pub(super) fn parse(headers: &HeaderMap) -> Result<Self, Error> {
         let tags = |name: HeaderName| match joined_values(headers, &name) {
             Some(text) => {
@@ -101,7 +101,7 @@ impl RequestConditions {
         self.if_header.as_ref().map(IfHeader::lock_tokens).unwrap_or_default()
     }
 
-    /// Tells whether there is anything to judge before a change.
+    /// Tells whether there is any condition to evaluate before a change.
     pub(super) fn apply_to_writes(&self) -> bool {
         self.if_match.is_some()
             || self.if_none_match.is_some()
@@ -109,12 +109,12 @@ impl RequestConditions {
             || self.if_header.is_some()
     }
 
-    /// Tells whether they ask about more than the entry itself.
+    /// Tells whether there is an `If` header, which may concern other entries than the requested one.
     pub(super) fn has_if_header(&self) -> bool {
         self.if_header.is_some()
     }
 
-    /// Judges all but `If` and If-Range, in the order of RFC 9110 section 13.2.2.
+    /// Evaluates all conditions but `If` and If-Range, in the order of RFC 9110 section 13.2.2.
     pub(super) fn evaluate(&self, current: Option<&Validators>, is_read: bool) -> ConditionOutcome {
         let etag = current.and_then(|c| c.etag.as_deref());
         match (&self.if_match, self.unmodified_since, current) {
@@ -139,8 +139,8 @@ impl RequestConditions {
         }
     }
 
-    /// Tells whether a `Range` header is to be honoured (RFC 9110 section 13.1.5). A date counts as strong
-    /// only when the content is at least a second older than `now`, seconds since 1970.
+    /// Tells whether If-Range lets the `Range` header apply (RFC 9110 section 13.1.5). A date is a strong validator
+    /// only when the content is at least one second older than `now`, in seconds since 1970.
     pub(super) fn if_range_holds(&self, current: &Validators, now: i64) -> bool {
         match &self.if_range {
             None => true,
@@ -150,10 +150,10 @@ impl RequestConditions {
         }
     }
 
-    /// Judges the `If` header.
+    /// Evaluates the `If` header.
     ///
     /// # Errors
-    /// [`tree::Error::PreconditionFailed`] when none of its lists holds.
+    /// [`tree::Error::PreconditionFailed`] when none of its lists is true.
     pub(super) fn evaluate_if_header(&self, if_context: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
         let Some(if_header) = &self.if_header else { return Ok(()) };
         let look_up = |resource: Option<&[u8]>| match resource {
@@ -169,10 +169,10 @@ impl RequestConditions {
         if if_header.holds(look_up)? { Ok(()) } else { Err(tree::Error::PreconditionFailed) }
     }
 
-    /// Judges all conditions of a request that changes something at `path`.
+    /// Evaluates all conditions of a request that changes `path`.
     ///
     /// # Errors
-    /// [`tree::Error::PreconditionFailed`] when one does not hold.
+    /// [`tree::Error::PreconditionFailed`] when one is false.
     pub(super) fn evaluate_write(&self, if_context: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
         if !self.apply_to_writes() {
             return Ok(());

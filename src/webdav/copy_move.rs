@@ -13,11 +13,11 @@ use crate::domain::{Permission, TreePath};
 use crate::http::ResponseBody;
 use crate::tree::{self, OverwriteMode};
 
-/// Answers COPY and MOVE.
+/// Handles COPY and MOVE.
 ///
 /// # Errors
-/// [`Error::ForeignDestination`], [`Error::EffectiveGrant`] and [`Error::InvalidDestination`] for destinations that can't be, and what the tree
-/// says of the source.
+/// [`Error::ForeignDestination`], [`Error::RootProtected`] and [`Error::InvalidDestination`] for invalid destinations,
+/// and the errors of the tree for the source.
 pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
     let relative_path = context.destination()?;
     let overwrite = if headers::overwrite(&context.headers)? { OverwriteMode::Replace } else { OverwriteMode::Refuse };
@@ -40,11 +40,11 @@ pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<Res
     .await
 }
 
-/// Tells whether a folder goes with all in it. `Depth` matters to folders alone: what has nothing in it is copied and
-/// moved with any (RFC 4918 sections 9.8.3 and 9.9.3).
+/// Tells whether a directory is transferred with its members. `Depth` applies to directories only: any value is
+/// accepted for a file (RFC 4918 sections 9.8.3 and 9.9.3).
 ///
 /// # Errors
-/// [`Error::Malformed`] for a folder that would be moved without what is in it, or copied with a part of it;
+/// [`Error::Malformed`] for a MOVE of a directory with a finite `Depth`, or a COPY of one with `Depth: 1`;
 /// [`tree::Error::Absent`].
 fn is_recursive(context: &RequestContext, depth: Option<DepthHeader>) -> Result<bool> {
     match (depth, context.method) {
@@ -52,15 +52,17 @@ fn is_recursive(context: &RequestContext, depth: Option<DepthHeader>) -> Result<
         (Some(DepthHeader::Zero), DavMethod::Copy) => Ok(false),
         (Some(_), method) if context.view.link_stat(&context.path)?.is_directory() => {
             Err(Error::Malformed(match method {
-                DavMethod::Copy => "a folder is copied with all in it or with nothing: Depth must be infinity or 0",
-                _ => "a folder is moved with all in it: Depth must be infinity",
+                DavMethod::Copy => {
+                    "a directory is copied with all its members or with none: Depth must be infinity or 0"
+                }
+                _ => "a directory is moved with all its members: Depth must be infinity",
             }))
         }
         (Some(_), _) => Ok(true),
     }
 }
 
-/// Returns the place that a destination names.
+/// Returns the path in the tree that a destination names.
 fn resolve_target(context: &RequestContext, relative_path: &TreePath) -> TreePath {
     let root = context.client_root.root();
     let existing = context.view.existing_spelling(root, relative_path);
@@ -70,7 +72,7 @@ fn resolve_target(context: &RequestContext, relative_path: &TreePath) -> TreePat
     }
 }
 
-/// Tells a fault of the destination from one of the source, once there is one: what is missing may be either.
+/// Attributes an error to the destination or the source: the tree doesn't tell which of them is missing.
 fn attribute_error(context: &RequestContext, target: &TreePath, error: Error) -> Error {
     match error {
         Error::Tree(
@@ -86,7 +88,7 @@ fn attribute_error(context: &RequestContext, target: &TreePath, error: Error) ->
     }
 }
 
-/// Tells whether the caller may write in the folder that would hold an entry, as far as it can be seen.
+/// Tells whether the session may write in the parent of an entry; true where the parent is not visible.
 fn can_write_in_parent(context: &RequestContext, path: &TreePath) -> bool {
     let parent = path.parent().and_then(|parent| context.view.stat(&parent).ok());
     parent.is_none_or(|parent| parent.permission.allows(Permission::W))

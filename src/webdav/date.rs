@@ -1,6 +1,6 @@
-//! Dates on the wire: IMF-fixdate (RFC 9110 section 5.6.7), RFC 3339, and the forms clients set times in.
+//! Formats of dates in headers and properties: IMF-fixdate (RFC 9110 section 5.6.7), RFC 3339, and seconds since 1970.
 //!
-//! Every time of the years 1 to 9999 can be written in each of them, also one before 1970.
+//! Each can express every time of the years 1 to 9999, also those before 1970.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,15 +11,15 @@ use jiff::tz::TimeZone;
 use crate::domain::UnixMillis;
 use crate::tree::Timestamp;
 
-/// The first second of the year 1.
+/// First second of the year 1.
 const MIN_EPOCH_SECONDS: i64 = -62_135_596_800;
-/// The last second of the year 9999.
+/// Last second of the year 9999.
 const MAX_EPOCH_SECONDS: i64 = 253_402_300_799;
 
-/// Returns a time as an HTTP date; one outside of the years 1 to 9999 shows as the nearest that can be written.
+/// Formats a time as an HTTP date; one outside of the years 1 to 9999 is clamped to them.
 pub(super) fn format_http_date(time: Timestamp) -> String {
     let seconds = time.seconds.clamp(MIN_EPOCH_SECONDS, MAX_EPOCH_SECONDS);
-    // Listings hold many dates: what writes only those since 1970 is several times as fast.
+    // Listings contain many dates: `httpdate`, which formats only those since 1970, is several times as fast.
     match u64::try_from(seconds) {
         Ok(seconds) => httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds)),
         Err(_) => jiff::Timestamp::from_second(seconds)
@@ -28,7 +28,7 @@ pub(super) fn format_http_date(time: Timestamp) -> String {
     }
 }
 
-/// Reads an HTTP date, in any of its three forms, as seconds since 1970.
+/// Parses an HTTP date, in any of its three formats, as seconds since 1970.
 pub(super) fn parse_http_date(text: &str) -> Option<i64> {
     let text = text.trim();
     if let Ok(time) = httpdate::parse_http_date(text) {
@@ -44,12 +44,12 @@ fn is_in_year_range(seconds: i64) -> bool {
     (MIN_EPOCH_SECONDS..=MAX_EPOCH_SECONDS).contains(&seconds)
 }
 
-/// Returns a time as RFC 3339 writes it, in UTC with whole seconds.
+/// Formats a time as in RFC 3339, in UTC with whole seconds.
 pub(super) fn format_rfc3339(time: Timestamp) -> String {
     UnixMillis::from_millis(time.seconds.clamp(MIN_EPOCH_SECONDS, MAX_EPOCH_SECONDS).saturating_mul(1000)).to_string()
 }
 
-/// Reads seconds since 1970 as `X-OC-Mtime` has them, with or without a fraction; before 1970 they are negative.
+/// Parses seconds since 1970, as in `X-OC-Mtime`, with or without a fraction; negative before 1970.
 pub(super) fn parse_epoch_seconds(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let (negative, digits) = match text.strip_prefix('-') {
@@ -64,7 +64,7 @@ pub(super) fn parse_epoch_seconds(text: &str) -> Option<Timestamp> {
     let seconds: i64 = whole.parse().ok()?;
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let nanos: u32 = digits.parse().ok()?;
-    // The fraction of a timestamp counts forward, also before 1970.
+    // Nanoseconds of a `Timestamp` count forward, also before 1970: -1.25 is -2 s and 750,000,000 ns.
     let time = match (negative, nanos) {
         (false, _) => Timestamp { seconds, nanos },
         (true, 0) => Timestamp { seconds: -seconds, nanos },
@@ -73,7 +73,7 @@ pub(super) fn parse_epoch_seconds(text: &str) -> Option<Timestamp> {
     is_in_year_range(time.seconds).then_some(time)
 }
 
-/// Reads a time as RFC 3339 writes it, with a zone.
+/// Parses a time as in RFC 3339, with a time zone.
 fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let time: jiff::Timestamp = text.trim().parse().ok()?;
     let nanos = time.as_nanosecond().rem_euclid(1_000_000_000);
@@ -81,7 +81,7 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     is_in_year_range(seconds).then_some(Timestamp { seconds, nanos: u32::try_from(nanos).ok()? })
 }
 
-/// Reads a time that a client sets by PROPPATCH: an HTTP date, seconds since 1970, or RFC 3339.
+/// Parses a time that a client sets by PROPPATCH: an HTTP date, seconds since 1970, or RFC 3339.
 pub(super) fn parse_property_time(text: &str) -> Option<Timestamp> {
     let http = parse_http_date(text).map(|seconds| Timestamp { seconds, nanos: 0 });
     http.or_else(|| parse_epoch_seconds(text)).or_else(|| parse_rfc3339(text))

@@ -1,5 +1,5 @@
-//! GET on a folder: a plain page of what is in it, for people: sorted, folders first, unless there is more of it than
-//! is kept in memory for that.
+//! GET on a directory: an HTML page that lists its members for people, sorted, directories first, unless there are too
+//! many to sort in memory.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -11,17 +11,17 @@ use super::{date, resource_url, xml};
 use crate::http::{BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
 use crate::tree::{DirectoryListing, Entry};
 
-/// A block is handed over once it is this long.
+/// Size from which a block is sent.
 const PAGE_BLOCK_BYTES: usize = 64 * 1024;
-/// How many entries are sorted; a longer listing comes as the file system has it.
+/// Maximum number of entries that are sorted; a longer listing is in the order of the file system.
 const MAX_SORTED_ENTRIES: usize = 4096;
-/// A page made here may lead to downloads, and do nothing else.
+/// Policy of the page: it may link to downloads, and do nothing else.
 const PAGE_SECURITY_POLICY: &str = "sandbox allow-downloads; default-src 'none'";
 
-/// Answers GET and HEAD on a folder; may block.
+/// Handles GET and HEAD on a directory; may block.
 ///
 /// # Errors
-/// What the tree says.
+/// The errors of the tree.
 pub(super) fn handle(context: &RequestContext) -> Result<Response<ResponseBody>> {
     let mut listing = context.view.list(&context.path, true)?;
     let mut response = Response::new(empty());
@@ -105,7 +105,7 @@ impl DirectoryIndexPage {
     }
 }
 
-/// Writes a number of bytes for people: the largest unit that it holds one of, with a decimal.
+/// Formats a number of bytes for people: in the largest unit of which it is at least one, with one decimal.
 fn human_readable_size(bytes: u64) -> String {
     let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(size, _)| bytes >= *size) {

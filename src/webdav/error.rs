@@ -1,4 +1,4 @@
-//! Why a request was refused, and, as the very last step, with which status.
+//! Errors of WebDAV requests, and their mapping to a status and body, which is the last step of a request.
 
 use std::time::Duration;
 
@@ -13,111 +13,113 @@ use crate::http::{RequestBodyError, ResponseBody, add_challenges, full, set_retr
 use crate::store::{ClientStoreError, StoreError};
 use crate::tree::{self, View};
 
-/// The result of a verb.
+/// Result of handling a method.
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
 /// A refusal of a WebDAV request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The tree refused.
+    /// Error of the tree.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// Nobody was let in.
+    /// The request is not authenticated, or the session is over a limit.
     #[error(transparent)]
     AuthenticationFailed(#[from] AuthError),
-    /// The request can't be read.
+    /// Syntax error in the request; the message is sent to the client.
     #[error("{0}")]
     Malformed(&'static str),
-    /// The path belongs to no part of the tree.
+    /// The path is in no part of the tree that WebDAV serves.
     #[error("no such file or folder")]
     NotFound,
-    /// Nothing can ever be at the path: in its last part, or already above.
+    /// A path that no entry can have, because of its last component or an earlier one.
     #[error("the name can't be used: {error}")]
     InvalidName {
-        /// Whether only the last part can't be.
+        /// Whether only the last component is at fault.
         last: bool,
-        /// The rule that it breaks.
+        /// Rule that the component violates.
         error: PathError,
     },
-    /// The destination of COPY or MOVE is at fault, not the source.
+    /// Error that concerns the destination of COPY or MOVE, not the source.
     #[error("the destination can't be used: {0}")]
     InvalidDestination(#[source] Box<Error>),
-    /// `Destination` leads to another server or out of the part of the tree that the request names.
-    #[error("the destination is on another server or outside of this folder")]
+    /// `Destination` is on another server or has another URL prefix than the request.
+    #[error("the destination is on another server or outside of this directory")]
     ForeignDestination,
-    /// The client's root can't be removed, moved or replaced.
-    #[error("the root can't be removed, moved or replaced")]
+    /// Attempt to delete, move or overwrite the root of the client.
+    #[error("the root can't be deleted, moved or overwritten")]
     RootProtected,
-    /// A listing without end of more than is answered at once.
-    #[error("too much lies below: ask folder by folder")]
+    /// PROPFIND of infinite depth with more entries than the limit.
+    #[error(
+        "the directory tree has too many entries for Depth: infinity: list it with Depth: 1, directory by directory"
+    )]
     InfiniteDepth,
-    /// A body of XML with a document type: entities of its own are not read.
-    #[error("the body has a document type")]
+    /// XML body with a document type declaration, which could define entities.
+    #[error("the body has a document type declaration, which is not allowed: remove it")]
     DoctypeForbidden,
-    /// A report that is not known, or not of this kind of entry.
-    #[error("there is no such report here")]
+    /// Report that is unknown, or not supported for this kind of entry.
+    #[error("the report is not supported for this resource")]
     UnsupportedReport,
-    /// A sync token that is not, or no longer, known.
-    #[error("the sync token is not known: begin anew")]
+    /// Sync token that is unknown or has expired.
+    #[error("the sync token is unknown or has expired: synchronize again without a token")]
     InvalidSyncToken,
-    /// A directory of more members than can be kept in step (RFC 6578 section 3.2,
+    /// Directory with more members than can be synchronized (RFC 6578 section 3.2,
     /// DAV:number-of-matches-within-limits).
     #[error("the directory has too many members to be synchronized")]
     TooManyMembers,
-    /// Too many requests of the kind wait already.
-    #[error("too many reports are under way: try again soon")]
+    /// The queue of CPU-bound requests is full.
+    #[error("too many requests of this kind are in progress: try again soon")]
     Busy,
-    /// The token names no lock at this place.
-    #[error("the token names no lock here")]
+    /// Lock token that matches no lock on this resource.
+    #[error("the lock token matches no lock on this resource")]
     NoSuchLock,
-    /// A body of XML, or a value in it, that is too large.
+    /// XML body, or a value in it, that is too large.
     #[error("the body is too large")]
     BodyTooLarge,
-    /// A kind of body that the verb doesn't take.
+    /// Media type of the body that the method does not accept.
     #[error("{0}")]
     UnsupportedMediaType(&'static str),
-    /// A body in a content coding: none is decoded.
-    #[error("a body in a content coding is not supported: send it as it is")]
+    /// Body with a content coding: none is supported.
+    #[error("a body in a content coding is not supported: send it without Content-Encoding")]
     UnsupportedContentCoding,
-    /// The body does not have the checksum that was announced.
-    #[error("the content does not have the announced checksum")]
+    /// Body whose checksum differs from the announced one.
+    #[error("the content does not match the announced checksum: send it again")]
     ChecksumMismatch,
-    /// A range that begins beyond the end of a file of so many bytes.
-    #[error("the range lies beyond the end of the file")]
+    /// Range that starts after the end of a file of so many bytes.
+    #[error("the range starts after the end of the file")]
     RangeNotSatisfiable(u64),
-    /// An upload that is elsewhere than the client thinks.
-    #[error("the upload goes on at another offset")]
+    /// Append to an upload at another offset than its current one.
+    #[error("the upload continues at another offset")]
     OffsetMismatch {
-        /// Where it goes on.
+        /// Current offset of the upload.
         expected: u64,
-        /// Where the client would have gone on.
+        /// Offset in the request.
         provided: u64,
     },
-    /// An upload that was said to be of another length.
-    #[error("the upload does not have the length that was announced")]
+    /// Upload whose length differs from the announced one.
+    #[error("the upload does not have the announced length")]
     LengthMismatch,
-    /// Another request works on the upload.
-    #[error("another request works on this upload")]
+    /// Upload that another request is still writing to.
+    #[error("another request is writing to this upload: try again soon")]
     UploadInUse,
-    /// The token, or its user, has as many unfinished uploads or parts of them as may wait.
-    #[error("too many unfinished uploads wait: finish or cancel one")]
+    /// The token or its user has reached the maximum number of unfinished uploads or of their parts.
+    #[error("too many unfinished uploads: finish or cancel one")]
     TooManyUploads,
-    /// The unfinished uploads of the user, or of all together, hold as much as they may.
+    /// The unfinished uploads of the user, or of all users, have reached the maximum of space.
     #[error("unfinished uploads hold as much space as they may: finish or cancel one, or try again later")]
     UploadSpaceExhausted,
-    /// The body ended before its end.
+    /// Body that ended early: the client closed the connection, or sent less than it announced.
     #[error("the body was cut short")]
     Truncated,
-    /// The client sent the body more slowly than it has to.
-    #[error("the body came too slowly")]
+    /// Body below the minimum transfer rate.
+    #[error("the body arrived too slowly")]
     TooSlow,
-    /// A method that is known, but not answered here; others are.
-    #[error("the method is not allowed here")]
+    /// Known method that this resource does not support; holds the supported ones.
+    #[error("the method is not allowed for this resource")]
     MethodNotAllowed(&'static str),
-    /// A method that nobody knows.
+    /// Unknown method.
     #[error("the method is unknown")]
     UnknownMethod,
-    /// Work was lost inside the server.
+    /// Task that panicked inside the server.
     #[error("the server has a fault")]
     TaskPanicked,
 }
@@ -131,19 +133,19 @@ impl From<RequestBodyError> for Error {
     }
 }
 
-/// Runs work that blocks where blocking is allowed.
+/// Runs blocking work on a thread where blocking is allowed.
 ///
 /// # Errors
-/// What the work says; [`Error::TaskPanicked`] when it panicked.
+/// The error of the work; [`Error::TaskPanicked`] when it panicked.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::TaskPanicked))
 }
 
-/// Runs work that keeps a processor busy for long, in its user's turn. When the request's future is dropped, because
-/// its connection is gone, the work is cancelled; what has had its effect is done.
+/// Runs work that keeps a processor busy for long, under a work permit of its user. When the request's future is
+/// dropped, because its connection was closed, the work is cancelled; a change that already took effect is completed.
 ///
 /// # Errors
-/// As [`blocking`]; [`Error::Busy`].
+/// As [`run_blocking`]; [`Error::Busy`] when the queue for permits is full.
 pub(super) async fn run_cpu_bound<T: Send + 'static>(
     view: &View,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -151,7 +153,7 @@ pub(super) async fn run_cpu_bound<T: Send + 'static>(
     let permit = view.session().acquire_work_permit().await.map_err(|TooMuchWork| Error::Busy)?;
     let cancel_guard = view.cancellation().cancel_on_drop();
     let result = run_blocking(move || {
-        // Until the work has ended, also where nobody waits for it any more.
+        // Held until the work ends, even if the request was dropped: the thread is busy until then.
         let _permit = permit;
         work()
     });
@@ -160,31 +162,31 @@ pub(super) async fn run_cpu_bound<T: Send + 'static>(
     result
 }
 
-/// What an error is said in answer to.
+/// Request that an error is the response to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DavErrorContext<'a> {
-    /// The method, where it is known.
+    /// Method, where it is known.
     pub(super) method: Option<DavMethod>,
-    /// The client's root and the place asked for, once they are known.
+    /// Root of the client and path of the request, once they are known.
     pub(super) target: Option<(&'a ClientRoot, &'a TreePath)>,
-    /// Whether the place that the error names is a folder.
+    /// Whether the path that the error names is a directory.
     pub(super) names_directory: bool,
 }
 
 impl DavErrorContext<'_> {
-    /// Returns the context of a request that was refused before its target was known.
+    /// Returns the context of a request that was refused before its target was resolved.
     pub(super) fn without_target(method: Option<DavMethod>) -> Self {
         Self { method, target: None, names_directory: false }
     }
 }
 
 impl Error {
-    /// Says why a body of XML can't be taken: its document type, or that it is not what the verb takes.
+    /// Returns the error for an XML body that could not be parsed: its document type, or `what`.
     pub(super) fn from_unreadable_xml(body: &[u8], what: &'static str) -> Self {
         if memchr::memmem::find(body, b"<!DOCTYPE").is_some() { Self::DoctypeForbidden } else { Self::Malformed(what) }
     }
 
-    /// Says that a time is what the file system can't keep, where that is the fault.
+    /// Turns "not supported" into an error that names the time as the reason; leaves other errors unchanged.
     pub(super) fn from_time_error(error: impl Into<Self>) -> Self {
         match error.into() {
             Self::Tree(tree::Error::Unsupported) => Self::Malformed("the file system can't keep that time"),
@@ -192,7 +194,7 @@ impl Error {
         }
     }
 
-    /// Says that what was refused is the destination, where the fault is one of a place.
+    /// Attributes an error that concerns a path to the destination; leaves other errors unchanged.
     pub(super) fn into_destination_error(self) -> Self {
         match self {
             Self::Tree(
@@ -209,7 +211,7 @@ impl Error {
         }
     }
 
-    /// Turns a refusal into its answer. What the host or the store said goes to the log alone.
+    /// Turns an error into a response. Details from the host or the store go to the log only.
     pub(super) fn into_response(self, context: DavErrorContext<'_>) -> Response<ResponseBody> {
         let status = self.status(context.method);
         let mut response = match (self.condition_element(context), self.problem_response()) {
@@ -252,7 +254,7 @@ impl Error {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::InvalidName { last: true, .. } if creates => StatusCode::FORBIDDEN,
             Self::InvalidName { last: false, .. } if creates => StatusCode::CONFLICT,
-            // What is missing there is the folder that would hold the copy (RFC 4918 sections 9.8.5 and 9.9.4).
+            // Not found at a destination means that its parent is missing: 409 (RFC 4918 sections 9.8.5 and 9.9.4).
             Self::InvalidDestination(error) => match error.status(Some(DavMethod::Put)) {
                 StatusCode::NOT_FOUND => StatusCode::CONFLICT,
                 status => status,
@@ -281,8 +283,8 @@ impl Error {
         }
     }
 
-    /// Returns the one line that the client is told. A thing that is missing is told of in the same words
-    /// whichever way it was found to be.
+    /// Returns the line of text sent to the client. An absent entry always gets the same text, however its absence was
+    /// detected, so that hidden and missing entries can't be told apart.
     fn client_message(&self, status: StatusCode) -> String {
         if let Self::InvalidDestination(error) = self {
             let message = match error.as_ref() {
@@ -310,7 +312,7 @@ impl Error {
         self.to_string()
     }
 
-    /// Returns the precondition or postcondition element of RFC 4918 section 16, where there is one.
+    /// Returns the precondition or postcondition element (RFC 4918 section 16) of the error, if it has one.
     fn condition_element(&self, context: DavErrorContext<'_>) -> Option<String> {
         match self {
             Self::Tree(tree::Error::Locked { root, .. }) => {
@@ -337,7 +339,7 @@ impl Error {
         }
     }
 
-    /// Returns the answer of those refusals of an unfinished upload that have a kind of their own
+    /// Returns the response of those errors of an unfinished upload that have a problem type
     /// (draft-ietf-httpbis-resumable-upload section 7).
     fn problem_response(&self) -> Option<Response<ResponseBody>> {
         let base = "https://iana.org/assignments/http-problem-types#";
@@ -366,7 +368,7 @@ impl Error {
         Some(response)
     }
 
-    /// Returns what the store is short of, where that is why.
+    /// Returns the shortage of the store that caused the error, if one did.
     pub(super) fn shortage(&self) -> Option<ClientStoreError> {
         match self {
             Self::Tree(tree::Error::Store(error)) | Self::AuthenticationFailed(AuthError::Store(error)) => {
@@ -430,7 +432,7 @@ fn store_status(error: &StoreError) -> StatusCode {
     }
 }
 
-/// Returns an answer with an error element in it (RFC 4918 section 14.5).
+/// Returns a response whose body is an error element (RFC 4918 section 14.5).
 fn dav_error_response(status: StatusCode, element: &str) -> Response<ResponseBody> {
     let body = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:error xmlns:D=\"DAV:\">{element}</D:error>\n");
     let mut response = Response::new(full(body));

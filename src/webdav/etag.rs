@@ -1,16 +1,16 @@
 //! Entity tags in requests (RFC 9110 section 8.8.3).
 
-/// An entity tag as a client sent it.
+/// Entity tag as a client sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EntityTag {
     /// Whether it is marked as weak.
     pub(super) weak: bool,
-    /// What stands between the quotes.
+    /// Opaque tag between the quotes.
     pub(super) tag: Vec<u8>,
 }
 
 impl EntityTag {
-    /// Reads one tag from the front; returns it and what follows.
+    /// Parses a tag at the start of a text; returns it and the rest.
     pub(super) fn parse_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let (weak, rest) = text.strip_prefix(b"W/").map_or((false, text), |rest| (true, rest));
         let rest = rest.strip_prefix(b"\"")?;
@@ -20,7 +20,7 @@ impl EntityTag {
         is_valid.then(|| (Self { weak, tag: tag.to_vec() }, rest))
     }
 
-    /// Reads one tag without its quotes, as Joplin sends them to no end but to keep caches away.
+    /// Parses a tag without quotes, as Joplin sends in `If-None-Match` (only to bypass caches).
     fn parse_unquoted_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let end = text.iter().position(|&b| b == b',' || b.is_ascii_whitespace()).unwrap_or(text.len());
         let (tag, rest) = text.split_at(end);
@@ -28,28 +28,28 @@ impl EntityTag {
         is_valid.then(|| (Self { weak: false, tag: tag.to_vec() }, rest))
     }
 
-    /// Compares with a current strong tag, both having to be strong.
+    /// Compares with the current strong tag: strong comparison (RFC 9110 section 8.8.3.2).
     pub(super) fn matches_strongly(&self, current: Option<&str>) -> bool {
         !self.weak && self.matches_weakly(current)
     }
 
-    /// Compares with a current tag, weak or not.
+    /// Compares with the current tag: weak comparison (RFC 9110 section 8.8.3.2).
     pub(super) fn matches_weakly(&self, current: Option<&str>) -> bool {
         current.is_some_and(|tag| tag.as_bytes() == self.tag)
     }
 }
 
-/// The value of If-Match or If-None-Match.
+/// Value of If-Match or If-None-Match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum EntityTagList {
-    /// `*`: anything that is there.
+    /// `*`: any current representation.
     Any,
-    /// Any of these.
+    /// Any of these tags.
     Tags(Vec<EntityTag>),
 }
 
 impl EntityTagList {
-    /// Reads a header value; several fields are read as one, joined by commas.
+    /// Parses a header value; several fields must be joined by commas. `None` when it is malformed or empty.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         if text.trim_ascii() == b"*" {
             return Some(Self::Any);

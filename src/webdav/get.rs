@@ -1,4 +1,4 @@
-//! GET and HEAD: a file whole or in ranges (RFC 9110 sections 9.3.1 and 14), a folder as a page.
+//! GET and HEAD: a file, whole or in ranges (RFC 9110 sections 9.3.1 and 14), or the index page of a directory.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,29 +18,29 @@ use crate::domain::TreePath;
 use crate::http::{BlockBufferPool, BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
 use crate::tree::{self, Entry, FileReader};
 
-/// As much of a file as is read at once; a file that is no longer takes a single step off the runtime.
+/// Maximum number of bytes read at once; a file that is not larger takes a single step off the runtime.
 const READ_BLOCK_BYTES: u64 = 256 * 1024;
 
 const WANT_REPR_DIGEST: &str = "want-repr-digest";
 
-/// Answers GET and HEAD.
+/// Handles GET and HEAD.
 ///
 /// # Errors
-/// What the tree says, and [`tree::Error::PreconditionFailed`].
+/// The errors of the tree, and [`tree::Error::PreconditionFailed`].
 pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
     if let Some(response) = respond_from_cache(context) {
         return Ok(response);
     }
     let task_context = Arc::clone(context);
     match context.headers.contains_key(WANT_REPR_DIGEST) {
-        // The whole file is read before the first byte is sent.
+        // The digest is a header: the whole file is read before the first byte is sent.
         true => run_cpu_bound(&context.view, move || open_and_respond(&task_context)).await,
         false => run_blocking(move || open_and_respond(&task_context)).await,
     }
 }
 
-/// Answers without leaving the runtime when all that is needed is in memory; a step off it costs more
-/// than a small file. None for everything else, errors included.
+/// Responds without leaving the runtime when everything needed is in memory: a step off it costs more than reading a
+/// small file. `None` for everything else, errors included.
 fn respond_from_cache(context: &RequestContext) -> Option<Response<ResponseBody>> {
     if context.conditions.has_if_header() || context.headers.contains_key(WANT_REPR_DIGEST) {
         return None;
@@ -49,7 +49,7 @@ fn respond_from_cache(context: &RequestContext) -> Option<Response<ResponseBody>
     respond(context, reader, FileReader::read_cached_at).ok()
 }
 
-/// How a block is read.
+/// Function that reads a block: blocking, or from memory only.
 type ReadAtFn = fn(&FileReader, &mut [u8], u64) -> tree::Result<usize>;
 
 fn open_and_respond(context: &RequestContext) -> Result<Response<ResponseBody>> {
@@ -144,7 +144,7 @@ fn partial_response(
     Ok(response)
 }
 
-/// Lays out several parts (RFC 9110 section 14.6, RFC 2046 section 5.1.1).
+/// Returns the pieces of a `multipart/byteranges` body (RFC 9110 section 14.6, RFC 2046 section 5.1.1).
 fn multipart_pieces(parts: &[Range<u64>], boundary: &str, media_type: &str, size: u64) -> Vec<ContentPiece> {
     let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
     for (index, part) in parts.iter().enumerate() {
@@ -162,14 +162,14 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1))
 }
 
-/// Reads the first block, and leaves the rest to the body where there is more.
+/// Reads the first block; the body reads the rest while it is sent.
 fn content_body(context: &RequestContext, mut pieces: ContentPieces, read: ReadAtFn) -> Result<ResponseBody> {
     let first = pieces.read_block(read)?.unwrap_or_default();
     let session = context.view.session();
     Ok(if pieces.queue.is_empty() { full(first) } else { streamed_body(session, first, pieces) })
 }
 
-/// Returns an answer that tells of a file: its tag, its time, and that ranges can be asked for.
+/// Returns a response with the validators of a file, and the statement that ranges are supported.
 fn file_response(status: StatusCode, entry: &Entry, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -182,7 +182,7 @@ fn file_response(status: StatusCode, entry: &Entry, body: ResponseBody) -> Respo
     response
 }
 
-/// Returns the media type that a name stands for.
+/// Returns the media type for the name of a file.
 pub(super) fn content_type(path: &TreePath) -> &'static str {
     let name = path.components().next_back().unwrap_or_default();
     tree::media_type(name)
@@ -194,7 +194,7 @@ enum ContentPiece {
     FileRange(Range<u64>),
 }
 
-/// The pieces of an answer that are still to be sent, read from the file as they are asked for.
+/// Pieces of a response that are still to be sent, read from the file as they are needed.
 struct ContentPieces {
     reader: FileReader,
     queue: VecDeque<ContentPiece>,
@@ -255,17 +255,17 @@ mod tests {
     use crate::tree::testing::TreeFixture;
 
     /// Returns a request for a sparse file of 64 MiB whose digest is wanted.
-    fn digest_of_large_file(house: &TreeFixture, runtime: &tokio::runtime::Runtime) -> Arc<RequestContext> {
-        house.create_user("alice", &[("/", Permission::RW)]);
-        std::fs::File::create(house.root_path.join("f")).and_then(|file| file.set_len(64 << 20)).expect("made");
-        let session = house.view("alice").session().clone();
+    fn digest_of_large_file(fixture: &TreeFixture, runtime: &tokio::runtime::Runtime) -> Arc<RequestContext> {
+        fixture.create_user("alice", &[("/", Permission::RW)]);
+        std::fs::File::create(fixture.root_path.join("f")).and_then(|file| file.set_len(64 << 20)).expect("made");
+        let session = fixture.view("alice").session().clone();
         let head = http::Request::get("/dav/f")
             .header(WANT_REPR_DIGEST, "sha-512=9")
             .body(())
             .expect("a request")
             .into_parts()
             .0;
-        let context = RequestContext::new(DavMethod::Get, head, &house.tree, session, crate::store::testing::now());
+        let context = RequestContext::new(DavMethod::Get, head, &fixture.tree, session, crate::store::testing::now());
         runtime.block_on(context).expect("read")
     }
 
@@ -280,8 +280,8 @@ mod tests {
 
     #[test]
     fn digest_takes_its_turn_among_the_work_of_its_user() {
-        let (house, runtime) = (TreeFixture::new(&[]), runtime());
-        let context = digest_of_large_file(&house, &runtime);
+        let (fixture, runtime) = (TreeFixture::new(&[]), runtime());
+        let context = digest_of_large_file(&fixture, &runtime);
         let session = context.view.session().clone();
         let mut turns = Vec::new();
         runtime.block_on(async {
@@ -302,8 +302,8 @@ mod tests {
 
     #[test]
     fn digest_ends_when_its_request_is_dropped() {
-        let (house, runtime) = (TreeFixture::new(&[]), runtime());
-        let context = digest_of_large_file(&house, &runtime);
+        let (fixture, runtime) = (TreeFixture::new(&[]), runtime());
+        let context = digest_of_large_file(&fixture, &runtime);
         context.view.read(&context.path).expect("there");
         context.view.cancellation().cancel();
         let error = runtime.block_on(handle(&context)).expect_err("cancelled");

@@ -1,4 +1,4 @@
-//! The smaller request headers of RFC 4918 section 10 and of sync clients.
+//! Parsers of short request headers: those of RFC 4918 section 10, of sync clients, and of uploads.
 
 use std::time::Duration;
 
@@ -10,38 +10,38 @@ use super::error::Error;
 use crate::domain::FileTag;
 use crate::tree::{LockToken, Timestamp};
 
-/// What a lock is given when its `Timeout` says nothing; the gateway may give less.
+/// Timeout of a lock without a readable `Timeout` header; the lock table may shorten it.
 const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(3600);
-/// What `Infinite` asks for.
+/// Timeout that `Infinite` requests: the largest that RFC 4918 section 10.7 can express.
 const MAX_LOCK_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Returns the one value of a header.
+/// Returns the value of a header that may occur once.
 ///
 /// # Errors
-/// [`Error::Malformed`] where there are several: of those, a proxy in front may have judged another.
+/// [`Error::Malformed`] where it occurs several times: a proxy in front may have checked another one of them.
 pub(super) fn single_value(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Error> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(Error::Malformed("a header that has one value is there twice")),
+        (_, Some(_)) => Err(Error::Malformed("a header that may occur once was sent twice")),
         (value, None) => Ok(value),
     }
 }
 
-/// The value of `Depth`.
+/// Value of `Depth` (RFC 4918 section 10.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DepthHeader {
-    /// The entry alone.
+    /// The resource alone.
     Zero,
-    /// The entry and what is directly in it.
+    /// The resource and its direct members.
     One,
-    /// All below.
+    /// The resource and all its descendants.
     Infinity,
 }
 
-/// Reads `Depth` (section 10.2).
+/// Parses `Depth` (section 10.2); `None` where it is missing.
 ///
 /// # Errors
-/// [`Error::Malformed`] for any value but the three.
+/// [`Error::Malformed`] for any other value than `0`, `1` and `infinity`.
 pub(super) fn depth(headers: &HeaderMap) -> Result<Option<DepthHeader>, Error> {
     let Some(value) = single_value(headers, "depth")? else { return Ok(None) };
     match value.as_bytes().trim_ascii() {
@@ -52,7 +52,7 @@ pub(super) fn depth(headers: &HeaderMap) -> Result<Option<DepthHeader>, Error> {
     }
 }
 
-/// Reads `Overwrite` (section 10.6); true when it is not there.
+/// Parses `Overwrite` (section 10.6); true where it is missing.
 ///
 /// # Errors
 /// [`Error::Malformed`] for any value but `T` and `F`.
@@ -64,7 +64,7 @@ pub(super) fn overwrite(headers: &HeaderMap) -> Result<bool, Error> {
     }
 }
 
-/// Reads `Timeout` (section 10.7): the first of the list that can be read.
+/// Parses `Timeout` (section 10.7): the first readable element of the list.
 pub(super) fn timeout(headers: &HeaderMap) -> Duration {
     let value = headers.get("timeout").and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(',').find_map(|part| parse_timeout(part.trim())).unwrap_or(DEFAULT_LOCK_TIMEOUT)
@@ -82,10 +82,10 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Reads `Lock-Token` (section 10.5); a URL without the angle brackets, too, as some clients send it.
+/// Parses `Lock-Token` (section 10.5); the angle brackets may be missing, as some clients omit them.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it is not there or no URL.
+/// [`Error::Malformed`] when it is missing or not a URL.
 pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
     let inner =
         single_value(headers, "lock-token")?.and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
@@ -95,7 +95,7 @@ pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
     inner.map(LockToken::new).ok_or(Error::Malformed("Lock-Token is missing or malformed"))
 }
 
-/// Tells whether the client wants short answers: `Prefer: return=minimal` (RFC 8144), or the older `Brief: t`.
+/// Tells whether the client wants short responses: `Prefer: return=minimal` (RFC 8144), or the older `Brief: t`.
 pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = prefers.flat_map(|value| value.split([',', ';'])).map(str::trim);
@@ -107,24 +107,25 @@ pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
 /// body is chunked: macOS's WebDAV file system, the sync clients of ownCloud and Nextcloud, resumable uploads.
 const FILE_LENGTH_HEADERS: [&str; 4] =
     [EXPECTED_ENTITY_LENGTH, "oc-total-length", "oc-total-file-length", "upload-length"];
-/// Header in which macOS announces the length of a body.
+/// Header in which macOS announces the length of a chunked body.
 const EXPECTED_ENTITY_LENGTH: &str = "x-expected-entity-length";
 
-/// Which length a request's headers are asked for.
+/// Kind of length that a request announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnnouncedLength {
-    /// That of a body that is the whole file.
+    /// Length of a body that is the whole file.
     File,
-    /// That of a body that is a part of the file.
+    /// Length of a body that is a part of the file.
     Part,
 }
 
-/// Returns the largest length that a request announces beside `Content-Length`: a shorter body was cut.
+/// Returns the largest length that a request announces in other headers than `Content-Length`: a shorter body is
+/// truncated.
 ///
 /// # Errors
-/// [`Error::Malformed`] when one is no number or there twice.
+/// [`Error::Malformed`] when one is not a number or occurs twice.
 pub(super) fn expected_length(headers: &HeaderMap, kind: AnnouncedLength) -> Result<Option<u64>, Error> {
-    // In ownCloud's older kind of upload in parts, every part announces the length of the file.
+    // In the old chunking protocol of ownCloud (`OC-Chunked`), every part announces the length of the whole file.
     let is_part = kind == AnnouncedLength::Part || headers.contains_key("oc-chunked");
     let names = if is_part { &FILE_LENGTH_HEADERS[..1] } else { &FILE_LENGTH_HEADERS[..] };
     let mut longest = None;
@@ -136,28 +137,28 @@ pub(super) fn expected_length(headers: &HeaderMap, kind: AnnouncedLength) -> Res
     Ok(longest)
 }
 
-/// Reads `X-OC-Mtime`: the time of change that a sync client wants kept.
+/// Parses `X-OC-Mtime`: the modification time that a sync client sets, in seconds since 1970.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it is there and no number.
+/// [`Error::Malformed`] when it is not a number of seconds.
 pub(super) fn oc_mtime(headers: &HeaderMap) -> Result<Option<Timestamp>, Error> {
     let Some(value) = single_value(headers, "x-oc-mtime")? else { return Ok(None) };
     let time = value.to_str().ok().and_then(date::parse_epoch_seconds);
-    time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is no number of seconds"))
+    time.map(Some).ok_or(Error::Malformed("X-OC-Mtime is not a number of seconds"))
 }
 
-/// Reads `Upload-Length`: the number of bytes that a resumable upload will have when it is complete.
+/// Parses `Upload-Length`: the number of bytes that a resumable upload will have when it is complete.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it is not a number or there twice.
+/// [`Error::Malformed`] when it is not a number or occurs twice.
 pub(super) fn upload_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     upload_number(headers, "upload-length")
 }
 
-/// Reads `Upload-Offset`: the offset at which the client appends to a resumable upload.
+/// Parses `Upload-Offset`: the offset at which the client appends to a resumable upload.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it is not a number or there twice.
+/// [`Error::Malformed`] when it is not a number or occurs twice.
 pub(super) fn upload_offset(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     upload_number(headers, "upload-offset")
 }
@@ -169,10 +170,10 @@ fn upload_number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Error> 
     number.map(Some).ok_or(Error::Malformed("an upload's offset or length is not a number"))
 }
 
-/// Reads `X-Patgate-Tags`: the tags that an upload gets, none of them where it is empty.
+/// Parses `X-Patgate-Tags`: the tags of an uploaded file; an empty value removes all tags.
 ///
 /// # Errors
-/// [`Error::Malformed`] when one of them is no tag.
+/// [`Error::Malformed`] when one of them is not a valid tag.
 pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
     if !headers.contains_key("x-patgate-tags") {
         return Ok(None);
@@ -185,10 +186,10 @@ pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
     Ok(Some(tags))
 }
 
-/// Reads a list of tags with commas between; an empty text is an empty list.
+/// Parses a comma-separated list of tags; an empty text is an empty list.
 ///
 /// # Errors
-/// [`Error::Malformed`].
+/// [`Error::Malformed`] when one of them is not a valid tag, or there are more than [`MAX_TAGS`].
 pub(super) fn parse_tags(text: &str) -> Result<Vec<FileTag>, Error> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
@@ -198,9 +199,9 @@ pub(super) fn parse_tags(text: &str) -> Result<Vec<FileTag>, Error> {
 }
 
 const MAX_TAGS: usize = 100;
-/// What is said of tags that are none.
+/// Message for malformed tags.
 pub(super) const INVALID_TAGS_MESSAGE: &str =
-    "tags are a list with commas: each 1 to 64 characters without control characters, 100 at most";
+    "tags must be separated by commas: 100 at most, each of 1 to 64 characters without control characters";
 
 #[cfg(test)]
 mod tests {

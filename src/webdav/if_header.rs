@@ -1,21 +1,21 @@
-//! The `If` header (RFC 4918 section 10.4): lists of lock tokens and entity tags, one of which has to hold.
+//! The `If` header (RFC 4918 section 10.4): lists of lock tokens and entity tags, one of which must be true.
 
 use super::etag::EntityTag;
 use crate::tree::LockToken;
 
-/// More conditions than any client sends; what stands behind costs a look at the tree each.
+/// Maximum number of conditions, more than any client sends: each may cost a lookup in the tree.
 const MAX_CONDITIONS: usize = 64;
 
-/// A parsed `If` header.
+/// Parsed `If` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IfHeader {
     lists: Vec<IfList>,
 }
 
-/// One list: holds when all its conditions do.
+/// List of conditions: true when all of them are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IfList {
-    /// The URL of the tag in front; `None` for the request's own.
+    /// URL of the resource tag; `None` for the resource of the request.
     pub(super) resource: Option<Vec<u8>>,
     conditions: Vec<IfCondition>,
 }
@@ -32,17 +32,17 @@ enum IfConditionState {
     EntityTag(EntityTag),
 }
 
-/// What a resource is at the moment, as far as lists look at it.
+/// Current state of a resource, as far as conditions refer to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct IfResourceState {
-    /// The current strong tag.
+    /// Strong entity tag, where there is one.
     pub(super) etag: Option<String>,
-    /// The tokens of the locks that cover it.
+    /// Tokens of the locks that cover the resource.
     pub(super) lock_tokens: Vec<LockToken>,
 }
 
 impl IfHeader {
-    /// Reads the header's value; `None` when it is malformed.
+    /// Parses the value of the header; `None` when it is malformed or has more than 64 conditions.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let mut rest = text.trim_ascii();
         let mut resource = None;
@@ -50,7 +50,7 @@ impl IfHeader {
         let tagged = rest.starts_with(b"<");
         while !rest.is_empty() {
             if tagged && rest.starts_with(b"<") {
-                // Clients that do not escape a Destination write the tag in the same way.
+                // Spaces are allowed: clients that don't escape a Destination don't escape the tag either.
                 let (url, after) = parse_angle_bracketed(rest, b' ')?;
                 if !after.starts_with(b"(") {
                     return None;
@@ -68,7 +68,7 @@ impl IfHeader {
         (!lists.is_empty()).then_some(Self { lists })
     }
 
-    /// Returns all lock tokens that it submits.
+    /// Returns all lock tokens in the header, negated ones included.
     pub(super) fn lock_tokens(&self) -> Vec<LockToken> {
         let states = self.lists.iter().flat_map(|list| &list.conditions).map(|condition| &condition.state);
         states
@@ -76,10 +76,10 @@ impl IfHeader {
             .collect()
     }
 
-    /// Tells whether one of the lists holds; `look` says what a resource is at the moment.
+    /// Tells whether one of the lists is true; `look_up` returns the current state of a resource.
     ///
     /// # Errors
-    /// What `look` says.
+    /// The errors of `look_up`.
     pub(super) fn holds<E>(
         &self,
         mut look_up: impl FnMut(Option<&[u8]>) -> Result<IfResourceState, E>,
@@ -104,7 +104,7 @@ impl IfCondition {
     }
 }
 
-/// Reads `<…>`, in which no byte is below `least`, and the space behind it.
+/// Parses `<…>`, in which no byte is below `min_byte`, and the white space after it.
 fn parse_angle_bracketed(text: &[u8], min_byte: u8) -> Option<(&[u8], &[u8])> {
     let rest = text.strip_prefix(b"<")?;
     let end = memchr::memchr(b'>', rest)?;
@@ -113,7 +113,7 @@ fn parse_angle_bracketed(text: &[u8], min_byte: u8) -> Option<(&[u8], &[u8])> {
     is_valid.then(|| (inner, rest[end + 1..].trim_ascii_start()))
 }
 
-/// Reads `(…)` and the space behind it.
+/// Parses `(…)` and the white space after it.
 fn parse_list(text: &[u8]) -> Option<(Vec<IfCondition>, &[u8])> {
     let mut rest = text.strip_prefix(b"(")?.trim_ascii_start();
     let mut conditions = Vec::new();

@@ -13,20 +13,20 @@ use super::{multistatus, read_small_body};
 use crate::http::{RequestBody, ResponseBody};
 use crate::tree::{self, DavLock, LockRequest};
 
-/// The longest body of LOCK that is taken.
+/// Maximum size of the body of LOCK.
 const LOCK_BODY_MAX_BYTES: usize = 64 * 1024;
-/// The longest owner element that is kept.
+/// Maximum size of the `owner` element, which is stored with the lock.
 const LOCK_OWNER_MAX_BYTES: usize = 8 * 1024;
 
-/// Answers LOCK: a new lock, or with an empty body new life for one.
+/// Handles LOCK: creates a lock, or refreshes one where the body is empty.
 ///
 /// # Errors
-/// [`Error::Malformed`] for a body or headers that can't be read, and what the tree says.
+/// [`Error::Malformed`] for a malformed body or headers, and the errors of the tree.
 pub(super) async fn lock(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let depth_infinity = match headers::depth(&context.headers)? {
         None | Some(DepthHeader::Infinity) => true,
         Some(DepthHeader::Zero) => false,
-        Some(DepthHeader::One) => return Err(Error::Malformed("Depth can't be 1 here")),
+        Some(DepthHeader::One) => return Err(Error::Malformed("Depth of LOCK must be 0 or infinity")),
     };
     let bytes = read_small_body(body, LOCK_BODY_MAX_BYTES).await?;
     let context = Arc::clone(context);
@@ -38,7 +38,7 @@ pub(super) async fn lock(context: &Arc<RequestContext>, body: &mut RequestBody) 
 }
 
 fn parse_lockinfo(context: &RequestContext, bytes: &[u8], depth_infinity: bool) -> Result<LockRequest> {
-    let malformed = Error::from_unreadable_xml(bytes, "the body is no lockinfo");
+    let malformed = Error::from_unreadable_xml(bytes, "the body is not a DAV:lockinfo element");
     let Ok(lockinfo) = XmlElement::parse(bytes) else { return Err(malformed) };
     let scope = lockinfo.child("lockscope").filter(|_| lockinfo.is_dav("lockinfo"));
     let exclusive = match scope.map(|scope| (scope.child("exclusive"), scope.child("shared"))) {
@@ -67,7 +67,7 @@ fn create_lock(context: &RequestContext, request: &LockRequest) -> Result<Respon
 
 fn refresh(context: &RequestContext) -> Result<Response<ResponseBody>> {
     if context.submitted_lock_tokens().is_empty() {
-        return Err(Error::Malformed("a lock is refreshed by its token in the If header"));
+        return Err(Error::Malformed("LOCK without a body refreshes a lock: send its token in the If header"));
     }
     context.evaluate_conditions()?;
     let timeout = headers::timeout(&context.headers);
@@ -88,10 +88,10 @@ fn lock_response(context: &RequestContext, status: StatusCode, lock: &DavLock) -
     multistatus::prop_response(status, &inner)
 }
 
-/// Answers UNLOCK.
+/// Handles UNLOCK.
 ///
 /// # Errors
-/// [`Error::NoSuchLock`] when the token names no lock here, and what the tree says.
+/// [`Error::NoSuchLock`] when the token matches no lock on the resource, and the errors of the tree.
 pub(super) async fn unlock(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
     let token = headers::lock_token(&context.headers)?;
     let context = Arc::clone(context);

@@ -1,54 +1,54 @@
-//! The methods that are answered.
+//! Supported methods, and the `Allow` headers that list them.
 
 use http::Method;
 
-/// What is answered in the tree, as `Allow` says it.
+/// Methods of resources in the tree, in the form of `Allow`.
 pub(super) const TREE_METHODS: &str =
     "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PATCH, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK";
-/// What is answered for an upload that goes on where it ended.
+/// Methods of a resumable upload.
 pub(super) const UPLOAD_METHODS: &str = "OPTIONS, HEAD, GET, PATCH, DELETE";
-/// What is answered for an upload in parts, and for its parts.
+/// Methods of a chunked upload and of its chunks.
 pub(super) const CHUNK_METHODS: &str = "OPTIONS, MKCOL, PROPFIND, PUT, MOVE, DELETE";
-/// What is answered for a principal.
+/// Methods of a principal.
 pub(super) const PRINCIPAL_METHODS: &str = "OPTIONS, PROPFIND";
 
-/// A method of RFC 9110 or RFC 4918.
+/// Supported method of RFC 9110, RFC 5789 (PATCH), RFC 4918 or RFC 3253 (REPORT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DavMethod {
-    /// What the server can.
+    /// Capabilities of the server.
     Options,
-    /// A file's content, a folder's page.
+    /// Content of a file, or the index page of a directory.
     Get,
-    /// The same without its content.
+    /// GET without the body.
     Head,
-    /// An upload.
+    /// Upload of a file.
     Put,
-    /// A removal.
+    /// Removal of a file, or of a directory with its descendants.
     Delete,
-    /// A new folder.
+    /// Creation of a directory.
     Mkcol,
-    /// Properties of an entry and those in it.
+    /// Properties of a resource and its members.
     Propfind,
-    /// A change of properties.
+    /// Change of properties.
     Proppatch,
-    /// A copy.
+    /// Copy to the destination.
     Copy,
-    /// A move.
+    /// Move to the destination.
     Move,
-    /// A lock, or its new life.
+    /// Creation or refresh of a lock.
     Lock,
-    /// The end of a lock.
+    /// Removal of a lock.
     Unlock,
-    /// What has changed in a folder.
+    /// Changes in a directory (`sync-collection`).
     Report,
-    /// A part of a file, or of an upload.
+    /// Write of a part of a file, or append to an upload.
     Patch,
-    /// An upload that may take several requests.
+    /// Creation of a resumable upload.
     Post,
 }
 
 impl DavMethod {
-    /// Reads a method; none for one that is not answered.
+    /// Parses a method; `None` for an unsupported one.
     pub(super) fn from_http(method: &Method) -> Option<Self> {
         Some(match method.as_str() {
             "OPTIONS" => Self::Options,
@@ -70,7 +70,8 @@ impl DavMethod {
         })
     }
 
-    /// Returns what is answered in the tree at a place where it is not (RFC 9110 section 15.5.6).
+    /// Returns the value of `Allow` for a resource in the tree that does not support `this` method (RFC 9110 section
+    /// 15.5.6).
     pub(super) fn tree_methods_except(this: Option<Self>) -> String {
         let is_this = |name: &&str| {
             let method = Method::from_bytes(name.as_bytes()).ok().and_then(|method| Self::from_http(&method));
@@ -79,7 +80,7 @@ impl DavMethod {
         TREE_METHODS.split(", ").filter(|name| !is_this(name)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Tells whether it may make something at the place that it names.
+    /// Tells whether the method may create the resource that it names.
     pub(super) fn may_create(self) -> bool {
         matches!(self, Self::Put | Self::Post | Self::Mkcol | Self::Lock)
     }

@@ -1,9 +1,9 @@
-//! WebDAV (RFC 4918, class 1, 2 and 3): HTTP verbs in terms of a [`crate::tree::View`].
+//! WebDAV (RFC 4918, class 1, 2 and 3): HTTP methods in terms of a [`crate::tree::View`].
 //!
-//! Every request passes one guard first: [`request_context`] proves the caller and reads the path, the destination,
-//! the conditions and the lock tokens; a verb is a file that turns them into one operation of the view;
-//! [`error`] turns what was refused into a status, last. What blocks runs off the runtime, in one step
-//! where one is enough, and long answers are made while they are sent ([`crate::http::streamed_body`]).
+//! Every request passes one guard first: [`request_context`] authenticates it and parses the path, the destination, the
+//! conditions and the lock tokens. Each method has a file that turns them into one operation of the view. [`error`]
+//! maps a refusal to a status, as the last step. Blocking work runs off the runtime, in one step where one is enough,
+//! and long responses are produced while they are sent ([`crate::http::streamed_body`]).
 
 mod adaptive_blocking;
 mod checksum;
@@ -62,12 +62,12 @@ use crate::http::{
 };
 use crate::tree::Tree;
 
-/// What clients may take.
+/// Limits of the WebDAV service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WebdavOptions {
-    /// The most entries of a listing of infinite depth.
+    /// Maximum number of entries in a PROPFIND response of infinite depth.
     pub propfind_infinity_entries: usize,
-    /// How much unfinished uploads may hold.
+    /// Maximum bytes that unfinished uploads hold, per user and in total.
     pub upload_space: UploadSpaces,
 }
 
@@ -88,20 +88,21 @@ pub struct Webdav {
 }
 
 impl Webdav {
-    /// Serves a tree to callers that `auth` proves.
+    /// Creates the service for a tree, with sessions that `auth` authenticates. Restores the unfinished uploads of the
+    /// last run and starts the task that expires them.
     pub fn new(tree: Tree, auth: Authenticator, options: WebdavOptions) -> Self {
         let uploads = UnfinishedUploads::new(tree.clone(), options.upload_space, auth.clock().clone());
         uploads.spawn_expiration_task();
         Self { tree, auth, options, uploads, adaptive_blocking: AdaptiveBlocking::default() }
     }
 
-    /// Tells whether a path is served here: of the tree, or of an upload into it. `/davx` is not.
+    /// Tells whether WebDAV serves a path: one of the tree, or of an upload into it. `/davx` is not served.
     pub fn serves_path(path: &str) -> bool {
         let prefixes = ["/dav", "/node", "/upload", "/remote.php/dav", "/remote.php/webdav"];
         prefixes.into_iter().any(|prefix| is_path_within(path, prefix))
     }
 
-    /// Answers one request.
+    /// Handles one request; errors are part of the response.
     pub async fn handle(&self, request: Request<RequestBody>, source: RequestSource) -> Response<ResponseBody> {
         let (head, mut body) = request.into_parts();
         let method = DavMethod::from_http(&head.method);
@@ -171,7 +172,7 @@ impl Webdav {
         }
     }
 
-    /// Has the file of the method answer a request for the tree.
+    /// Dispatches a request for the tree to the file of its method.
     async fn handle_in_tree(
         &self,
         method: DavMethod,
@@ -179,7 +180,7 @@ impl Webdav {
         body: &mut RequestBody,
     ) -> Result<Response<ResponseBody>> {
         match method {
-            // Answered above, whatever the path is: the answer tells nothing of it.
+            // Handled in `dispatch`, whatever the path is: the response must reveal nothing of it.
             DavMethod::Options => Ok(options_response()),
             DavMethod::Get | DavMethod::Head => get::handle(context).await,
             DavMethod::Put if context.headers.contains_key("upload-complete") => {
@@ -203,16 +204,16 @@ impl Webdav {
     }
 }
 
-/// What a request is for that may lie beside the tree.
+/// Outcome of routing a request that may be for a resource outside the tree.
 enum OutsideTreeOutcome {
-    /// Something else, which was answered.
+    /// A resource outside the tree, with its response.
     Handled(Response<ResponseBody>),
-    /// The tree.
+    /// A resource of the tree: the request is still to be handled.
     InTree(Parts),
 }
 
 impl Webdav {
-    /// Answers what lies beside the tree: unfinished uploads, and who the caller is.
+    /// Handles requests for resources outside the tree: unfinished uploads, and the principal of the user.
     async fn handle_outside_tree(
         &self,
         method: DavMethod,
@@ -244,9 +245,9 @@ impl Webdav {
     }
 }
 
-/// Tells whether a request is one of those that clients make before they log in: OPTIONS, and the HEAD by which
-/// Microsoft Office looks for a document that Explorer has opened. Office then sends no credential, or the word
-/// `Bearer` and none behind it, and asks for a password where that is refused (nextcloud/server pull request 19180).
+/// Tells whether a request is one that clients send before they log in: OPTIONS, and the HEAD by which Microsoft Office
+/// probes for a document that Explorer has opened. Office then sends no credential, or the bare word `Bearer`, and
+/// prompts for a password where that is refused (nextcloud/server pull request 19180).
 fn is_unauthenticated_probe(method: Option<DavMethod>, headers: &HeaderMap) -> bool {
     let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes().trim_ascii());
     let user_agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -258,7 +259,7 @@ fn is_unauthenticated_probe(method: Option<DavMethod>, headers: &HeaderMap) -> b
     is_probe && authorization.is_none_or(|authorization| authorization.eq_ignore_ascii_case(b"bearer"))
 }
 
-/// Returns the answer to OPTIONS: the same for every path and caller, so that it tells nothing.
+/// Returns the response to OPTIONS: the same for every path and client, so that it reveals nothing.
 fn options_response() -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
@@ -283,16 +284,17 @@ fn unsupported_method(head: &Parts) -> Error {
     }
 }
 
-/// Keeps a stored page from acting in this server's name, and a browser from guessing types.
+/// Sets headers that keep a stored page from running scripts with this server's origin, and a browser from sniffing
+/// types.
 fn set_security_headers(headers: &mut HeaderMap) {
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("sandbox"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-/// Reads a body of XML; `limit` is as much as is taken of it.
+/// Reads a body of XML, of `limit` bytes at most.
 ///
 /// # Errors
-/// [`Error::BodyTooLarge`] past the limit, [`Error::Truncated`] when it ends before its end, [`Error::TooSlow`].
+/// [`Error::BodyTooLarge`] past the limit, [`Error::Truncated`] when it ends early, [`Error::TooSlow`].
 async fn read_small_body(body: &mut RequestBody, limit: usize) -> Result<Vec<u8>> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Error::BodyTooLarge);

@@ -1,4 +1,4 @@
-//! The XML of answers (RFC 4918 section 14), written straight into text.
+//! XML of responses (RFC 4918 section 14), written directly as text.
 
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -8,18 +8,18 @@ use crate::domain::TreePath;
 use crate::http::{ResponseBody, full};
 use crate::tree::{DavLock, PropertyName};
 
-/// What every multistatus begins with.
+/// Start of every multistatus body; declares the prefixes `D` and `P`.
 pub(super) const MULTISTATUS_START: &str =
     "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\" xmlns:P=\"urn:patgate\">\n";
-/// What every multistatus ends with.
+/// End of every multistatus body.
 pub(super) const MULTISTATUS_END: &str = "</D:multistatus>\n";
 
-/// Returns a 207 answer with this body.
+/// Returns a response with status 207 and this body.
 pub(super) fn response(body: ResponseBody) -> Response<ResponseBody> {
     xml_response(StatusCode::MULTI_STATUS, body)
 }
 
-/// Returns an answer of XML.
+/// Returns a response whose body is XML.
 pub(super) fn xml_response(status: StatusCode, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -27,7 +27,7 @@ pub(super) fn xml_response(status: StatusCode, body: ResponseBody) -> Response<R
     response
 }
 
-/// Returns an answer that is one `D:prop` element.
+/// Returns a response whose body is one `D:prop` element.
 pub(super) fn prop_response(status: StatusCode, inner: &str) -> Response<ResponseBody> {
     let text = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:prop xmlns:D=\"DAV:\">{inner}</D:prop>\n");
     xml_response(status, full(text))
@@ -47,12 +47,12 @@ pub(super) fn write_empty_property(name: &PropertyName, out: &mut String) {
     }
 }
 
-/// Appends a propstat of properties that all have one status, and an element that says why, if any.
+/// Appends a propstat of properties that share a status, and the element of the violated condition, if any.
 pub(super) fn write_propstat(properties: &str, status: &str, condition: Option<&str>, out: &mut String) {
     write_described_propstat(properties, status, condition, None, out);
 }
 
-/// Likewise, with a sentence for people (RFC 4918 section 14.25), if any.
+/// Does the same with a `responsedescription` for people (RFC 4918 section 14.25), if any.
 pub(super) fn write_described_propstat(
     properties: &str,
     status: &str,
@@ -74,8 +74,8 @@ pub(super) fn write_described_propstat(
     out.push_str("</D:propstat>");
 }
 
-/// Appends `D:lockdiscovery` (section 15.8) of the locks that cover a place. The token is shown to the user
-/// alone that the lock belongs to, and a root above the client's as the client's.
+/// Appends `D:lockdiscovery` (section 15.8) of the locks that cover an entry. The token is shown only to the user that
+/// owns the lock, and a lock root above the root of the client is shown as the latter.
 pub(super) fn write_lock_discovery(
     context: &RequestContext,
     path: &TreePath,

@@ -1,4 +1,4 @@
-//! Who a caller is, at the address that `current-user-principal` names and that sync clients build themselves.
+//! Principal of the user, at the URL that `current-user-principal` names and that sync clients construct themselves.
 
 use http::Response;
 
@@ -8,7 +8,7 @@ use super::{multistatus, read_small_body, xml};
 use crate::domain::Login;
 use crate::http::{PublicAddress, RequestBody, ResponseBody, full};
 
-/// Answers PROPFIND on a caller's own principal (RFC 3744 section 4), always with all there is to tell.
+/// Handles PROPFIND on the principal of the user (RFC 3744 section 4), always with all its properties.
 ///
 /// # Errors
 /// As [`read_small_body`].

@@ -1,4 +1,4 @@
-//! PROPPATCH (RFC 4918 section 9.2): all changes or none.
+//! PROPPATCH (RFC 4918 section 9.2): all changes are applied, or none.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::http::{RequestBody, ResponseBody, full};
 use crate::store::ClientStoreError;
 use crate::tree::{self, AttributeChanges, DeadProperty, PropertyChange, PropertyName};
 
-/// The longest value of a property.
+/// Maximum size of the value of a dead property, as XML.
 const PROPERTY_VALUE_MAX_BYTES: usize = 64 * 1024;
-/// More changes than any client asks for at once.
+/// Maximum number of changes in a request, more than any client sends.
 const MAX_PROPERTY_CHANGES: usize = 512;
 
-/// Answers PROPPATCH.
+/// Handles PROPPATCH.
 ///
 /// # Errors
-/// [`Error::Malformed`] for a body that can't be read, and what the tree says.
+/// [`Error::Malformed`] for a malformed body, and the errors of the tree.
 pub(super) async fn handle(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let context = Arc::clone(context);
@@ -30,15 +30,16 @@ pub(super) async fn handle(context: &Arc<RequestContext>, body: &mut RequestBody
 }
 
 fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<ResponseBody>> {
-    let mut instructions =
-        parse_instructions(bytes).ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is no propertyupdate"))?;
+    let mut instructions = parse_instructions(bytes)
+        .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:propertyupdate element"))?;
     let entry = context.view.stat(&context.path)?;
     let mut any_refused = instructions.iter().any(ProppatchInstruction::is_refused);
     let mut attributes = AttributeChanges::default();
     let changes: Vec<PropertyChange> =
         instructions.iter().filter_map(|instruction| instruction.collect_change(&mut attributes)).collect();
     if any_refused {
-        // Rights, locks and conditions are asked before a property that can't be set is told of.
+        // Permissions, locks and conditions come before a property at fault: a client that may not write here must not
+        // learn more.
         context.with_preconditions(|conditions| {
             context.view.check_set_properties(&context.path, &changes, &attributes, conditions)
         })?;
@@ -76,13 +77,13 @@ fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<Respo
     Ok(multistatus::response(full(out)))
 }
 
-/// Notes in an answer that it is as short as the client wanted it (RFC 8144).
+/// Sets `Preference-Applied` (RFC 7240) for `return=minimal` (RFC 8144).
 fn set_preference_applied(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
     response
 }
 
-/// One instruction, and what would come of it.
+/// Instruction of a property update, and its outcome.
 pub(super) struct ProppatchInstruction {
     name: PropertyName,
     outcome: std::result::Result<ProppatchChange, ProppatchError>,
@@ -100,7 +101,7 @@ enum ProppatchError {
     InvalidTags,
     UnsupportedValue,
     ValueTooLarge,
-    /// There is no space for it, and why.
+    /// The store has no space for the value; holds the description for the client.
     NoSpace(&'static str),
 }
 
@@ -125,12 +126,12 @@ impl ProppatchError {
 }
 
 impl ProppatchInstruction {
-    /// Tells whether it can't be carried out.
+    /// Tells whether the instruction can't be carried out.
     pub(super) fn is_refused(&self) -> bool {
         self.outcome.is_err()
     }
 
-    /// Refuses the times among the steps, which the file system can't keep. Returns whether there are any.
+    /// Refuses the instructions that set times, which the file system can't store. Returns whether there are any.
     pub(super) fn refuse_times(instructions: &mut [Self]) -> bool {
         let sets_time = |instruction: &&mut Self| matches!(&instruction.outcome, Ok(ProppatchChange::Times(times)) if *times != AttributeChanges::default());
         let times = instructions
@@ -140,7 +141,7 @@ impl ProppatchInstruction {
         times.count() > 0
     }
 
-    /// Refuses the properties that would be set, for which there is no space. Returns whether there are any.
+    /// Refuses the instructions that set dead properties, for which there is no space. Returns whether there are any.
     fn refuse_space(instructions: &mut [Self], description: &'static str) -> bool {
         let sets = |instruction: &&mut Self| {
             matches!(instruction.outcome, Ok(ProppatchChange::DeadProperty(PropertyChange::Set(_))))
@@ -153,7 +154,7 @@ impl ProppatchInstruction {
             > 0
     }
 
-    /// Appends what came of it; nothing came of any when one was refused.
+    /// Appends the propstat of the instruction; when any was refused, the others failed with it.
     pub(super) fn write_propstat(&self, any_refused: bool, out: &mut String) {
         let mut name = String::new();
         multistatus::write_empty_property(&self.name, &mut name);
@@ -169,7 +170,7 @@ impl ProppatchInstruction {
         multistatus::write_described_propstat(&name, status, condition, description, out);
     }
 
-    /// Returns the change of a dead property that it asks for; one of times is noted in `attributes`.
+    /// Returns the change of a dead property that it requests; a change of times is added to `attributes`.
     pub(super) fn collect_change(&self, attributes: &mut AttributeChanges) -> Option<PropertyChange> {
         match self.outcome.as_ref().ok()? {
             ProppatchChange::DeadProperty(change) => Some(change.clone()),
@@ -212,8 +213,8 @@ fn collect_instructions(
     }
 }
 
-/// Reads the body of an extended MKCOL (RFC 5689 section 5.1): the properties of the new folder, of which
-/// `resourcetype` must say that it is nothing but a folder.
+/// Parses the body of an extended MKCOL (RFC 5689 section 5.1): the properties of the new directory. Its `resourcetype`
+/// must be a plain collection.
 pub(super) fn parse_mkcol_instructions(bytes: &[u8]) -> Option<Vec<ProppatchInstruction>> {
     let root = XmlElement::parse(bytes).ok().filter(|root| root.is_dav("mkcol"))?;
     let mut instructions = Vec::new();

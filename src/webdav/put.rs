@@ -1,9 +1,10 @@
-//! PUT: an upload that appears whole or not at all (RFC 9110 section 9.3.4), and PUT and PATCH of a part.
+//! PUT: an atomic upload (RFC 9110 section 9.3.4), and PUT and PATCH of a part of a file.
 //!
-//! A body that fits one block is staged, written and committed in a single step, a small one on the spot where that
-//! waits for nothing ([`AdaptiveBlocking`]); a longer one is written block by block while the next is being received. A client that waits for `100 Continue`
-//! gets every refusal that is known before it sends anything. What changes a part of a file is staged as a
-//! copy of all of it, so that it appears in one step too and every limit is judged at the one commit.
+//! A body that fits into one block is staged, written and committed in a single step, a small one on the runtime where
+//! that doesn't block ([`AdaptiveBlocking`]); a longer one is written block by block while the next block is received.
+//! A client that waits for `100 Continue` gets every refusal that is already known before it sends the body. A change
+//! of a part of a file is staged as a copy of the whole file, so that it is atomic too, and all limits are checked at
+//! the one commit.
 
 use std::sync::Arc;
 
@@ -23,10 +24,10 @@ use super::{date, headers};
 use crate::http::{RequestBody, ResponseBody, empty};
 use crate::tree::{self, AttributeChanges, CommittedUpload, Entry, StagedUpload, Timestamp};
 
-/// Answers PUT.
+/// Handles PUT.
 ///
 /// # Errors
-/// Whatever is wrong with the request, its body or its place; nothing has changed then.
+/// Any fault of the request, its body or its path; nothing has changed then.
 pub(super) async fn handle(
     context: &Arc<RequestContext>,
     body: &mut RequestBody,
@@ -42,16 +43,16 @@ pub(super) async fn handle(
     adaptive_blocking.run(move || put_upload.finish(&blocks)).await
 }
 
-/// Answers PATCH of a part of a file (`X-Update-Range`).
+/// Handles PATCH of a part of a file (`X-Update-Range`).
 ///
 /// # Errors
-/// As [`answer`]; [`Error::UnsupportedMediaType`] for any other kind of body.
+/// As [`handle`]; [`Error::UnsupportedMediaType`] for any other media type.
 pub(super) async fn patch(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let content_type =
         context.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.split(';').next().map(str::trim) != Some(PARTIAL_UPDATE_MEDIA_TYPE) {
         return Err(Error::UnsupportedMediaType(
-            "PATCH takes application/x-sabredav-partialupdate with X-Update-Range",
+            "PATCH requires Content-Type: application/x-sabredav-partialupdate and X-Update-Range",
         ));
     }
     let range = headers::single_value(&context.headers, "x-update-range")?
@@ -60,9 +61,9 @@ pub(super) async fn patch(context: &Arc<RequestContext>, body: &mut RequestBody)
     receive_and_commit(PutUpload::new(context, body.size_hint().exact(), Some(write_range))?, body).await
 }
 
-/// How long a small body is at most.
+/// Maximum length of a small body.
 const SMALL_BODY_MAX_BYTES: u64 = 64 * 1024;
-/// The media type of a part of a file in PATCH.
+/// Media type of a partial update in PATCH.
 const PARTIAL_UPDATE_MEDIA_TYPE: &str = "application/x-sabredav-partialupdate";
 
 async fn receive_and_commit(mut put_upload: PutUpload, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
@@ -76,11 +77,11 @@ async fn receive_and_commit(mut put_upload: PutUpload, body: &mut RequestBody) -
     conclude(&context, is_part, move || put_upload.finish(&blocks)).await
 }
 
-/// Runs the end of an upload: in a turn of its user where the file is to be read back for the checksums that the request
-/// announces of all of it, and cancelled then when the connection goes.
+/// Runs the last step of an upload: under a work permit of its user where the file must be read back for the checksums
+/// of the whole file that the request announces, and cancelled in that case when the connection is closed.
 ///
 /// # Errors
-/// What `work` says; [`Error::Busy`].
+/// The error of `work`; [`Error::Busy`] when the queue for permits is full.
 pub(super) async fn conclude<T: Send + 'static>(
     context: &RequestContext,
     reads_back: bool,
@@ -92,11 +93,11 @@ pub(super) async fn conclude<T: Send + 'static>(
     }
 }
 
-/// An upload under way.
+/// Upload in progress.
 struct PutUpload {
     context: Arc<RequestContext>,
     content_length: Option<u64>,
-    /// Length that other headers than `Content-Length` announce.
+    /// Length announced in other headers than `Content-Length`.
     expected_length: Option<u64>,
     write_range: Option<WriteRange>,
     modified: Option<Timestamp>,
@@ -107,7 +108,7 @@ struct PutUpload {
 }
 
 impl PutUpload {
-    /// Reads what the headers say of the content.
+    /// Parses what the headers announce about the content.
     fn new(
         context: &Arc<RequestContext>,
         content_length: Option<u64>,
@@ -135,7 +136,7 @@ impl PutUpload {
         })
     }
 
-    /// Tells whether staging, writing and committing it is little work, in which nothing is written to the store.
+    /// Tells whether staging, writing and committing the upload is short work that doesn't write to the store.
     fn is_small(&self) -> bool {
         let has_special_headers =
             ["expect", "x-patgate-tags"].into_iter().any(|name| self.context.headers.contains_key(name));
@@ -143,7 +144,7 @@ impl PutUpload {
         is_short && self.write_range.is_none() && self.checksums.is_empty() && !has_special_headers
     }
 
-    /// Asks for rights, limits, locks and conditions, and makes room for the content.
+    /// Checks permissions, limits, locks and conditions, and creates the staged file.
     fn stage(mut self) -> Result<Self> {
         let context = Arc::clone(&self.context);
         let Some(write_range) = &self.write_range else {
@@ -201,11 +202,11 @@ impl BodySink for PutUpload {
     }
 }
 
-/// Compares all that an upload will be with the checksums that a request announces of the whole file. Returns those that
-/// are to be kept. It reads the whole file: see [`conclude`].
+/// Verifies the checksums of the whole file that a request announces. Returns those to store with the file. It reads
+/// the whole file back: see [`conclude`].
 ///
 /// # Errors
-/// [`Error::ChecksumMismatch`], and what the tree says while it is read back; [`tree::Error::SessionEnded`] once the request is cancelled.
+/// [`Error::ChecksumMismatch`], and the errors of reading; [`tree::Error::SessionEnded`] once the request is cancelled.
 pub(super) fn verify_checksums(context: &RequestContext, upload: &StagedUpload) -> Result<Option<String>> {
     let mut checksums = ContentChecksums::from_headers(&context.headers, ChecksumScope::File);
     if checksums.is_empty() {
@@ -226,10 +227,10 @@ pub(super) fn verify_checksums(context: &RequestContext, upload: &StagedUpload) 
     checksums.verify()
 }
 
-/// Puts an upload, of which all checksums hold, in its place, and says so. A checksum that a sync client gave is kept.
+/// Commits an upload whose checksums are verified, and returns the response. Checksums for sync clients are stored.
 ///
 /// # Errors
-/// What the tree says; the old content stands then.
+/// The errors of the tree; the old content is unchanged then.
 pub(super) fn commit_upload(
     context: &RequestContext,
     upload: StagedUpload,

@@ -1,27 +1,28 @@
-//! The `Range` header (RFC 9110 section 14): which bytes of a file are asked for.
+//! The `Range` header (RFC 9110 section 14): the requested bytes of a file.
 
 use std::ops::Range;
 
-/// More ranges than a reader of pages or archives asks for at once; a longer list gets the whole file.
+/// Maximum number of ranges in a request, more than PDF viewers or archive readers send; a longer list gets the whole
+/// file.
 const MAX_RANGE_SPECS: usize = 16;
-/// More parts than are sent in one answer.
+/// Maximum number of parts in a response; where there would be more, the whole file is sent.
 const MAX_PARTS: usize = 8;
-/// Ranges that lie closer than this are sent as one: a part's header costs about as much.
+/// Maximum gap between ranges that are sent as one part: the header of a part takes about as many bytes.
 const RANGE_COALESCE_GAP_BYTES: u64 = 128;
 
-/// What is to be sent of a file.
+/// Part of a file that is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RangeSelection {
-    /// All of it: no range, or none that is honoured.
+    /// The whole file: no range was requested, or it is ignored.
     FullFile,
-    /// These, in the order in which they lie, none touching another; never empty.
+    /// These ranges, in ascending order and disjoint; never empty.
     Ranges(Vec<Range<u64>>),
-    /// No range lies within the file.
+    /// No range is within the file.
     Unsatisfiable,
 }
 
-/// Reads a `Range` header for a file of `size` bytes. One that is malformed, of another unit, or asks for
-/// many overlapping pieces is passed over, as section 14.2 allows.
+/// Parses a `Range` header for a file of `size` bytes. A header that is malformed, has another unit, or requests many
+/// overlapping ranges is ignored, as section 14.2 allows.
 pub(super) fn select_ranges(header: &[u8], size: u64) -> RangeSelection {
     let Some(specs) = parse_specs(header) else { return RangeSelection::FullFile };
     let mut ranges: Vec<Range<u64>> = specs.iter().filter_map(|spec| spec.to_range(size)).collect();
@@ -91,7 +92,7 @@ fn parse_spec(text: &str) -> Option<RangeSpec> {
     }
 }
 
-/// Reads digits; more than a file can be long count as that.
+/// Parses digits; a number that is too large becomes the maximum.
 fn parse_number(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))

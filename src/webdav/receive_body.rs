@@ -1,4 +1,4 @@
-//! How a body comes in: a block is written off the runtime while the next is being received.
+//! Reception of a body: a block is written off the runtime while the next one is received.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,29 +14,29 @@ use crate::auth::{Session, SessionEnded};
 use crate::http::RequestBody;
 use crate::tree;
 
-/// As much as is written at once, and as is received before anything is written.
+/// Number of bytes that are received before anything is written, and then written at once.
 pub(super) const BODY_BLOCK_BYTES: usize = 512 * 1024;
 
-/// How long a client may send nothing of a body that it began.
+/// Maximum time without any data of a body.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What takes a body in; may block.
+/// Consumer of the blocks of a body; may block.
 pub(super) trait BodySink: Sized + Send + 'static {
     /// Writes the next blocks.
     ///
     /// # Errors
-    /// Whatever stops the transfer.
+    /// Any error that ends the transfer.
     fn write(self, blocks: &[Bytes]) -> Result<Self>;
 
-    /// Keeps what came of a body that was cut, where that is of use: the last blocks.
+    /// Receives the last blocks of a body that ended early, for a sink that keeps a partial body.
     fn on_abort(self, _blocks: &[Bytes]) {}
 }
 
-/// Pours a body into a sink, up to its last blocks: these are returned unwritten, so that they can be written
-/// and the transfer finished in one step. Ends with the session, and when `stopped` says so.
+/// Writes a body to a sink, except for its last blocks: these are returned, so that writing them and finishing the
+/// upload is one step. Ends early with the session, and when `cancelled` resolves.
 ///
 /// # Errors
-/// What the sink says; [`Error::Truncated`] when the body ends before its end, [`Error::TooSlow`].
+/// The errors of the sink; [`Error::Truncated`] when the body ends early or is cancelled, [`Error::TooSlow`].
 pub(super) async fn receive_body<S: BodySink>(
     body: &mut RequestBody,
     session: &Session,
@@ -71,7 +71,7 @@ pub(super) async fn receive_body<S: BodySink>(
     }
 }
 
-/// Receives up to about a block; tells whether that was the last, or why no more will come.
+/// Receives up to about one block; returns whether it was the last one, or the error that ended the body.
 async fn receive_block(
     body: &mut RequestBody,
     mut abort: Pin<&mut impl Future<Output = Error>>,

@@ -1,7 +1,7 @@
-//! REPORT (RFC 3253 section 3.6): `sync-collection` (RFC 6578), what has changed in a directory since a token.
+//! REPORT (RFC 3253 section 3.6): `sync-collection` (RFC 6578), the changes in a directory since a sync token.
 //!
-//! How changes are found is the tree's business ([`tree::SyncChanges`]); here they are written down, in the order in which
-//! they were found, while they are read.
+//! The tree computes the changes ([`tree::SyncChanges`]); this file writes them to the response, in the same order,
+//! while they are read.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use super::{multistatus, read_small_body, xml};
 use crate::http::{BlockProducer, BodyError, RequestBody, ResponseBody, full, streamed_body};
 use crate::tree::{self, ChangedMember, SyncChanges, SyncItem, SyncPoint, View};
 
-/// A block is handed over once it is this long.
+/// Size from which a block is sent.
 const REPORT_BLOCK_BYTES: usize = 128 * 1024;
 
-/// Answers REPORT.
+/// Handles REPORT.
 ///
 /// # Errors
 /// [`Error::UnsupportedReport`] for any but `sync-collection` on a directory, [`Error::InvalidSyncToken`],
-/// [`Error::TooManyMembers`], [`Error::Busy`], and what the tree says.
+/// [`Error::TooManyMembers`], [`Error::Busy`], and the errors of the tree.
 pub(super) async fn handle(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let task_context = Arc::clone(context);
     run_cpu_bound(&context.view, move || sync_collection(&task_context, &bytes)).await
 }
 
-/// What a client asks for.
+/// Parsed body of a `sync-collection` report.
 struct SyncCollectionRequest {
     since: Option<SyncPoint>,
     recursive: bool,
@@ -42,7 +42,7 @@ struct SyncCollectionRequest {
 }
 
 fn parse_sync_collection(context: &RequestContext, bytes: &[u8]) -> Result<SyncCollectionRequest> {
-    let malformed = || Error::from_unreadable_xml(bytes, "the body is no sync-collection");
+    let malformed = || Error::from_unreadable_xml(bytes, "the body is not a DAV:sync-collection element");
     let root = XmlElement::parse(bytes).map_err(|_| malformed())?;
     if !root.is_dav("sync-collection") {
         return Err(Error::UnsupportedReport);
@@ -52,7 +52,7 @@ fn parse_sync_collection(context: &RequestContext, bytes: &[u8]) -> Result<SyncC
     let recursive = match (level.as_deref().map(str::trim), depth) {
         (Some("1"), None | Some(DepthHeader::Zero)) | (None, Some(DepthHeader::One)) => false,
         (Some("infinite" | "infinity"), None | Some(DepthHeader::Zero)) | (None, Some(DepthHeader::Infinity)) => true,
-        _ => return Err(Error::Malformed("sync-level or Depth can't be that here")),
+        _ => return Err(Error::Malformed("sync-level must be 1 or infinite, with Depth: 0")),
     };
     let since = match root.child("sync-token").map(|token| token.text()) {
         Some(text) if !text.trim().is_empty() => Some(parse_sync_token(&text).ok_or(Error::InvalidSyncToken)?),
@@ -94,7 +94,7 @@ fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Respon
     Ok(multistatus::response(body))
 }
 
-/// Names the limit of a comparison.
+/// Turns the error of a directory that is too large to compare into its WebDAV condition.
 fn map_member_limit(error: tree::Error) -> Error {
     match error {
         tree::Error::NoSpace => Error::TooManyMembers,
@@ -102,7 +102,7 @@ fn map_member_limit(error: tree::Error) -> Error {
     }
 }
 
-/// The changes that are still to be told.
+/// Report whose changes are still to be written.
 struct SyncCollectionReport {
     context: Arc<RequestContext>,
     plan: PropfindPlan,
@@ -122,9 +122,8 @@ impl SyncCollectionReport {
         Ok(std::mem::take(&mut self.buffer).into())
     }
 
-    /// Writes down one member: one response for each, also where a file has taken the place of a directory or the other
-    /// way round, for that is the same member changed (RFC 6578 section 3.5.1). One that has gone has a status only
-    /// (section 3.5.2).
+    /// Writes one changed member as one response, also where a file has replaced a directory or the reverse: that is a
+    /// change of the same member (RFC 6578 section 3.5.1). A removed one has a status only (section 3.5.2).
     fn write_member(&mut self, change: &ChangedMember) -> tree::Result<()> {
         let (context, path) = (Arc::clone(&self.context), &change.path);
         let href = context.client_root.href(path, change.is_directory);

@@ -1,4 +1,4 @@
-//! One request past the guard: who, where, and under which conditions.
+//! An authenticated request: its session, its path, and its conditions.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::domain::{Peer, Protocol, TreePath, UnixMillis};
 use crate::http::{ConnectionHandle, PublicAddress, RequestSource, parse_credential};
 use crate::tree::{self, LockToken, Tree, View, WriteConditions};
 
-/// Proves the caller of a request.
+/// Authenticates a request.
 ///
 /// # Errors
-/// [`Error::AuthenticationFailed`]; the same for a credential that is missing, unreadable or wrong.
+/// [`Error::AuthenticationFailed`]; the same one for a credential that is missing, malformed or wrong.
 pub(super) async fn authenticate(auth: &Authenticator, head: &Parts, source: RequestSource) -> Result<Session> {
     let headers = &head.headers;
     let credential = parse_credential(headers).ok_or(AuthError::Denied)?;
@@ -29,38 +29,38 @@ pub(super) async fn authenticate(auth: &Authenticator, head: &Parts, source: Req
     Ok(session)
 }
 
-/// A request by a proven caller, with all that every verb needs of it already read.
+/// An authenticated request, with everything that all methods need of it parsed.
 pub(super) struct RequestContext {
-    /// The method.
+    /// Method of the request.
     pub(super) method: DavMethod,
-    /// The tree as the caller may see it.
+    /// Tree as the session may see it.
     pub(super) view: View,
-    /// The client's root.
+    /// Path in the tree that the client's URL prefix stands for.
     pub(super) client_root: ClientRoot,
-    /// The place that the request names.
+    /// Path in the tree of the resource that the request names.
     pub(super) path: TreePath,
-    /// Whether the path was written with a slash at its end.
+    /// Whether the URL path ends with a slash.
     pub(super) has_trailing_slash: bool,
-    /// The target, as it was sent.
+    /// Request target as it was sent.
     pub(super) uri: Uri,
-    /// The headers.
+    /// Headers of the request.
     pub(super) headers: HeaderMap,
-    /// The conditions.
+    /// Parsed conditional headers, `If` included.
     pub(super) conditions: RequestConditions,
-    /// The present instant, on the clock by which expiry is judged.
+    /// Current time, on the clock by which expiration is judged.
     pub(super) now: UnixMillis,
     url_prefix: UrlPrefix,
-    /// The server as the client knows it.
+    /// Address of the server as the client knows it.
     pub(super) server: PublicAddress,
     lock_tokens: Vec<LockToken>,
 }
 
 impl RequestContext {
-    /// Reads a request; finds the place of its root.
+    /// Parses a request and resolves its root.
     ///
     /// # Errors
-    /// Whatever is wrong with path or headers; [`tree::Error::Absent`] for a node that has ended or that the
-    /// caller may not reach.
+    /// Any fault of the path or headers; [`tree::Error::Absent`] for a node that was removed or that the session may
+    /// not access.
     pub(super) async fn new(
         method: DavMethod,
         head: Parts,
@@ -113,11 +113,12 @@ impl RequestContext {
         self.path == *self.client_root.root()
     }
 
-    /// Reads `Destination` (RFC 4918 section 10.3): what it names below the client's root, as it was sent.
+    /// Parses `Destination` (RFC 4918 section 10.3): returns the path below the client's root, in the spelling that was
+    /// sent.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::ForeignDestination`]; [`Error::EffectiveGrant`] when it is the client's root, and
-    /// [`Error::InvalidDestination`] when nothing can be there.
+    /// [`Error::Malformed`], [`Error::ForeignDestination`]; [`Error::RootProtected`] when it is the client's root, and
+    /// [`Error::InvalidDestination`] when no entry can have that path.
     pub(super) fn destination(&self) -> Result<TreePath> {
         let value =
             headers::single_value(&self.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
@@ -131,7 +132,7 @@ impl RequestContext {
         Ok(url.path)
     }
 
-    /// Returns what the tags of an `If` header are looked up by.
+    /// Returns the context in which the resource tags of an `If` header are resolved.
     pub(super) fn if_context(&self) -> IfContext<'_> {
         IfContext {
             view: &self.view,
@@ -141,19 +142,19 @@ impl RequestContext {
         }
     }
 
-    /// Judges the conditions of a change now; they are judged again at the commit.
+    /// Evaluates the conditions of a change now; they are evaluated again at the commit.
     ///
     /// # Errors
-    /// [`tree::Error::PreconditionFailed`] when one does not hold.
+    /// [`tree::Error::PreconditionFailed`] when one is false.
     pub(super) fn evaluate_conditions(&self) -> tree::Result<()> {
         self.conditions.evaluate_write(self.if_context(), &self.path)
     }
 
-    /// Runs an operation with what the request brings against locks and conditions. Rights are asked first (RFC 4918
-    /// section 8.1); then a condition that does not hold is told of before a lock that stands in the way.
+    /// Runs an operation with the lock tokens and conditions of the request. Permissions are checked first (RFC 4918
+    /// section 8.1); then a false condition takes precedence over a conflicting lock.
     ///
     /// # Errors
-    /// [`tree::Error::PreconditionFailed`], and what the operation says.
+    /// [`tree::Error::PreconditionFailed`], and the errors of the operation.
     pub(super) fn with_preconditions<T>(
         &self,
         operation: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
@@ -168,7 +169,8 @@ impl RequestContext {
         }
     }
 
-    /// As [`RequestContext::with_preconditions`], for what is only begun: conditions are judged now, and again when it is committed.
+    /// As [`RequestContext::with_preconditions`], for an upload that is only staged: conditions are evaluated now, and
+    /// again when it is committed.
     ///
     /// # Errors
     /// As [`RequestContext::with_preconditions`].
@@ -181,7 +183,7 @@ impl RequestContext {
         Ok(staged)
     }
 
-    /// Tells whether an error names a folder: as the root of a lock.
+    /// Tells whether the root of the conflicting lock that an error names is a directory.
     pub(super) async fn is_lock_root_directory(&self, error: &Error) -> bool {
         let Error::Tree(tree::Error::Locked { root, .. }) = error else { return false };
         let (view, root) = (self.view.clone(), root.clone());
@@ -195,7 +197,7 @@ impl RequestContext {
 }
 
 /// Returns the lock tokens that a request submits: those of its `If` header (RFC 4918 section 10.4), and that of the
-/// `Lock-Token` header in which Word 2016 hands it over with PUT (sabre-io/dav issue 980).
+/// `Lock-Token` header in which Word 2016 sends it with PUT (sabre-io/dav issue 980).
 fn collect_lock_tokens(method: DavMethod, conditions: &RequestConditions, headers: &HeaderMap) -> Vec<LockToken> {
     let mut tokens = conditions.lock_tokens();
     if method == DavMethod::Put {

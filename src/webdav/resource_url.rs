@@ -1,7 +1,7 @@
-//! Where a request points: URL paths to places of the tree, and back.
+//! Conversion of URL paths to paths of the tree, and back.
 //!
-//! `/dav/…` is the tree, `/node/UUID/…` one node as a root. Both end at a boundary: `/davx` is neither.
-//! The sync clients of ownCloud and Nextcloud find the same tree at the places that they build themselves:
+//! `/dav/…` is the tree, `/node/UUID/…` one node as the root. A prefix ends at a slash: `/davx` has none.
+//! The sync clients of ownCloud and Nextcloud find the same tree at the URLs that they construct themselves:
 //! `/remote.php/webdav/…` and `/remote.php/dav/files/USER/…`.
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use super::error::Error;
 use crate::domain::{EntryName, Login, NodeId, PathError, TreePath};
 use crate::http::{PublicAddress, normalized_path};
 
-/// What stands in front of a path: which part of the tree is the client's root.
+/// Prefix of a URL path, which determines the root of the client in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UrlPrefix {
     /// `/dav`
@@ -21,34 +21,34 @@ pub(super) enum UrlPrefix {
     Node(NodeId),
     /// `/remote.php/webdav`
     Nextcloud,
-    /// `/remote.php/dav/files/USER`, of the caller's own name
+    /// `/remote.php/dav/files/USER`, where `USER` is the login of the session
     NextcloudFiles,
 }
 
-/// What lies below `/remote.php/dav/` besides files.
+/// Resource below `/remote.php/dav/` that is not in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum OutsideTreeResource {
     /// `uploads/USER/UPLOAD` and `uploads/USER/UPLOAD/PART`
     ChunkedUpload(ChunkPath),
-    /// `principals/users/USER`: who a caller is
+    /// `principals/users/USER`: the principal of the user
     Principal,
 }
 
-/// An upload in parts, or one of its parts.
+/// Path of a chunked upload, or of one of its chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ChunkPath {
-    /// The upload's name.
+    /// Name of the upload, chosen by the client.
     pub(super) upload: EntryName,
-    /// The part's name.
+    /// Name of the chunk; `None` for the upload itself.
     pub(super) chunk: Option<EntryName>,
 }
 
 impl OutsideTreeResource {
-    /// Reads the path of a URL that names something of one's own besides files; none for any other.
+    /// Parses the URL path of a resource outside the tree; `None` for a path of the tree.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for escapes that can't be read, [`Error::NotFound`] for what is another user's; as
-    /// [`ResourceUrl::parse`] for an upload or part of a name that no file could have.
+    /// [`Error::Malformed`] for malformed escapes, [`Error::NotFound`] for a resource of another user; as
+    /// [`ResourceUrl::parse`] for an upload or chunk with a name that no file can have.
     pub(super) fn parse(path: &[u8], login: &Login) -> Result<Option<Self>, Error> {
         let Some(rest) = path.strip_prefix(NEXTCLOUD_DAV_PREFIX) else { return Ok(None) };
         let segments = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(percent_decode);
@@ -71,25 +71,25 @@ impl OutsideTreeResource {
 
 const NEXTCLOUD_DAV_PREFIX: &[u8] = b"/remote.php/dav/";
 
-/// A URL path, taken apart; whether anything is there is another question.
+/// Parsed URL path; whether an entry exists at it is not checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResourceUrl {
-    /// What stands in front.
+    /// Prefix of the path.
     pub(super) prefix: UrlPrefix,
-    /// The place below the anchor.
+    /// Path below the prefix.
     pub(super) path: TreePath,
-    /// Whether it was written with a slash at its end.
+    /// Whether it ends with a slash.
     pub(super) has_trailing_slash: bool,
-    /// The user whose files it names, where it names one.
+    /// User whose files it names, where it names one.
     pub(super) user: Option<Vec<u8>>,
 }
 
 impl ResourceUrl {
-    /// Reads the path of a URL, as it was sent.
+    /// Parses the path of a URL, as it was sent.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a path of another room, [`Error::Malformed`] for one that can't be read,
-    /// [`Error::InvalidName`] for one at which nothing can ever be.
+    /// [`Error::NotFound`] for a path without a known prefix, [`Error::Malformed`] for one with malformed escapes,
+    /// [`Error::InvalidName`] for one that no entry can have.
     pub(super) fn parse(path: &[u8]) -> Result<Self, Error> {
         let (url_prefix, user, rest) = split_prefix(path).ok_or(Error::NotFound)?;
         let user = user.map(percent_decode).transpose()?;
@@ -99,10 +99,10 @@ impl ResourceUrl {
     }
 }
 
-/// An anchor, the user that it names, and what follows.
+/// A URL prefix, the user that it names, and the rest of the path.
 type SplitUrlPath<'a> = (UrlPrefix, Option<&'a [u8]>, &'a [u8]);
 
-/// Takes a path apart.
+/// Splits a path after its prefix.
 fn split_prefix(path: &[u8]) -> Option<SplitUrlPath<'_>> {
     let is_boundary = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
     if let Some(rest) = path.strip_prefix(b"/dav") {
@@ -121,7 +121,7 @@ fn split_prefix(path: &[u8]) -> Option<SplitUrlPath<'_>> {
     is_boundary(rest).then_some((UrlPrefix::Node(node), None, rest))
 }
 
-/// Decodes percent-escapes. A slash that is escaped would be part of a name, which no name can have.
+/// Decodes percent-escapes. An escaped slash is an error: it would be part of a name, and no name can contain one.
 fn percent_decode(path: &[u8]) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -152,7 +152,7 @@ fn parse_hex_byte(digits: &[u8]) -> Option<u8> {
 fn path_error(error: PathError, bytes: &[u8]) -> Error {
     match error {
         PathError::DotComponent => Error::Malformed("the path has a part . or .."),
-        PathError::Nul | PathError::Slash => Error::Malformed("the path has a byte that no name can have"),
+        PathError::Nul | PathError::Slash => Error::Malformed("the path has a byte that no name can contain"),
         PathError::EmptyComponent | PathError::Reserved | PathError::TooLong => {
             let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
             let (parent, name) = trimmed.split_at(memchr::memrchr(b'/', trimmed).map_or(0, |at| at + 1));
@@ -161,7 +161,7 @@ fn path_error(error: PathError, bytes: &[u8]) -> Error {
     }
 }
 
-/// Where paths of one request are rooted; writes the links back.
+/// Root of the paths of one request; converts paths of the tree to URL paths.
 #[derive(Clone, Debug)]
 pub(super) struct ClientRoot {
     prefix: String,
@@ -169,7 +169,7 @@ pub(super) struct ClientRoot {
 }
 
 impl ClientRoot {
-    /// Roots an anchor at the place where it is found to be.
+    /// Creates the root of a URL prefix that stands for the path `root` in the tree.
     pub(super) fn new(server: &PublicAddress, url_prefix: UrlPrefix, root: TreePath, login: &Login) -> Self {
         let mut prefix = server.prefix().to_owned();
         match url_prefix {
@@ -184,12 +184,12 @@ impl ClientRoot {
         Self { prefix, root }
     }
 
-    /// Returns the place in the tree of the client's root.
+    /// Returns the path of the root in the tree.
     pub(super) fn root(&self) -> &TreePath {
         &self.root
     }
 
-    /// Returns the URL path of the resource that stands for a user (RFC 3744 section 2).
+    /// Returns the URL path of the principal of a user (RFC 3744 section 2).
     pub(super) fn principal_href(server: &PublicAddress, login: &Login) -> String {
         let mut href = format!("{}/remote.php/dav/principals/users/", server.prefix());
         percent_encode(login.as_str().as_bytes(), &mut href);
@@ -197,13 +197,13 @@ impl ClientRoot {
         href
     }
 
-    /// Returns the last part of the prefix: what the root is called when it has no name.
+    /// Returns the last segment of the prefix: the display name of a root without a name.
     pub(super) fn display_name(&self) -> &str {
         self.prefix.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Returns the absolute URL path of a place, with a slash at its end for a folder. What lies above
-    /// the root or elsewhere shows as the root.
+    /// Returns the absolute URL path of an entry, with a trailing slash for a directory. A path that is not below the
+    /// root is shown as the root.
     pub(super) fn href(&self, path: &TreePath, is_directory: bool) -> String {
         let relative_path = path.strip_prefix(&self.root).unwrap_or_default();
         let mut href = self.prefix.clone();
@@ -232,11 +232,11 @@ pub(super) fn percent_encode(name: &[u8], out: &mut String) {
     }
 }
 
-/// Reads an absolute URL or an absolute path, as `Destination` and the tags of `If` have them.
+/// Parses an absolute URL or an absolute path, as in `Destination` and the resource tags of `If`.
 ///
 /// # Errors
-/// [`Error::ForeignDestination`] when it leads to another server or out of the request's own part of the tree, [`Error::Malformed`],
-/// [`Error::InvalidDestination`] for what [`ResourceUrl::parse`] says.
+/// [`Error::ForeignDestination`] when it is on another server or has another prefix than the request,
+/// [`Error::Malformed`], and [`Error::InvalidDestination`] for the errors of [`ResourceUrl::parse`].
 pub(super) fn resolve_in_prefix(
     url: &[u8],
     server: &PublicAddress,
@@ -246,7 +246,7 @@ pub(super) fn resolve_in_prefix(
     if resource.prefix == url_prefix { Ok(resource) } else { Err(Error::ForeignDestination) }
 }
 
-/// Reads a path that a header names, so that what is wrong with it is not taken for a fault of the request's own.
+/// Parses a path in a header; its errors are attributed to the destination, not to the path of the request.
 fn parse_header_path(path: &[u8]) -> Result<ResourceUrl, Error> {
     ResourceUrl::parse(path).map_err(|error| match error {
         Error::NotFound => Error::ForeignDestination,
@@ -254,18 +254,19 @@ fn parse_header_path(path: &[u8]) -> Result<ResourceUrl, Error> {
     })
 }
 
-/// Returns the path of an absolute URL that leads to this server, as the target of a request.
+/// Returns the path of a URL on this server, as a request target.
 ///
 /// # Errors
-/// [`Error::ForeignDestination`] when it leads to another one or to no file, [`Error::Malformed`], [`Error::InvalidDestination`].
+/// [`Error::ForeignDestination`] when it is on another server or outside the tree, [`Error::Malformed`],
+/// [`Error::InvalidDestination`].
 pub(super) fn destination_uri(url: &[u8], server: &PublicAddress) -> Result<Uri, Error> {
     let path = path_on_this_server(url, server)?;
     parse_header_path(&path)?;
     Uri::try_from(escape_invalid_uri_bytes(&path))
-        .map_err(|_| Error::Malformed("the Destination is no URL of a file or folder"))
+        .map_err(|_| Error::Malformed("the Destination is not the URL of a file or directory"))
 }
 
-/// Returns the normalized path of a URL that leads to this server, as the server itself sees it.
+/// Returns the normalized path of a URL on this server, without the prefix that a proxy strips.
 fn path_on_this_server(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Error> {
     let path = if url.starts_with(b"/") {
         url
@@ -273,7 +274,7 @@ fn path_on_this_server(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Er
         let (scheme, rest) = ["http://", "https://"]
             .into_iter()
             .find_map(|s| url.split_at_checked(s.len()).filter(|(front, _)| front.eq_ignore_ascii_case(s.as_bytes())))
-            .ok_or(Error::Malformed("the Destination is no URL"))?;
+            .ok_or(Error::Malformed("the Destination is not a URL"))?;
         let (authority, path) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
         if !server.matches_authority(scheme.strip_suffix(b"://").unwrap_or(scheme), authority) {
             return Err(Error::ForeignDestination);
@@ -281,18 +282,18 @@ fn path_on_this_server(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Er
         path
     };
     if path.iter().any(|&b| b < b' ' || b == b'?' || b == b'#' || b == 0x7f) {
-        return Err(Error::Malformed("the Destination is no URL of a file or folder"));
+        return Err(Error::Malformed("the Destination is not the URL of a file or directory"));
     }
     let path = decode_latin1_fallback(path);
     let path = normalized_path(&path);
-    // Where the prefix is also one of the server's own, both readings are possible: the one that is served counts.
+    // Where the public prefix is itself a served path, both readings are possible: the one that is served wins.
     let relative_path = server
         .strip_prefix(&path)
         .filter(|rest| split_prefix(rest).is_some() || rest.starts_with(NEXTCLOUD_DAV_PREFIX));
     Ok(relative_path.unwrap_or(&path).to_vec())
 }
 
-/// Reads text that was not escaped: UTF-8, or the ISO-8859-1 in which older HTTP libraries send header values.
+/// Decodes an unescaped path: UTF-8, or the ISO-8859-1 in which older HTTP libraries send header values.
 fn decode_latin1_fallback(path: &[u8]) -> Cow<'_, [u8]> {
     match std::str::from_utf8(path) {
         Ok(_) => Cow::Borrowed(path),
@@ -300,7 +301,7 @@ fn decode_latin1_fallback(path: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Escapes what can't stand in the target of a request.
+/// Percent-encodes the bytes that are not allowed in a request target.
 fn escape_invalid_uri_bytes(path: &[u8]) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path {

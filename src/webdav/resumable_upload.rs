@@ -1,14 +1,15 @@
 //! Resumable uploads (draft-ietf-httpbis-resumable-upload-10).
 //!
-//! A PUT or POST with `Upload-Complete: ?0` begins one: what it brought is set aside, and `Location` names the upload.
-//! HEAD there tells how much has come (section 4.3), PATCH brings more (4.4), DELETE cancels (4.5). The request that
-//! says `Upload-Complete: ?1` commits it, as the PUT that began it would have: conditions, rights, locks and limits
-//! are judged then, by the session that completes it. A request that is cut keeps what has come of it.
+//! A PUT or POST with `Upload-Complete: ?0` creates one: its content is kept in staging, and `Location` names the
+//! upload. HEAD of that URL returns the offset (section 4.3), PATCH appends (4.4), DELETE cancels (4.5). The request
+//! with `Upload-Complete: ?1` commits the upload as the PUT that created it would have: conditions, permissions, locks
+//! and limits are checked then, for the session that completes it. Of a request that ends early, the received data is
+//! kept.
 //!
-//! An offset is told only of what is written down ([`OpenState::note`]), so that it still holds after a restart; of a long
-//! request this is done now and then, so that little is lost when the server is.
+//! An offset is sent to the client only once it is recorded ([`ResumableUpload::record_offset`]), so that it is still
+//! valid after a restart; during a long request it is recorded at intervals, so that a crash loses little.
 //!
-//! No `104` is sent (hyper's server sends no interim answer but `100`), so that an upload that is complete in one
+//! No `104` is sent (hyper's server sends no interim response but `100`), so that an upload that is complete in one
 //! request is an ordinary PUT.
 
 use std::sync::Arc;
@@ -34,20 +35,20 @@ use crate::domain::UnixMillis;
 use crate::http::{RequestBody, ResponseBody};
 use crate::tree::{AttributeChanges, StagedUpload, View, WriteConditions};
 
-/// Where uploads are named.
+/// Prefix of the URL paths of uploads; the UUID of the upload follows.
 const UPLOAD_PATH_PREFIX: &str = "/upload/";
 const UPLOAD_COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
 
-/// How much of a long request comes in before it is written down how far the upload has come.
+/// Number of bytes after which a long request records the offset.
 const OFFSET_RECORD_INTERVAL_BYTES: u64 = 16 << 20;
 
-/// Tells what `Upload-Complete` says, where it is there.
+/// Parses `Upload-Complete`; `None` where it is missing.
 ///
 /// # Errors
-/// [`Error::Malformed`] for any value but the two.
+/// [`Error::Malformed`] for any other value than `?0` and `?1`.
 pub(super) fn parse_upload_complete(headers: &HeaderMap) -> Result<Option<bool>> {
     match headers::single_value(headers, UPLOAD_COMPLETE)?.map(|value| value.as_bytes().trim_ascii()) {
         None => Ok(None),
@@ -57,7 +58,7 @@ pub(super) fn parse_upload_complete(headers: &HeaderMap) -> Result<Option<bool>>
     }
 }
 
-/// Answers a PUT or POST that begins an upload (section 4.2).
+/// Handles a PUT or POST that creates an upload (section 4.2).
 ///
 /// # Errors
 /// As PUT; [`Error::TooManyUploads`].
@@ -83,7 +84,7 @@ pub(super) async fn create(
             uploads.create(&context, upload)
         }
     };
-    // A request that is reset ends here, wherever it waits.
+    // From here on, dropping this future (the client reset the request) deletes the upload: nobody knows its URL.
     let unacknowledged = run_blocking(stage).await?;
     let id = unacknowledged.id();
     let resumable = uploads.find(id, context.view.session().token()).ok_or(Error::TaskPanicked)?;
@@ -106,10 +107,10 @@ pub(super) async fn create(
     Ok(response)
 }
 
-/// Answers a request for an upload's own address.
+/// Handles a request for the URL of an upload.
 ///
 /// # Errors
-/// [`Error::NotFound`] for one that is not there, or another token's.
+/// [`Error::NotFound`] for an upload that doesn't exist or belongs to another token.
 pub(super) async fn handle(
     method: DavMethod,
     head: &Parts,
@@ -147,7 +148,7 @@ pub(super) async fn handle(
     }
 }
 
-/// Brings more of an upload (section 4.4).
+/// Appends to an upload (section 4.4).
 async fn append_request(
     (id, resumable): (Uuid, Arc<ResumableUpload>),
     head: &Parts,
@@ -155,7 +156,9 @@ async fn append_request(
     upload_context: UnfinishedUploadContext<'_>,
 ) -> Result<Response<ResponseBody>> {
     if head.headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/partial-upload") {
-        return Err(Error::UnsupportedMediaType("an upload goes on with application/partial-upload"));
+        return Err(Error::UnsupportedMediaType(
+            "appending to an upload requires Content-Type: application/partial-upload",
+        ));
     }
     let complete = parse_upload_complete(&head.headers)?.ok_or(Error::Malformed("Upload-Complete is missing"))?;
     let provided = headers::upload_offset(&head.headers)?.ok_or(Error::Malformed("Upload-Offset is missing"))?;
@@ -178,7 +181,11 @@ async fn append_request(
     let mut response = put::conclude(&request_context, true, move || {
         let response = append.commit(&context)?;
         if let Err(error) = uploads.delete(id) {
-            tracing::warn!(%error, "what is left of an upload that is complete stays for now");
+            tracing::warn!(
+                %error,
+                "the remains of a completed upload could not be removed: they stay until they expire or the \
+                 server is restarted"
+            );
         }
         Ok(response)
     })
@@ -187,7 +194,8 @@ async fn append_request(
     Ok(response)
 }
 
-/// Takes in the body of one request to an upload that `request_context` began.
+/// Receives the body of one request and appends it to the upload. `expected` is the offset and the checksums that the
+/// request announces; `None` for the request that created the upload.
 async fn receive(
     resumable: &Arc<ResumableUpload>,
     context: &Arc<RequestContext>,
@@ -225,7 +233,7 @@ async fn receive(
     .await
 }
 
-/// An upload while a request works on it; how far it has come is put back when that ends, however it does.
+/// Upload that a request appends to; its progress is released when this is dropped, however the request ends.
 struct UploadAppend {
     resumable: Arc<ResumableUpload>,
     view: View,
@@ -235,7 +243,8 @@ struct UploadAppend {
 }
 
 impl UploadAppend {
-    /// Takes the upload up, which will come to `end` now: rights and locks are asked as the request's session has them.
+    /// Opens the staged content, which will grow to `end`; permissions and locks are checked for the session of the
+    /// request.
     fn reopen(mut self, context: &RequestContext, end: u64) -> Result<Self> {
         self.progress_mut()?.reservation.grow_to(end)?;
         let conditions = WriteConditions { lock_tokens: context.submitted_lock_tokens(), ..WriteConditions::none() };
@@ -247,7 +256,7 @@ impl UploadAppend {
         self.progress.as_mut().ok_or(Error::TaskPanicked)
     }
 
-    /// Lets go of what came behind an offset: what is not counted takes no room either.
+    /// Removes the content after an offset: bytes that are not counted must not use space.
     fn truncate(&mut self, offset: u64) -> Result<()> {
         let upload = self.upload.as_ref().ok_or(Error::TaskPanicked)?;
         upload.set_attributes(&AttributeChanges { size: Some(offset), ..AttributeChanges::default() })?;
@@ -255,14 +264,14 @@ impl UploadAppend {
         Ok(())
     }
 
-    /// Writes down how far it has come.
+    /// Records the offset, and returns it.
     fn record_offset(&mut self) -> Result<u64> {
         let Some(progress) = &mut self.progress else { return Err(Error::TaskPanicked) };
         self.resumable.record_offset(&self.view, progress, self.now)?;
         Ok(progress.offset)
     }
 
-    /// Ends the request's work; returns how much has come in all.
+    /// Ends the request; returns the recorded offset.
     async fn finish_request(mut self) -> Result<u64> {
         match &self.progress {
             Some(progress) if progress.unrecorded_bytes() == 0 => Ok(progress.offset),
@@ -270,14 +279,15 @@ impl UploadAppend {
         }
     }
 
-    /// Commits it as the request that began it asked for. What waits stays where that is refused.
+    /// Commits the upload under the conditions of the request that created it. Where that is refused, the upload is
+    /// kept.
     fn commit(mut self, context: &RequestContext) -> Result<Response<ResponseBody>> {
         let size = self.progress_mut()?.offset;
         if self.resumable.length.is_some_and(|length| length != size) {
             return Err(Error::LengthMismatch);
         }
         let modified = headers::oc_mtime(&context.headers)?;
-        // What a refused part left behind the end goes.
+        // Removes bytes that a rejected request left after the recorded end.
         self.truncate(size)?;
         let upload = self.upload.take().ok_or(Error::TaskPanicked)?;
         let stored_checksums = put::verify_checksums(context, &upload)?;
@@ -316,7 +326,8 @@ impl BodySink for UploadAppendSink {
             progress.offset = end;
             self.checksums.update(block);
         }
-        // What may turn out not to be what was announced is not written down before that is known.
+        // Bytes with an announced checksum are not recorded before it is verified: a client must never be told to
+        // continue after corrupt data.
         if self.checksums.is_empty() && self.append.progress_mut()?.unrecorded_bytes() >= OFFSET_RECORD_INTERVAL_BYTES {
             self.append.record_offset()?;
         }
@@ -327,12 +338,15 @@ impl BodySink for UploadAppendSink {
         if let Ok(UploadAppendSink { mut append, .. }) = self.write(blocks)
             && let Err(error) = append.record_offset()
         {
-            tracing::warn!(%error, "what came of an upload that was cut is not written down");
+            tracing::warn!(
+                %error,
+                "the offset of an interrupted upload could not be recorded; the client resumes from the previous one"
+            );
         }
     }
 }
 
-/// Returns an answer that says how an upload stands.
+/// Returns a response with the state of an upload.
 fn upload_state_response(status: StatusCode, complete: bool, offset: u64) -> Response<ResponseBody> {
     let mut response = empty_response(status);
     let headers = response.headers_mut();
@@ -342,12 +356,12 @@ fn upload_state_response(status: StatusCode, complete: bool, offset: u64) -> Res
     response
 }
 
-/// Says what an upload may come to (section 4.1.4).
+/// Sets `Upload-Limit` (section 4.1.4).
 fn set_upload_limit(session: &Session, response: &mut Response<ResponseBody>) {
     set_header(response.headers_mut(), UPLOAD_LIMIT, upload_limits(Some(session)));
 }
 
-/// Returns the limits of uploads: those of the server, and of a session.
+/// Returns the value of `Upload-Limit`: the limits of the server, and of a session.
 pub(super) fn upload_limits(session: Option<&Session>) -> String {
     let max_size = session
         .and_then(|session| session.limits().max_file_size)

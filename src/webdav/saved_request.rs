@@ -1,5 +1,5 @@
-//! The request that began an upload, as it is written down until the upload is complete: its path, its host, and those
-//! of its headers that count then. No credential is among them: not that of `user:password@host` either.
+//! Request that created an upload, as it is stored until the upload is complete: its path, its host, and those headers
+//! that matter at the commit. Credentials are never stored, not even those of `user:password@host`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::domain::UnixMillis;
 use crate::http::{PublicAddress, ServerName};
 use crate::tree::Tree;
 
-/// The headers that are kept besides `host`: conditions, locks, and what is announced of the file.
+/// Headers that are stored besides `host`: conditions, lock tokens, and announced properties of the file.
 const SAVED_HEADERS: [&str; 11] = [
     "if",
     "if-match",
@@ -28,10 +28,10 @@ const SAVED_HEADERS: [&str; 11] = [
     "upload-length",
 ];
 
-/// The path in front of all that clients write in conditions.
+/// Header that stores the public path prefix, which is in front of the paths in conditions.
 const PREFIX_HEADER: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// The request that began an upload.
+/// Stored request that created an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SavedRequest {
     uri: Uri,
@@ -39,7 +39,7 @@ pub(super) struct SavedRequest {
 }
 
 impl SavedRequest {
-    /// Takes what is kept from a request.
+    /// Copies from a request what is stored.
     pub(super) fn from_context(context: &RequestContext) -> Self {
         let saved = context.headers.iter().filter(|(name, _)| SAVED_HEADERS.contains(&name.as_str()));
         let mut headers: HeaderMap = saved.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -47,11 +47,11 @@ impl SavedRequest {
             headers.extend(HeaderValue::try_from(name.to_string()).map(|name| (header::HOST, name)));
         }
         headers.extend(HeaderValue::try_from(context.server.prefix()).map(|prefix| (PREFIX_HEADER, prefix)));
-        // What is read as a path can be written as one.
+        // The path was parsed from a URI, so it can be parsed as one again.
         Self { uri: Uri::try_from(context.uri.path()).unwrap_or_default(), headers }
     }
 
-    /// Reads back what was written down.
+    /// Parses the stored form; `None` where it is malformed.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut lines = bytes.split(|byte| *byte == b'\n');
         let uri = Uri::try_from(lines.next()?).ok()?;
@@ -64,7 +64,8 @@ impl SavedRequest {
         Some(Self { uri, headers })
     }
 
-    /// Writes it down: the target in the first line, then the headers. No value of one can hold the end of a line.
+    /// Serializes the request: the target in the first line, then the headers. A header value can't contain a line
+    /// feed.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.uri.to_string().into_bytes();
         bytes.push(b'\n');
@@ -77,12 +78,12 @@ impl SavedRequest {
         bytes
     }
 
-    /// Returns the headers that are kept.
+    /// Returns the stored headers.
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// Makes the request anew, in another session of the token that made it.
+    /// Restores the request, in another session of the token that sent it.
     ///
     /// # Errors
     /// As [`RequestContext::new`].
@@ -113,8 +114,8 @@ mod tests {
         headers.append("x-patgate-tags", HeaderValue::from_bytes(b" caf\xc3\xa9").expect("value"));
         headers.append("x-patgate-tags", HeaderValue::from_static(""));
         for target in ["/dav/a%20b", "/"] {
-            let begun = SavedRequest { uri: target.parse().expect("target"), headers: headers.clone() };
-            assert_eq!(SavedRequest::parse(&begun.to_bytes()), Some(begun), "{target}");
+            let saved_request = SavedRequest { uri: target.parse().expect("target"), headers: headers.clone() };
+            assert_eq!(SavedRequest::parse(&saved_request.to_bytes()), Some(saved_request), "{target}");
         }
         for bytes in ["", "\n", "/dav/\nno colon\n", "/dav/\nbad name:x\n", "/d av/\n"] {
             assert_eq!(SavedRequest::parse(bytes.as_bytes()), None, "{bytes}");

@@ -4,8 +4,7 @@ use crate::tree::SyncPoint;
 
 const SYNC_TOKEN_PREFIX: &str = "urn:patgate:sync:";
 
-/// Writes a point as the sync token that a client is given (RFC 6578 section 4): journal and number, and the base while
-/// an initial synchronization is not complete.
+/// Formats a point as a sync token: journal and number, and the base while an initial synchronization is incomplete.
 pub(super) fn format_sync_token(point: SyncPoint) -> String {
     let SyncPoint { journal, number, base } = point;
     if base > number {
@@ -15,6 +14,7 @@ pub(super) fn format_sync_token(point: SyncPoint) -> String {
     }
 }
 
+/// Parses a sync token; `None` where it is malformed.
 pub(super) fn parse_sync_token(text: &str) -> Option<SyncPoint> {
     let mut parts = text.trim().strip_prefix(SYNC_TOKEN_PREFIX)?.splitn(3, ':');
     let journal = parts.next()?.parse().ok()?;

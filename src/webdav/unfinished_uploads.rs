@@ -1,8 +1,8 @@
-//! The unfinished uploads that wait for more requests: bounded in number for each token and user, in age, and in what
-//! all of them hold. They belong to the token that began them: to others of the same user they are as if not there.
+//! Unfinished uploads that wait for more requests: limited in number per token and user, in age, and in bytes. They
+//! belong to the token that created them: for other tokens of the same user they don't exist.
 //!
-//! What is known of them is written down by the tree, so that they outlive a restart; memory holds the same, and which
-//! of them a request works on. Changes of the two are made one at a time, so that they agree.
+//! The tree stores their state, so that they survive a restart; memory holds the same state, and which uploads a
+//! request is using. Changes of both are serialized, so that they agree.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,20 +23,20 @@ use crate::auth::{Clock, Session};
 use crate::domain::{EntryName, Login, TokenId, UnixMillis, UploadSpaces};
 use crate::tree::{PendingUpload, StagedPart, StagedUpload, SyncedPart, Tree, View};
 
-/// How many may wait for one token.
+/// Maximum number of unfinished uploads of one token.
 const MAX_UPLOADS_PER_TOKEN: usize = 64;
-/// How many may wait for all tokens of one user.
+/// Maximum number of unfinished uploads of all tokens of a user.
 const MAX_UPLOADS_PER_USER: usize = 4 * MAX_UPLOADS_PER_TOKEN;
-/// How many parts all uploads of one token may have.
+/// Maximum number of chunks in all uploads of one token.
 const MAX_CHUNKS_PER_TOKEN: usize = 10_000;
-/// How long one may wait for its next request.
+/// Time after the last request at which an unfinished upload expires.
 pub(super) const UPLOAD_MAX_IDLE: Duration = Duration::from_secs(24 * 3600);
-/// How often those that waited too long, or whose tokens have died, are looked for, besides whenever one begins.
+/// Interval at which uploads that expired, or whose tokens are not valid any more, are removed.
 const EXPIRATION_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a request waits for another one that works on the same upload and was told to stop.
+/// Time that a request waits for another one on the same upload to end after it was cancelled.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// All unfinished uploads; clones share them.
+/// Table of all unfinished uploads; clones share it.
 #[derive(Clone)]
 pub(super) struct UnfinishedUploads(Arc<UploadsInner>);
 
@@ -45,7 +45,7 @@ struct UploadsInner {
     quota: UploadQuota,
     clock: Clock,
     table: Mutex<UnfinishedUploadTable>,
-    /// Held while table and store change together: the epoch at which dead tokens were last looked for.
+    /// Held while table and store change together. Holds the epoch of the last sweep for invalid tokens.
     update_lock: Mutex<Option<i64>>,
 }
 
@@ -55,16 +55,16 @@ struct UnfinishedUploadTable {
     chunked: HashMap<(TokenId, EntryName), Arc<ChunkedUpload>>,
 }
 
-/// An upload that goes on where the last request ended.
+/// Resumable upload: each request continues where the last one ended.
 pub(super) struct ResumableUpload {
     id: i64,
     token: TokenId,
     login: Login,
-    /// The request that began it: where it goes, under which conditions, and what was announced of it.
+    /// Request that created the upload: its path, its conditions, and the announced properties of the file.
     pub(super) saved_request: SavedRequest,
-    /// How long all of it will be, where that was announced.
+    /// Announced length of the complete upload.
     pub(super) length: Option<u64>,
-    /// Its content.
+    /// Content in staging.
     pub(super) staged_part: StagedPart,
     state: Mutex<ResumableState>,
     released: Notify,
@@ -77,38 +77,38 @@ struct ResumableState {
     deleted: bool,
 }
 
-/// How far an upload has come.
+/// Progress of a resumable upload. Whoever holds it may append; there is one for each upload.
 pub(super) struct ResumableProgress {
-    /// How many bytes have come.
+    /// Number of received bytes.
     pub(super) offset: u64,
-    /// How many of them are written down.
+    /// Number of received bytes that are recorded in the store.
     recorded_offset: u64,
-    /// The weight of them, and of what is announced.
+    /// Reservation for the received bytes, and for those that a request in progress announces.
     pub(super) reservation: UploadReservation,
 }
 
-/// An upload in parts, each sent under a name of its own and put together in the order of their names.
+/// Chunked upload: each chunk has a name, and they are assembled in the order of their names.
 pub(super) struct ChunkedUpload {
     id: i64,
     login: Login,
     state: Mutex<(BTreeMap<ChunkName, Arc<UploadChunk>>, UnixMillis)>,
 }
 
-/// A part.
+/// Chunk of an upload.
 pub(super) struct UploadChunk {
-    /// How long it is.
+    /// Size in bytes.
     pub(super) size: u64,
-    /// Its content.
+    /// Content in staging.
     pub(super) staged_part: StagedPart,
     _reservation: UploadReservation,
 }
 
-/// The name of a part: a number, if it begins with one, and then by its bytes.
+/// Name of a chunk, ordered by the number that it starts with, if any, and then by its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ChunkName(u64, EntryName);
 
 impl ChunkName {
-    /// Takes the last part of a path.
+    /// Parses the last component of a path.
     pub(super) fn new(name: &EntryName) -> Self {
         let bytes = name.as_bytes();
         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -116,31 +116,32 @@ impl ChunkName {
         Self(number.unwrap_or(u64::MAX), name.clone())
     }
 
-    /// Returns it as it was sent.
+    /// Returns the name as it was sent.
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.1.as_bytes()
     }
 }
 
 impl UnfinishedUploads {
-    /// Finds the uploads that were left unfinished when the server last stopped; they grow old by `clock`.
+    /// Restores the uploads that were unfinished when the server last stopped; they expire by `clock`.
     pub(super) fn new(tree: Tree, limits: UploadSpaces, clock: Clock) -> Self {
         let quota = UploadQuota::new(tree.clone(), limits);
         let pending = tree.pending_uploads(clock.retention_time().saturating_sub(UPLOAD_MAX_IDLE));
-        let pending = pending.inspect_err(|error| tracing::error!(%error, "unfinished uploads can't be gone on with"));
+        let pending =
+            pending.inspect_err(|error| tracing::error!(%error, "unfinished uploads of the last run can't be resumed"));
         let mut table = UnfinishedUploadTable::default();
         for upload in pending.unwrap_or_default() {
             let id = upload.id;
             if table.restore(upload, &quota).is_none()
                 && let Err(error) = tree.discard_upload(id, [])
             {
-                tracing::warn!(%error, "an unfinished upload that can't be read stays");
+                tracing::warn!(%error, "an unfinished upload that can't be restored could not be removed");
             }
         }
         Self(Arc::new(UploadsInner { tree, quota, clock, table: Mutex::new(table), update_lock: Mutex::default() }))
     }
 
-    /// Sweeps now and then what waited too long or belongs to a dead token, as long as anybody shares it.
+    /// Spawns the task that removes expired uploads, and those of invalid tokens, until the last clone is dropped.
     pub(super) fn spawn_expiration_task(&self) {
         let inner: Weak<UploadsInner> = Arc::downgrade(&self.0);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -153,10 +154,11 @@ impl UnfinishedUploads {
         });
     }
 
-    /// Lets one more upload begin, of so many bytes where that is known; may block.
+    /// Checks that one more upload is within the limits, of so many bytes where that is known; may block.
     ///
     /// # Errors
-    /// [`Error::TooManyUploads`] when the token or its user has too many, [`Error::TooManyBrowserSessions`] when the user's, or all, hold too much.
+    /// [`Error::TooManyUploads`] when the token or its user has too many, [`Error::UploadSpaceExhausted`] when those of
+    /// the user, or all, hold too many bytes.
     pub(super) fn check_limits(&self, session: &Session, length: Option<u64>) -> Result<()> {
         let epoch = self.0.tree.revocation_epoch()?;
         let old = self.0.table.lock().has_expired(self.0.clock.retention_time());
@@ -168,10 +170,10 @@ impl UnfinishedUploads {
         self.0.quota.check_available(session.login(), length)
     }
 
-    /// Begins an upload of which nothing has come yet; may block.
+    /// Creates an empty resumable upload; may block.
     ///
     /// # Errors
-    /// [`Error::TooManyUploads`]; what the tree says.
+    /// [`Error::TooManyUploads`]; the errors of the tree.
     pub(super) fn create(&self, context: &RequestContext, upload: StagedUpload) -> Result<UnacknowledgedUpload> {
         let (uuid, session, saved_request) =
             (Uuid::new_v4(), context.view.session(), SavedRequest::from_context(context));
@@ -185,16 +187,16 @@ impl UnfinishedUploads {
         Ok(UnacknowledgedUpload { uploads: self.clone(), id: uuid, acknowledged: false })
     }
 
-    /// Returns an upload of a token.
+    /// Returns a resumable upload; `None` where it doesn't exist, has expired, or belongs to another token.
     pub(super) fn find(&self, id: Uuid, token: TokenId) -> Option<Arc<ResumableUpload>> {
         let resumable = self.0.table.lock().resumable.get(&id).cloned()?;
         (resumable.token == token && !resumable.is_expired(self.0.clock.retention_time())).then_some(resumable)
     }
 
-    /// Ends an upload, also for a request that works on it; may block.
+    /// Deletes a resumable upload and cancels a request that is using it; may block.
     ///
     /// # Errors
-    /// What the tree says.
+    /// The errors of the tree.
     pub(super) fn delete(&self, id: Uuid) -> Result<()> {
         let _update_guard = self.0.update_lock.lock();
         let Some(resumable) = self.0.table.lock().resumable.remove(&id) else { return Ok(()) };
@@ -202,10 +204,10 @@ impl UnfinishedUploads {
         Ok(self.0.tree.discard_upload(resumable.id, [&resumable.staged_part])?)
     }
 
-    /// Begins an upload in parts, of so many bytes where that is known; false when there is one of that name. May block.
+    /// Creates a chunked upload, of so many bytes where that is known; false when one of that name exists. May block.
     ///
     /// # Errors
-    /// As [`UnfinishedUploads::check_limits`], and what the tree says.
+    /// As [`UnfinishedUploads::check_limits`], and the errors of the tree.
     pub(super) fn create_chunked(
         &self,
         view: &View,
@@ -232,7 +234,7 @@ impl UnfinishedUploads {
         Ok(true)
     }
 
-    /// Returns a token's upload in parts.
+    /// Returns a chunked upload of a token, and records that it was used.
     pub(super) fn find_chunked(&self, token: TokenId, name: &EntryName, now: UnixMillis) -> Option<Arc<ChunkedUpload>> {
         let found = self.0.table.lock().chunked.get(&(token, name.clone())).cloned()?;
         let mut state = found.state.lock();
@@ -244,10 +246,10 @@ impl UnfinishedUploads {
         Some(found)
     }
 
-    /// Ends an upload in parts; may block.
+    /// Deletes a chunked upload; may block.
     ///
     /// # Errors
-    /// What the tree says.
+    /// The errors of the tree.
     pub(super) fn delete_chunked(&self, token: TokenId, name: &EntryName) -> Result<()> {
         let _update_guard = self.0.update_lock.lock();
         let removed = self.0.table.lock().chunked.remove(&(token, name.clone()));
@@ -259,15 +261,15 @@ impl UnfinishedUploads {
         Ok(self.0.tree.discard_upload(chunked.id, parts.iter().map(|(_, chunk)| &chunk.staged_part))?)
     }
 
-    /// Returns the weight of a part that has not come yet.
+    /// Returns the reservation of a chunk of which nothing was received yet.
     pub(super) fn empty_reservation(&self, login: &Login) -> UploadReservation {
         self.0.quota.reserve_written(login, 0)
     }
 
-    /// Keeps a part of an upload, in place of one of the same name; true when there was one. May block.
+    /// Stores a chunk of an upload, and returns whether it replaced one of the same name. May block.
     ///
     /// # Errors
-    /// [`Error::TooManyUploads`] when all uploads of the token together have too many; what the tree says.
+    /// [`Error::TooManyUploads`] when the uploads of the token together have too many chunks; the errors of the tree.
     pub(super) fn store_chunk(
         &self,
         view: &View,
@@ -295,10 +297,10 @@ impl UnfinishedUploads {
         }
     }
 
-    /// Removes a part; false when there was none. May block.
+    /// Removes a chunk; false when there was none. May block.
     ///
     /// # Errors
-    /// What the tree says.
+    /// The errors of the tree.
     pub(super) fn remove_chunk(&self, chunked: &ChunkedUpload, name: &ChunkName) -> Result<bool> {
         let _update_guard = self.0.update_lock.lock();
         let Some(chunk) = chunked.state.lock().0.remove(name) else { return Ok(false) };
@@ -306,11 +308,16 @@ impl UnfinishedUploads {
         Ok(true)
     }
 
-    /// Discards what waited too long, and what belongs to a dead token.
+    /// Deletes uploads that expired, and those of invalid tokens.
     fn delete_expired(&self) {
         let mut update_guard = self.0.update_lock.lock();
         let epoch = self.0.tree.revocation_epoch().ok();
-        let Ok(live_ids) = self.0.tree.live_upload_ids().inspect_err(|error| tracing::warn!(%error, "no sweep")) else {
+        let Ok(live_ids) = self
+            .0
+            .tree
+            .live_upload_ids()
+            .inspect_err(|error| tracing::warn!(%error, "unfinished uploads could not be checked for expiration"))
+        else {
             return;
         };
         *update_guard = epoch;
@@ -325,7 +332,7 @@ impl UnfinishedUploads {
     }
 }
 
-/// An upload that its client does not know of yet: it ends when this is dropped.
+/// Upload whose URL the client does not know yet: dropping this deletes it.
 pub(super) struct UnacknowledgedUpload {
     uploads: UnfinishedUploads,
     id: Uuid,
@@ -333,20 +340,20 @@ pub(super) struct UnacknowledgedUpload {
 }
 
 impl UnacknowledgedUpload {
-    /// Returns its name.
+    /// Returns the identifier in the URL of the upload.
     pub(super) fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Lets it go on: its client is told of it.
+    /// Keeps the upload: the response with its URL is about to be sent.
     pub(super) fn acknowledge(mut self) {
         self.acknowledged = true;
     }
 
-    /// Ends it.
+    /// Deletes the upload.
     ///
     /// # Errors
-    /// What the tree says.
+    /// The errors of the tree.
     pub(super) async fn delete(mut self) -> Result<()> {
         self.acknowledged = true;
         let (uploads, id) = (self.uploads.clone(), self.id);
@@ -368,15 +375,18 @@ impl Drop for UnacknowledgedUpload {
     }
 }
 
-/// Tells the log of what could not be swept: the next start does it.
+/// Logs a failure to discard an upload; the next start of the server tries again.
 fn log_discard_failure(result: Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(%error, "what is left of an upload stays for now");
+        tracing::warn!(
+            %error,
+            "the remains of an upload could not be removed: they stay until the server is restarted"
+        );
     }
 }
 
 impl UnfinishedUploadTable {
-    /// Takes in what was written down; none for what can't be read.
+    /// Adds an upload from the store; `None` where it can't be parsed.
     fn restore(&mut self, pending: PendingUpload, quota: &UploadQuota) -> Option<()> {
         let PendingUpload { id, token, login, name, request, updated_at: last_used, parts } = pending;
         let Some(request) = request else {
@@ -416,7 +426,7 @@ impl UnfinishedUploadTable {
         }
     }
 
-    /// Returns how many parts all uploads of a token have.
+    /// Returns the number of chunks in all uploads of a token.
     fn chunk_count(&self, token: TokenId) -> usize {
         let uploads_of_token = self.chunked.iter().filter(|((owner, _), _)| *owner == token);
         uploads_of_token.map(|(_, chunked)| chunked.state.lock().0.len()).sum()
@@ -427,7 +437,7 @@ impl UnfinishedUploadTable {
         self.resumable.values().any(|resumable| resumable.is_expired(now)) || chunked()
     }
 
-    /// Takes out what waited too long, and what does not live any more.
+    /// Removes and returns the uploads that expired, and those whose tokens are not valid any more.
     fn take_expired(
         &mut self,
         live_ids: &HashSet<i64>,
@@ -480,10 +490,11 @@ impl ResumableUpload {
         state.progress.is_some() && is_expired(state.last_used, now)
     }
 
-    /// Takes hold of the content; a request that works on it is told to stop, and waited for.
+    /// Acquires the progress; a request that holds it is cancelled and waited for.
     ///
     /// # Errors
-    /// [`Error::UploadInUse`] when that one does not stop in time; [`Error::NotFound`] when it has ended meanwhile.
+    /// [`Error::UploadInUse`] when that request does not end in time; [`Error::NotFound`] when the upload was deleted
+    /// in the meantime.
     pub(super) async fn take_over(&self, now: UnixMillis) -> Result<(ResumableProgress, CancellationToken)> {
         let takeover = tokio::time::timeout(TAKEOVER_TIMEOUT, async {
             loop {
@@ -508,7 +519,7 @@ impl ResumableUpload {
         takeover.await.map_err(|_| Error::UploadInUse)?
     }
 
-    /// Puts the content back; what was announced of it and has not come weighs nothing any more.
+    /// Returns the progress; the reservation for announced bytes that did not arrive is released.
     pub(super) fn release(&self, mut progress: ResumableProgress) {
         progress.reservation.shrink_to(progress.offset);
         let mut state = self.state.lock();
@@ -519,10 +530,10 @@ impl ResumableUpload {
         self.released.notify_waiters();
     }
 
-    /// Writes down how far the content has come, so that it can be told; may block.
+    /// Records the offset in the store, after which it may be sent to the client; may block.
     ///
     /// # Errors
-    /// What the tree says.
+    /// The errors of the tree.
     pub(super) fn record_offset(&self, view: &View, progress: &mut ResumableProgress, now: UnixMillis) -> Result<()> {
         if progress.recorded_offset != progress.offset {
             view.record_progress(self.id, &self.staged_part, progress.offset, now)?;
@@ -531,7 +542,7 @@ impl ResumableUpload {
         Ok(())
     }
 
-    /// Ends it for a request that works on it, and for those that wait.
+    /// Marks the upload as deleted for the request that is using it, and for those that wait.
     fn mark_deleted(&self) {
         let mut state = self.state.lock();
         state.deleted = true;
@@ -548,7 +559,7 @@ impl ResumableProgress {
         Self { offset, recorded_offset: offset, reservation: quota.reserve_written(login, offset) }
     }
 
-    /// Returns how much has come since it was last written down.
+    /// Returns the number of received bytes that are not recorded yet.
     pub(super) fn unrecorded_bytes(&self) -> u64 {
         self.offset.saturating_sub(self.recorded_offset)
     }
@@ -559,7 +570,7 @@ impl ChunkedUpload {
         self.state.lock().0.contains_key(name)
     }
 
-    /// Returns the parts in their order.
+    /// Returns the chunks in their order.
     pub(super) fn chunks(&self) -> Vec<(ChunkName, Arc<UploadChunk>)> {
         self.state.lock().0.iter().map(|(name, chunk)| (name.clone(), Arc::clone(chunk))).collect()
     }

@@ -1,4 +1,5 @@
-//! What unfinished uploads hold, in bytes: announced by requests under way, or kept in staging. Each weighs for its user.
+//! Quota of the bytes that unfinished uploads hold: announced by requests in progress, or kept in staging. Each upload
+//! counts towards its user.
 
 use std::sync::Arc;
 
@@ -6,59 +7,61 @@ use super::error::{Error, Result};
 use crate::domain::{Login, UploadSpaces, UserQuotaLimits};
 use crate::tree::{Tree, UnfinishedUploadBytes};
 
-/// Weighs all that is held; clones share it.
+/// Quota of all unfinished uploads; clones share it.
 #[derive(Clone)]
 pub(super) struct UploadQuota {
     tree: Tree,
     limit: UploadSpaces,
-    /// What all weigh, those of SFTP too.
+    /// Bytes held by all unfinished uploads, those over SFTP included.
     usage: Arc<UnfinishedUploadBytes>,
 }
 
 impl UploadQuota {
-    /// Weighs what is held beside a tree.
+    /// Creates the quota of the uploads into a tree.
     pub(super) fn new(tree: Tree, limits: UploadSpaces) -> Self {
         let usage = tree.unfinished_upload_bytes();
         Self { tree, limit: limits, usage }
     }
 
-    /// Returns the weight of what is written already.
+    /// Returns a reservation for bytes that are already written, whatever the limits are.
     pub(super) fn reserve_written(&self, login: &Login, bytes: u64) -> UploadReservation {
         self.usage.hold_written(login, bytes);
         UploadReservation { quota: self.clone(), login: login.clone(), bytes, written: bytes }
     }
 
-    /// Tells that there is room for what will be so long, or for anything at all; may block.
+    /// Checks that an upload of this length, or of at least one byte, is within the limits; reserves nothing. May
+    /// block.
     ///
     /// # Errors
-    /// [`Error::TooManyBrowserSessions`].
+    /// [`Error::UploadSpaceExhausted`].
     pub(super) fn check_available(&self, login: &Login, length: Option<u64>) -> Result<()> {
         let limits = self.current_limit_bytes()?;
         if self.usage.fits(login, length.unwrap_or(1), limits) { Ok(()) } else { Err(Error::UploadSpaceExhausted) }
     }
 
-    /// Returns how much may be held now.
+    /// Returns the current limits, which depend on the free space; may block.
     fn current_limit_bytes(&self) -> Result<UserQuotaLimits> {
-        // Asked in this order, what is written meanwhile counts as neither, not as both.
+        // Read before the free space: bytes written in between then count neither as free nor as written, instead of as
+        // both, and the limits err on the low side.
         let written = self.usage.written();
         Ok(self.limit.most(self.tree.free_bytes()?, written))
     }
 }
 
-/// The weight of one upload or part; it is taken off when it is dropped.
+/// Reservation of one upload or chunk; its bytes are released when it is dropped.
 pub(super) struct UploadReservation {
     quota: UploadQuota,
     login: Login,
     bytes: u64,
-    /// How many of them are written.
+    /// Number of reserved bytes that are written.
     written: u64,
 }
 
 impl UploadReservation {
-    /// Lets it hold so many bytes; may block.
+    /// Grows the reservation to so many bytes; may block. A smaller number changes nothing.
     ///
     /// # Errors
-    /// [`Error::TooManyBrowserSessions`] when the user's, or all together, would hold more than they may.
+    /// [`Error::UploadSpaceExhausted`] when the user, or all users together, would exceed the limit.
     pub(super) fn grow_to(&mut self, bytes: u64) -> Result<()> {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
         let limits = self.quota.current_limit_bytes()?;
@@ -69,7 +72,7 @@ impl UploadReservation {
         Ok(())
     }
 
-    /// Tells that so many of the bytes it holds are written.
+    /// Records that so many of the reserved bytes are written.
     pub(super) fn record_written(&mut self, bytes: u64) {
         if let Some(more) = bytes.min(self.bytes).checked_sub(self.written) {
             self.quota.usage.wrote(more);
@@ -77,7 +80,7 @@ impl UploadReservation {
         }
     }
 
-    /// Lets it hold no more than so many bytes.
+    /// Shrinks the reservation to so many bytes. A larger number changes nothing.
     pub(super) fn shrink_to(&mut self, bytes: u64) {
         if let Some(less) = self.bytes.checked_sub(bytes) {
             self.quota.usage.release(&self.login, less);

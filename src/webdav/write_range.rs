@@ -1,9 +1,9 @@
-//! Which part of a file a request writes: `Content-Range` of PUT (RFC 9110 section 14.4) and `X-Update-Range` of
-//! PATCH, as SabreDAV's clients send it.
+//! Range of a file that a request writes: `Content-Range` of PUT (RFC 9110 section 14.4), and `X-Update-Range` of PATCH
+//! as defined by SabreDAV.
 
 use super::error::{Error, Result};
 
-/// A part of a file that is to be written.
+/// Range of a file that is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WriteRange {
     start: WriteStart,
@@ -18,13 +18,13 @@ enum WriteStart {
     FromEnd(u64),
 }
 
-const MALFORMED_RANGE: Error = Error::Malformed("the range to be written can't be read");
+const MALFORMED_RANGE: Error = Error::Malformed("the range to write is malformed");
 
 impl WriteRange {
-    /// Reads `bytes 0-99/200`; the size of the whole may be `*`.
+    /// Parses `bytes 0-99/200`; the complete length may be `*`.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] when the syntax or the order of the numbers is wrong.
     pub(super) fn from_content_range(text: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| MALFORMED_RANGE)?.trim();
         let rest = text.strip_prefix("bytes").map(str::trim).ok_or(MALFORMED_RANGE)?;
@@ -43,10 +43,10 @@ impl WriteRange {
         })
     }
 
-    /// Reads `append`, `bytes=0-99`, `bytes=100-` or `bytes=-10`, which begins ten bytes before the end.
+    /// Parses `append`, `bytes=0-99`, `bytes=100-` or `bytes=-10`, which starts ten bytes before the end.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] when the syntax or the order of the numbers is wrong.
     pub(super) fn from_update_range(text: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| MALFORMED_RANGE)?.trim();
         let update_range = |start, length| Ok(Self { start, length, total: None, requires_existing: true });
@@ -66,15 +66,15 @@ impl WriteRange {
         }
     }
 
-    /// Tells whether it is a part of a file that has to be there.
+    /// Tells whether the file must exist.
     pub(super) fn requires_existing_file(&self) -> bool {
         self.requires_existing
     }
 
-    /// Returns where it begins in a file of `size` bytes.
+    /// Returns the offset of the range in a file of `size` bytes.
     ///
     /// # Errors
-    /// [`Error::RangeNotSatisfiable`] when that is beyond its end: nobody knows what would lie between.
+    /// [`Error::RangeNotSatisfiable`] when it is after the end: the content of the gap would be undefined.
     pub(super) fn start_offset(&self, size: u64) -> Result<u64> {
         match self.start {
             WriteStart::FromStart(start) if start > size => Err(Error::RangeNotSatisfiable(size)),
@@ -83,18 +83,18 @@ impl WriteRange {
         }
     }
 
-    /// Compares the length of what was sent with the range.
+    /// Checks that the length of the body is that of the range.
     ///
     /// # Errors
     /// [`Error::Malformed`] when they differ.
     pub(super) fn check_length(&self, sent: u64) -> Result<()> {
         match self.length {
-            Some(length) if length != sent => Err(Error::Malformed("the body is not as long as its range")),
+            Some(length) if length != sent => Err(Error::Malformed("the length of the body is not that of its range")),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Returns the size that the whole is cut to, when it is said to be smaller than it is.
+    /// Returns the size to which the file is truncated, when the announced complete length is smaller than `size`.
     pub(super) fn truncated_size(&self, size: u64) -> Option<u64> {
         self.total.filter(|total| *total < size)
     }

@@ -1,5 +1,5 @@
-//! XML as strangers send it: bounded in depth and number before anything is built from it, without
-//! document types or entities of its own, with namespaces handled as Namespaces in XML 1.0 has them.
+//! Parser of untrusted XML: limited in depth and number of elements while the tree is built, without document types or
+//! custom entities, with namespaces as in Namespaces in XML 1.0.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use quick_xml::events::{BytesRef, BytesStart, Event};
 use crate::domain::EntryName;
 use crate::tree::PropertyName;
 
-/// The namespace of WebDAV.
+/// Namespace of WebDAV.
 pub(super) const DAV_NAMESPACE: &str = "DAV:";
-/// The longest body of XML that is read.
+/// Maximum size of an XML body.
 pub(super) const XML_BODY_MAX_BYTES: usize = 1 << 20;
 
 const MAX_ELEMENT_DEPTH: usize = 64;
@@ -21,11 +21,11 @@ const MAX_ATTRIBUTES: usize = 64;
 const NAMESPACE_MAX_BYTES: usize = 1024;
 const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 
-/// XML that is malformed, or more than is taken.
+/// XML that is malformed or exceeds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MalformedXml;
 
-/// A name as it was written, and the namespace that it stands in (empty for none).
+/// Name as it was written, and its namespace (empty for none).
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct QualifiedName {
     prefix: String,
@@ -33,7 +33,7 @@ struct QualifiedName {
     namespace: Arc<str>,
 }
 
-/// An element with all in it.
+/// Element with its attributes and children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct XmlElement {
     name: QualifiedName,
@@ -49,11 +49,11 @@ enum XmlNode {
 }
 
 impl XmlElement {
-    /// Reads a document.
+    /// Parses a document.
     ///
     /// # Errors
-    /// [`MalformedXml`] when it isn't well-formed XML with namespaces in UTF-8 or UTF-16, has a document type, names an entity
-    /// other than the five, or is nested deeper than 64.
+    /// [`MalformedXml`] when it isn't well-formed XML with namespaces in UTF-8 or UTF-16, has a document type, refers
+    /// to an entity that is not predefined, or exceeds a limit of depth or number.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, MalformedXml> {
         let utf16_decoder = detect_utf16(bytes);
         let text = match utf16_decoder {
@@ -87,27 +87,27 @@ impl XmlElement {
         }
     }
 
-    /// Tells whether this is an element of WebDAV's namespace with this name.
+    /// Tells whether this is the element of this name in the namespace of WebDAV.
     pub(super) fn is_dav(&self, local: &str) -> bool {
         &*self.name.namespace == DAV_NAMESPACE && self.name.local == local
     }
 
-    /// Returns its name.
+    /// Returns the name of the element.
     pub(super) fn name(&self) -> PropertyName {
         PropertyName { namespace: self.name.namespace.to_string(), name: self.name.local.clone() }
     }
 
-    /// Returns the elements directly in it.
+    /// Returns the child elements.
     pub(super) fn elements(&self) -> impl Iterator<Item = &XmlElement> {
         self.children.iter().filter_map(|node| if let XmlNode::Element(element) = node { Some(element) } else { None })
     }
 
-    /// Returns the first element of WebDAV's namespace with this name directly in it.
+    /// Returns the first child element of this name in the namespace of WebDAV.
     pub(super) fn child(&self, local: &str) -> Option<&XmlElement> {
         self.elements().find(|element| element.is_dav(local))
     }
 
-    /// Returns the text directly in it.
+    /// Returns the text of the element, without that of its children.
     pub(super) fn text(&self) -> String {
         self.children
             .iter()
@@ -115,15 +115,15 @@ impl XmlElement {
             .collect()
     }
 
-    /// Writes it as XML that stands by itself: every prefix that it uses is declared in it. The language of
-    /// what it stood in (`xml:lang`) is not kept unless it is its own.
+    /// Serializes the element as XML that is valid by itself: every prefix that it uses is declared in it. An inherited
+    /// `xml:lang` is not included: see [`XmlElement::with_language`].
     pub(super) fn to_xml(&self) -> String {
         let mut out = String::new();
         self.write(&mut vec![(String::new(), "".into()), ("xml".to_owned(), XML_NAMESPACE.into())], &mut out);
         out
     }
 
-    /// Gives it a language where it has none of its own (RFC 4918 section 4.3).
+    /// Sets `xml:lang` where the element has none (RFC 4918 section 4.3).
     pub(super) fn with_language(mut self, language: Option<&str>) -> Self {
         if let Some(language) = language.filter(|_| self.language().is_none()) {
             let name = QualifiedName { prefix: "xml".into(), local: "lang".into(), namespace: XML_NAMESPACE.into() };
@@ -132,7 +132,7 @@ impl XmlElement {
         self
     }
 
-    /// Returns its own language.
+    /// Returns the `xml:lang` of the element itself.
     pub(super) fn language(&self) -> Option<&str> {
         let is_lang = |name: &QualifiedName| &*name.namespace == XML_NAMESPACE && name.local == "lang";
         self.attributes.iter().find(|(name, _)| is_lang(name)).map(|(_, value)| value.as_str())
@@ -188,7 +188,7 @@ impl QualifiedName {
         out.push_str(&self.local);
     }
 
-    /// Tells whether this is a name without prefix of an attribute: such are in no namespace, whatever the default is.
+    /// Tells whether this is the unprefixed name of an attribute: it is in no namespace, whatever the default is.
     fn is_unprefixed_attribute_of(&self, element: &XmlElement) -> bool {
         self.prefix.is_empty() && !std::ptr::eq(self, &element.name)
     }
@@ -200,7 +200,7 @@ fn write_attribute_value(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Appends text with all escaped that XML gives a meaning to, and what it can't hold written out.
+/// Appends text with XML markup escaped; characters that XML can't represent are written as `\u{…}`.
 pub(super) fn escape(text: &str, out: &mut String) {
     let special = |b: u8| matches!(b, b'&' | b'<' | b'>' | b'"' | 0xef) || b < b' ';
     let mut rest = text;
@@ -222,7 +222,7 @@ pub(super) fn escape(text: &str, out: &mut String) {
     out.push_str(rest);
 }
 
-/// Appends a name as text: what isn't text or can't stand in XML is escaped.
+/// Appends a name as text: bytes that aren't UTF-8 and control characters are escaped.
 pub(super) fn escape_name(name: &[u8], out: &mut String) {
     match std::str::from_utf8(name) {
         Ok(text) if !text.contains(char::is_control) => escape(text, out),
@@ -230,7 +230,7 @@ pub(super) fn escape_name(name: &[u8], out: &mut String) {
     }
 }
 
-/// Tells whether XML 1.0 can hold a character.
+/// Tells whether XML 1.0 can represent a character.
 fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
@@ -247,7 +247,7 @@ fn resolve_entity(entity: &BytesRef<'_>) -> Result<char, MalformedXml> {
     if is_xml_char(c) { Ok(c) } else { Err(MalformedXml) }
 }
 
-/// Tells whether a text can be a name without prefix.
+/// Tells whether a text is an `NCName`: a name without a prefix.
 fn is_ncname(text: &str) -> bool {
     let starts = |c: char| c.is_alphabetic() || c == '_' || (!c.is_ascii() && is_xml_char(c));
     let mut chars = text.chars();
@@ -361,11 +361,11 @@ impl XmlTreeBuilder {
     }
 }
 
-/// How two bytes of UTF-16 are read.
+/// Decoder of a code unit of UTF-16, which depends on the byte order.
 type Utf16Decoder = fn([u8; 2]) -> u16;
 
-/// Tells whether a document is in UTF-16, which RFC 4918 section 19 has every server read: by its first bytes, of a
-/// byte order mark or of `<` (XML 1.0 appendix F).
+/// Detects UTF-16, which RFC 4918 section 19 requires every server to read: by a byte order mark or a leading `<` (XML
+/// 1.0 appendix F).
 fn detect_utf16(bytes: &[u8]) -> Option<Utf16Decoder> {
     match bytes {
         [0xfe, 0xff, ..] | [0, b'<', ..] => Some(u16::from_be_bytes),
@@ -382,7 +382,8 @@ fn decode_utf16(bytes: &[u8], read: Utf16Decoder) -> Result<String, MalformedXml
     char::decode_utf16(pairs.iter().map(|pair| read(*pair))).collect::<Result<_, _>>().map_err(|_| MalformedXml)
 }
 
-/// A prefix can't be bound to nothing, nor what is reserved be bound anew (Namespaces in XML section 3).
+/// Checks a declaration: a prefix can't be bound to an empty namespace, nor a reserved one be redeclared (Namespaces in
+/// XML section 3).
 fn check_namespace_declaration(prefix: &str, namespace: &str) -> Result<(String, Arc<str>), MalformedXml> {
     let is_invalid = (!prefix.is_empty() && (namespace.is_empty() || !is_ncname(prefix)))
         || prefix == "xmlns"

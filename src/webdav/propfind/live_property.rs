@@ -1,4 +1,4 @@
-//! Live properties: what the gateway knows of an entry by itself (RFC 4918 section 15, RFC 4331, RFC 3744).
+//! Live properties, which the gateway computes (RFC 4918 section 15, RFC 4331, RFC 3744).
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ const WIN32_NAMESPACE: &str = "urn:schemas-microsoft-com:";
 const OWNCLOUD_NAMESPACE: &str = "http://owncloud.org/ns";
 const PATGATE_NAMESPACE: &str = "urn:patgate";
 
-/// A live property.
+/// Live property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::webdav) enum LiveProperty {
     /// `creationdate`
@@ -38,11 +38,11 @@ pub(in crate::webdav) enum LiveProperty {
     QuotaAvailableBytes,
     /// `quota-used-bytes` (RFC 4331)
     QuotaUsedBytes,
-    /// `current_validators-user-privilege-set` (RFC 3744 section 5.5)
+    /// `current-user-privilege-set` (RFC 3744 section 5.5)
     CurrentUserPrivilegeSet,
     /// `supported-privilege-set` (RFC 3744 section 5.3)
     SupportedPrivilegeSet,
-    /// `owner` (RFC 3744 section 5.1): the session's own user, whoever owns it on the host
+    /// `owner` (RFC 3744 section 5.1): the user of the session, whoever owns the file on the host
     Owner,
     /// `current-user-principal` (RFC 5397)
     CurrentUserPrincipal,
@@ -56,7 +56,7 @@ pub(in crate::webdav) enum LiveProperty {
     NodeId,
     /// `{http://owncloud.org/ns}checksums`
     Checksums,
-    /// `sync-token` (RFC 6578 section 4): that of a folder's own members, told of the entry that is asked for alone
+    /// `sync-token` (RFC 6578 section 4): that of a directory's direct members, only for the requested entry itself
     SyncToken,
     /// `supported-report-set` (RFC 3253 section 3.1.5)
     SupportedReportSet,
@@ -64,18 +64,18 @@ pub(in crate::webdav) enum LiveProperty {
 
 /// The entry whose properties are written.
 pub(super) struct PropertySubject<'a> {
-    /// What it shows of itself.
+    /// Attributes of the entry.
     pub(super) entry: &'a Entry,
-    /// What it is called.
+    /// Name for `displayname`.
     pub(super) display_name: &'a [u8],
-    /// Where it is.
+    /// Returns the path of the entry.
     pub(super) path: &'a dyn Fn() -> TreePath,
-    /// Whether it is the only one, and so worth a name of its own.
+    /// Whether it is the only entry of the response, which may then be given a node id.
     pub(super) is_single: bool,
 }
 
 impl LiveProperty {
-    /// Those that answer a client that wants all.
+    /// Live properties in the response to `allprop` (RFC 4918 section 9.1).
     pub(super) const ALLPROP: [LiveProperty; 9] = [
         LiveProperty::CreationDate,
         LiveProperty::DisplayName,
@@ -88,7 +88,7 @@ impl LiveProperty {
         LiveProperty::SupportedLock,
     ];
 
-    /// Returns the live property of a name.
+    /// Returns the live property of a name; `None` where the name is that of a dead one.
     pub(in crate::webdav) fn from_name(name: &PropertyName) -> Option<Self> {
         Some(match (name.namespace.as_str(), name.name.as_str()) {
             (DAV_NAMESPACE, "creationdate") => Self::CreationDate,
@@ -117,7 +117,8 @@ impl LiveProperty {
         })
     }
 
-    /// Returns the element's name with the prefix that every multistatus declares for it.
+    /// Returns the qualified name of the element; see `write_namespace_declaration` for prefixes that a multistatus
+    /// doesn't declare.
     fn qualified_name(self) -> &'static str {
         match self {
             Self::CreationDate => "D:creationdate",
@@ -162,7 +163,7 @@ impl LiveProperty {
         let _ = write!(out, " xmlns:{prefix}=\"{namespace}\"");
     }
 
-    /// Tells whether an entry has it, without asking for what it costs to know.
+    /// Tells whether the property is defined for an entry, from its attributes alone.
     pub(super) fn is_defined_for(self, entry: &Entry) -> bool {
         let has_permission = entry.permission != Permission::NONE;
         match self {
@@ -241,7 +242,8 @@ impl LiveProperty {
                 let path = (subject.path)();
                 let id = match subject.is_single {
                     true => context.view.node_id(&path).ok(),
-                    // A listing names nothing: each name is a row that is kept for ever.
+                    // A listing creates no node ids: each is a row in the store that is kept until the entry is
+                    // removed.
                     false => context.view.known_node_id(&path).ok().flatten(),
                 };
                 let Some(id) = id else { return false };
@@ -269,7 +271,7 @@ impl LiveProperty {
 const LOCK_ENTRIES: &str = "<D:lockentry><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>\
      <D:lockentry><D:lockscope><D:shared/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>";
 
-/// Every privilege there is: all that a permission gives is given together.
+/// Tree of all privileges. Those that one permission grants together are `abstract` below a common one.
 const SUPPORTED_PRIVILEGES: &str = "<D:supported-privilege><D:privilege><D:all/></D:privilege><D:abstract/>\
      <D:description xml:lang=\"en\">Everything</D:description>\
      <D:supported-privilege><D:privilege><D:read/></D:privilege>\

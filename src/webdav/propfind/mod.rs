@@ -1,4 +1,4 @@
-//! PROPFIND (RFC 4918 section 9.1): properties of an entry and of those in it, written while they are read.
+//! PROPFIND (RFC 4918 section 9.1): properties of an entry and its members, written while they are read.
 
 mod live_property;
 mod plan;
@@ -19,14 +19,14 @@ use super::request_context::RequestContext;
 use super::{WebdavOptions, multistatus, read_small_body, xml};
 use crate::http::{RequestBody, ResponseBody, full, streamed_body};
 
-/// As much of an answer of infinite depth is held until it is whole; of one that is longer the rest is counted, and all
-/// of it made again while it is sent.
+/// Maximum size of a buffered response of infinite depth. For a longer one the remaining entries are only counted, and
+/// the response is produced again while it is sent.
 const PROPFIND_BUFFER_BYTES: usize = 4 << 20;
 
-/// Answers PROPFIND.
+/// Handles PROPFIND.
 ///
 /// # Errors
-/// [`Error::Malformed`] for a body that can't be read, [`Error::InfiniteDepth`], and what the tree says.
+/// [`Error::Malformed`] for a malformed body, [`Error::InfiniteDepth`], and the errors of the tree.
 pub(super) async fn handle(
     context: &Arc<RequestContext>,
     body: &mut RequestBody,
@@ -55,8 +55,8 @@ fn respond(
     depth: DepthHeader,
     options: WebdavOptions,
 ) -> Result<Response<ResponseBody>> {
-    let propfind_request =
-        PropfindRequest::parse(bytes).ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is no propfind"))?;
+    let propfind_request = PropfindRequest::parse(bytes)
+        .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:propfind element"))?;
     let entry = context.view.stat(&context.path)?;
     context.conditions.evaluate_if_header(context.if_context(), &context.path)?;
     let plan = || propfind_request.clone().into_plan().with_minimal_return(headers::prefers_minimal(&context.headers));

@@ -1,4 +1,4 @@
-//! What is written of every entry, laid out once for the whole answer.
+//! Selection of the properties that are written for every entry, computed once per response.
 
 use super::live_property::{LiveProperty, PropertySubject};
 use crate::domain::TreePath;
@@ -7,15 +7,15 @@ use crate::webdav::multistatus;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::xml::{DAV_NAMESPACE, XmlElement};
 
-/// More properties than any client names.
+/// Maximum number of properties in a request, more than any client names.
 const MAX_PROPERTY_NAMES: usize = 512;
 
-/// What is written of every entry.
+/// Properties that are written for every entry.
 pub(in crate::webdav) struct PropfindPlan {
     shape: PropfindShape,
-    /// Those asked for by name: found or told of as missing.
+    /// Properties requested by name: written, or reported as missing.
     columns: Vec<PropertyColumn>,
-    /// Whether those that are missing are told of.
+    /// Whether missing properties are reported.
     reports_missing: bool,
     missing_buffer: String,
 }
@@ -32,24 +32,24 @@ enum PropertyColumn {
     Dead(PropertyName),
 }
 
-/// An entry on its way into the answer.
+/// Entry that is written to the response.
 pub(in crate::webdav) struct PropfindRow<'a> {
-    /// Its URL.
+    /// URL path of the entry.
     pub(in crate::webdav) href: &'a str,
-    /// What it is called.
+    /// Name for `displayname`.
     pub(in crate::webdav) display_name: &'a [u8],
-    /// What it shows of itself.
+    /// Attributes of the entry.
     pub(in crate::webdav) entry: &'a Entry,
-    /// Where it is.
+    /// Returns the path of the entry; a function, since few properties need it.
     pub(in crate::webdav) path: &'a dyn Fn() -> TreePath,
-    /// Its dead properties.
+    /// Dead properties of the entry.
     pub(in crate::webdav) dead_properties: &'a [DeadProperty],
-    /// Whether it is the only one in the answer.
+    /// Whether it is the only entry in the response.
     pub(in crate::webdav) is_single: bool,
 }
 
 impl PropfindPlan {
-    /// Writes all there is, and tells of those in `more` that there are not.
+    /// Writes all properties of `allprop`, and the additional ones, of which missing ones are reported.
     pub(in crate::webdav) fn allprop(additional: Vec<PropertyName>) -> Self {
         let columns = property_columns(additional)
             .into_iter()
@@ -62,7 +62,7 @@ impl PropfindPlan {
         }
     }
 
-    /// Writes the names of all there is.
+    /// Writes the names of all properties.
     pub(in crate::webdav) fn propname() -> Self {
         Self {
             shape: PropfindShape::PropName,
@@ -72,12 +72,12 @@ impl PropfindPlan {
         }
     }
 
-    /// Writes those that an element names; none when there are too many.
+    /// Writes the properties that an element names; `None` when there are too many.
     pub(in crate::webdav) fn from_element(prop: &XmlElement) -> Option<Self> {
         property_names(prop).map(Self::prop)
     }
 
-    /// Writes these.
+    /// Writes these properties.
     pub(in crate::webdav) fn prop(names: Vec<PropertyName>) -> Self {
         Self {
             shape: PropfindShape::Prop,
@@ -87,7 +87,7 @@ impl PropfindPlan {
         }
     }
 
-    /// Leaves out what is missing (RFC 8144 section 2.1).
+    /// Omits missing properties when `minimal` (RFC 8144 section 2.1).
     pub(in crate::webdav) fn with_minimal_return(self, minimal: bool) -> Self {
         Self { reports_missing: !minimal, ..self }
     }
@@ -158,7 +158,8 @@ impl PropertyColumn {
     }
 }
 
-/// Reads the names of the elements in one, each once; none when there are too many.
+/// Returns the names of the child elements, without duplicates; `None` when there are more than
+/// [`MAX_PROPERTY_NAMES`].
 pub(super) fn property_names(element: &XmlElement) -> Option<Vec<PropertyName>> {
     let mut names = Vec::new();
     for name in element.elements().map(XmlElement::name) {
@@ -194,7 +195,7 @@ fn write_live_or_missing(
     }
 }
 
-/// Returns the `displayname` that a client gave: it stands in for the name.
+/// Returns the `displayname` that a client set; it replaces the name of the entry.
 fn custom_display_name(live: LiveProperty, dead: &[DeadProperty]) -> Option<&DeadProperty> {
     dead.iter().find(|p| {
         live == LiveProperty::DisplayName && p.name.namespace == DAV_NAMESPACE && p.name.name == "displayname"

@@ -1,22 +1,22 @@
-//! The body of PROPFIND (RFC 4918 section 14.20).
+//! Body of PROPFIND (RFC 4918 section 14.20).
 
 use super::plan::{PropfindPlan, property_names};
 use crate::tree::PropertyName;
 use crate::webdav::xml::XmlElement;
 
-/// What a client wants to know.
+/// Parsed body of PROPFIND.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PropfindRequest {
-    /// All dead properties, the live ones of RFC 4918, and these.
+    /// All dead properties, the live ones of RFC 4918, and these additional ones.
     AllProp(Vec<PropertyName>),
-    /// The names of what there is.
+    /// Names of all properties.
     PropName,
-    /// These.
+    /// These properties.
     Prop(Vec<PropertyName>),
 }
 
 impl PropfindRequest {
-    /// Reads a body; an empty one wants all.
+    /// Parses a body; an empty one means `allprop` (RFC 4918 section 9.1). `None` when it is malformed.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.trim_ascii().is_empty() {
             return Some(Self::AllProp(Vec::new()));
@@ -33,7 +33,7 @@ impl PropfindRequest {
         }
     }
 
-    /// Lays out what is written of every entry.
+    /// Returns the plan of the properties to write.
     pub(super) fn into_plan(self) -> PropfindPlan {
         match self {
             Self::AllProp(additional) => PropfindPlan::allprop(additional),

@@ -1,4 +1,4 @@
-//! The entries of an answer, in the order in which the tree gives them.
+//! Traversal of the entries of a response, in the order of the tree.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,40 +14,40 @@ use crate::webdav::headers::DepthHeader;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::{multistatus, resource_url};
 
-/// A block is handed over once it is this long.
+/// Size from which a block is sent.
 const PROPFIND_BLOCK_BYTES: usize = 256 * 1024;
 
-/// Walks through the entries of an answer and writes them down.
+/// Traversal of directories that writes each entry to the response.
 pub(super) struct PropfindTraversal {
     context: Arc<RequestContext>,
     plan: PropfindPlan,
     out: String,
     href: String,
     current: Option<TraversedDirectory>,
-    /// Folders that are still to be walked through.
+    /// Directories still to be traversed.
     pending: Vec<TreePath>,
     recursive: bool,
     entry_count: usize,
     max_entries: usize,
-    /// Whether entries are counted alone, and not written.
+    /// Whether entries are only counted, not written.
     count_only: bool,
     done: bool,
 }
 
-/// A folder under way.
+/// Directory that is being traversed.
 struct TraversedDirectory {
     path: TreePath,
     href: String,
     listing: DirectoryListing,
-    /// Of all entries; `None` when that is too much to hold at once.
+    /// Dead properties of all members; `None` when they are too large to be read at once.
     dead_properties: Option<HashMap<EntryName, Vec<DeadProperty>>>,
 }
 
 impl PropfindTraversal {
-    /// Begins with the entry that the request names.
+    /// Starts with the entry that the request names, and writes it.
     ///
     /// # Errors
-    /// What the tree says of it.
+    /// The errors of the tree for that entry.
     pub(super) fn new(
         context: Arc<RequestContext>,
         plan: PropfindPlan,
@@ -75,17 +75,18 @@ impl PropfindTraversal {
         Ok(traversal)
     }
 
-    /// Fails once there were more entries than this, the first one not counted.
+    /// Makes the traversal fail at more entries than this, the requested one not counted.
     pub(super) fn limit_entries(&mut self, max_entries: usize) {
         self.max_entries = max_entries.saturating_add(1);
     }
 
-    /// Tells whether all is written and handed over.
+    /// Tells whether the last block was returned.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Goes on to the end without writing: whether the listing has an end is known before any of it is sent.
+    /// Counts the remaining entries without writing them: whether the limit is exceeded is known before anything is
+    /// sent.
     ///
     /// # Errors
     /// As [`PropfindTraversal::fill_block`].
@@ -95,10 +96,10 @@ impl PropfindTraversal {
         self.fill_block().map(drop)
     }
 
-    /// Writes the next entries, up to about a block.
+    /// Writes the next entries, up to about one block.
     ///
     /// # Errors
-    /// What the tree says while it is listed, [`Error::InfiniteDepth`].
+    /// The errors of listing, [`Error::InfiniteDepth`].
     pub(super) fn fill_block(&mut self) -> Result<Bytes> {
         while self.out.len() < PROPFIND_BLOCK_BYTES {
             self.context.view.cancellation().check()?;
@@ -140,7 +141,7 @@ impl PropfindTraversal {
         Ok(())
     }
 
-    /// Enters a folder below the first; one that is gone or can't be listed meanwhile is passed over.
+    /// Opens a directory below the first; one that was removed or can't be listed any more is skipped.
     fn open_directory_if_present(&mut self, path: TreePath) -> tree::Result<()> {
         match self.open_directory(path) {
             Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotADirectory) => Ok(()),
@@ -177,7 +178,7 @@ impl PropfindTraversal {
             self.write_row(entry, &name);
         }
         let Some(directory) = &self.current else { return };
-        // A link to a folder is shown as one, but not walked through: it may lead back to where it stands.
+        // A symbolic link to a directory is listed as a directory but not followed: it may lead to one of its parents.
         let path = || directory.path.child(&name);
         if self.recursive
             && entry.is_directory()
@@ -233,7 +234,7 @@ impl BlockProducer for PropfindTraversal {
     }
 }
 
-/// Takes dead properties that may not be read as none.
+/// Treats dead properties that may not be read as none.
 fn default_if_denied<T: Default>(found: tree::Result<T>) -> tree::Result<T> {
     match found {
         Err(tree::Error::Forbidden | tree::Error::Absent) => Ok(T::default()),
