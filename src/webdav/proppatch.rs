@@ -133,7 +133,10 @@ impl ProppatchInstruction {
 
     /// Refuses the instructions that set times, which the file system can't store. Returns whether there are any.
     pub(super) fn refuse_times(instructions: &mut [Self]) -> bool {
-        let sets_time = |instruction: &&mut Self| matches!(&instruction.outcome, Ok(ProppatchChange::Times(times)) if *times != AttributeChanges::default());
+        let sets_time = |instruction: &&mut Self| match &instruction.outcome {
+            Ok(ProppatchChange::Times(times)) => *times != AttributeChanges::default(),
+            _ => false,
+        };
         let times = instructions
             .iter_mut()
             .filter(sets_time)
