@@ -117,6 +117,7 @@ impl RequestConditions {
     /// Evaluates all conditions but `If` and If-Range, in the order of RFC 9110 section 13.2.2.
     pub(super) fn evaluate(&self, current: Option<&Validators>, is_read: bool) -> ConditionOutcome {
         let etag = current.and_then(|c| c.etag.as_deref());
+        // Steps 1 and 2. If-Unmodified-Since is ignored beside If-Match (section 13.1.4), and where there is no entry.
         match (&self.if_match, self.unmodified_since, current) {
             (Some(EntityTagList::Any), _, current) if current.is_none() => return ConditionOutcome::PreconditionFailed,
             (Some(EntityTagList::Tags(tags)), ..) if !tags.iter().any(|tag| tag.matches_strongly(etag)) => {
@@ -127,6 +128,8 @@ impl RequestConditions {
             }
             _ => {}
         }
+        // Steps 3 and 4. If-Modified-Since is ignored beside If-None-Match, and for writes (section 13.1.3). If-Match
+        // compares strongly, If-None-Match weakly (sections 13.1.1 and 13.1.2).
         let matched = match &self.if_none_match {
             Some(EntityTagList::Any) => current.is_some(),
             Some(EntityTagList::Tags(tags)) => tags.iter().any(|tag| tag.matches_weakly(etag)),
@@ -146,6 +149,7 @@ impl RequestConditions {
             None => true,
             Some(IfRange::Tag(tag)) => tag.matches_strongly(current.etag.as_deref()),
             Some(IfRange::Date(date)) => *date == current.modified && current.modified < now,
+            // The client may hold another version: without a readable validator it gets the whole file.
             Some(IfRange::Unreadable) => false,
         }
     }
@@ -156,6 +160,7 @@ impl RequestConditions {
     /// [`tree::Error::PreconditionFailed`] when none of its lists is true.
     pub(super) fn evaluate_if_header(&self, if_context: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
         let Some(if_header) = &self.if_header else { return Ok(()) };
+        // Resource tags are resolved like paths, spellings of Unicode included, so that both name the same entry.
         let look_up = |resource: Option<&[u8]>| match resource {
             None => resource_state(if_context.view, path),
             Some(url) => match resource_url::resolve_in_prefix(url, if_context.server, if_context.url_prefix) {
@@ -163,6 +168,8 @@ impl RequestConditions {
                     if_context.view,
                     &if_context.view.existing_spelling(if_context.client_root.root(), &resource.path),
                 ),
+                // On another server or outside of the prefix: without a state, so that conditions are false and `Not`
+                // is true.
                 Err(_) => Ok(IfResourceState::default()),
             },
         };
@@ -174,6 +181,7 @@ impl RequestConditions {
     /// # Errors
     /// [`tree::Error::PreconditionFailed`] when one is false.
     pub(super) fn evaluate_write(&self, if_context: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
+        // Most requests have no conditions: they save the `stat` below, which would run under the lock of the name.
         if !self.apply_to_writes() {
             return Ok(());
         }
@@ -181,6 +189,7 @@ impl RequestConditions {
         let current = found_or_none(if_context.view.stat(path))?;
         match self.evaluate(current.as_ref().map(Validators::from).as_ref(), false) {
             ConditionOutcome::Proceed => Ok(()),
+            // Only reads get NotModified; for a write it would be a failure too.
             ConditionOutcome::NotModified | ConditionOutcome::PreconditionFailed => {
                 Err(tree::Error::PreconditionFailed)
             }
@@ -189,6 +198,7 @@ impl RequestConditions {
 }
 
 fn resource_state(view: &View, path: &TreePath) -> tree::Result<IfResourceState> {
+    // A missing and a hidden entry both have no state, so conditions can't tell them apart.
     let etag = found_or_none(view.stat(path))?.and_then(|entry| entry.etag).map(|tag| tag.to_string());
     let locks = found_or_none(view.locks(path))?.unwrap_or_default();
     Ok(IfResourceState { etag, lock_tokens: locks.into_iter().map(|lock| lock.token).collect() })
@@ -197,6 +207,7 @@ fn resource_state(view: &View, path: &TreePath) -> tree::Result<IfResourceState>
 fn found_or_none<T>(found: tree::Result<T>) -> tree::Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
+        // Not `Forbidden`: an entry that is visible but may not be read is an error, not a missing one.
         Err(tree::Error::Absent | tree::Error::NoParent | tree::Error::NotADirectory | tree::Error::InvalidName) => {
             Ok(None)
         }
@@ -205,12 +216,14 @@ fn found_or_none<T>(found: tree::Result<T>) -> tree::Result<Option<T>> {
 }
 
 fn joined_values(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    // Several lines of a list are one list (RFC 9110 section 5.3).
     let values: Vec<&[u8]> = headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
     (!values.is_empty()).then(|| values.join(&b", "[..]))
 }
 
 fn parse_if_range(text: &[u8]) -> IfRange {
     let text = text.trim_ascii();
+    // The tag must be the whole value: If-Range takes no list.
     if let Some((tag, b"")) = EntityTag::parse_prefix(text) {
         return IfRange::Tag(tag);
     }

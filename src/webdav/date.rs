@@ -34,6 +34,7 @@ pub(super) fn parse_http_date(text: &str) -> Option<i64> {
     if let Ok(time) = httpdate::parse_http_date(text) {
         return i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok();
     }
+    // Dates before 1970, which `httpdate` rejects.
     let fixed = || rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
     let asctime =
         || DateTime::strptime("%a %b %e %H:%M:%S %Y", text).ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp());
@@ -57,11 +58,13 @@ pub(super) fn parse_epoch_seconds(text: &str) -> Option<Timestamp> {
         None => (false, text),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    // `parse` alone would accept another sign: `--5` or `+5`.
     let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || !is_number(whole) || !is_number(fraction) {
         return None;
     }
     let seconds: i64 = whole.parse().ok()?;
+    // Padded to nanoseconds on the right: `.5` is 500,000,000. Further digits are cut off.
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let nanos: u32 = digits.parse().ok()?;
     // Nanoseconds of a `Timestamp` count forward, also before 1970: -1.25 is -2 s and 750,000,000 ns.
@@ -70,6 +73,7 @@ pub(super) fn parse_epoch_seconds(text: &str) -> Option<Timestamp> {
         (true, 0) => Timestamp { seconds: -seconds, nanos },
         (true, _) => Timestamp { seconds: -seconds - 1, nanos: 1_000_000_000 - nanos },
     };
+    // A later year could be set, but not written back in any of the formats.
     is_in_year_range(time.seconds).then_some(time)
 }
 

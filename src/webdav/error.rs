@@ -150,7 +150,9 @@ pub(super) async fn run_cpu_bound<T: Send + 'static>(
     view: &View,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    // Waits on the runtime: a queued request holds no thread.
     let permit = view.session().acquire_work_permit().await.map_err(|TooMuchWork| Error::Busy)?;
+    // Only now: a request that is dropped in the queue has started no work.
     let cancel_guard = view.cancellation().cancel_on_drop();
     let result = run_blocking(move || {
         // Held until the work ends, even if the request was dropped: the thread is busy until then.
@@ -158,6 +160,7 @@ pub(super) async fn run_cpu_bound<T: Send + 'static>(
         work()
     });
     let result = result.await;
+    // A streamed response goes on using this view: an armed guard would cancel it here.
     cancel_guard.disarm();
     result
 }
@@ -183,6 +186,7 @@ impl DavErrorContext<'_> {
 impl Error {
     /// Returns the error for an XML body that could not be parsed: its document type, or `what`.
     pub(super) fn from_unreadable_xml(body: &[u8], what: &'static str) -> Self {
+        // A plain search is enough: it chooses between two refusals, and the body is not parsed any further.
         if memchr::memmem::find(body, b"<!DOCTYPE").is_some() { Self::DoctypeForbidden } else { Self::Malformed(what) }
     }
 
@@ -214,6 +218,7 @@ impl Error {
     /// Turns an error into a response. Details from the host or the store go to the log only.
     pub(super) fn into_response(self, context: DavErrorContext<'_>) -> Response<ResponseBody> {
         let status = self.status(context.method);
+        // An XML condition says more to a client than a line of text, so it comes first.
         let mut response = match (self.condition_element(context), self.problem_response()) {
             (Some(element), _) => dav_error_response(status, &element),
             (None, Some(problem)) => problem,
@@ -221,6 +226,7 @@ impl Error {
         };
         let headers = response.headers_mut();
         if let Self::RangeNotSatisfiable(size) = self {
+            // The current length, from which the client can correct its range (RFC 9110 section 15.5.17).
             set_header(headers, header::CONTENT_RANGE, format!("bytes */{size}"));
         }
         if matches!(self, Self::UnsupportedContentCoding) {
@@ -236,6 +242,8 @@ impl Error {
         if let Self::MethodNotAllowed(allowed_methods) = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(allowed_methods));
         } else if status == StatusCode::METHOD_NOT_ALLOWED || status == StatusCode::NOT_IMPLEMENTED {
+            // Without the refused method itself, which the resource doesn't support at present (RFC 9110 section
+            // 15.5.6).
             set_header(headers, header::ALLOW, DavMethod::tree_methods_except(context.method));
         }
         response
@@ -252,6 +260,8 @@ impl Error {
             }
             Self::Malformed(_) | Self::ChecksumMismatch | Self::Truncated => StatusCode::BAD_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            // A method that creates: 403 for the name itself, 409 for a parent that can't exist. For others the entry
+            // is missing.
             Self::InvalidName { last: true, .. } if creates => StatusCode::FORBIDDEN,
             Self::InvalidName { last: false, .. } if creates => StatusCode::CONFLICT,
             // Not found at a destination means that its parent is missing: 409 (RFC 4918 sections 9.8.5 and 9.9.4).
@@ -266,6 +276,7 @@ impl Error {
             | Self::DoctypeForbidden
             | Self::UnsupportedReport
             | Self::InvalidSyncToken => StatusCode::FORBIDDEN,
+            // UNLOCK: 409 (RFC 4918 section 9.11.1). A refresh: 412 (section 9.10.6).
             Self::NoSuchLock if method == Some(DavMethod::Unlock) => StatusCode::CONFLICT,
             Self::NoSuchLock => StatusCode::PRECONDITION_FAILED,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -293,18 +304,22 @@ impl Error {
             };
             return format!("the destination can't be used: {message}");
         }
+        // The client gets a fixed text: details may concern other users, and go to the log.
         if let Some(shortage) = self.shortage() {
             tracing::warn!(error = %self, "a WebDAV request was refused");
             return shortage.message().to_owned();
         }
+        // Before all other texts: hidden and missing entries must get the same one.
         if status == StatusCode::NOT_FOUND {
             return Self::NotFound.to_string();
         }
+        // 409 mostly means a missing parent, and gets that text however it was detected; these have another cause.
         let has_own_message =
             matches!(self, Self::UploadInUse | Self::Tree(tree::Error::UploadInProgress | tree::Error::Replaced));
         if status == StatusCode::CONFLICT && !has_own_message {
             return tree::Error::NoParent.to_string();
         }
+        // Errors of the host may contain its paths: they go to the log only.
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "a WebDAV request failed");
             return Self::TaskPanicked.to_string();
@@ -316,15 +331,18 @@ impl Error {
     fn condition_element(&self, context: DavErrorContext<'_>) -> Option<String> {
         match self {
             Self::Tree(tree::Error::Locked { root, .. }) => {
+                // LOCK conflicts with another lock; any other method lacks a token (RFC 4918 section 16).
                 let name = if context.method == Some(DavMethod::Lock) {
                     "no-conflicting-lock"
                 } else {
                     "lock-token-submitted"
                 };
                 let (client_root, path) = context.target?;
+                // A lock root above the path of the request is a directory, without a lookup.
                 let is_directory = context.names_directory || (root != path && path.starts_with(root));
                 Some(format!("<D:{name}><D:href>{}</D:href></D:{name}>", client_root.href(root, is_directory)))
             }
+            // A condition of RFC 4331, for any method that needs space.
             Self::Tree(tree::Error::NoSpace) => Some("<D:sufficient-disk-space/>".to_owned()),
             Self::Tree(tree::Error::AlreadyExists) if context.method == Some(DavMethod::Mkcol) => {
                 Some("<D:resource-must-be-null/>".to_owned())
@@ -381,6 +399,7 @@ impl Error {
     fn retry_delay(&self) -> Option<Duration> {
         match self {
             Self::AuthenticationFailed(AuthError::Throttled(wait)) => Some(*wait),
+            // One second: these end soon by themselves. An outage of the served file system lasts longer.
             Self::AuthenticationFailed(AuthError::Busy | AuthError::TooManyConnections)
             | Self::Busy
             | Self::UploadInUse => Some(Duration::from_secs(1)),
@@ -394,10 +413,13 @@ impl Error {
 fn tree_status(error: &tree::Error, method: Option<DavMethod>) -> StatusCode {
     let creates = method.is_some_and(DavMethod::may_create);
     match error {
+        // Hidden entries are `Absent` as well: no status may depend on why an entry can't be seen.
         tree::Error::Absent => StatusCode::NOT_FOUND,
         tree::Error::NoParent => StatusCode::CONFLICT,
         tree::Error::Forbidden | tree::Error::Overlap | tree::Error::TagNotAllowed(_) => StatusCode::FORBIDDEN,
+        // Not 414: the URI may be short; it is a descendant whose path would become too long.
         tree::Error::PathTooLong => StatusCode::FORBIDDEN,
+        // MKCOL has a status of its own (RFC 4918 section 9.3.1); elsewhere it is `Overwrite: F` or `If-None-Match: *`.
         tree::Error::AlreadyExists if method == Some(DavMethod::Mkcol) => StatusCode::METHOD_NOT_ALLOWED,
         tree::Error::AlreadyExists | tree::Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         tree::Error::NotADirectory if creates => StatusCode::CONFLICT,
@@ -417,6 +439,7 @@ fn tree_status(error: &tree::Error, method: Option<DavMethod>) -> StatusCode {
         }
         tree::Error::InvalidName => StatusCode::NOT_FOUND,
         tree::Error::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        // Revoked or expired during the request: another credential would help.
         tree::Error::SessionEnded(_) => StatusCode::UNAUTHORIZED,
         tree::Error::Unavailable(_) | tree::Error::TreeMismatch => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::Store(error) => store_status(error),

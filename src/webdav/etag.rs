@@ -12,10 +12,12 @@ pub(super) struct EntityTag {
 impl EntityTag {
     /// Parses a tag at the start of a text; returns it and the rest.
     pub(super) fn parse_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
+        // `W/` is case-sensitive.
         let (weak, rest) = text.strip_prefix(b"W/").map_or((false, text), |rest| (true, rest));
         let rest = rest.strip_prefix(b"\"")?;
         let end = memchr::memchr(b'"', rest)?;
         let (tag, rest) = (&rest[..end], &rest[end + 1..]);
+        // The characters of `etagc` (RFC 9110 section 8.8.3).
         let is_valid = tag.iter().all(|&b| b == 0x21 || (0x23..=0x7e).contains(&b) || b >= 0x80);
         is_valid.then(|| (Self { weak, tag: tag.to_vec() }, rest))
     }
@@ -24,12 +26,14 @@ impl EntityTag {
     fn parse_unquoted_prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let end = text.iter().position(|&b| b == b',' || b.is_ascii_whitespace()).unwrap_or(text.len());
         let (tag, rest) = text.split_at(end);
+        // No `*`: in a list it is malformed, and not the tag of an entry.
         let is_valid = !tag.is_empty() && tag.iter().all(|&b| b.is_ascii_graphic() && b != b'"' && b != b'*');
         is_valid.then(|| (Self { weak: false, tag: tag.to_vec() }, rest))
     }
 
     /// Compares with the current strong tag: strong comparison (RFC 9110 section 8.8.3.2).
     pub(super) fn matches_strongly(&self, current: Option<&str>) -> bool {
+        // Tags of the gateway are always strong, so only that of the client can be weak.
         !self.weak && self.matches_weakly(current)
     }
 
@@ -57,6 +61,7 @@ impl EntityTagList {
         let mut rest = text.trim_ascii();
         let mut tags = Vec::new();
         while !rest.is_empty() {
+            // Empty list elements must be accepted (RFC 9110 section 5.6.1.2).
             if let Some(after) = rest.strip_prefix(b",") {
                 rest = after.trim_ascii_start();
                 continue;

@@ -66,6 +66,7 @@ pub(super) fn overwrite(headers: &HeaderMap) -> Result<bool, Error> {
 
 /// Parses `Timeout` (section 10.7): the first readable element of the list.
 pub(super) fn timeout(headers: &HeaderMap) -> Duration {
+    // Not `single_value`: a server may ignore the requested timeout (RFC 4918 section 10.7), so none is an error.
     let value = headers.get("timeout").and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(',').find_map(|part| parse_timeout(part.trim())).unwrap_or(DEFAULT_LOCK_TIMEOUT)
 }
@@ -74,10 +75,12 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     if text.eq_ignore_ascii_case("infinite") {
         return Some(MAX_LOCK_TIMEOUT);
     }
+    // 7 is the length of `Second-`.
     let (prefix, digits) = text.split_at_checked(7)?;
     let is_valid =
         prefix.eq_ignore_ascii_case("second-") && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     is_valid.then(|| {
+        // 0 would expire at once; more than 2^32-1 s is not allowed (RFC 4918 section 10.7).
         Duration::from_secs(digits.parse().unwrap_or(u64::MAX)).clamp(Duration::from_secs(1), MAX_LOCK_TIMEOUT)
     })
 }
@@ -89,6 +92,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
     let inner =
         single_value(headers, "lock-token")?.and_then(|value| value.to_str().ok()).map(str::trim).and_then(|text| {
+            // The `webdav` package of npm sends no brackets.
             let inner = text.strip_prefix('<').map_or(Some(text), |rest| rest.strip_suffix('>'))?;
             (inner.contains(':') && !inner.contains(['<', '>', ' '])).then_some(inner)
         });
@@ -99,12 +103,14 @@ pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
 pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = prefers.flat_map(|value| value.split([',', ';'])).map(str::trim);
+    // `Brief: t` is Microsoft's older header for the same.
     let brief = headers.get("brief").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"t"));
     brief || preferences.any(|preference| preference.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
 }
 
 /// Headers in which clients announce the length of a whole file beside `Content-Length`, or in place of it where the
 /// body is chunked: macOS's WebDAV file system, the sync clients of ownCloud and Nextcloud, resumable uploads.
+// The first must remain X-Expected-Entity-Length: only this one also announces the length of a part.
 const FILE_LENGTH_HEADERS: [&str; 4] =
     [EXPECTED_ENTITY_LENGTH, "oc-total-length", "oc-total-file-length", "upload-length"];
 /// Header in which macOS announces the length of a chunked body.
@@ -132,6 +138,7 @@ pub(super) fn expected_length(headers: &HeaderMap, kind: AnnouncedLength) -> Res
     for name in names {
         let Some(value) = single_value(headers, *name)? else { continue };
         let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+        // A client may send several; the body must satisfy the largest.
         longest = longest.max(Some(length.ok_or(Error::Malformed("an announced length is not a number"))?));
     }
     Ok(longest)
@@ -179,6 +186,7 @@ pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
         return Ok(None);
     }
     let mut tags = Vec::new();
+    // Not `single_value`: a list may be spread over several lines (RFC 9110 section 5.3).
     for value in headers.get_all("x-patgate-tags") {
         let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Error::Malformed(INVALID_TAGS_MESSAGE))?;
         tags.extend(parse_tags(text)?);

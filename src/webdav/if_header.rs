@@ -47,11 +47,13 @@ impl IfHeader {
         let mut rest = text.trim_ascii();
         let mut resource = None;
         let (mut lists, mut count) = (Vec::new(), 0);
+        // Either every list is tagged or none is (RFC 4918 section 10.4.2).
         let tagged = rest.starts_with(b"<");
         while !rest.is_empty() {
             if tagged && rest.starts_with(b"<") {
                 // Spaces are allowed: clients that don't escape a Destination don't escape the tag either.
                 let (url, after) = parse_angle_bracketed(rest, b' ')?;
+                // A tag without a list would be a condition that nobody evaluates.
                 if !after.starts_with(b"(") {
                     return None;
                 }
@@ -59,8 +61,10 @@ impl IfHeader {
             }
             let (conditions, after) = parse_list(rest)?;
             count += conditions.len();
+            // A tag applies to all lists up to the next tag.
             lists.push(IfList { resource: resource.clone(), conditions });
             rest = after;
+            // After each list, so that a long header is not parsed to its end.
             if count > MAX_CONDITIONS {
                 return None;
             }
@@ -70,6 +74,7 @@ impl IfHeader {
 
     /// Returns all lock tokens in the header, negated ones included.
     pub(super) fn lock_tokens(&self) -> Vec<LockToken> {
+        // Every token in the header counts as submitted, also after `Not` (RFC 4918 section 10.4.1).
         let states = self.lists.iter().flat_map(|list| &list.conditions).map(|condition| &condition.state);
         states
             .filter_map(|state| if let IfConditionState::LockToken(token) = state { Some(token.clone()) } else { None })
@@ -84,6 +89,7 @@ impl IfHeader {
         &self,
         mut look_up: impl FnMut(Option<&[u8]>) -> Result<IfResourceState, E>,
     ) -> Result<bool, E> {
+        // Stops at the first list that is true: each lookup may read the entry and its locks.
         for list in &self.lists {
             let state = look_up(list.resource.as_deref())?;
             if list.conditions.iter().all(|condition| condition.holds(&state)) {
@@ -135,6 +141,7 @@ fn parse_condition(text: &[u8]) -> Option<(IfCondition, &[u8])> {
         let after = after.trim_ascii_start().strip_prefix(b"]")?;
         return Some((IfCondition { negated, state: IfConditionState::EntityTag(tag) }, after.trim_ascii_start()));
     }
+    // From `!` on: unlike the tags, lock tokens never come unescaped, so a space is an error.
     let (token, after) = parse_angle_bracketed(rest, b'!')?;
     let token = LockToken::new(std::str::from_utf8(token).ok()?);
     Some((IfCondition { negated, state: IfConditionState::LockToken(token) }, after))

@@ -4,6 +4,7 @@ use http::Method;
 
 /// Methods of resources in the tree, in the form of `Allow`.
 pub(super) const TREE_METHODS: &str =
+    // Without POST: it is accepted only with `Upload-Complete`, as the creation of a resumable upload.
     "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, PATCH, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK";
 /// Methods of a resumable upload.
 pub(super) const UPLOAD_METHODS: &str = "OPTIONS, HEAD, GET, PATCH, DELETE";
@@ -82,6 +83,7 @@ impl DavMethod {
 
     /// Tells whether the method may create the resource that it names.
     pub(super) fn may_create(self) -> bool {
+        // Not COPY and MOVE: they create at the destination, whose errors `Error::InvalidDestination` maps.
         matches!(self, Self::Put | Self::Post | Self::Mkcol | Self::Lock)
     }
 }

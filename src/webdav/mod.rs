@@ -98,6 +98,7 @@ impl Webdav {
 
     /// Tells whether WebDAV serves a path: one of the tree, or of an upload into it. `/davx` is not served.
     pub fn serves_path(path: &str) -> bool {
+        // Must stay in step with `split_prefix` and `OutsideTreeResource::parse`: other paths never reach them.
         let prefixes = ["/dav", "/node", "/upload", "/remote.php/dav", "/remote.php/webdav"];
         prefixes.into_iter().any(|prefix| is_path_within(path, prefix))
     }
@@ -106,18 +107,22 @@ impl Webdav {
     pub async fn handle(&self, request: Request<RequestBody>, source: RequestSource) -> Response<ResponseBody> {
         let (head, mut body) = request.into_parts();
         let method = DavMethod::from_http(&head.method);
+        // Before authentication: the response is constant, and a probe must not count as a failed login.
         let mut response = if is_unauthenticated_probe(method, &head.headers) {
             options_response()
         } else {
             match request_context::authenticate(&self.auth, &head, source).await {
                 Ok(session) => {
                     let mut response = self.dispatch(method, head, &mut body, session.clone()).await;
+                    // The gateway takes it out again, and resets the connection if the session ends before the response
+                    // does.
                     response.extensions_mut().insert(AuthenticatedSession(session));
                     response
                 }
                 Err(error) => error.into_response(DavErrorContext::without_target(method)),
             }
         };
+        // Last, so that error responses carry them too.
         set_security_headers(response.headers_mut());
         response
     }
@@ -132,6 +137,7 @@ impl Webdav {
         let Some(method) = method else {
             return unsupported_method(&head).into_response(DavErrorContext::without_target(None));
         };
+        // Before anything is stored: a PUT would otherwise keep the encoded bytes as the file (RFC 9110 section 8.4).
         if !body.is_end_stream() && has_content_coding(&head.headers) {
             return Error::UnsupportedContentCoding.into_response(DavErrorContext::without_target(Some(method)));
         }
@@ -139,6 +145,7 @@ impl Webdav {
             session.record_use();
             return options_response();
         }
+        // Before the path is parsed as one of the tree: uploads and principals are not entries of it.
         let head = match self.handle_outside_tree(method, head, body, &session).await {
             Ok(OutsideTreeOutcome::Handled(response)) => {
                 session.record_use();
@@ -155,6 +162,7 @@ impl Webdav {
                 return error.into_response(DavErrorContext::without_target(Some(method)));
             }
         };
+        // Only a request that succeeds is recorded as a use: a refused one must not extend a sliding expiration.
         let result = self.handle_in_tree(method, &context, body).await;
         match result {
             Ok(response) => {
@@ -162,6 +170,7 @@ impl Webdav {
                 response
             }
             Err(error) => {
+                // Looked up on errors only: the href of a locked directory needs its trailing slash.
                 let names_directory = context.is_lock_root_directory(&error).await;
                 error.into_response(DavErrorContext {
                     method: Some(method),
@@ -183,6 +192,7 @@ impl Webdav {
             // Handled in `dispatch`, whatever the path is: the response must reveal nothing of it.
             DavMethod::Options => Ok(options_response()),
             DavMethod::Get | DavMethod::Head => get::handle(context).await,
+            // `Upload-Complete` alone makes a PUT or POST a resumable upload, whatever its value.
             DavMethod::Put if context.headers.contains_key("upload-complete") => {
                 resumable_upload::create(context, body, &self.uploads, &self.adaptive_blocking).await
             }
@@ -224,6 +234,7 @@ impl Webdav {
         let (path, now) = (head.uri.path(), self.auth.now());
         let upload_context =
             || UnfinishedUploadContext { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
+        // Not below `/dav`: an upload has no place in the tree until it is committed.
         if path.starts_with("/upload/") {
             return resumable_upload::handle(method, &head, body, upload_context())
                 .await
@@ -256,6 +267,7 @@ fn is_unauthenticated_probe(method: Option<DavMethod>, headers: &HeaderMap) -> b
         Some(DavMethod::Head) => user_agent.starts_with(b"Microsoft Office"),
         _ => false,
     };
+    // With a real credential it is authenticated like any other request, so that a wrong one is reported.
     is_probe && authorization.is_none_or(|authorization| authorization.eq_ignore_ascii_case(b"bearer"))
 }
 
@@ -263,7 +275,9 @@ fn is_unauthenticated_probe(method: Option<DavMethod>, headers: &HeaderMap) -> b
 fn options_response() -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     let headers = response.headers_mut();
+    // Class 2 (locks): without it macOS mounts the server read-only.
     headers.insert("dav", HeaderValue::from_static("1, 2, 3, extended-mkcol, sabredav-partialupdate"));
+    // Tells Microsoft's clients to use WebDAV rather than FrontPage extensions.
     headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
     headers.insert(header::ALLOW, HeaderValue::from_static(method::TREE_METHODS));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -271,11 +285,13 @@ fn options_response() -> Response<ResponseBody> {
         "accept-patch",
         HeaderValue::from_static("application/x-sabredav-partialupdate, application/partial-upload"),
     );
+    // Without the limits of the token: they would make the response depend on who asks.
     set_header(headers, HeaderName::from_static("upload-limit"), resumable_upload::upload_limits(None));
     response
 }
 
 fn unsupported_method(head: &Parts) -> Error {
+    // 405 for methods of other specifications, 501 for unknown ones (RFC 9110 section 9.1).
     let known = ["TRACE", "CONNECT", "SEARCH", "ACL", "BIND", "MKCALENDAR", "ORDERPATCH"];
     if known.contains(&head.method.as_str()) {
         Error::MethodNotAllowed(method::TREE_METHODS)
@@ -287,6 +303,7 @@ fn unsupported_method(head: &Parts) -> Error {
 /// Sets headers that keep a stored page from running scripts with this server's origin, and a browser from sniffing
 /// types.
 fn set_security_headers(headers: &mut HeaderMap) {
+    // `or_insert`: the page of a directory has set a policy of its own, which allows downloads.
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("sandbox"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
@@ -296,12 +313,14 @@ fn set_security_headers(headers: &mut HeaderMap) {
 /// # Errors
 /// [`Error::BodyTooLarge`] past the limit, [`Error::Truncated`] when it ends early, [`Error::TooSlow`].
 async fn read_small_body(body: &mut RequestBody, limit: usize) -> Result<Vec<u8>> {
+    // A body that announces too much is refused before any of it is read.
     if body.size_hint().lower() > limit as u64 {
         return Err(Error::BodyTooLarge);
     }
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
+        // A chunked body announces no length: the limit is enforced while it arrives.
         if bytes.len() + data.len() > limit {
             return Err(Error::BodyTooLarge);
         }

@@ -25,6 +25,7 @@ pub(super) async fn authenticate(auth: &Authenticator, head: &Parts, source: Req
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Webdav, address: source.address, user_agent };
     let session = auth.authenticate(credential, peer).await?;
+    // Before the request is carried out: the limit of connections per user must hold for its first request too.
     ConnectionHandle::notify_authenticated(&head.extensions, &session)?;
     Ok(session)
 }
@@ -69,13 +70,16 @@ impl RequestContext {
         now: UnixMillis,
     ) -> Result<Arc<Self>> {
         let url = ResourceUrl::parse(head.uri.path().as_bytes())?;
+        // 404, not 403: whether another user exists must not be visible.
         if url.user.is_some_and(|user| user != session.login().as_str().as_bytes()) {
             return Err(Error::NotFound);
         }
+        // Malformed headers are refused before the tree is touched.
         let conditions = RequestConditions::parse(&head.headers)?;
         let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
         let login = session.login().clone();
         let view = tree.view(session);
+        // A node is looked up in the store on every request: its directory may have been moved.
         let root = match url.prefix {
             UrlPrefix::Tree | UrlPrefix::Nextcloud | UrlPrefix::NextcloudFiles => TreePath::root(),
             UrlPrefix::Node(node) => {
@@ -84,6 +88,8 @@ impl RequestContext {
             }
         };
         let relative_path = url.path;
+        // A name that exists only in another Unicode normalization stands for that entry, so that macOS creates no
+        // duplicate. Paths without such a name, nearly all, skip the blocking lookup.
         let path = match relative_path.has_alternate_normalizations() {
             true => {
                 let (view, root) = (view.clone(), root.clone());
@@ -161,6 +167,8 @@ impl RequestContext {
     ) -> Result<T> {
         let evaluate = || self.evaluate_conditions();
         match operation(&WriteConditions { lock_tokens: &self.lock_tokens, evaluate: &evaluate }) {
+            // The tree reports the lock without evaluating the conditions; a client that sent a false one expects 412
+            // (litmus).
             Err(locked @ tree::Error::Locked { .. }) => {
                 evaluate()?;
                 Err(locked.into())
@@ -179,6 +187,8 @@ impl RequestContext {
         operation: impl FnOnce(&WriteConditions<'_>) -> tree::Result<T>,
     ) -> Result<T> {
         let staged = self.with_preconditions(operation)?;
+        // Not left to the commit alone: a client that waits for `100 Continue` must get the 412 before it sends the
+        // body.
         self.evaluate_conditions()?;
         Ok(staged)
     }
@@ -187,6 +197,7 @@ impl RequestContext {
     pub(super) async fn is_lock_root_directory(&self, error: &Error) -> bool {
         let Error::Tree(tree::Error::Locked { root, .. }) = error else { return false };
         let (view, root) = (self.view.clone(), root.clone());
+        // A root that the session can't see is shown as a file: the href must not reveal what it is.
         run_blocking(move || Ok(view.stat(&root)?.is_directory())).await.unwrap_or(false)
     }
 
@@ -201,6 +212,7 @@ impl RequestContext {
 fn collect_lock_tokens(method: DavMethod, conditions: &RequestConditions, headers: &HeaderMap) -> Vec<LockToken> {
     let mut tokens = conditions.lock_tokens();
     if method == DavMethod::Put {
+        // `extend` of an error adds nothing: `Lock-Token` isn't defined for PUT, so a malformed one is no fault.
         tokens.extend(headers::lock_token(headers));
     }
     tokens

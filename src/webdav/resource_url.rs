@@ -51,11 +51,14 @@ impl OutsideTreeResource {
     /// [`ResourceUrl::parse`] for an upload or chunk with a name that no file can have.
     pub(super) fn parse(path: &[u8], login: &Login) -> Result<Option<Self>, Error> {
         let Some(rest) = path.strip_prefix(NEXTCLOUD_DAV_PREFIX) else { return Ok(None) };
+        // Empty segments are ignored, as in `normalized_path`.
         let segments = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(percent_decode);
         let segments: Vec<Vec<u8>> = segments.collect::<Result<_, _>>()?;
         let segments: Vec<&[u8]> = segments.iter().map(Vec::as_slice).collect();
+        // 404, not 403: whether another user exists must not be visible.
         let check_owner = |user: &[u8]| if user == login.as_str().as_bytes() { Ok(()) } else { Err(Error::NotFound) };
         match segments.as_slice() {
+            // Files are part of the tree: `ResourceUrl` parses their path.
             [b"files", ..] => Ok(None),
             [b"uploads", user, upload, part @ ..] if part.len() <= 1 => {
                 check_owner(user)?;
@@ -116,6 +119,7 @@ fn split_prefix(path: &[u8]) -> Option<SplitUrlPath<'_>> {
         return Some((UrlPrefix::NextcloudFiles, Some(user), rest));
     }
     let rest = path.strip_prefix(b"/node/")?;
+    // 36 characters: a UUID with hyphens.
     let (id, rest) = rest.split_at_checked(36)?;
     let node = std::str::from_utf8(id).ok()?.parse().ok()?;
     is_boundary(rest).then_some((UrlPrefix::Node(node), None, rest))
@@ -133,6 +137,7 @@ fn percent_decode(path: &[u8]) -> Result<Vec<u8>, Error> {
         }
         let escape = rest.split_at_checked(2).and_then(|(digits, after)| Some((parse_hex_byte(digits)?, after)));
         match escape {
+            // `%2F` would turn one segment into two: a proxy that checked the path has seen another one.
             Some((b'/', _)) => return Err(Error::Malformed("the path has an escaped slash")),
             Some((byte, after)) => {
                 bytes.push(byte);
@@ -154,6 +159,7 @@ fn path_error(error: PathError, bytes: &[u8]) -> Error {
         PathError::DotComponent => Error::Malformed("the path has a part . or .."),
         PathError::Nul | PathError::Slash => Error::Malformed("the path has a byte that no name can contain"),
         PathError::EmptyComponent | PathError::Reserved | PathError::TooLong => {
+            // The component at fault decides the status (403 or 409): it is searched for here, on the error path only.
             let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
             let (parent, name) = trimmed.split_at(memchr::memrchr(b'/', trimmed).map_or(0, |at| at + 1));
             Error::InvalidName { last: TreePath::parse(parent).is_ok() && EntryName::new(name).is_err(), error }
@@ -177,6 +183,7 @@ impl ClientRoot {
             UrlPrefix::Nextcloud => prefix.push_str("/remote.php/webdav"),
             UrlPrefix::NextcloudFiles => {
                 prefix.push_str("/remote.php/dav/files/");
+                // A login may contain characters that are not allowed in a path.
                 percent_encode(login.as_str().as_bytes(), &mut prefix);
             }
             UrlPrefix::Node(id) => prefix.push_str(&format!("/node/{id}")),
@@ -205,6 +212,7 @@ impl ClientRoot {
     /// Returns the absolute URL path of an entry, with a trailing slash for a directory. A path that is not below the
     /// root is shown as the root.
     pub(super) fn href(&self, path: &TreePath, is_directory: bool) -> String {
+        // A path outside the root, such as that of a lock above it, becomes the root: the client must not learn it.
         let relative_path = path.strip_prefix(&self.root).unwrap_or_default();
         let mut href = self.prefix.clone();
         for part in relative_path.components() {
@@ -220,6 +228,8 @@ impl ClientRoot {
 
 /// Appends a name with all but unreserved characters percent-encoded (RFC 3986 section 2.3).
 pub(super) fn percent_encode(name: &[u8], out: &mut String) {
+    // Upper case, and only unreserved characters unescaped (RFC 3986 sections 2.1 and 2.3): some clients compare hrefs
+    // as strings.
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &b in name {
         if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
@@ -243,12 +253,14 @@ pub(super) fn resolve_in_prefix(
     url_prefix: UrlPrefix,
 ) -> Result<ResourceUrl, Error> {
     let resource = parse_header_path(&path_on_this_server(url, server)?)?;
+    // Prefixes must be equal even where both stand for the same tree: each may have another root.
     if resource.prefix == url_prefix { Ok(resource) } else { Err(Error::ForeignDestination) }
 }
 
 /// Parses a path in a header; its errors are attributed to the destination, not to the path of the request.
 fn parse_header_path(path: &[u8]) -> Result<ResourceUrl, Error> {
     ResourceUrl::parse(path).map_err(|error| match error {
+        // A path on this server that WebDAV doesn't serve is out of reach for COPY and MOVE, like another server (502).
         Error::NotFound => Error::ForeignDestination,
         error => error.into_destination_error(),
     })
@@ -268,6 +280,7 @@ pub(super) fn destination_uri(url: &[u8], server: &PublicAddress) -> Result<Uri,
 
 /// Returns the normalized path of a URL on this server, without the prefix that a proxy strips.
 fn path_on_this_server(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Error> {
+    // `//host/path` is a path as well: its empty segment is removed below, and what remains has no served prefix.
     let path = if url.starts_with(b"/") {
         url
     } else {
@@ -281,6 +294,7 @@ fn path_on_this_server(url: &[u8], server: &PublicAddress) -> Result<Vec<u8>, Er
         }
         path
     };
+    // A query or fragment names no file. Spaces and bytes above ASCII pass: some clients don't escape them.
     if path.iter().any(|&b| b < b' ' || b == b'?' || b == b'#' || b == 0x7f) {
         return Err(Error::Malformed("the Destination is not the URL of a file or directory"));
     }
@@ -306,6 +320,7 @@ fn escape_invalid_uri_bytes(path: &[u8]) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path {
         match byte {
+            // Printable ASCII without the characters that a URI can't contain (RFC 3986); escapes stay as they are.
             b'!'..=b'~' if !b"\"<>\\^`{|}".contains(byte) => out.push(char::from(*byte)),
             _ => percent_encode(&[*byte], &mut out),
         }
