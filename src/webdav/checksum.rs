@@ -58,6 +58,7 @@ impl ContentChecksums {
             values.join(",")
         };
         if scope != ChecksumScope::Body {
+            // One is enough of several algorithms: the first that is supported.
             expected.extend(texts("oc-checksum").split([' ', ',']).filter_map(parse_oc_checksum).take(1));
             if !expected.is_empty() {
                 stored = vec![
@@ -68,6 +69,7 @@ impl ContentChecksums {
             expected.extend(texts("repr-digest").split(',').filter_map(parse_digest_field));
             expected.extend(texts("digest").split(',').filter_map(parse_legacy_digest));
         }
+        // These cover the body of one request, which may be a part of the file.
         if scope != ChecksumScope::File {
             expected.extend(texts("content-digest").split(',').filter_map(parse_digest_field));
             expected.extend(headers.get("content-md5").and_then(|value| {
@@ -97,6 +99,7 @@ impl ContentChecksums {
     /// # Errors
     /// [`Error::ChecksumMismatch`] when any differs.
     pub(super) fn verify(self) -> Result<Option<String>> {
+        // Not in constant time: a checksum is not a secret.
         if !self.expected.into_iter().all(|member| member.hasher.finish() == member.digest) {
             return Err(Error::ChecksumMismatch);
         }
@@ -129,7 +132,9 @@ pub(super) fn repr_digest(
     let Some(value) = headers.get("want-repr-digest").and_then(|value| value.to_str().ok()) else { return Ok(None) };
     let candidates = value.split(',').filter_map(|member| {
         let (name, weight) = member.split_once('=')?;
+        // A weight of 0 means "not acceptable" (RFC 9530 section 4).
         let weight: u8 = weight.trim().parse().ok().filter(|weight| *weight > 0)?;
+        // Only SHA-2: the other algorithms are insecure, and deprecated by RFC 9530.
         Some((weight, name.trim(), ContentHasher::from_name(name.trim()).filter(|_| name.contains("sha-"))?))
     });
     let Some((_, name, mut hasher)) =
@@ -142,6 +147,7 @@ pub(super) fn repr_digest(
     while offset < size {
         cancellation.check()?;
         let count = reader.read_at(&mut buffer, offset)?;
+        // The file was truncated meanwhile: no digest is better than a wrong one.
         if count == 0 {
             return Ok(None);
         }
@@ -170,6 +176,7 @@ fn parse_digest_field(text: &str) -> Option<ExpectedDigest> {
 fn parse_legacy_digest(text: &str) -> Option<ExpectedDigest> {
     let (algorithm, value) = text.trim().split_once('=')?;
     let hasher = ContentHasher::from_name(algorithm)?;
+    // RFC 3230 encodes this one in hexadecimal, and the others in base64.
     let digest = if matches!(hasher, ContentHasher::Adler32(_)) { decode_hex(value) } else { decode_base64(value) };
     Some(ExpectedDigest { hasher, digest })
 }

@@ -16,6 +16,7 @@ const PAGE_BLOCK_BYTES: usize = 64 * 1024;
 /// Maximum number of entries that are sorted; a longer listing is in the order of the file system.
 const MAX_SORTED_ENTRIES: usize = 4096;
 /// Policy of the page: it may link to downloads, and do nothing else.
+// Whoever may upload chooses the file names: without scripts, an escaping bug in the page stays harmless.
 const PAGE_SECURITY_POLICY: &str = "sandbox allow-downloads; default-src 'none'";
 
 /// Handles GET and HEAD on a directory; may block.
@@ -28,10 +29,12 @@ pub(super) fn handle(context: &RequestContext) -> Result<Response<ResponseBody>>
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_SECURITY_POLICY));
+    // After `list`, so that HEAD has the status of GET.
     if context.method == DavMethod::Head {
         return Ok(response);
     }
     let mut prefetched = listing.by_ref().take(MAX_SORTED_ENTRIES).collect::<crate::tree::Result<Vec<_>>>()?;
+    // At the maximum there may be more entries: a page that is sorted in parts would mislead.
     if prefetched.len() < MAX_SORTED_ENTRIES {
         prefetched
             .sort_by_cached_key(|entry| (!entry.is_directory(), entry.name.to_ascii_lowercase(), entry.name.clone()));
@@ -40,6 +43,7 @@ pub(super) fn handle(context: &RequestContext) -> Result<Response<ResponseBody>>
     let mut page = DirectoryIndexPage { base_href: base, prefetched: prefetched.into_iter(), listing: Some(listing) };
     let first = page.fill_block(page_head(context))?;
     *response.body_mut() = match page.listing {
+        // The page is complete: it gets a Content-Length, and needs no task.
         None => full(first),
         Some(_) => streamed_body(context.view.session(), first, page),
     };
@@ -59,6 +63,7 @@ fn page_head(context: &RequestContext) -> String {
     out += "</title></head>\n<body><h1>";
     xml::escape(&name, &mut out);
     out += "</h1>\n<table>\n<tr><th align=\"left\">Name</th><th align=\"right\">Size</th><th align=\"left\">Changed</th></tr>\n";
+    // No link above the root of the client.
     if let Some(parent) = context.path.parent().filter(|_| !context.is_root()) {
         out += &format!(
             "<tr><td><a href=\"{}\">../</a></td><td></td><td></td></tr>\n",
@@ -92,6 +97,7 @@ impl DirectoryIndexPage {
         let slash = if entry.is_directory() { "/" } else { "" };
         out.push_str("<tr><td><a href=\"");
         out.push_str(&self.base_href);
+        // From bytes: a name need not be UTF-8.
         resource_url::percent_encode(&entry.name, out);
         out.push_str(slash);
         out.push_str("\">");

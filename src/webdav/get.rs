@@ -28,6 +28,7 @@ const WANT_REPR_DIGEST: &str = "want-repr-digest";
 /// # Errors
 /// The errors of the tree, and [`tree::Error::PreconditionFailed`].
 pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
+    // First without blocking. Only successes: every refusal is left to the slow path, which finds its reason.
     if let Some(response) = respond_from_cache(context) {
         return Ok(response);
     }
@@ -42,6 +43,7 @@ pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<Res
 /// Responds without leaving the runtime when everything needed is in memory: a step off it costs more than reading a
 /// small file. `None` for everything else, errors included.
 fn respond_from_cache(context: &RequestContext) -> Option<Response<ResponseBody>> {
+    // An `If` header may need other entries, and a digest needs the whole file: both may block.
     if context.conditions.has_if_header() || context.headers.contains_key(WANT_REPR_DIGEST) {
         return None;
     }
@@ -56,14 +58,18 @@ fn open_and_respond(context: &RequestContext) -> Result<Response<ResponseBody>> 
     let reader = match context.view.read(&context.path) {
         Ok(reader) => reader,
         Err(tree::Error::IsADirectory) => return directory_index::handle(context),
+        // Directories above a scope, and drop boxes, can be listed without being readable: `list` decides on their
+        // content.
         Err(tree::Error::Forbidden) if context.view.stat(&context.path)?.is_directory() => {
             return directory_index::handle(context);
         }
         Err(error) => return Err(error.into()),
     };
+    // Before the digest, so that a false condition doesn't cost a read of the whole file.
     context.conditions.evaluate_if_header(context.if_context(), &context.path)?;
     let digest = checksum::repr_digest(&context.headers, &reader, context.view.cancellation())?;
     let mut response = respond(context, reader, FileReader::read_at)?;
+    // Of the whole file, also in a 206 (RFC 9530 section 3).
     if let Some(digest) = digest.filter(|_| response.status().is_success()) {
         response.headers_mut().insert("repr-digest", digest);
     }
@@ -72,6 +78,7 @@ fn open_and_respond(context: &RequestContext) -> Result<Response<ResponseBody>> 
 
 fn respond(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
     let current = Validators::from(reader.entry());
+    // Before the ranges: If-Range and Range come last (RFC 9110 section 13.2.2).
     match context.conditions.evaluate(Some(&current), true) {
         ConditionOutcome::Proceed => {}
         ConditionOutcome::NotModified => return Ok(file_response(StatusCode::NOT_MODIFIED, reader.entry(), empty())),
@@ -90,6 +97,7 @@ fn respond(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Resu
 }
 
 fn requested_ranges(context: &RequestContext, current: &Validators, size: u64) -> RangeSelection {
+    // Only GET has ranges (RFC 9110 section 14.2).
     let Some(ranges) = context.headers.get(header::RANGE).filter(|_| context.method == DavMethod::Get) else {
         return RangeSelection::FullFile;
     };
@@ -135,6 +143,7 @@ fn partial_response(
         set_header(headers, header::CONTENT_RANGE, content_range(part, entry.size));
         ContentPieces::new(reader, [ContentPiece::FileRange(part.clone())])
     } else {
+        // Random, so that the content of a file can't be made to contain it.
         let boundary = uuid::Uuid::new_v4().simple().to_string();
         set_header(headers, header::CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"));
         ContentPieces::new(reader, multipart_pieces(parts, &boundary, media_type, entry.size))
@@ -148,6 +157,8 @@ fn partial_response(
 fn multipart_pieces(parts: &[Range<u64>], boundary: &str, media_type: &str, size: u64) -> Vec<ContentPiece> {
     let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
     for (index, part) in parts.iter().enumerate() {
+        // The line break belongs to the following boundary (RFC 2046 section 5.1.1); the first boundary starts the
+        // body.
         let start = if index == 0 { "" } else { "\r\n" };
         let range = content_range(part, size);
         let text = format!("{start}--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: {range}\r\n\r\n");
@@ -164,6 +175,7 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
 
 /// Reads the first block; the body reads the rest while it is sent.
 fn content_body(context: &RequestContext, mut pieces: ContentPieces, read: ReadAtFn) -> Result<ResponseBody> {
+    // An error of the first block still becomes a status; later ones can only end the body early.
     let first = pieces.read_block(read)?.unwrap_or_default();
     let session = context.view.session();
     Ok(if pieces.queue.is_empty() { full(first) } else { streamed_body(session, first, pieces) })
@@ -184,6 +196,7 @@ fn file_response(status: StatusCode, entry: &Entry, body: ResponseBody) -> Respo
 
 /// Returns the media type for the name of a file.
 pub(super) fn content_type(path: &TreePath) -> &'static str {
+    // By name only: PROPFIND reports the type of every member, and must not read files for it.
     let name = path.components().next_back().unwrap_or_default();
     tree::media_type(name)
 }
@@ -224,6 +237,7 @@ impl ContentPieces {
         let length = usize::try_from(end - range.start).unwrap_or(0);
         let mut buffer = self.buffer_pool.take(length);
         let count = read(&self.reader, &mut buffer, range.start)?;
+        // The file was truncated while it was sent. Padding would corrupt it silently: the body ends early instead.
         if count < length {
             return Err(tree::Error::Filesystem(std::io::ErrorKind::UnexpectedEof.into()));
         }
@@ -236,6 +250,7 @@ impl ContentPieces {
 
 impl BlockProducer for ContentPieces {
     fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+        // Never the cached read: later blocks may not be in memory any more.
         self.read_block(FileReader::read_at).map_err(|error| BodyError(error.to_string()))
     }
 

@@ -39,8 +39,10 @@ pub(super) fn write_empty_property(name: &PropertyName, out: &mut String) {
     if namespace == DAV_NAMESPACE {
         out.push_str(&format!("<D:{name}/>"));
     } else if namespace.is_empty() {
+        // A multistatus declares no default namespace: an unprefixed name is in none.
         out.push_str(&format!("<{name}/>"));
     } else {
+        // The prefix of the client is not used: it may be bound to something else here.
         out.push_str(&format!("<x:{name} xmlns:x=\""));
         xml::escape(namespace, out);
         out.push_str("\"/>");
@@ -90,11 +92,14 @@ pub(super) fn write_lock_discovery(
         out.push_str(&format!(
             "<D:activelock><D:locktype><D:write/></D:locktype><D:lockscope><D:{scope}/></D:lockscope><D:depth>{depth}</D:depth>"
         ));
+        // Not escaped: it was parsed and serialized again when the lock was created.
         out.push_str(&lock.owner);
         out.push_str(&format!(
             "<D:timeout>Second-{}</D:timeout>",
+            // Never more than was granted, whatever the clock says.
             lock.expires.saturating_duration_since(context.now).min(lock.timeout).as_secs()
         ));
+        // Whoever knows the token can submit it: other users see only that the file is locked.
         if lock.login == *context.view.session().login() {
             out.push_str("<D:locktoken><D:href>");
             xml::escape(lock.token.as_str(), out);

@@ -17,6 +17,7 @@ pub(super) async fn propfind_principal(
     login: &Login,
     body: &mut RequestBody,
 ) -> Result<Response<ResponseBody>> {
+    // Read for its limit only: the few properties are always all sent.
     read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let href = ClientRoot::principal_href(server, login);
     let mut out = String::from(multistatus::MULTISTATUS_START);

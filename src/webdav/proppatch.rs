@@ -32,6 +32,7 @@ pub(super) async fn handle(context: &Arc<RequestContext>, body: &mut RequestBody
 fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<ResponseBody>> {
     let mut instructions = parse_instructions(bytes)
         .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:propertyupdate element"))?;
+    // Before the instructions are judged: an absent entry is 404 whatever the body contains.
     let entry = context.view.stat(&context.path)?;
     let mut any_refused = instructions.iter().any(ProppatchInstruction::is_refused);
     let mut attributes = AttributeChanges::default();
@@ -43,13 +44,17 @@ fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<Respo
         context.with_preconditions(|conditions| {
             context.view.check_set_properties(&context.path, &changes, &attributes, conditions)
         })?;
+        // Malformed tags are a malformed request (400), as in X-Patgate-Tags.
         if instructions.iter().any(|instruction| matches!(instruction.outcome, Err(ProppatchError::InvalidTags))) {
             return Err(Error::Malformed(headers::INVALID_TAGS_MESSAGE));
         }
     } else {
+        // One call, so that the tree applies all changes or none (RFC 4918 section 9.2).
         match context.with_preconditions(|conditions| {
             context.view.set_properties(&context.path, &changes, &attributes, conditions)
         }) {
+            // Known only after the attempt: the kernel rounds a time that the file system can't store, without an
+            // error.
             Err(Error::Tree(tree::Error::Unsupported)) if ProppatchInstruction::refuse_times(&mut instructions) => {
                 any_refused = true
             }
@@ -64,6 +69,7 @@ fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<Respo
             result => result?,
         }
     }
+    // Only complete success may be answered without a body.
     if !any_refused && headers::prefers_minimal(&context.headers) {
         return Ok(set_preference_applied(empty_response(StatusCode::OK)));
     }
@@ -178,6 +184,7 @@ impl ProppatchInstruction {
         match self.outcome.as_ref().ok()? {
             ProppatchChange::DeadProperty(change) => Some(change.clone()),
             ProppatchChange::Times(times) => {
+                // Of several instructions the last one wins (document order, RFC 4918 section 9.2).
                 attributes.modified = times.modified.or(attributes.modified);
                 attributes.accessed = times.accessed.or(attributes.accessed);
                 None
@@ -206,6 +213,7 @@ fn collect_instructions(
     parse_property: impl Fn(&XmlElement, Option<&str>) -> std::result::Result<ProppatchChange, ProppatchError>,
     instructions: &mut Vec<ProppatchInstruction>,
 ) {
+    // `xml:lang` is inherited (RFC 4918 section 4.3); it is stored with each property.
     let language = element.language().or(language);
     for prop in element.elements().filter(|element| element.is_dav("prop")) {
         let language = prop.language().or(language);
@@ -236,6 +244,7 @@ fn mkcol_property(
     }
     let is_plain_collection = property.child("collection").is_some() && property.elements().count() == 1;
     if is_plain_collection {
+        // Nothing to change: the directory is created as a collection anyway.
         Ok(ProppatchChange::Times(AttributeChanges::default()))
     } else {
         Err(ProppatchError::InvalidResourceType)
@@ -256,7 +265,9 @@ fn set_property(property: &XmlElement, language: Option<&str>) -> std::result::R
             let tags = headers::parse_tags(&property.text()).map_err(|_| ProppatchError::InvalidTags)?;
             Ok(ProppatchChange::DeadProperty(tree::set_tags_change(&tags)))
         }
+        // Also Win32CreationTime and Win32FileAttributes of Explorer, which are stored without a meaning.
         Some(LiveProperty::DisplayName) | None => {
+            // The whole element is stored, so that attributes and namespaces survive (RFC 4918 section 4.3).
             let value = property.clone().with_language(language).to_xml();
             if value.len() > PROPERTY_VALUE_MAX_BYTES {
                 return Err(ProppatchError::ValueTooLarge);

@@ -27,12 +27,15 @@ pub(super) fn select_ranges(header: &[u8], size: u64) -> RangeSelection {
     let Some(specs) = parse_specs(header) else { return RangeSelection::FullFile };
     let mut ranges: Vec<Range<u64>> = specs.iter().filter_map(|spec| spec.to_range(size)).collect();
     if ranges.is_empty() {
+        // An empty file has no byte to ask for: clients that always send `bytes=0-` get it with 200.
         return if size == 0 { RangeSelection::FullFile } else { RangeSelection::Unsatisfiable };
     }
     let requested: u128 = ranges.iter().map(|range| u128::from(range.end - range.start)).sum();
+    // Overlapping ranges multiply a file: an amplification attack (CVE-2011-3192).
     if requested > u128::from(size) {
         return RangeSelection::FullFile;
     }
+    // Coalescing, and another order than the requested one, are allowed (RFC 9110 section 15.3.7.2).
     ranges.sort_by_key(|range| range.start);
     let mut parts: Vec<Range<u64>> = Vec::new();
     for range in ranges {
@@ -72,6 +75,7 @@ fn parse_specs(header: &[u8]) -> Option<Vec<RangeSpec>> {
     }
     let mut specs = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        // While parsing, so that a header of thousands of ranges is not read to its end.
         if specs.len() == MAX_RANGE_SPECS {
             return None;
         }
@@ -87,6 +91,7 @@ fn parse_spec(text: &str) -> Option<RangeSpec> {
         (first, "") => Some(RangeSpec::From(parse_number(first)?)),
         (first, last) => {
             let (first, last) = (parse_number(first)?, parse_number(last)?);
+            // One invalid range makes the whole header invalid (RFC 9110 section 14.1.1).
             (first <= last).then_some(RangeSpec::Bounded(first, last))
         }
     }

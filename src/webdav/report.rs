@@ -49,12 +49,14 @@ fn parse_sync_collection(context: &RequestContext, bytes: &[u8]) -> Result<SyncC
     }
     let depth = headers::depth(&context.headers)?;
     let level = root.child("sync-level").map(|level| level.text());
+    // RFC 6578 sections 3.2 and 3.3. Clients of older drafts send no sync-level, and a Depth instead (appendix A).
     let recursive = match (level.as_deref().map(str::trim), depth) {
         (Some("1"), None | Some(DepthHeader::Zero)) | (None, Some(DepthHeader::One)) => false,
         (Some("infinite" | "infinity"), None | Some(DepthHeader::Zero)) | (None, Some(DepthHeader::Infinity)) => true,
         _ => return Err(Error::Malformed("sync-level must be 1 or infinite, with Depth: 0")),
     };
     let since = match root.child("sync-token").map(|token| token.text()) {
+        // An empty token requests an initial synchronization (RFC 6578 section 3.4).
         Some(text) if !text.trim().is_empty() => Some(parse_sync_token(&text).ok_or(Error::InvalidSyncToken)?),
         Some(_) | None => None,
     };
@@ -76,6 +78,7 @@ fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Respon
     if !context.view.stat(&context.path)?.is_directory() {
         return Err(Error::UnsupportedReport);
     }
+    // Before the comparison, which writes to the journal of the token.
     context.evaluate_conditions()?;
     let changes = context
         .view
@@ -89,6 +92,7 @@ fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Respon
         buffer: String::from(multistatus::MULTISTATUS_START),
         done: false,
     };
+    // Errors of the first block still become a status.
     let first = report.fill_block().map_err(map_member_limit)?;
     let body = if report.done { full(first) } else { streamed_body(context.view.session(), first, report) };
     Ok(multistatus::response(body))
@@ -127,6 +131,7 @@ impl SyncCollectionReport {
     fn write_member(&mut self, change: &ChangedMember) -> tree::Result<()> {
         let (context, path) = (Arc::clone(&self.context), &change.path);
         let href = context.client_root.href(path, change.is_directory);
+        // No propstat: removed, or no longer visible, which must look the same.
         let Some(entry) = &change.entry else {
             let _ = writeln!(
                 self.buffer,
@@ -158,6 +163,7 @@ impl SyncCollectionReport {
                  <D:error><D:number-of-matches-within-limits/></D:error></D:response>"
             );
         }
+        // Also after a truncated page: the client continues from here.
         let _ = writeln!(self.buffer, "<D:sync-token>{}</D:sync-token>", format_sync_token(point));
         self.buffer.push_str(multistatus::MULTISTATUS_END);
         self.done = true;

@@ -60,6 +60,7 @@ impl XmlElement {
             Some(read) => Cow::Owned(decode_utf16(bytes, read)?),
             None => Cow::Borrowed(std::str::from_utf8(bytes).map_err(|_| MalformedXml)?),
         };
+        // A byte order mark is not content.
         let text = text.trim_start_matches('\u{feff}').trim();
         let mut reader = Reader::from_str(text);
         let mut builder = XmlTreeBuilder::default();
@@ -77,10 +78,12 @@ impl XmlElement {
                 Event::Comment(_) | Event::PI(_) => {}
                 Event::Decl(decl) => match decl.encoding() {
                     None => {}
+                    // A declaration must agree with the bytes: a parser that trusts it would read another document.
                     Some(Ok(name)) if utf16_decoder.is_some() && name.eq_ignore_ascii_case("utf-16") => {}
                     Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") || name.eq_ignore_ascii_case("us-ascii") => {}
                     Some(_) => return Err(MalformedXml),
                 },
+                // No entities of the client's own: neither exponential expansion nor external files.
                 Event::DocType(_) => return Err(MalformedXml),
                 Event::Eof => return builder.finish(),
             }
@@ -119,6 +122,7 @@ impl XmlElement {
     /// `xml:lang` is not included: see [`XmlElement::with_language`].
     pub(super) fn to_xml(&self) -> String {
         let mut out = String::new();
+        // Bound without a declaration: no default namespace, and the prefix `xml`.
         self.write(&mut vec![(String::new(), "".into()), ("xml".to_owned(), XML_NAMESPACE.into())], &mut out);
         out
     }
@@ -143,6 +147,8 @@ impl XmlElement {
         let mut declared = self.namespace_declarations.clone();
         let names = std::iter::once(&self.name).chain(self.attributes.iter().map(|(name, _)| name));
         for name in names.filter(|name| !name.is_unprefixed_attribute_of(self)) {
+            // The innermost declaration counts; one that the parents made is repeated here, so that the element is
+            // complete.
             let bound = declared.iter().chain(scope.iter().rev()).find(|(prefix, _)| *prefix == name.prefix);
             if bound.is_none_or(|(_, namespace)| *namespace != name.namespace) {
                 declared.push((name.prefix.clone(), Arc::clone(&name.namespace)));
@@ -175,6 +181,7 @@ impl XmlElement {
             self.name.write(out);
             out.push('>');
         }
+        // Declarations end with their element.
         scope.truncate(outer_length);
     }
 }
@@ -202,6 +209,7 @@ fn write_attribute_value(text: &str, out: &mut String) {
 
 /// Appends text with XML markup escaped; characters that XML can't represent are written as `\u{…}`.
 pub(super) fn escape(text: &str, out: &mut String) {
+    // 0xef starts U+FFFE and U+FFFF in UTF-8, which XML can't represent.
     let special = |b: u8| matches!(b, b'&' | b'<' | b'>' | b'"' | 0xef) || b < b' ';
     let mut rest = text;
     while let Some(at) = rest.bytes().position(special) {
@@ -213,6 +221,7 @@ pub(super) fn escape(text: &str, out: &mut String) {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
+            // As references: a parser would normalize them in attributes.
             '\t' | '\n' | '\r' => out.push_str(&format!("&#{};", u32::from(c))),
             c if is_xml_char(c) => out.push(c),
             c => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
@@ -244,6 +253,7 @@ fn resolve_entity(entity: &BytesRef<'_>) -> Result<char, MalformedXml> {
         "quot" => '"',
         _ => entity.resolve_char_ref().ok().flatten().ok_or(MalformedXml)?,
     };
+    // `&#0;` is not well-formed either.
     if is_xml_char(c) { Ok(c) } else { Err(MalformedXml) }
 }
 
@@ -264,12 +274,14 @@ struct XmlTreeBuilder {
 impl XmlTreeBuilder {
     fn start_element(&mut self, start: &BytesStart<'_>) -> Result<(), MalformedXml> {
         self.element_count += 1;
+        // Before anything is allocated for the element. With a root, this would be a second one.
         if self.root.is_some() || self.open_elements.len() == MAX_ELEMENT_DEPTH || self.element_count > MAX_ELEMENTS {
             return Err(MalformedXml);
         }
         let (mut declared, mut plain) = (Vec::new(), Vec::new());
         for attribute in start.attributes() {
             let attribute = attribute.map_err(|_| MalformedXml)?;
+            // quick-xml lets `<` pass in attribute values.
             if declared.len() + plain.len() == MAX_ATTRIBUTES || attribute.value.contains('<') {
                 return Err(MalformedXml);
             }
@@ -286,6 +298,7 @@ impl XmlTreeBuilder {
         let name = self.qualify(start.name().0, &declared, true)?;
         let attributes = plain.into_iter().map(|(name, value)| Ok((self.qualify(name, &declared, false)?, value)));
         let attributes: Vec<(QualifiedName, String)> = attributes.collect::<Result<_, MalformedXml>>()?;
+        // After prefixes are resolved: `a:x` and `b:x` may be one name (Namespaces in XML section 6.3).
         let key = |(name, _): &(QualifiedName, String)| (name.namespace.clone(), name.local.clone());
         let has_duplicate =
             attributes.iter().enumerate().any(|(i, a)| attributes[..i].iter().any(|b| key(a) == key(b)));
@@ -316,9 +329,11 @@ impl XmlTreeBuilder {
         }
         match self.open_elements.last_mut() {
             Some(element) => match element.children.last_mut() {
+                // References and CDATA split text into several events.
                 Some(XmlNode::Text(before)) => before.push_str(text),
                 _ => element.children.push(XmlNode::Text(text.to_owned())),
             },
+            // Outside of the root only white space is allowed.
             None if text.trim().is_empty() => {}
             None => return Err(MalformedXml),
         }
@@ -337,6 +352,7 @@ impl XmlTreeBuilder {
             return Err(MalformedXml);
         }
         let namespace = match prefix {
+            // The default namespace doesn't apply to attributes (Namespaces in XML section 6.2).
             "" if !element => "".into(),
             "xml" => XML_NAMESPACE.into(),
             _ => self

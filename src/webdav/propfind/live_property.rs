@@ -165,6 +165,8 @@ impl LiveProperty {
 
     /// Tells whether the property is defined for an entry, from its attributes alone.
     pub(super) fn is_defined_for(self, entry: &Entry) -> bool {
+        // A directory that is only visible on the way to a permitted one shows constant metadata: nothing of the disk
+        // or the store.
         let has_permission = entry.permission != Permission::NONE;
         match self {
             Self::ContentLength | Self::ContentType => !entry.is_directory(),
@@ -173,6 +175,7 @@ impl LiveProperty {
             Self::SupportedLock => entry.permission.allows(Permission::W),
             Self::QuotaAvailableBytes | Self::QuotaUsedBytes => entry.is_directory() && has_permission,
             Self::NodeId => has_permission,
+            // Without read permission there is no entity tag, and nothing derived from the content may be shown.
             Self::Checksums => entry.etag.is_some(),
             Self::SyncToken => entry.is_directory(),
             _ => true,
@@ -186,6 +189,7 @@ impl LiveProperty {
             return false;
         }
         let start = out.len();
+        // Written with its own element, which the response to LOCK needs as well.
         if self == Self::LockDiscovery {
             let path = (subject.path)();
             let locks = context.view.locks(&path).unwrap_or_default();
@@ -196,6 +200,7 @@ impl LiveProperty {
         out.push_str(self.qualified_name());
         self.write_namespace_declaration(out);
         out.push('>');
+        // Some values turn out to be missing only when they are computed: the opening tag is removed again.
         if !self.write_value(context, subject, out) {
             out.truncate(start);
             return false;
@@ -225,6 +230,7 @@ impl LiveProperty {
             Self::ResourceType | Self::LockDiscovery => {}
             Self::SupportedLock => out.push_str(LOCK_ENTRIES),
             Self::QuotaAvailableBytes | Self::QuotaUsedBytes => {
+                // An unknown quota is a missing property, not an error of the whole listing.
                 let Ok(space) = context.view.space(&(subject.path)()) else { return false };
                 let used = space.total.saturating_sub(space.free);
                 write_number(if self == Self::QuotaAvailableBytes { space.available } else { used }, out);
@@ -251,6 +257,7 @@ impl LiveProperty {
             }
             Self::SyncToken => {
                 let path = (subject.path)();
+                // A token needs a journal in the store: one for the requested directory, none for its members.
                 if path != context.path {
                     return false;
                 }
@@ -261,6 +268,7 @@ impl LiveProperty {
             Self::SupportedReportSet => {}
             Self::Checksums => {
                 let Ok(Some(checksum)) = context.view.checksum(entry) else { return false };
+                // Not escaped: `ContentChecksums::verify` has built it from hexadecimal digits.
                 let _ = write!(out, "<oc:checksum>{checksum}</oc:checksum>");
             }
         }

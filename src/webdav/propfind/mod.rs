@@ -32,6 +32,7 @@ pub(super) async fn handle(
     body: &mut RequestBody,
     options: WebdavOptions,
 ) -> Result<Response<ResponseBody>> {
+    // A missing Depth means infinity (RFC 4918 section 9.1).
     let depth = headers::depth(&context.headers)?.unwrap_or(DepthHeader::Infinity);
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let task_context = Arc::clone(context);
@@ -44,6 +45,7 @@ pub(super) async fn handle(
         Ok(response)
     };
     match depth {
+        // A single entry needs no permit, and does not queue behind listings.
         DepthHeader::Zero => run_blocking(build_response).await,
         DepthHeader::One | DepthHeader::Infinity => run_cpu_bound(&context.view, build_response).await,
     }
@@ -58,19 +60,23 @@ fn respond(
     let propfind_request = PropfindRequest::parse(bytes)
         .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:propfind element"))?;
     let entry = context.view.stat(&context.path)?;
+    // After `stat`: a false condition must not reveal an entry that the session can't see.
     context.conditions.evaluate_if_header(context.if_context(), &context.path)?;
     let plan = || propfind_request.clone().into_plan().with_minimal_return(headers::prefers_minimal(&context.headers));
     let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, &entry)?;
     if depth == DepthHeader::Infinity && entry.is_directory() {
         traversal.limit_entries(options.propfind_infinity_entries);
     }
+    // Errors up to here become a status; once the response is streamed they can only end it early.
     let first = traversal.fill_block()?;
     if traversal.is_done() {
         return Ok(multistatus::response(full(first)));
     }
+    // One directory needs no limit: it is streamed, whatever its size.
     if depth != DepthHeader::Infinity {
         return Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)));
     }
+    // The limit is checked before anything is sent: a 403 can't follow the start of a 207.
     let mut buffered = Vec::from(first);
     while buffered.len() <= PROPFIND_BUFFER_BYTES {
         buffered.extend_from_slice(&traversal.fill_block()?);
@@ -78,8 +84,10 @@ fn respond(
             return Ok(multistatus::response(full(buffered)));
         }
     }
+    // Freed before the count, which may take long.
     drop(buffered);
     traversal.count_remaining()?;
+    // Without a limit: the tree may have grown since, and a response in progress is not broken off for that.
     let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, &entry)?;
     let first = traversal.fill_block()?;
     Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)))

@@ -51,6 +51,7 @@ pub(in crate::webdav) struct PropfindRow<'a> {
 impl PropfindPlan {
     /// Writes all properties of `allprop`, and the additional ones, of which missing ones are reported.
     pub(in crate::webdav) fn allprop(additional: Vec<PropertyName>) -> Self {
+        // A property that `allprop` writes anyway may also be named in `include`; it must not be written twice.
         let columns = property_columns(additional)
             .into_iter()
             .filter(|c| !matches!(c, PropertyColumn::Live(live) if LiveProperty::ALLPROP.contains(live)));
@@ -94,6 +95,7 @@ impl PropfindPlan {
 
     /// Tells whether dead properties are needed at all.
     pub(in crate::webdav) fn needs_dead_properties(&self) -> bool {
+        // `displayname` is live until a client sets it; then it is stored like a dead property.
         let dead = |column: &PropertyColumn| {
             matches!(column, PropertyColumn::Dead(_) | PropertyColumn::Live(LiveProperty::DisplayName))
         };
@@ -116,6 +118,7 @@ impl PropfindPlan {
         out.push_str("<D:response><D:href>");
         out.push_str(row.href);
         out.push_str("</D:href><D:propstat><D:prop>");
+        // Reused, so that a listing doesn't allocate a buffer for every entry.
         let mut missing = std::mem::take(&mut self.missing_buffer);
         missing.clear();
         match self.shape {
@@ -129,8 +132,10 @@ impl PropfindPlan {
                 PropertyColumn::Live(live) => {
                     write_live_or_missing(*live, context, &subject, row.dead_properties, out, &mut missing)
                 }
+                // `write_allprop` has written it.
                 PropertyColumn::Dead(_) if is_allprop && row.dead_properties.iter().any(|p| column.matches(p)) => {}
                 PropertyColumn::Dead(name) => match row.dead_properties.iter().find(|p| column.matches(p)) {
+                    // Stored as XML with its own namespace declarations: copied as it is.
                     Some(property) => out.push_str(&property.value),
                     None => multistatus::write_empty_property(name, &mut missing),
                 },
@@ -139,6 +144,8 @@ impl PropfindPlan {
         if !self.reports_missing {
             missing.clear();
         }
+        // No property was found: the opened propstat is removed. It stays, empty, where none is missing either, since a
+        // response needs one.
         if out.ends_with("<D:prop>") && !missing.is_empty() {
             out.truncate(out.len() - "<D:propstat><D:prop>".len());
         } else {

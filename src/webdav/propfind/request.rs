@@ -22,6 +22,7 @@ impl PropfindRequest {
             return Some(Self::AllProp(Vec::new()));
         }
         let root = XmlElement::parse(bytes).ok().filter(|root| root.is_dav("propfind"))?;
+        // Exactly one of the three; unknown elements beside it are ignored (RFC 4918 section 17).
         match (root.child("prop"), root.child("allprop"), root.child("propname")) {
             (Some(prop), None, None) => property_names(prop).map(Self::Prop),
             (None, Some(_), None) => match root.child("include") {

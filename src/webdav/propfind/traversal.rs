@@ -62,6 +62,7 @@ impl PropfindTraversal {
             current: None,
             pending: Vec::new(),
             recursive: depth == DepthHeader::Infinity,
+            // The requested entry; `limit_entries` allows for it.
             entry_count: 1,
             max_entries: usize::MAX,
             count_only: false,
@@ -102,11 +103,13 @@ impl PropfindTraversal {
     /// The errors of listing, [`Error::InfiniteDepth`].
     pub(super) fn fill_block(&mut self) -> Result<Bytes> {
         while self.out.len() < PROPFIND_BLOCK_BYTES {
+            // At each entry: a client that is gone must not keep a thread busy.
             self.context.view.cancellation().check()?;
             if self.entry_count > self.max_entries {
                 return Err(Error::InfiniteDepth);
             }
             let Some(directory) = self.current.as_mut() else {
+                // Depth first: fewer directories wait than breadth first.
                 match self.pending.pop() {
                     Some(next) => self.open_directory_if_present(next)?,
                     None => {
@@ -119,11 +122,13 @@ impl PropfindTraversal {
             };
             match directory.listing.next() {
                 Some(Ok(entry)) => self.write_member(&entry),
+                // Removed between the listing and its `stat`.
                 Some(Err(tree::Error::Absent)) => {}
                 Some(Err(error)) => return Err(error.into()),
                 None => self.current = None,
             }
         }
+        // The last entry exceeds the block: the extra capacity saves a reallocation.
         let next = if self.done { String::new() } else { String::with_capacity(PROPFIND_BLOCK_BYTES + 4096) };
         Ok(std::mem::replace(&mut self.out, next).into())
     }
@@ -131,6 +136,7 @@ impl PropfindTraversal {
     fn open_directory(&mut self, path: TreePath) -> tree::Result<()> {
         let listing = self.context.view.list(&path, true)?;
         let reads_dead = self.plan.needs_dead_properties() && !self.count_only;
+        // `Unsupported` where they exceed 16 MiB: each entry is then read on its own.
         let dead = match reads_dead.then(|| default_if_denied(self.context.view.properties_in(&path))) {
             None => Some(HashMap::new()),
             Some(Err(tree::Error::Unsupported)) => None,
@@ -157,6 +163,7 @@ impl PropfindTraversal {
             Vec::new()
         };
         let href = context.client_root.href(&context.path, entry.is_directory());
+        // The root of the tree has no name.
         let display_name =
             if entry.name.is_empty() { context.client_root.display_name().as_bytes() } else { &entry.name };
         let row = PropfindRow {
@@ -172,6 +179,7 @@ impl PropfindTraversal {
     }
 
     fn write_member(&mut self, entry: &Entry) {
+        // Created on the host with a name that no request can contain: it could not be accessed.
         let Some(name) = entry.valid_name() else { return };
         self.entry_count += 1;
         if !self.count_only {
@@ -190,6 +198,7 @@ impl PropfindTraversal {
 
     fn write_row(&mut self, entry: &Entry, name: &EntryName) {
         let Some(directory) = &self.current else { return };
+        // Reused, so that a listing doesn't allocate an href for every entry.
         self.href.clear();
         self.href.push_str(&directory.href);
         resource_url::percent_encode(&entry.name, &mut self.href);
