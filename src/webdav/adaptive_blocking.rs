@@ -31,6 +31,7 @@ impl AdaptiveBlocking {
     /// The error of the work.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         if self.runs_inline() {
+            // Blocks a thread of the runtime on purpose: measured to be shorter than a switch.
             return self.run_timed(work);
         }
         let this = self.clone();
@@ -38,12 +39,14 @@ impl AdaptiveBlocking {
     }
 
     fn runs_inline(&self) -> bool {
+        // Relaxed: the score is a hint, on which no other data depends.
         self.0.load(Ordering::Relaxed) >= INLINE_SCORE_THRESHOLD
     }
 
     fn run_timed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let started = Instant::now();
         let result = work();
+        // Failed uploads count too: they may have waited for the disk as well.
         self.record_duration(started.elapsed());
         result
     }

@@ -71,6 +71,7 @@ pub(super) async fn handle(
         let (view, name, length) =
             (upload_context.view(), upload.clone(), parse_total_length(&head.headers).unwrap_or_default());
         return run_blocking(move || {
+            // No path is known yet. A token that may write nowhere must not fill the staging area.
             view.check_write_anywhere()?;
             let created = uploads.create_chunked(&view, &name, length, now)?;
             if created { Ok(empty_response(StatusCode::CREATED)) } else { Err(tree::Error::AlreadyExists.into()) }
@@ -78,6 +79,7 @@ pub(super) async fn handle(
         .await;
     }
     let chunked = uploads.find_chunked(token, upload, now).ok_or(Error::NotFound)?;
+    // `.file` is not a chunk: a PUT to it must not be stored as one.
     let is_assembly = chunk.as_ref().is_some_and(|chunk| chunk.as_bytes() == ASSEMBLY_MEMBER);
     match (method, chunk) {
         (DavMethod::Put, Some(chunk)) if !is_assembly => {
@@ -114,6 +116,7 @@ async fn put_chunk(
         upload_context.uploads.empty_reservation(view.session().login()),
         body.size_hint().lower(),
     );
+    // Run before the body is polled, which sends `100 Continue`: a refusal must come first.
     let open_chunk = move || {
         view.check_write_anywhere()?;
         reservation.grow_to(length)?;
@@ -128,6 +131,7 @@ async fn put_chunk(
         }
         checksums.verify()?;
         reservation.shrink_to(length);
+        // The content is synced before its row is written: a chunk that is recorded survives a crash whole.
         let replaced = uploads.store_chunk(&view, &chunked, name, (view.sync_part(pending_part)?, reservation), now)?;
         Ok(empty_response(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
     })
@@ -147,6 +151,7 @@ impl BodySink for IncomingChunk {
     fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
         for block in blocks {
             self.length += block.len() as u64;
+            // Reserve, write, record: at no moment does the quota count less than the disk holds.
             self.reservation.grow_to(self.length)?;
             self.view.write_part(&mut self.pending_part, block)?;
             self.reservation.record_written(self.length);
@@ -166,6 +171,7 @@ async fn assemble(
     let UnfinishedUploadContext { tree, uploads, session, now } = upload_context;
     let no_overwrite = !headers::overwrite(&head.headers)?;
     let total = parse_total_length(&head.headers)?;
+    // A URL of the tree: it need not have the prefix of the upload, unlike that of an ordinary MOVE.
     let destination =
         headers::single_value(&head.headers, "destination")?.ok_or(Error::Malformed("Destination is missing"))?;
     let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
@@ -175,6 +181,7 @@ async fn assemble(
         head.headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
     }
     let token = session.token();
+    // From here on this is a PUT to the destination, with all its checks.
     let context = RequestContext::new(DavMethod::Put, head, tree, session, now).await?;
     if context.is_root() {
         return Err(Error::RootProtected);
@@ -183,6 +190,7 @@ async fn assemble(
     // All chunks are copied and read back for checksums, like a COPY. If it is cancelled before the commit, they are
     // kept.
     run_cpu_bound(&view, move || {
+        // Only to save the work: the condition above decides.
         if no_overwrite && context.view.stat(&context.path).is_ok() {
             return Err(tree::Error::AlreadyExists.into());
         }
@@ -191,6 +199,7 @@ async fn assemble(
             malformed @ Error::Malformed(_) => malformed,
             error => error.into_destination_error(),
         })?;
+        // After the commit, and without failing the request: the file is complete.
         if let Err(error) = uploads.delete_chunked(token, &name) {
             tracing::warn!(
                 %error,
@@ -211,15 +220,18 @@ fn commit_assembled(
     let modified = headers::oc_mtime(&context.headers)?;
     let parts = chunked.chunks();
     let size = parts.iter().fold(0, |sum: u64, (_, part)| sum.saturating_add(part.size));
+    // A chunk is missing: found before anything is copied.
     if total.is_some_and(|total| total != size) {
         return Err(Error::LengthMismatch);
     }
+    // With the size, so that limits and free space are checked before the copy.
     let staged =
         context.stage_with_preconditions(|conditions| context.view.stage(&context.path, Some(size), conditions))?;
     let mut offset = 0;
     for (_, part) in &parts {
         offset = staged.copy_part(&part.staged_part, part.size, offset)?;
     }
+    // A staged chunk is shorter than recorded: the file would have a hole.
     if offset != size {
         return Err(Error::Truncated);
     }
@@ -236,6 +248,7 @@ fn parse_total_length(headers: &HeaderMap) -> Result<Option<u64>> {
 
 /// Lists the received chunks, for a client that resumes an upload.
 fn list_chunks(chunked: &ChunkedUpload, head: &Parts) -> Response<ResponseBody> {
+    // As the client sees it: a proxy may have stripped a prefix.
     let public_prefix = head.extensions.get::<PublicAddress>().map_or("", PublicAddress::prefix);
     let base = format!("{public_prefix}{}", head.uri.path().trim_end_matches('/'));
     let mut out = String::from(multistatus::MULTISTATUS_START);

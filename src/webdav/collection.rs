@@ -22,6 +22,7 @@ pub(super) async fn mkcol(context: &Arc<RequestContext>, body: &mut RequestBody)
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let content_type =
         context.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // A body that is not understood must not be ignored: 415 (RFC 4918 section 9.3).
     if !bytes.is_empty()
         && !matches!(content_type.split(';').next().map(str::trim), Some("text/xml" | "application/xml"))
     {
@@ -35,6 +36,7 @@ pub(super) async fn mkcol(context: &Arc<RequestContext>, body: &mut RequestBody)
         }
         let created = context
             .with_preconditions(|conditions| context.view.create_directory(&context.path, &attributes, conditions));
+        // Without a requested time, "not supported" has another cause, and keeps its status.
         created.map_err(|error| if modified.is_some() { Error::from_time_error(error) } else { error })?;
         let mut response = empty_response(StatusCode::CREATED);
         if modified.is_some() {
@@ -63,11 +65,15 @@ fn extended_mkcol(
     if refused {
         return Ok(multistatus::xml_response(StatusCode::FORBIDDEN, full(mkcol_response_body(&instructions, refused))));
     }
+    // In two steps, since properties can only be stored for an existing directory: a failure of the second undoes the
+    // first.
     context.with_preconditions(|conditions| {
         context.view.create_directory(&context.path, &AttributeChanges::default(), conditions)
     })?;
+    // Without the conditions: `If-None-Match: *` was true before the directory existed, and would be false now.
     let conditions = WriteConditions { lock_tokens: context.submitted_lock_tokens(), ..WriteConditions::none() };
     if let Err(error) = context.view.set_properties(&context.path, &changes, &attributes, &conditions) {
+        // Not `remove_all`: what another client has already put into the directory must not be lost.
         context.view.remove_directory(&context.path, &conditions)?;
         if matches!(error, tree::Error::Unsupported) && ProppatchInstruction::refuse_times(&mut instructions) {
             return Ok(multistatus::xml_response(
@@ -98,11 +104,13 @@ fn mkcol_response_body(instructions: &[ProppatchInstruction], refused: bool) -> 
 /// the errors of the tree.
 pub(super) async fn delete(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
     let depth = headers::depth(&context.headers)?;
+    // The root of this URL, which may be a node: DELETE would remove the directory that the client has mounted.
     if context.is_root() {
         return Err(Error::RootProtected);
     }
     let context = Arc::clone(context);
     run_blocking(move || {
+        // `link_stat`: a link to a directory is deleted as a link, with any `Depth`.
         if !matches!(depth, None | Some(DepthHeader::Infinity)) && context.view.link_stat(&context.path)?.is_directory()
         {
             return Err(Error::Malformed("a directory is deleted with all its members: Depth must be infinity"));

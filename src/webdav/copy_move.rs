@@ -22,11 +22,13 @@ pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<Res
     let relative_path = context.destination()?;
     let overwrite = if headers::overwrite(&context.headers)? { OverwriteMode::Replace } else { OverwriteMode::Refuse };
     let depth = headers::depth(&context.headers)?;
+    // COPY may read the root; MOVE would take away the directory that the client has mounted.
     if context.method == DavMethod::Move && context.is_root() {
         return Err(Error::RootProtected);
     }
     let view = context.view.clone();
     let context = Arc::clone(context);
+    // COPY reads whole directories, and so does a MOVE to another file system: both need a permit.
     run_cpu_bound(&view, move || {
         let recursive = is_recursive(&context, depth)?;
         let target = resolve_target(&context, &relative_path);
@@ -41,7 +43,7 @@ pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<Res
 }
 
 /// Tells whether a directory is transferred with its members. `Depth` applies to directories only: any value is
-/// accepted for a file (RFC 4918 sections 9.8.3 and 9.9.3).
+/// accepted for a file (RFC 4918 sections 9.8.3 and 9.9.2).
 ///
 /// # Errors
 /// [`Error::Malformed`] for a MOVE of a directory with a finite `Depth`, or a COPY of one with `Depth: 1`;
@@ -50,6 +52,7 @@ fn is_recursive(context: &RequestContext, depth: Option<DepthHeader>) -> Result<
     match (depth, context.method) {
         (None | Some(DepthHeader::Infinity), _) => Ok(true),
         (Some(DepthHeader::Zero), DavMethod::Copy) => Ok(false),
+        // `link_stat`: a link is copied and moved as a link, with any `Depth`.
         (Some(_), method) if context.view.link_stat(&context.path)?.is_directory() => {
             Err(Error::Malformed(match method {
                 DavMethod::Copy => {
@@ -67,6 +70,7 @@ fn resolve_target(context: &RequestContext, relative_path: &TreePath) -> TreePat
     let root = context.client_root.root();
     let existing = context.view.existing_spelling(root, relative_path);
     match context.method {
+        // A MOVE that only changes the Unicode normalization of a name must not resolve to the entry itself.
         DavMethod::Move => tree::move_destination(&context.path, existing, relative_path),
         _ => existing,
     }
@@ -74,6 +78,7 @@ fn resolve_target(context: &RequestContext, relative_path: &TreePath) -> TreePat
 
 /// Attributes an error to the destination or the source: the tree doesn't tell which of them is missing.
 fn attribute_error(context: &RequestContext, target: &TreePath, error: Error) -> Error {
+    // Looked up again only after an error: a request that succeeds must not pay for it.
     match error {
         Error::Tree(
             tree::Error::Absent | tree::Error::NoParent | tree::Error::NotADirectory | tree::Error::InvalidName,
@@ -81,6 +86,7 @@ fn attribute_error(context: &RequestContext, target: &TreePath, error: Error) ->
         Error::Tree(
             tree::Error::Absent | tree::Error::NoParent | tree::Error::NotADirectory | tree::Error::InvalidName,
         ) => Error::into_destination_error(error),
+        // The destination is at fault if its parent explains the refusal; else it is the source.
         Error::Tree(tree::Error::Forbidden) if !can_write_in_parent(context, target) => {
             Error::into_destination_error(error)
         }

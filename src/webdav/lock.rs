@@ -23,6 +23,7 @@ const LOCK_OWNER_MAX_BYTES: usize = 8 * 1024;
 /// # Errors
 /// [`Error::Malformed`] for a malformed body or headers, and the errors of the tree.
 pub(super) async fn lock(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+    // RFC 4918 section 9.10.3: without Depth it is infinity, and 1 is not allowed.
     let depth_infinity = match headers::depth(&context.headers)? {
         None | Some(DepthHeader::Infinity) => true,
         Some(DepthHeader::Zero) => false,
@@ -30,6 +31,7 @@ pub(super) async fn lock(context: &Arc<RequestContext>, body: &mut RequestBody) 
     };
     let bytes = read_small_body(body, LOCK_BODY_MAX_BYTES).await?;
     let context = Arc::clone(context);
+    // Without a body, LOCK refreshes (RFC 4918 section 9.10.2).
     if bytes.trim_ascii().is_empty() {
         return run_blocking(move || refresh(&context)).await;
     }
@@ -49,6 +51,7 @@ fn parse_lockinfo(context: &RequestContext, bytes: &[u8], depth_infinity: bool) 
     if lockinfo.child("locktype").and_then(|locktype| locktype.child("write")).is_none() {
         return Err(malformed);
     }
+    // With its own namespace declarations, since `lockdiscovery` copies it into other documents.
     let owner = lockinfo.child("owner").map(XmlElement::to_xml).unwrap_or_default();
     if owner.len() > LOCK_OWNER_MAX_BYTES {
         return Err(Error::BodyTooLarge);
@@ -59,6 +62,7 @@ fn parse_lockinfo(context: &RequestContext, bytes: &[u8], depth_infinity: bool) 
 fn create_lock(context: &RequestContext, request: &LockRequest) -> Result<Response<ResponseBody>> {
     let (lock, created) =
         context.with_preconditions(|conditions| context.view.lock(&context.path, request, conditions))?;
+    // 201 where LOCK created an empty file (RFC 4918 section 9.10.4).
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = lock_response(context, status, &lock);
     set_header(response.headers_mut(), HeaderName::from_static("lock-token"), format!("<{}>", lock.token));
@@ -71,6 +75,7 @@ fn refresh(context: &RequestContext) -> Result<Response<ResponseBody>> {
     }
     context.evaluate_conditions()?;
     let timeout = headers::timeout(&context.headers);
+    // The header may contain tokens of other resources too: the one that matches this resource is refreshed.
     for token in context.submitted_lock_tokens() {
         match context.view.refresh_lock(&context.path, token, timeout) {
             Ok(lock) => return Ok(lock_response(context, StatusCode::OK, &lock)),
@@ -82,6 +87,7 @@ fn refresh(context: &RequestContext) -> Result<Response<ResponseBody>> {
 }
 
 fn lock_response(context: &RequestContext, status: StatusCode, lock: &DavLock) -> Response<ResponseBody> {
+    // After the lock was created, since an unmapped path is a file only now.
     let is_directory = context.view.stat(&context.path).is_ok_and(|entry| entry.is_directory());
     let mut inner = String::new();
     multistatus::write_lock_discovery(context, &context.path, is_directory, std::slice::from_ref(lock), &mut inner);

@@ -39,6 +39,7 @@ pub(super) async fn handle(
     if !put_upload.is_small() {
         return receive_and_commit(put_upload, body).await;
     }
+    // The whole body is in memory then, so that all other steps are one.
     let (put_upload, blocks) = receive_body(body, context.view.session(), std::future::pending(), put_upload).await?;
     adaptive_blocking.run(move || put_upload.finish(&blocks)).await
 }
@@ -69,6 +70,7 @@ const PARTIAL_UPDATE_MEDIA_TYPE: &str = "application/x-sabredav-partialupdate";
 async fn receive_and_commit(mut put_upload: PutUpload, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let context = Arc::clone(&put_upload.context);
     let large = put_upload.content_length.is_some_and(|length| length > BODY_BLOCK_BYTES as u64);
+    // Staged before the body is polled, which sends `100 Continue`: refusals must come first (RFC 9110 section 10.1.1).
     if large || context.headers.contains_key(header::EXPECT) {
         put_upload = run_blocking(move || put_upload.stage()).await?;
     }
@@ -114,11 +116,13 @@ impl PutUpload {
         content_length: Option<u64>,
         write_range: Option<WriteRange>,
     ) -> Result<Self> {
+        // The URL of a directory: a file that is created there could not be reached under it.
         if context.has_trailing_slash && !context.is_root() {
             return Err(tree::Error::IsADirectory.into());
         }
         let length_kind = if write_range.is_some() { AnnouncedLength::Part } else { AnnouncedLength::File };
         let tags = headers::tags(&context.headers)?;
+        // Before the body: tags that the token doesn't allow must not cost an upload.
         context.view.check_tags(tags.as_deref().unwrap_or_default())?;
         Ok(Self {
             context: Arc::clone(context),
@@ -138,6 +142,7 @@ impl PutUpload {
 
     /// Tells whether staging, writing and committing the upload is short work that doesn't write to the store.
     fn is_small(&self) -> bool {
+        // Tags are written to the store, and Expect needs the staging above.
         let has_special_headers =
             ["expect", "x-patgate-tags"].into_iter().any(|name| self.context.headers.contains_key(name));
         let is_short = self.content_length.is_some_and(|length| length <= SMALL_BODY_MAX_BYTES);
@@ -153,28 +158,35 @@ impl PutUpload {
             })?);
             return Ok(self);
         };
+        // PATCH of a missing file is 404; PUT with Content-Range creates it.
         if write_range.requires_existing_file() {
             context.view.stat(&context.path)?;
         }
         let (upload, size) =
             context.stage_with_preconditions(|conditions| context.view.stage_existing(&context.path, conditions))?;
+        // From the size of the copy, not of the file: that may have changed in between.
         self.start_offset = write_range.start_offset(size)?;
         self.upload = Some(upload);
         Ok(self)
     }
 
     fn finish(mut self, blocks: &[Bytes]) -> Result<Response<ResponseBody>> {
+        // A short chunked body: its length is known now, so staging can check limits and free space.
         if self.content_length.is_none() && self.upload.is_none() {
             self.content_length = Some(blocks.iter().map(|block| block.len() as u64).sum());
         }
         let received = self.write(blocks)?;
         let Some(upload) = received.upload else { return Err(Error::TaskPanicked) };
+        // A body that ends early is never committed, not even where the transport reported no error.
         if received.content_length.is_some_and(|length| length != received.bytes_written) {
             return Err(Error::Truncated);
         }
+        // Clients that send chunked bodies announce the real length here: a proxy that lost the rest ended the body
+        // properly.
         if received.expected_length.is_some_and(|length| received.bytes_written < length) {
             return Err(Error::LengthMismatch);
         }
+        // All checks precede the commit: a file with a wrong checksum must never become visible.
         let mut stored_checksums = received.checksums.verify()?;
         if let Some(write_range) = &received.write_range {
             write_range.check_length(received.bytes_written)?;
@@ -188,6 +200,7 @@ impl PutUpload {
 
 impl BodySink for PutUpload {
     fn write(mut self, blocks: &[Bytes]) -> Result<Self> {
+        // The first full block, or the only one.
         if self.upload.is_none() {
             self = self.stage()?;
         }
@@ -197,6 +210,7 @@ impl BodySink for PutUpload {
             upload.write_at(block, self.start_offset + self.bytes_written)?;
             self.bytes_written += block.len() as u64;
         }
+        // Each block is a use: a sliding expiration must not run out during a long upload.
         self.context.view.session().record_use();
         Ok(self)
     }
@@ -215,6 +229,7 @@ pub(super) fn verify_checksums(context: &RequestContext, upload: &StagedUpload) 
     let mut buffer = vec![0; BODY_BLOCK_BYTES];
     let mut offset = 0;
     loop {
+        // For each block: reading back a large file takes long.
         context.view.cancellation().check()?;
         match upload.read_at(&mut buffer, offset)? {
             0 => break,
@@ -237,6 +252,7 @@ pub(super) fn commit_upload(
     modified: Option<Timestamp>,
     stored_checksums: Option<String>,
 ) -> Result<Response<ResponseBody>> {
+    // On the staged file, so that tags and times appear together with the content.
     if let Some(tags) = headers::tags(&context.headers)? {
         upload.set_tags(tags)?;
     }
@@ -245,9 +261,11 @@ pub(super) fn commit_upload(
             .set_attributes(&AttributeChanges { modified, ..AttributeChanges::default() })
             .map_err(Error::from_time_error)?;
     }
+    // Last: permissions, locks and conditions are checked again, under the lock of the name.
     let CommittedUpload { entry, replaced } = context.with_preconditions(|conditions| upload.commit(conditions))?;
     let mut response = put_response(replaced, &entry, modified.is_some());
     if let Some(stored_checksums) = stored_checksums {
+        // Only now: checksums are stored for the entity tag, which the commit creates.
         context.view.keep_checksum(&entry, &stored_checksums)?;
         set_header(
             response.headers_mut(),
@@ -264,6 +282,7 @@ fn put_response(replaced: bool, entry: &Entry, mtime_accepted: bool) -> Response
     let headers = response.headers_mut();
     if let Some(etag) = entry.etag {
         set_header(headers, header::ETAG, format!("\"{etag}\""));
+        // ownCloud and Nextcloud clients prefer this one, since some proxies rewrite ETag when they compress.
         set_header(headers, HeaderName::from_static("oc-etag"), format!("\"{etag}\""));
     }
     set_header(headers, header::LAST_MODIFIED, date::format_http_date(entry.modified));

@@ -46,6 +46,7 @@ pub(super) async fn receive_body<S: BodySink>(
     let abort = async {
         tokio::select! {
             () = session.closed() => Error::from(tree::Error::SessionEnded(SessionEnded)),
+            // As if the connection was lost, so that a sink which keeps partial bodies keeps this one.
             () = cancelled => Error::Truncated,
         }
     };
@@ -53,7 +54,9 @@ pub(super) async fn receive_body<S: BodySink>(
     let mut write_task: Option<JoinHandle<Result<S>>> = None;
     let mut idle_sink = Some(sink);
     loop {
+        // While the last block is written: two blocks are in memory at most.
         let (blocks, outcome) = receive_block(body, abort.as_mut()).await;
+        // Exactly one is set: either nothing was written yet, or a task holds the sink.
         let sink = match (idle_sink.take(), write_task.take()) {
             (Some(sink), _) => sink,
             (None, Some(task)) => task.await.unwrap_or(Err(Error::TaskPanicked))?,
@@ -63,7 +66,9 @@ pub(super) async fn receive_body<S: BodySink>(
             Ok(true) => return Ok((sink, blocks)),
             Ok(false) => write_task = Some(spawn_blocking(move || sink.write(&blocks))),
             Err(error) => {
+                // After the end of the session nothing is kept: its token may not write any more.
                 let is_truncated = matches!(error, Error::Truncated | Error::TooSlow);
+                // Awaited, so that what the sink holds is released before the client gets the error and tries again.
                 let _ = spawn_blocking(move || if is_truncated { sink.on_abort(&blocks) } else { drop(sink) }).await;
                 return Err(error);
             }
@@ -79,7 +84,9 @@ async fn receive_block(
     let (mut blocks, mut length) = (Vec::new(), 0);
     while length < BODY_BLOCK_BYTES && !body.is_end_stream() {
         let frame = tokio::select! {
+            // Data that has already arrived first. An ended session is not missed: the tree checks it at every write.
             biased;
+            // Silence alone; a client that sends too slowly is the business of `MinTransferRate`.
             frame = tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame()) => frame,
             error = abort.as_mut() => return (blocks, Err(error)),
         };

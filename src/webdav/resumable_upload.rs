@@ -68,16 +68,19 @@ pub(super) async fn create(
     uploads: &UnfinishedUploads,
     adaptive_blocking: &AdaptiveBlocking,
 ) -> Result<Response<ResponseBody>> {
+    // The whole file in one request is an ordinary PUT.
     if parse_upload_complete(&context.headers)? != Some(false) {
         let mut response = put::handle(context, body, adaptive_blocking).await?;
         response.headers_mut().insert(UPLOAD_COMPLETE, HeaderValue::from_static("?1"));
         return Ok(response);
     }
     let length = headers::upload_length(&context.headers)?;
+    // Content-Length is only that of the first part, but better than nothing.
     let announced_length = length.or(body.size_hint().exact());
     let stage = {
         let (context, uploads) = (Arc::clone(context), uploads.clone());
         move || {
+            // Before staging: a refusal must not leave a file behind.
             uploads.check_limits(context.view.session(), announced_length)?;
             let upload =
                 context.stage_with_preconditions(|conditions| context.view.stage(&context.path, length, conditions))?;
@@ -92,6 +95,7 @@ pub(super) async fn create(
     let offset = match received.await {
         Ok(offset) => offset,
         Err(error) => {
+            // The client doesn't know the URL, so it could not resume: nothing is kept.
             unacknowledged.delete().await?;
             return Err(error);
         }
@@ -103,6 +107,7 @@ pub(super) async fn create(
         format!("{}{UPLOAD_PATH_PREFIX}{id}", context.server.prefix()),
     );
     set_upload_limit(context.view.session(), &mut response);
+    // Last, when nothing can fail any more.
     unacknowledged.acknowledge();
     Ok(response)
 }
@@ -127,6 +132,8 @@ pub(super) async fn handle(
     let resumable = uploads.find(id, session.token()).ok_or(Error::NotFound)?;
     match method {
         DavMethod::Head | DavMethod::Get => {
+            // Cancels a request that is still writing, whose connection the client has probably lost: the offset must be
+            // final.
             let (progress, _) = resumable.take_over(now).await?;
             let (view, length) = (tree.view(session.clone()), resumable.length);
             let append = UploadAppend { resumable, view, now, progress: Some(progress), upload: None };
@@ -167,7 +174,9 @@ async fn append_request(
     {
         return Err(Error::LengthMismatch);
     }
+    // Of the bytes in this request; those of the whole file are in the saved request.
     let checksums = ContentChecksums::from_headers(&head.headers, ChecksumScope::Body);
+    // Conditions and lock tokens of the first request, permissions of this one.
     let context = resumable
         .saved_request
         .restore_context(upload_context.tree, upload_context.session, upload_context.now)
@@ -180,6 +189,7 @@ async fn append_request(
     let request_context = Arc::clone(&context);
     let mut response = put::conclude(&request_context, true, move || {
         let response = append.commit(&context)?;
+        // After the commit, and without failing the request: the file is complete.
         if let Err(error) = uploads.delete(id) {
             tracing::warn!(
                 %error,
@@ -202,18 +212,21 @@ async fn receive(
     body: &mut RequestBody,
     expected: Option<(u64, ContentChecksums)>,
 ) -> Result<UploadAppend> {
+    // One request at a time: without the progress nobody can write.
     let (progress, cancelled) = resumable.take_over(context.now).await?;
     let offset = progress.offset;
     let (resumable, view) = (Arc::clone(resumable), context.view.clone());
     let append = UploadAppend { resumable, view, now: context.now, progress: Some(progress), upload: None };
     let mut checksums = ContentChecksums::default();
     if let Some((provided, announced)) = expected {
+        // Nothing is read: appended at another offset, the file would have a gap or duplicate bytes.
         if provided != offset {
             return Err(Error::OffsetMismatch { expected: append.finish_request().await?, provided });
         }
         checksums = announced;
     }
     let end = offset.saturating_add(body.size_hint().lower());
+    // Before the body is polled, which sends `100 Continue`.
     if append.resumable.length.is_some_and(|length| end > length) {
         return Err(Error::LengthMismatch);
     }
@@ -227,6 +240,7 @@ async fn receive(
         let UploadAppendSink { mut append, checksums } = sink.write(&blocks)?;
         match checksums.verify() {
             Ok(_) => Ok(append),
+            // The bytes of this request are removed, so that the client can send them again.
             Err(error) => append.truncate(offset).and(Err(error)),
         }
     })
@@ -246,7 +260,9 @@ impl UploadAppend {
     /// Opens the staged content, which will grow to `end`; permissions and locks are checked for the session of the
     /// request.
     fn reopen(mut self, context: &RequestContext, end: u64) -> Result<Self> {
+        // All that the request announces, before its first byte.
         self.progress_mut()?.reservation.grow_to(end)?;
+        // Without conditions: they are evaluated at the commit, and may be true by then.
         let conditions = WriteConditions { lock_tokens: context.submitted_lock_tokens(), ..WriteConditions::none() };
         self.upload = Some(self.view.resume_upload(&self.resumable.staged_part, &context.path, &conditions)?);
         Ok(self)
@@ -274,6 +290,7 @@ impl UploadAppend {
     /// Ends the request; returns the recorded offset.
     async fn finish_request(mut self) -> Result<u64> {
         match &self.progress {
+            // No new bytes: a HEAD needs neither a thread nor the store.
             Some(progress) if progress.unrecorded_bytes() == 0 => Ok(progress.offset),
             _ => run_blocking(move || self.record_offset()).await,
         }
@@ -289,6 +306,7 @@ impl UploadAppend {
         let modified = headers::oc_mtime(&context.headers)?;
         // Removes bytes that a rejected request left after the recorded end.
         self.truncate(size)?;
+        // The staged content stays where it is if the commit fails; `drop` releases the progress.
         let upload = self.upload.take().ok_or(Error::TaskPanicked)?;
         let stored_checksums = put::verify_checksums(context, &upload)?;
         context.evaluate_conditions()?;
@@ -298,6 +316,7 @@ impl UploadAppend {
 
 impl Drop for UploadAppend {
     fn drop(&mut self) {
+        // On every way out: a request that is reset must not block the upload for the next one.
         if let Some(progress) = self.progress.take() {
             self.resumable.release(progress);
         }
@@ -317,6 +336,7 @@ impl BodySink for UploadAppendSink {
                 return Err(Error::TaskPanicked);
             };
             let end = progress.offset.saturating_add(block.len() as u64);
+            // The announced length bounds the upload, also where the body is chunked.
             if resumable.length.is_some_and(|length| end > length) {
                 return Err(Error::LengthMismatch);
             }
@@ -335,6 +355,7 @@ impl BodySink for UploadAppendSink {
     }
 
     fn on_abort(self, blocks: &[Bytes]) {
+        // The last blocks as well: whatever is kept need not be sent again.
         if let Ok(UploadAppendSink { mut append, .. }) = self.write(blocks)
             && let Err(error) = append.record_offset()
         {
@@ -352,6 +373,7 @@ fn upload_state_response(status: StatusCode, complete: bool, offset: u64) -> Res
     let headers = response.headers_mut();
     headers.insert(UPLOAD_COMPLETE, HeaderValue::from_static(if complete { "?1" } else { "?0" }));
     headers.insert(UPLOAD_OFFSET, HeaderValue::from(offset));
+    // A client that resumes from a cached offset would be refused.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

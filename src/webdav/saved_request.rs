@@ -14,6 +14,8 @@ use crate::http::{PublicAddress, ServerName};
 use crate::tree::Tree;
 
 /// Headers that are stored besides `host`: conditions, lock tokens, and announced properties of the file.
+// What `RequestContext::new` and `put::commit_upload` read must be listed, or the commit ignores it. Never add
+// `authorization` or `cookie`: the stored request must be worthless to a thief.
 const SAVED_HEADERS: [&str; 11] = [
     "if",
     "if-match",
@@ -43,11 +45,13 @@ impl SavedRequest {
     pub(super) fn from_context(context: &RequestContext) -> Self {
         let saved = context.headers.iter().filter(|(name, _)| SAVED_HEADERS.contains(&name.as_str()));
         let mut headers: HeaderMap = saved.map(|(name, value)| (name.clone(), value.clone())).collect();
+        // All names of the server, not only `Host`: an `If` header may use any of them.
         for name in context.server.names() {
             headers.extend(HeaderValue::try_from(name.to_string()).map(|name| (header::HOST, name)));
         }
         headers.extend(HeaderValue::try_from(context.server.prefix()).map(|prefix| (PREFIX_HEADER, prefix)));
         // The path was parsed from a URI, so it can be parsed as one again.
+        // Only the path: userinfo or a query could contain a password.
         Self { uri: Uri::try_from(context.uri.path()).unwrap_or_default(), headers }
     }
 
@@ -57,6 +61,7 @@ impl SavedRequest {
         let uri = Uri::try_from(lines.next()?).ok()?;
         let mut headers = HeaderMap::new();
         for line in lines.filter(|line| !line.is_empty()) {
+            // At the first colon: a header name can't contain one, a value can.
             let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
             let name = HeaderName::from_bytes(name).ok()?;
             headers.append(name, HeaderValue::from_bytes(value.get(1..)?).ok()?);
@@ -96,9 +101,11 @@ impl SavedRequest {
         let (mut head, ()) = Request::new(()).into_parts();
         head.uri = self.uri.clone();
         head.headers = self.headers.clone();
+        // The names that were valid for the first request, whatever proxy the last one passed.
         let names = self.headers.get_all(header::HOST).iter().filter_map(|name| ServerName::parse(name.as_bytes()));
         let prefix = self.headers.get(PREFIX_HEADER).and_then(|prefix| prefix.to_str().ok()).unwrap_or_default();
         head.extensions.insert(PublicAddress::from_parts(names.collect(), prefix.to_owned()));
+        // Always PUT: the commit of an upload that POST created is that of a PUT.
         RequestContext::new(DavMethod::Put, head, tree, session, now).await
     }
 }

@@ -112,6 +112,7 @@ impl ChunkName {
     pub(super) fn new(name: &EntryName) -> Self {
         let bytes = name.as_bytes();
         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        // Names without a number, or with one that is too large, come last.
         let number = std::str::from_utf8(&bytes[..digits]).ok().and_then(|digits| digits.parse().ok());
         Self(number.unwrap_or(u64::MAX), name.clone())
     }
@@ -132,6 +133,7 @@ impl UnfinishedUploads {
         let mut table = UnfinishedUploadTable::default();
         for upload in pending.unwrap_or_default() {
             let id = upload.id;
+            // Discarded, since it would use space without a way to complete it.
             if table.restore(upload, &quota).is_none()
                 && let Err(error) = tree.discard_upload(id, [])
             {
@@ -143,7 +145,9 @@ impl UnfinishedUploads {
 
     /// Spawns the task that removes expired uploads, and those of invalid tokens, until the last clone is dropped.
     pub(super) fn spawn_expiration_task(&self) {
+        // Weak: the task must not keep the tree open after shutdown.
         let inner: Weak<UploadsInner> = Arc::downgrade(&self.0);
+        // Without a runtime (in unit tests) only `check_limits` sweeps.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             loop {
@@ -161,7 +165,9 @@ impl UnfinishedUploads {
     /// the user, or all, hold too many bytes.
     pub(super) fn check_limits(&self, session: &Session, length: Option<u64>) -> Result<()> {
         let epoch = self.0.tree.revocation_epoch()?;
+        // A sweep reads the rows of all users: only if an upload has expired or a token may have become invalid.
         let old = self.0.table.lock().has_expired(self.0.clock.retention_time());
+        // Copied, since `delete_expired` takes the same lock.
         let swept_at = *self.0.update_lock.lock();
         if old || swept_at != Some(epoch) {
             self.delete_expired();
@@ -178,10 +184,13 @@ impl UnfinishedUploads {
         let (uuid, session, saved_request) =
             (Uuid::new_v4(), context.view.session(), SavedRequest::from_context(context));
         let _update_guard = self.0.update_lock.lock();
+        // Again, under the lock: two requests may both have passed `check_limits`.
         self.0.table.lock().check_counts(session)?;
+        // The row is written before the table knows the upload: none in memory lacks its row.
         let (id, staged_part) = upload.suspend(uuid.as_bytes(), &saved_request.to_bytes(), context.now)?;
         let owner = (session.token(), session.login().clone());
         let content = (staged_part, ResumableProgress::recorded(&self.0.quota, &owner.1, 0));
+        // Can't fail here: the caller has parsed the same header, and the row is already written.
         let resumable = ResumableUpload::new(id, owner, saved_request, content, context.now)?;
         self.0.table.lock().resumable.insert(uuid, Arc::new(resumable));
         Ok(UnacknowledgedUpload { uploads: self.clone(), id: uuid, acknowledged: false })
@@ -190,6 +199,7 @@ impl UnfinishedUploads {
     /// Returns a resumable upload; `None` where it doesn't exist, has expired, or belongs to another token.
     pub(super) fn find(&self, id: Uuid, token: TokenId) -> Option<Arc<ResumableUpload>> {
         let resumable = self.0.table.lock().resumable.get(&id).cloned()?;
+        // Another token of the same user must not find it: it may have other scopes.
         (resumable.token == token && !resumable.is_expired(self.0.clock.retention_time())).then_some(resumable)
     }
 
@@ -200,6 +210,7 @@ impl UnfinishedUploads {
     pub(super) fn delete(&self, id: Uuid) -> Result<()> {
         let _update_guard = self.0.update_lock.lock();
         let Some(resumable) = self.0.table.lock().resumable.remove(&id) else { return Ok(()) };
+        // Ends a request that is writing before its file is removed.
         resumable.mark_deleted();
         Ok(self.0.tree.discard_upload(resumable.id, [&resumable.staged_part])?)
     }
@@ -220,6 +231,7 @@ impl UnfinishedUploads {
         if self.find_chunked(key.0, name, now).is_some() {
             return Ok(false);
         }
+        // Not under the update lock, which a sweep takes.
         self.check_limits(session, length)?;
         let _update_guard = self.0.update_lock.lock();
         let table = self.0.table.lock();
@@ -227,6 +239,7 @@ impl UnfinishedUploads {
             return Ok(false);
         }
         table.check_counts(session)?;
+        // Requests for other uploads need not wait for the store.
         drop(table);
         let id = view.begin_pending_upload(name.as_bytes(), now)?;
         let chunked = ChunkedUpload { id, login: session.login().clone(), state: Mutex::new((BTreeMap::new(), now)) };
@@ -241,6 +254,7 @@ impl UnfinishedUploads {
         if is_expired(state.1, self.0.clock.retention_time()) {
             return None;
         }
+        // In memory only: the store learns of it with the next chunk.
         state.1 = now;
         drop(state);
         Some(found)
@@ -279,10 +293,12 @@ impl UnfinishedUploads {
         now: UnixMillis,
     ) -> Result<bool> {
         let _update_guard = self.0.update_lock.lock();
+        // A replaced chunk doesn't raise the number.
         if !chunked.contains(&name) && self.0.table.lock().chunk_count(view.session().token()) >= MAX_CHUNKS_PER_TOKEN {
             return Err(Error::TooManyUploads);
         }
         let size = synced_part.size();
+        // The row first, then memory, and the replaced content last: at no moment does a row name a missing file.
         let staged_part = view.keep_part(chunked.id, name.as_bytes(), synced_part, now)?;
         let chunk = Arc::new(UploadChunk { size, staged_part, _reservation: reservation });
         match chunked.state.lock().0.entry(name) {
@@ -311,7 +327,9 @@ impl UnfinishedUploads {
     /// Deletes uploads that expired, and those of invalid tokens.
     fn delete_expired(&self) {
         let mut update_guard = self.0.update_lock.lock();
+        // Read before the rows: a token that is revoked in between is found by the next sweep.
         let epoch = self.0.tree.revocation_epoch().ok();
+        // Without an answer of the store nothing is deleted: an outage must not cost uploads.
         let Ok(live_ids) = self
             .0
             .tree
@@ -355,6 +373,7 @@ impl UnacknowledgedUpload {
     /// # Errors
     /// The errors of the tree.
     pub(super) async fn delete(mut self) -> Result<()> {
+        // Keeps `drop` from deleting it a second time.
         self.acknowledged = true;
         let (uploads, id) = (self.uploads.clone(), self.id);
         run_blocking(move || uploads.delete(id)).await
@@ -368,6 +387,7 @@ impl Drop for UnacknowledgedUpload {
         }
         let (uploads, id) = (self.uploads.clone(), self.id);
         let delete = move || log_discard_failure(uploads.delete(id));
+        // Deleting blocks, and this may run on a thread of the runtime.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(delete)),
             Err(_) => delete(),
@@ -389,6 +409,7 @@ impl UnfinishedUploadTable {
     /// Adds an upload from the store; `None` where it can't be parsed.
     fn restore(&mut self, pending: PendingUpload, quota: &UploadQuota) -> Option<()> {
         let PendingUpload { id, token, login, name, request, updated_at: last_used, parts } = pending;
+        // No request: a chunked upload, whose destination comes with its MOVE.
         let Some(request) = request else {
             let key = (token, EntryName::new(&name).ok()?);
             let parts = parts.into_iter().filter_map(|(name, size, staged_part)| {
@@ -487,6 +508,7 @@ impl ResumableUpload {
 
     fn is_expired(&self, now: UnixMillis) -> bool {
         let state = self.state.lock();
+        // In use by a request, it does not expire.
         state.progress.is_some() && is_expired(state.last_used, now)
     }
 
@@ -500,6 +522,7 @@ impl ResumableUpload {
             loop {
                 let released = self.released.notified();
                 let mut released = std::pin::pin!(released);
+                // Registered before the state is read: a release in between would be missed otherwise.
                 released.as_mut().enable();
                 {
                     let mut state = self.state.lock();
@@ -508,6 +531,7 @@ impl ResumableUpload {
                         return Err(Error::NotFound);
                     }
                     if let Some(progress) = state.progress.take() {
+                        // A new one: the old one is cancelled.
                         state.cancel_request = CancellationToken::new();
                         return Ok((progress, state.cancel_request.clone()));
                     }
@@ -521,8 +545,10 @@ impl ResumableUpload {
 
     /// Returns the progress; the reservation for announced bytes that did not arrive is released.
     pub(super) fn release(&self, mut progress: ResumableProgress) {
+        // What was announced and did not arrive must not count until the upload expires.
         progress.reservation.shrink_to(progress.offset);
         let mut state = self.state.lock();
+        // Deleted meanwhile: dropping the progress releases its reservation.
         if !state.deleted {
             state.progress = Some(progress);
         }
@@ -536,6 +562,7 @@ impl ResumableUpload {
     /// The errors of the tree.
     pub(super) fn record_offset(&self, view: &View, progress: &mut ResumableProgress, now: UnixMillis) -> Result<()> {
         if progress.recorded_offset != progress.offset {
+            // Syncs the content first (unless durability is relaxed), so that a recorded offset is on disk.
             view.record_progress(self.id, &self.staged_part, progress.offset, now)?;
             progress.recorded_offset = progress.offset;
         }

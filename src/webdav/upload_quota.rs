@@ -36,6 +36,8 @@ impl UploadQuota {
     /// [`Error::UploadSpaceExhausted`].
     pub(super) fn check_available(&self, login: &Login, length: Option<u64>) -> Result<()> {
         let limits = self.current_limit_bytes()?;
+        // Nothing is reserved: `grow_to` does so with the first bytes, and may still refuse. An upload of unknown
+        // length is refused only where not one byte is left.
         if self.usage.fits(login, length.unwrap_or(1), limits) { Ok(()) } else { Err(Error::UploadSpaceExhausted) }
     }
 
@@ -63,8 +65,10 @@ impl UploadReservation {
     /// # Errors
     /// [`Error::UploadSpaceExhausted`] when the user, or all users together, would exceed the limit.
     pub(super) fn grow_to(&mut self, bytes: u64) -> Result<()> {
+        // Without growth the free space, whose query may block, isn't needed.
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
         let limits = self.quota.current_limit_bytes()?;
+        // Checked and added under one lock: two uploads can't both take the last bytes.
         if !self.quota.usage.hold(&self.login, more, limits) {
             return Err(Error::UploadSpaceExhausted);
         }
@@ -74,6 +78,7 @@ impl UploadReservation {
 
     /// Records that so many of the reserved bytes are written.
     pub(super) fn record_written(&mut self, bytes: u64) {
+        // Never more than is reserved, or the sum of written bytes would not return to zero.
         if let Some(more) = bytes.min(self.bytes).checked_sub(self.written) {
             self.quota.usage.wrote(more);
             self.written += more;

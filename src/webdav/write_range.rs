@@ -32,6 +32,7 @@ impl WriteRange {
         let (first, last) = range.split_once('-').ok_or(MALFORMED_RANGE)?;
         let (first, last) = (parse_number(first)?, parse_number(last)?);
         let total = if total.trim() == "*" { None } else { Some(parse_number(total)?) };
+        // `last + 1` below must not overflow.
         if last < first || last == u64::MAX || total.is_some_and(|total| total <= last) {
             return Err(MALFORMED_RANGE);
         }
@@ -49,6 +50,7 @@ impl WriteRange {
     /// [`Error::Malformed`] when the syntax or the order of the numbers is wrong.
     pub(super) fn from_update_range(text: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| MALFORMED_RANGE)?.trim();
+        // PATCH changes an existing file; only PUT with Content-Range may create one.
         let update_range = |start, length| Ok(Self { start, length, total: None, requires_existing: true });
         if text == "append" {
             return update_range(WriteStart::FromEnd(0), None);
@@ -77,6 +79,7 @@ impl WriteRange {
     /// [`Error::RangeNotSatisfiable`] when it is after the end: the content of the gap would be undefined.
     pub(super) fn start_offset(&self, size: u64) -> Result<u64> {
         match self.start {
+            // Equal to the size appends.
             WriteStart::FromStart(start) if start > size => Err(Error::RangeNotSatisfiable(size)),
             WriteStart::FromStart(start) => Ok(start),
             WriteStart::FromEnd(length) => size.checked_sub(length).ok_or(Error::RangeNotSatisfiable(size)),
