@@ -6,6 +6,7 @@ use http::{HeaderMap, header};
 /// none (RFC 9110 section 8.4.1).
 pub fn has_content_coding(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::CONTENT_ENCODING);
+    // Several lines of the header are one list (RFC 9110 section 5.3).
     let mut codings = values.iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     codings.any(|coding| {
         let coding = coding.trim_ascii();

@@ -14,16 +14,20 @@ use crate::auth::Credential;
 /// With Basic, the password is the token. The user name may be empty, since the token identifies its owner. White space
 /// around a token is ignored: it was pasted with it.
 pub fn parse_credential(headers: &HeaderMap) -> Option<Credential> {
+    // The gateway has refused requests with two different Authorization headers.
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let space = value.iter().position(|&b| b == b' ' || b == b'\t')?;
     let (scheme, rest) = (&value[..space], trim_unicode_whitespace(&value[space..]));
     if scheme.eq_ignore_ascii_case(b"bearer") {
+        // No login: the token identifies its owner.
         return Some(Credential { login: None, token: Zeroizing::new(rest.to_vec()) });
     }
     if !scheme.eq_ignore_ascii_case(b"basic") {
         return None;
     }
+    // Zeroized: the decoded pair contains the secret.
     let pair = Zeroizing::new(STANDARD.decode(rest).ok()?);
+    // At the first colon: a user name can't contain one, a password can (RFC 7617 section 2).
     let colon = pair.iter().position(|&b| b == b':')?;
     let login = std::str::from_utf8(&pair[..colon]).ok()?;
     let login = (!login.is_empty()).then(|| login.to_owned());
@@ -44,6 +48,7 @@ pub fn add_challenges(headers: &mut HeaderMap) {
 
 /// Sets `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110 section 10.2.3).
 pub fn set_retry_after(headers: &mut HeaderMap, wait: Duration) {
+    // Rounded up: a client that is one moment early would be refused again.
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
 }

@@ -11,8 +11,11 @@ use super::PublicAddress;
 /// (`encrypted`): anybody on the network path may have written it.
 pub fn is_cross_origin(server: &PublicAddress, encrypted: bool, headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    // `Sec-Fetch-Site` wins: the browser itself has compared the origins, whatever names a proxy gives the server.
     match (text("sec-fetch-site"), text("origin")) {
+        // `none` is a request of the user: a bookmark, or a typed address. `same-site` is another origin.
         (Some(site), _) => !matches!(site, "same-origin" | "none"),
+        // `null`, the origin of a sandboxed page, has no scheme, and is foreign.
         (None, Some(origin)) => !origin.split_once("://").is_some_and(|(scheme, authority)| {
             (scheme.eq_ignore_ascii_case("https") || (!encrypted && scheme.eq_ignore_ascii_case("http")))
                 && server.matches_authority(scheme.as_bytes(), authority.as_bytes())

@@ -65,15 +65,18 @@ impl TrustedProxies {
     /// Returns the source of a request from `peer`, whose connection is `encrypted` or not.
     pub fn request_source(&self, peer: IpAddr, encrypted: bool, headers: &HeaderMap) -> RequestSource {
         let peer = peer.to_canonical();
+        // Headers of any other peer may be forged: neither the address nor the encryption is taken from them.
         if !self.is_trusted(peer) {
             super::untrusted_proxy::warn_once(peer, headers);
             return RequestSource { address: peer, encrypted };
         }
+        // Only the configured header: the proxy passes the other one on as the client sent it.
         let (hops, proto) = match self.headers {
             ForwardingHeaders::XForwarded => (parse_x_forwarded_for(headers), parse_x_forwarded_proto(headers)),
             ForwardingHeaders::Forwarded => (parse_forwarded(headers), None),
         };
         let (address, by_hop) = hops.map_or((peer, None), |hops| self.client_behind_proxies(peer, &hops));
+        // Where the proxy states nothing, the encryption of our connection counts only if there is no client behind it.
         let encrypted = proto.or(by_hop).unwrap_or(encrypted && address == peer);
         RequestSource { address, encrypted }
     }
@@ -96,6 +99,7 @@ impl TrustedProxies {
         let mut hosts = Vec::new();
         for hop in parse_forwarded(headers).unwrap_or_default().into_iter().rev() {
             let trusted = hop.address.is_some_and(|address| self.is_trusted(address));
+            // The element of an untrusted address was itself written by a trusted proxy, so its host counts.
             hosts.extend(hop.host);
             // Earlier elements were written by a sender that is not trusted.
             if !trusted {
@@ -110,7 +114,9 @@ impl TrustedProxies {
     /// TLS.
     fn client_behind_proxies(&self, peer: IpAddr, hops: &[ForwardedHop]) -> (IpAddr, Option<bool>) {
         let mut client = (peer, None);
+        // From the nearest hop backwards: each element is written by the hop after it.
         for hop in hops.iter().rev() {
+            // Malformed or obfuscated: nothing before it can be attributed, so the last known address is the client.
             let Some(address) = hop.address else { break };
             client = (address, hop.encrypted);
             if !self.is_trusted(address) {
@@ -127,6 +133,7 @@ fn parse_x_forwarded_address(headers: &HeaderMap) -> ForwardedAddress {
         .flat_map(|list| list.split(','))
         .filter_map(|host| ServerName::parse(host.as_bytes()))
         .collect();
+    // One malformed prefix makes all of them void: links with a part of the path would lead elsewhere.
     let prefixes: Option<Vec<String>> = header_texts(headers, X_FORWARDED_PREFIX)
         .flat_map(|list| list.split(','))
         .map(|path| parse_public_prefix(path.trim().as_bytes()))
@@ -187,6 +194,7 @@ fn parse_forwarded_element(element: &str) -> ForwardedHop {
 fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
+        // A backslash escapes the next character in a quoted string only (RFC 9110 section 5.6.4).
         let literal = escaped;
         escaped = quoted && c == '\\' && !literal;
         quoted ^= c == '"' && !literal;
@@ -196,6 +204,7 @@ fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
 
 /// Parses an address, with or without brackets and port.
 fn parse_node_address(text: &str) -> Option<IpAddr> {
+    // `[::1]`, `::1` or `192.0.2.1`, the first and the last also with a port: proxies differ.
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
     address.map(|address: IpAddr| address.to_canonical())

@@ -82,6 +82,7 @@ impl PublicAddress {
         let requested = ServerName::from_request(uri, headers);
         let mut names: Vec<ServerName> =
             configured.and_then(|url| ServerName::from_web_origin(url.origin())).into_iter().collect();
+        // Bounded: each name is compared with every URL in the headers of a request.
         for name in hosts.into_iter().take(MAX_FORWARDED_NAMES).chain(requested) {
             // Proxies that send the port in a separate header may omit it from the host: nginx's `$host` does.
             if let (None, Some(port)) = (name.port, port) {
@@ -89,6 +90,7 @@ impl PublicAddress {
             }
             names.push(name);
         }
+        // The configured prefix wins over that of a proxy.
         let path = configured.map(|url| url.path().to_owned()).filter(|path| !path.is_empty());
         Self { names, prefix: path.or(prefix).unwrap_or_default() }
     }
@@ -117,6 +119,7 @@ impl PublicAddress {
     /// the prefix, or there is none.
     pub fn strip_prefix<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let rest = path.strip_prefix(self.prefix.as_bytes())?;
+        // `/prefixed` does not start with the prefix `/prefix`.
         (!self.prefix.is_empty() && rest.starts_with(b"/")).then_some(rest)
     }
 }

@@ -89,6 +89,7 @@ impl RequestBody {
     /// Wraps the body of a request over HTTP/1 and returns a handle on its unread rest. The transfer rate is measured
     /// in windows of `rate_window` spent waiting for the client.
     pub fn from_http1(request: Request<Incoming>, rate_window: Duration) -> (Request<Self>, UnreadBody) {
+        // HTTP/1.0 has no `100 Continue`: its expectation is ignored (RFC 9110 section 10.1.1).
         let awaits_continue = request.version() == Version::HTTP_11 && expects_continue(request.headers());
         Self::track(request.map(BodySource::Http1), awaits_continue, rate_window)
     }
@@ -134,14 +135,17 @@ impl HttpBody for RequestBody {
     type Error = RequestBodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
+        // hyper sends `100 Continue` at the first poll: a later drain must know.
         self.state.was_polled.store(true, Ordering::Relaxed);
         let Self { source: source_slot, min_rate, .. } = &mut *self;
         let Some(source) = source_slot else { return Poll::Ready(None) };
         let Poll::Ready(frame) = source.poll_frame(cx) else {
+            // Only time spent waiting for the client counts, not that of a slow disk.
             return min_rate.poll_too_slow(cx).map(|()| Some(Err(RequestBodyError::TooSlow)));
         };
         match &frame {
             Some(Ok(frame)) => min_rate.record_transferred(frame.data_ref().map_or(0, Bytes::len)),
+            // Ended or failed: nothing is left to drain, and a finished transport must not be polled again.
             Some(Err(_)) | None => *source_slot = None,
         }
         Poll::Ready(frame)
@@ -182,11 +186,13 @@ impl BodySource {
 
 impl Http2Body {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> PollFrame {
+        // h2 leaves `100 Continue` to us; hyper sends it by itself over HTTP/1.
         if let Some(send_continue) = self.send_continue.take() {
             let _ = send_continue.send(());
         }
         match ready!(self.stream.poll_data(cx)) {
             Some(Ok(data)) => {
+                // Released as soon as the data is taken: the window would otherwise close and the upload stop.
                 self.stream.flow_control().release_capacity(data.len())?;
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(data))))
@@ -201,6 +207,7 @@ impl Http2Body {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
+        // Not drained here: `drop` can't wait. The gateway drains the rest after the response.
         if let Some(source) = self.source.take().filter(|source| !source.is_end_stream()) {
             *self.state.unread.lock() = Some(source);
         }
@@ -234,6 +241,7 @@ impl UnreadBodyRest {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 min_rate.record_transferred(bytes);
                 remaining = remaining.saturating_sub(bytes as u64);
+                // The limit of bytes is reached: the connection is closed instead.
                 if remaining == 0 {
                     return Poll::Ready(false);
                 }

@@ -13,6 +13,7 @@ pub fn is_path_within(path: &str, prefix: &str) -> bool {
 /// Returns a path without empty segments, and with escaped unreserved characters decoded (RFC 3986 sections 6.2.2.2 and
 /// 6.2.3). Everything else is left as it was sent: an escaped slash, or a malformed escape, is rejected by the parser.
 pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
+    // Nearly all paths are normalized already: they are not copied.
     let doubled = path.windows(2).any(|pair| pair == b"//");
     if !doubled
         && !path.iter().enumerate().any(|(at, byte)| *byte == b'%' && decode_unreserved(&path[at + 1..]).is_some())
@@ -28,6 +29,7 @@ pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
                 out.push(plain);
                 rest = &after[2..];
             }
+            // Compared with the output: escapes in between are already decoded.
             (b'/', _) if out.last() == Some(&b'/') => {}
             _ => out.push(byte),
         }
@@ -47,6 +49,7 @@ fn decode_unreserved(digits: &[u8]) -> Option<u8> {
 pub fn normalized_target(uri: &Uri) -> Option<Uri> {
     let Cow::Owned(mut target) = normalized_path(uri.path().as_bytes()) else { return None };
     if let Some(query) = uri.query() {
+        // The query is left as it is: its syntax is that of the handler.
         target.push(b'?');
         target.extend_from_slice(query.as_bytes());
     }

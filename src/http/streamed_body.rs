@@ -83,6 +83,7 @@ impl<S: BlockProducer> StreamedBody<S> {
     }
 
     fn emit(&mut self, block: Bytes) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
+        // Each block is a use: a sliding expiration must not run out during a long download.
         self.session.record_use();
         self.remaining_bytes = self.remaining_bytes.map(|remaining| remaining.saturating_sub(block.len() as u64));
         Poll::Ready(Some(Ok(Frame::data(block))))
@@ -92,6 +93,7 @@ impl<S: BlockProducer> StreamedBody<S> {
 impl<S> Drop for StreamedBody<S> {
     /// Aborts a block that still waits for its work permit.
     fn drop(&mut self) {
+        // Has no effect on a block that is already being read: blocking work can't be interrupted.
         if let Some(task) = &self.next_step {
             task.abort();
         }
@@ -109,10 +111,12 @@ impl<S: BlockProducer> HttpBody for StreamedBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, BodyError>>> {
+        // Before any block: nothing is sent after the token was revoked. The poll also registers the waker.
         if self.session_ended.as_mut().poll(cx).is_ready() {
             self.next_step = None;
             return Poll::Ready(Some(Err(BodyError("the session has ended".to_owned()))));
         }
+        // The first block was read before the status was known; the second one is read while it is sent.
         if let Some((block, source)) = self.first_block.take() {
             self.produce_ahead(source);
             return self.emit(block);
@@ -132,6 +136,7 @@ impl<S: BlockProducer> HttpBody for StreamedBody<S> {
     }
 
     fn is_end_stream(&self) -> bool {
+        // Lets the transport end the response with the last block.
         self.remaining_bytes == Some(0)
     }
 
@@ -148,6 +153,7 @@ impl BlockBufferPool {
     /// Returns a buffer of this length, whose content is arbitrary.
     pub fn take(&self, length: usize) -> Vec<u8> {
         let mut buffer = self.0.lock().pop().unwrap_or_default();
+        // A buffer of the same size is not cleared: its content is overwritten by the read.
         buffer.resize(length, 0);
         buffer
     }
