@@ -105,7 +105,7 @@ pub(super) enum Error {
     #[error("too many unfinished uploads: finish or cancel one")]
     TooManyUploads,
     /// The unfinished uploads of the user, or of all users, have reached the maximum of space.
-    #[error("unfinished uploads hold as much space as they may: finish or cancel one, or try again later")]
+    #[error("the space for unfinished uploads is used up: finish or cancel one, or try again later")]
     UploadSpaceExhausted,
     /// Body that ended early: the client closed the connection, or sent less than it announced.
     #[error("the body was cut short")]

@@ -220,7 +220,7 @@ async fn unfinished_uploads_of_one_user_leave_space_for_those_of_others() {
     let first = begin(&alice, "/dav/a", 500_000).await;
     assert_eq!(first.status, 201);
     let refused = begin(&alice, "/dav/b", 200_000).await;
-    assert!(is_refused(&refused, "hold as much space as they may"), "{}", refused.text());
+    assert!(is_refused(&refused, "space for unfinished uploads is used up"), "{}", refused.text());
     assert_eq!(begin(&bob, "/dav/c", 400_000).await.status, 201);
     others_go_on(&gateway, &bob).await;
     assert_eq!(alice.status("DELETE", first.header("location")).await, 204);

@@ -328,7 +328,7 @@ async fn unfinished_upload_space_is_limited_in_total() {
 
     let announced = dav.send("MKCOL", CHUNKED_UPLOAD_PATH, &[("oc-total-length", "1000001")], "").await;
     assert_eq!(announced.status, 507);
-    assert!(announced.text().contains("hold as much space as they may"), "{}", announced.text());
+    assert!(announced.text().contains("space for unfinished uploads is used up"), "{}", announced.text());
     let long = [("upload-complete", "?0"), ("upload-length", "1000001")];
     assert_eq!(dav.send("PUT", "/dav/a", &long, "x").await.status, 507);
     assert_eq!(dav.send("PUT", "/dav/a", &long[..1], bytes(1_000_001)).await.status, 507);
