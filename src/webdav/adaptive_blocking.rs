@@ -71,21 +71,21 @@ mod tests {
 
     #[tokio::test]
     async fn work_runs_inline_only_after_many_fast_runs() {
-        let (this, here) = (AdaptiveBlocking::default(), std::thread::current().id());
-        assert_ne!(this.run(current_thread_id).await.expect("done"), here, "nothing is known yet");
-        (0..INLINE_SCORE_THRESHOLD).for_each(|_| this.record_duration(Duration::ZERO));
-        assert_eq!(this.run(current_thread_id).await.expect("done"), here);
-        this.record_duration(FAST_COMMIT_LIMIT);
-        assert_ne!(this.run(current_thread_id).await.expect("done"), here, "the last had to wait");
+        let (adaptive, current_thread) = (AdaptiveBlocking::default(), std::thread::current().id());
+        assert_ne!(adaptive.run(current_thread_id).await.expect("done"), current_thread, "nothing is known yet");
+        (0..INLINE_SCORE_THRESHOLD).for_each(|_| adaptive.record_duration(Duration::ZERO));
+        assert_eq!(adaptive.run(current_thread_id).await.expect("done"), current_thread);
+        adaptive.record_duration(FAST_COMMIT_LIMIT);
+        assert_ne!(adaptive.run(current_thread_id).await.expect("done"), current_thread, "the last had to wait");
     }
 
     #[test]
     fn slow_disk_ends_inline_execution_quickly() {
-        let this = AdaptiveBlocking::default();
-        (0..100_000).for_each(|_| this.record_duration(Duration::ZERO));
-        this.record_duration(FAST_COMMIT_LIMIT);
-        assert!(this.runs_inline(), "one in many does no harm");
-        (0..16).for_each(|_| this.record_duration(Duration::from_millis(5)));
-        assert!(!this.runs_inline());
+        let adaptive = AdaptiveBlocking::default();
+        (0..100_000).for_each(|_| adaptive.record_duration(Duration::ZERO));
+        adaptive.record_duration(FAST_COMMIT_LIMIT);
+        assert!(adaptive.runs_inline(), "one in many does no harm");
+        (0..16).for_each(|_| adaptive.record_duration(Duration::from_millis(5)));
+        assert!(!adaptive.runs_inline());
     }
 }

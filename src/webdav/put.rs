@@ -76,7 +76,7 @@ async fn receive_and_commit(mut put_upload: PutUpload, body: &mut RequestBody) -
     }
     let (put_upload, blocks) = receive_body(body, context.view.session(), std::future::pending(), put_upload).await?;
     let is_part = put_upload.write_range.is_some();
-    conclude(&context, is_part, move || put_upload.finish(&blocks)).await
+    run_last_step(&context, is_part, move || put_upload.finish(&blocks)).await
 }
 
 /// Runs the last step of an upload: under a work permit of its user where the file must be read back for the checksums
@@ -84,7 +84,7 @@ async fn receive_and_commit(mut put_upload: PutUpload, body: &mut RequestBody) -
 ///
 /// # Errors
 /// The error of `work`; [`Error::Busy`] when the queue for permits is full.
-pub(super) async fn conclude<T: Send + 'static>(
+pub(super) async fn run_last_step<T: Send + 'static>(
     context: &RequestContext,
     reads_back: bool,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -217,7 +217,7 @@ impl BodySink for PutUpload {
 }
 
 /// Verifies the checksums of the whole file that a request announces. Returns those to store with the file. It reads
-/// the whole file back: see [`conclude`].
+/// the whole file back: see [`run_last_step`].
 ///
 /// # Errors
 /// [`Error::ChecksumMismatch`], and the errors of reading; [`tree::Error::SessionEnded`] once the request is cancelled.

@@ -365,18 +365,18 @@ mod tests {
         }
         let other = |path: &str| OutsideTreeResource::parse(path.as_bytes(), &login());
         let name = |text: &str| EntryName::new(text.as_bytes()).expect(text);
-        let place = |part: Option<&str>| ChunkPath { upload: name("x 1"), chunk: part.map(name) };
+        let chunk_path = |chunk: Option<&str>| ChunkPath { upload: name("x 1"), chunk: chunk.map(name) };
         for odd in ["..", "x/%2E%2E", "x/1%00", &"x".repeat(256), &format!("x/{}", "1".repeat(256))] {
             let refused = other(&format!("/remote.php/dav/uploads/alice/{odd}"));
             assert!(matches!(refused, Err(Error::Malformed(_) | Error::InvalidName { .. })), "{odd}");
         }
         assert_eq!(
             other("/remote.php/dav/uploads/alice/x%201").ok(),
-            Some(Some(OutsideTreeResource::ChunkedUpload(place(None))))
+            Some(Some(OutsideTreeResource::ChunkedUpload(chunk_path(None))))
         );
         assert_eq!(
             other("/remote.php/dav/uploads/alice/x%201/1").ok(),
-            Some(Some(OutsideTreeResource::ChunkedUpload(place(Some("1")))))
+            Some(Some(OutsideTreeResource::ChunkedUpload(chunk_path(Some("1")))))
         );
         assert_eq!(other("/remote.php/dav/principals/users/alice/").ok(), Some(Some(OutsideTreeResource::Principal)));
         assert_eq!(other("/remote.php/dav/files/alice/x").ok(), Some(None));

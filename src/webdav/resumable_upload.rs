@@ -187,7 +187,7 @@ async fn append_request(
     }
     let uploads = upload_context.uploads.clone();
     let request_context = Arc::clone(&context);
-    let mut response = put::conclude(&request_context, true, move || {
+    let mut response = put::run_last_step(&request_context, true, move || {
         let response = append.commit(&context)?;
         // After the commit, and without failing the request: the file is complete.
         if let Err(error) = uploads.delete(id) {
