@@ -294,14 +294,14 @@ mod tests {
         ] {
             headers.append(name, value.parse().expect("value"));
         }
-        let hosts = |protocols: &ForwardedAddress| protocols.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let hosts = |address: &ForwardedAddress| address.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
         let (peer, plain) = ("10.0.0.1".parse().expect("peer"), proxies(ForwardingHeaders::XForwarded));
-        let protocols = plain.forwarded_address(peer, &headers);
-        assert_eq!(hosts(&protocols), ["a.example", "b.example:8443"]);
-        assert_eq!((protocols.port, protocols.prefix.as_deref()), (Some(8443), Some("/one/two")));
-        let protocols = proxies(ForwardingHeaders::Forwarded).forwarded_address(peer, &headers);
-        assert_eq!(hosts(&protocols), ["c.example:99", "d.example"]);
-        assert_eq!((protocols.port, protocols.prefix), (None, None));
+        let address = plain.forwarded_address(peer, &headers);
+        assert_eq!(hosts(&address), ["a.example", "b.example:8443"]);
+        assert_eq!((address.port, address.prefix.as_deref()), (Some(8443), Some("/one/two")));
+        let address = proxies(ForwardingHeaders::Forwarded).forwarded_address(peer, &headers);
+        assert_eq!(hosts(&address), ["c.example:99", "d.example"]);
+        assert_eq!((address.port, address.prefix), (None, None));
         headers.append("x-forwarded-prefix", "/a\"><b".parse().expect("value"));
         assert_eq!(plain.forwarded_address(peer, &headers).prefix, None);
         assert_eq!(plain.forwarded_address("192.0.2.1".parse().expect("peer"), &headers), ForwardedAddress::default());

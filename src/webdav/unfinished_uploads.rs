@@ -612,8 +612,7 @@ mod tests {
         let mut names = ["10", "9", "000000000000001-000000000000002", "00002", "x", ".file"]
             .map(|n| ChunkName::new(&EntryName::new(n.as_bytes()).expect(n)));
         names.sort();
-        let update_guard: Vec<_> =
-            names.iter().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()).collect();
-        assert_eq!(update_guard, ["000000000000001-000000000000002", "00002", "9", "10", ".file", "x"]);
+        let order: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()).collect();
+        assert_eq!(order, ["000000000000001-000000000000002", "00002", "9", "10", ".file", "x"]);
     }
 }

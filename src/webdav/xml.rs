@@ -364,12 +364,9 @@ impl XmlTreeBuilder {
     }
 
     fn resolve_prefix(&self, prefix: &str, declared: &[(String, Arc<str>)]) -> Option<Arc<str>> {
-        let outer_length = self.open_elements.iter().rev().flat_map(|element| &element.namespace_declarations);
-        declared
-            .iter()
-            .chain(outer_length)
-            .find(|(known, _)| known == prefix)
-            .map(|(_, namespace)| Arc::clone(namespace))
+        // Inner declarations hide outer ones.
+        let outer = self.open_elements.iter().rev().flat_map(|element| &element.namespace_declarations);
+        declared.iter().chain(outer).find(|(known, _)| known == prefix).map(|(_, namespace)| Arc::clone(namespace))
     }
 
     fn finish(self) -> Result<XmlElement, MalformedXml> {
