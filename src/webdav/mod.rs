@@ -35,6 +35,7 @@ mod resumable_upload;
 mod saved_request;
 mod sync_token;
 mod unfinished_uploads;
+mod upload_progress;
 mod upload_quota;
 mod write_range;
 mod xml;

@@ -10,14 +10,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::error::{Error, Result, run_blocking};
-use super::headers;
 use super::request_context::RequestContext;
 use super::saved_request::SavedRequest;
+use super::upload_progress::{ResumableProgress, ResumableUpload, UPLOAD_MAX_IDLE, is_expired};
 use super::upload_quota::{UploadQuota, UploadReservation};
 use crate::auth::{Clock, Session};
 use crate::domain::{EntryName, Login, TokenId, UnixMillis, UploadSpaces};
@@ -29,12 +27,8 @@ const MAX_UPLOADS_PER_TOKEN: usize = 64;
 const MAX_UPLOADS_PER_USER: usize = 4 * MAX_UPLOADS_PER_TOKEN;
 /// Maximum number of chunks in all uploads of one token.
 const MAX_CHUNKS_PER_TOKEN: usize = 10_000;
-/// Time after the last request at which an unfinished upload expires.
-pub(super) const UPLOAD_MAX_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Interval at which uploads that expired, or whose tokens are not valid any more, are removed.
 const EXPIRATION_INTERVAL: Duration = Duration::from_secs(60);
-/// Time that a request waits for another one on the same upload to end after it was cancelled.
-const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Table of all unfinished uploads; clones share it.
 #[derive(Clone)]
@@ -53,38 +47,6 @@ struct UploadsInner {
 struct UnfinishedUploadTable {
     resumable: HashMap<Uuid, Arc<ResumableUpload>>,
     chunked: HashMap<(TokenId, EntryName), Arc<ChunkedUpload>>,
-}
-
-/// Resumable upload: each request continues where the last one ended.
-pub(super) struct ResumableUpload {
-    id: i64,
-    token: TokenId,
-    login: Login,
-    /// Request that created the upload: its path, its conditions, and the announced properties of the file.
-    pub(super) saved_request: SavedRequest,
-    /// Announced length of the complete upload.
-    pub(super) length: Option<u64>,
-    /// Content in staging.
-    pub(super) staged_part: StagedPart,
-    state: Mutex<ResumableState>,
-    released: Notify,
-}
-
-struct ResumableState {
-    progress: Option<ResumableProgress>,
-    cancel_request: CancellationToken,
-    last_used: UnixMillis,
-    deleted: bool,
-}
-
-/// Progress of a resumable upload. Whoever holds it may append; there is one for each upload.
-pub(super) struct ResumableProgress {
-    /// Number of received bytes.
-    pub(super) offset: u64,
-    /// Number of received bytes that are recorded in the store.
-    recorded_offset: u64,
-    /// Reservation for the received bytes, and for those that a request in progress announces.
-    pub(super) reservation: UploadReservation,
 }
 
 /// Chunked upload: each chunk has a name, and they are assembled in the order of their names.
@@ -476,119 +438,6 @@ impl UnfinishedUploadTable {
         let chunked =
             self.chunked.extract_if(|_, chunked| should_delete(chunked)).map(|(_, chunked)| chunked).collect();
         (resumable, chunked)
-    }
-}
-
-fn is_expired(last_used: UnixMillis, now: UnixMillis) -> bool {
-    now.saturating_duration_since(last_used) > UPLOAD_MAX_IDLE
-}
-
-impl ResumableUpload {
-    /// Builds an upload from what the store keeps of it, just after its creation as well as after a restart.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when the saved request announces a length that is not a number.
-    fn new(
-        id: i64,
-        (token, login): (TokenId, Login),
-        saved_request: SavedRequest,
-        (staged_part, progress): (StagedPart, ResumableProgress),
-        last_used: UnixMillis,
-    ) -> Result<Self> {
-        let length = headers::upload_length(saved_request.headers())?;
-        let state = ResumableState {
-            progress: Some(progress),
-            cancel_request: CancellationToken::new(),
-            last_used,
-            deleted: false,
-        };
-        let (state, released) = (Mutex::new(state), Notify::new());
-        Ok(Self { id, token, login, saved_request, length, staged_part, state, released })
-    }
-
-    fn is_expired(&self, now: UnixMillis) -> bool {
-        let state = self.state.lock();
-        // In use by a request, it does not expire.
-        state.progress.is_some() && is_expired(state.last_used, now)
-    }
-
-    /// Acquires the progress; a request that holds it is cancelled and waited for.
-    ///
-    /// # Errors
-    /// [`Error::UploadInUse`] when that request does not end in time; [`Error::NotFound`] when the upload was deleted
-    /// in the meantime.
-    pub(super) async fn take_over(&self, now: UnixMillis) -> Result<(ResumableProgress, CancellationToken)> {
-        let takeover = tokio::time::timeout(TAKEOVER_TIMEOUT, async {
-            loop {
-                let released = self.released.notified();
-                let mut released = std::pin::pin!(released);
-                // Registered before the state is read: a release in between would be missed otherwise.
-                released.as_mut().enable();
-                {
-                    let mut state = self.state.lock();
-                    state.last_used = now;
-                    if state.deleted {
-                        return Err(Error::NotFound);
-                    }
-                    if let Some(progress) = state.progress.take() {
-                        // A new one: the old one is cancelled.
-                        state.cancel_request = CancellationToken::new();
-                        return Ok((progress, state.cancel_request.clone()));
-                    }
-                    state.cancel_request.cancel();
-                }
-                released.await;
-            }
-        });
-        takeover.await.map_err(|_| Error::UploadInUse)?
-    }
-
-    /// Returns the progress; the reservation for announced bytes that did not arrive is released.
-    pub(super) fn release(&self, mut progress: ResumableProgress) {
-        // What was announced and did not arrive must not count until the upload expires.
-        progress.reservation.shrink_to(progress.offset);
-        let mut state = self.state.lock();
-        // Deleted meanwhile: dropping the progress releases its reservation.
-        if !state.deleted {
-            state.progress = Some(progress);
-        }
-        drop(state);
-        self.released.notify_waiters();
-    }
-
-    /// Records the offset in the store, after which it may be sent to the client; may block.
-    ///
-    /// # Errors
-    /// The errors of the tree.
-    pub(super) fn record_offset(&self, view: &View, progress: &mut ResumableProgress, now: UnixMillis) -> Result<()> {
-        if progress.recorded_offset != progress.offset {
-            // Syncs the content first (unless durability is relaxed), so that a recorded offset is on disk.
-            view.record_progress(self.id, &self.staged_part, progress.offset, now)?;
-            progress.recorded_offset = progress.offset;
-        }
-        Ok(())
-    }
-
-    /// Marks the upload as deleted for the request that is using it, and for those that wait.
-    fn mark_deleted(&self) {
-        let mut state = self.state.lock();
-        state.deleted = true;
-        state.cancel_request.cancel();
-        state.progress = None;
-        drop(state);
-        self.released.notify_waiters();
-    }
-}
-
-impl ResumableProgress {
-    /// Returns the progress of an upload all of which is recorded.
-    fn recorded(quota: &UploadQuota, login: &Login, offset: u64) -> Self {
-        Self { offset, recorded_offset: offset, reservation: quota.reserve_written(login, offset) }
-    }
-
-    /// Returns the number of received bytes that are not recorded yet.
-    pub(super) fn unrecorded_bytes(&self) -> u64 {
-        self.offset.saturating_sub(self.recorded_offset)
     }
 }
 
