@@ -11,6 +11,7 @@ mod clock_jumps;
 mod hashing_pool;
 mod last_used;
 mod pepper;
+mod random;
 mod secret_hash;
 mod session;
 mod store_watcher;
@@ -50,7 +51,8 @@ use work_permits::WorkTurns;
 use worker_pool::WorkerPool;
 
 pub use clock::Clock;
-pub use secret_hash::{SecretHasher, fill_random, generate_secret, generate_token, generate_token_id};
+pub use random::{fill_random, generate_secret, generate_token, generate_token_id};
+pub use secret_hash::SecretHasher;
 pub use session::{CredentialId, Session, SessionEnded};
 pub use usage_flush_socket::request_usage_flush;
 pub use work_permits::{TooMuchWork, WorkPermit};

@@ -6,15 +6,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hmac::Mac;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::secret_hash::{self, KeyedHash};
+use super::random::fill_random;
 use crate::store::{PEPPER_FILE_NAME, Store, StoreError};
 
 const FILE_NAME: &str = PEPPER_FILE_NAME;
 /// What is hashed under the pepper to recognise it by: no secret can be this.
 const CHECK_VALUE_INPUT: &[u8] = b"patgate: the pepper of this database";
+
+/// A keyed hash, ready to be fed.
+pub(super) type KeyedHash = Hmac<Sha256>;
 
 /// The keyed hash that the pepper keys.
 #[derive(Clone)]
@@ -37,7 +41,7 @@ impl Pepper {
             Err(error) => return Err(unusable(error)),
         };
         let key = <&[u8; 32]>::try_from(&key[..]).map_err(|_| StoreError::PepperCorrupt(path.clone()))?;
-        let pepper = Self(Arc::new(secret_hash::keyed_hash(key)));
+        let pepper = Self(Arc::new(keyed_hash(key)));
         pepper.check_store(store, path)?;
         Ok(pepper)
     }
@@ -65,6 +69,13 @@ impl Pepper {
     }
 }
 
+/// Makes a keyed hash. A key shorter than a block of SHA-256 is padded with zeros (RFC 2104).
+fn keyed_hash(key: &[u8; 32]) -> KeyedHash {
+    let mut block = Zeroizing::new([0u8; 64]);
+    block[..32].copy_from_slice(key);
+    KeyedHash::new((&*block).into())
+}
+
 fn read_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut key = Zeroizing::new(Vec::with_capacity(64));
     fs::File::open(path)?.take(64).read_to_end(&mut key)?;
@@ -74,9 +85,9 @@ fn read_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 /// Makes the pepper, whole or not at all; one that another process made meanwhile stays.
 fn create_key_file(state: &Path) -> Result<(), StoreError> {
     let mut key = Zeroizing::new([0u8; 32]);
-    secret_hash::fill_random(&mut key[..])?;
+    fill_random(&mut key[..])?;
     let mut name = [0u8; 8];
-    secret_hash::fill_random(&mut name)?;
+    fill_random(&mut name)?;
     let draft = state.join(format!("{FILE_NAME}.{:016x}", u64::from_ne_bytes(name)));
     let path = state.join(FILE_NAME);
     let written = OpenOptions::new()

@@ -1,14 +1,14 @@
-//! What is kept of a secret instead of it, and where randomness comes from.
+//! What is kept of a secret instead of it.
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use hmac::Mac;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::pepper::Pepper;
-use crate::domain::{Secret, TokenId, TokenText};
+use super::random::fill_random;
+use crate::domain::Secret;
 use crate::store::{SecretHash, Store, StoreError};
 
 const ARGON2_MEMORY_KIB: u32 = 19 * 1024;
@@ -121,57 +121,4 @@ fn verify_hash(secret: &Secret, hash: &PasswordHash, memory: &mut Argon2Memory) 
         blocks,
     )?;
     Ok(output.ct_eq(expected.as_ref()).into())
-}
-
-/// A keyed hash, ready to be fed.
-pub(super) type KeyedHash = Hmac<Sha256>;
-
-/// Makes a keyed hash. A key shorter than a block of SHA-256 is padded with zeros (RFC 2104).
-pub(super) fn keyed_hash(key: &[u8; 32]) -> KeyedHash {
-    let mut block = Zeroizing::new([0u8; 64]);
-    block[..32].copy_from_slice(key);
-    KeyedHash::new((&*block).into())
-}
-
-/// Fills a buffer with random bytes from the operating system.
-///
-/// # Errors
-/// [`StoreError::Random`] when it gives none.
-pub fn fill_random(buffer: &mut [u8]) -> Result<(), StoreError> {
-    getrandom::fill(buffer).map_err(|error| StoreError::Random(error.to_string()))
-}
-
-/// Draws a new token.
-///
-/// # Errors
-/// [`StoreError::Random`] when the operating system gives no random bytes.
-pub fn generate_token() -> Result<TokenText, StoreError> {
-    generate_with(|draw| TokenText::new(TokenId::generate(draw), Secret::generate(draw)))
-}
-
-/// Draws the id of a new token.
-///
-/// # Errors
-/// As [`generate_token`].
-pub fn generate_token_id() -> Result<TokenId, StoreError> {
-    generate_with(|draw| TokenId::generate(draw))
-}
-
-/// Draws a new secret.
-///
-/// # Errors
-/// As [`generate_token`].
-pub fn generate_secret() -> Result<Secret, StoreError> {
-    generate_with(|draw| Secret::generate(draw))
-}
-
-fn generate_with<T>(make: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> T) -> Result<T, StoreError> {
-    let mut outcome = Ok(());
-    let made = make(&mut |buffer| {
-        if let Err(error) = fill_random(buffer) {
-            buffer.fill(0);
-            outcome = Err(error);
-        }
-    });
-    outcome.map(|()| made)
 }

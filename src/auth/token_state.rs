@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::Clock;
+use super::clock::Clock;
 use super::last_used::{LastUsed, LastUsedTable};
 use super::verified_secrets::{self, PhcDigest};
 use crate::domain::{Login, Peer, Privileges, TokenExpiry, TokenId, TokenLimits, TreeAccess, UnixMillis, UploadRule};

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::hashing_pool::{HashingBusy, HashingPool, QueueTicket};
+use super::random::fill_random;
 use super::secret_hash::{self, Argon2Memory};
 use crate::domain::{Login, Secret, TokenId, UnixMillis};
 use crate::store::StoreError;
@@ -105,7 +106,7 @@ struct VerifiedSecret {
 impl VerifiedSecrets {
     pub(super) fn new(clock: Clock, pool: Arc<HashingPool>) -> Result<Self, StoreError> {
         let mut key = [0; 32];
-        secret_hash::fill_random(&mut key)?;
+        fill_random(&mut key)?;
         Ok(Self {
             key,
             clock,

@@ -1,0 +1,47 @@
+//! Random bytes from the operating system, and the ids and secrets that are drawn from them.
+
+use crate::domain::{Secret, TokenId, TokenText};
+use crate::store::StoreError;
+
+/// Fills a buffer with random bytes from the operating system.
+///
+/// # Errors
+/// [`StoreError::Random`] when it gives none.
+pub fn fill_random(buffer: &mut [u8]) -> Result<(), StoreError> {
+    getrandom::fill(buffer).map_err(|error| StoreError::Random(error.to_string()))
+}
+
+/// Draws a new token.
+///
+/// # Errors
+/// [`StoreError::Random`] when the operating system gives no random bytes.
+pub fn generate_token() -> Result<TokenText, StoreError> {
+    generate_with(|draw| TokenText::new(TokenId::generate(draw), Secret::generate(draw)))
+}
+
+/// Draws the id of a new token.
+///
+/// # Errors
+/// As [`generate_token`].
+pub fn generate_token_id() -> Result<TokenId, StoreError> {
+    generate_with(|draw| TokenId::generate(draw))
+}
+
+/// Draws a new secret.
+///
+/// # Errors
+/// As [`generate_token`].
+pub fn generate_secret() -> Result<Secret, StoreError> {
+    generate_with(|draw| Secret::generate(draw))
+}
+
+fn generate_with<T>(make: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> T) -> Result<T, StoreError> {
+    let mut outcome = Ok(());
+    let made = make(&mut |buffer| {
+        if let Err(error) = fill_random(buffer) {
+            buffer.fill(0);
+            outcome = Err(error);
+        }
+    });
+    outcome.map(|()| made)
+}
