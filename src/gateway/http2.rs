@@ -22,9 +22,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::http_connection::HttpConnection;
+use super::http2_budgets::{MAX_STREAMS, UNAUTHENTICATED_WINDOW_BYTES};
+use super::request_handler::HttpConnection;
 use crate::auth::Session;
-use crate::domain::{Login, QuotaReservation, UserQuotaLimits, UserQuotas};
+use crate::domain::{Login, QuotaReservation, UserQuotas};
 use crate::http::{
     AuthenticatedSession, RequestBody, ResponseBody, UnreadBody, current_date_header, set_retry_after, text_response,
 };
@@ -32,21 +33,13 @@ use crate::net::{DeferredEofStream, EofGate, MinTransferRate};
 
 /// Bytes with which a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
 pub(super) const CONNECTION_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Maximum number of streams of a connection, and of changes under way on it.
-pub(super) const MAX_STREAMS: u32 = 64;
 
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
-/// Windows of a connection whose caller has proven nothing, or whose user has used up his share (RFC 9113 section 6.9.2).
-const UNAUTHENTICATED_WINDOW_BYTES: u32 = 65_535;
 /// Windows of each stream and of the connection, for a user.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// Bytes of windows that are open beyond [`UNAUTHENTICATED_WINDOW_BYTES`].
-const WINDOW_LIMITS: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 512 << 20 };
 /// Bytes of a response that are made ahead of what its client takes.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Bytes of responses that may be held.
-const RESPONSE_LIMITS: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 512 << 20 };
 /// Time after which it is tried again to widen windows whose settings before are not acknowledged yet.
 const WINDOW_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// Time between two questions whether the client is still there, and time that it has to answer.
@@ -60,19 +53,6 @@ const CONNECTION_SPECIFIC_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
-
-/// What all connections over HTTP/2 hold together.
-#[derive(Clone)]
-pub(super) struct Http2Budgets {
-    windows: UserQuotas,
-    responses: UserQuotas,
-}
-
-impl Default for Http2Budgets {
-    fn default() -> Self {
-        Self { windows: UserQuotas::new(WINDOW_LIMITS), responses: UserQuotas::new(RESPONSE_LIMITS) }
-    }
-}
 
 /// Serves a connection to its end. It is given up when no request has come by `deadline`.
 pub(super) async fn serve<S>(caller: &Arc<HttpConnection>, stream: S, deadline: Instant)

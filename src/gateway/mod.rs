@@ -10,7 +10,9 @@ mod cors;
 mod cross_origin;
 mod disconnect_probe;
 mod http2;
+mod http2_budgets;
 mod http_connection;
+mod http_service;
 mod maintenance_task;
 mod malformed;
 mod middleware;
@@ -18,6 +20,7 @@ mod mount_monitor;
 mod proxy_protocol;
 mod readiness;
 mod reload;
+mod request_handler;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -44,8 +47,8 @@ use crate::tokens::TokenService;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
-use http_connection::HttpService;
-use http2::Http2Budgets;
+use http_service::HttpService;
+use http2_budgets::Http2Budgets;
 use proxy_protocol::ProxyProtocolReader;
 use readiness::ReadinessCheck;
 use reload::LiveSettings;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::GatewaySettings;
 use super::middleware::RequestMiddleware;
+use super::settings::GatewaySettings;
 use crate::http::TrustedProxies;
 use crate::net::{self, TlsError};
 

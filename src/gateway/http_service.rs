@@ -1,0 +1,135 @@
+//! Which module answers a path over HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Body as _;
+
+use super::http2_budgets::Http2Budgets;
+use super::readiness::ReadinessCheck;
+use super::reload::LiveSettings;
+use super::{cors, cross_origin};
+use crate::api::Api;
+use crate::console::Console;
+use crate::domain::AllowedOrigins;
+use crate::http::{
+    RequestBody, RequestSource, ResponseBody, TrustedProxies, empty, full, has_content_coding, is_path_within,
+    set_retry_after, text_response,
+};
+use crate::tree::{OUTAGE_RETRY_AFTER, Tree};
+use crate::webdav::Webdav;
+
+const ABOUT_PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>patgate</title>\
+    <h1>patgate</h1><p>A folder behind one door. Mount <code>/dav/</code> as WebDAV, with your user name and a \
+    personal access token as the password. Manage tokens in the <a href=\"/console/\">console</a>.</p></html>\n";
+
+/// What answers HTTP; clones share all state.
+#[derive(Clone)]
+pub(super) struct HttpService {
+    pub(super) webdav: Webdav,
+    pub(super) api: Api,
+    pub(super) console: Console,
+    pub(super) readiness: ReadinessCheck,
+    pub(super) tree: Tree,
+    pub(super) live_settings: Arc<ArcSwap<LiveSettings>>,
+    pub(super) proxies: Arc<TrustedProxies>,
+    pub(super) allow_cleartext: bool,
+    pub(super) idle_timeout: Duration,
+    pub(super) pace_window: Duration,
+    pub(super) http2_budgets: Http2Budgets,
+}
+
+impl HttpService {
+    pub(super) async fn route(
+        &self,
+        request: Request<RequestBody>,
+        origin: RequestSource,
+        allowed: &AllowedOrigins,
+    ) -> Response<ResponseBody> {
+        if let Some(response) = cors::preflight_response(allowed, &request) {
+            return response;
+        }
+        let path = request.uri().path();
+        let for_api = is_path_within(path, "/api") || is_path_within(path, "/auth");
+        // The console judges its own forms, which have a secret besides.
+        if !is_path_within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
+            let words = cross_origin::REFUSAL_MESSAGE;
+            return if for_api {
+                Api::cross_origin_response(words)
+            } else {
+                text_response(StatusCode::FORBIDDEN, words)
+            };
+        }
+        if Webdav::serves_path(path) {
+            return self.webdav.handle(request, origin).await;
+        }
+        if !request.body().is_end_stream() && has_content_coding(request.headers()) {
+            return content_coding_unsupported();
+        }
+        if for_api {
+            return self.api.handle(request, origin).await;
+        }
+        if is_path_within(path, "/console") {
+            return self.console.handle(request, origin).await;
+        }
+        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match path {
+            _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options_response(),
+            "/" if read => about_response(),
+            "/healthz" if read => text_response(StatusCode::OK, "ok"),
+            "/readyz" if read => self.readiness_response().await,
+            "/" => method_not_allowed("OPTIONS, GET, HEAD"),
+            "/healthz" | "/readyz" => method_not_allowed("GET, HEAD"),
+            _ => text_response(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
+        }
+    }
+
+    async fn readiness_response(&self) -> Response<ResponseBody> {
+        if let Some(fault) = self.readiness.problem().await {
+            return text_response(StatusCode::SERVICE_UNAVAILABLE, fault);
+        }
+        // Whoever asks is not known: no path is named to them. The log names it.
+        let Some((path, outage)) = self.tree.outages().into_iter().next() else {
+            return text_response(StatusCode::OK, "ready");
+        };
+        let what = if path.is_root() { "the served folder" } else { "a file system in the served folder" };
+        let mut response = text_response(StatusCode::SERVICE_UNAVAILABLE, format!("{what} is not available: {outage}"));
+        set_retry_after(response.headers_mut(), OUTAGE_RETRY_AFTER);
+        response
+    }
+}
+
+/// Refuses a body in a content coding (RFC 9110 section 15.5.16).
+fn content_coding_unsupported() -> Response<ResponseBody> {
+    let mut response = text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a body in a content coding is not supported");
+    response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    response
+}
+
+/// Refuses a method where only these are answered (RFC 9110 section 15.5.6).
+fn method_not_allowed(others: &'static str) -> Response<ResponseBody> {
+    let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(others));
+    response
+}
+
+/// Answers OPTIONS at the host's root, which some clients ask before they ask for their own path.
+fn options_response() -> Response<ResponseBody> {
+    let mut response = Response::new(empty());
+    let headers = response.headers_mut();
+    headers.insert("dav", HeaderValue::from_static("1, 2, 3"));
+    headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
+    headers.insert(header::ALLOW, HeaderValue::from_static("OPTIONS, GET, HEAD"));
+    response
+}
+
+fn about_response() -> Response<ResponseBody> {
+    let mut response = Response::new(full(ABOUT_PAGE));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,210 @@
+//! One HTTP request, of either version: what is checked before it is routed, and what becomes of its unread body after.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::abort_on_revocation;
+use super::connection_owner::ConnectionOwner;
+use super::disconnect_probe::DisconnectProbe;
+use super::http_service::HttpService;
+use super::malformed::reject_malformed;
+use super::reload::LiveSettings;
+use crate::auth::Session;
+use crate::http::{
+    AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, RequestBody, RequestSource, ResponseBody,
+    UnreadBody, UnreadBodyRest, text_response,
+};
+use crate::net::{ConnectionPermit, DrainLimits, PeerShutdown, TooManyConnections, UnreadInput};
+
+/// Bounds on discarding a refused body whose sender has shown no valid credential: clients that upload before they are
+/// asked who they are (okhttp, sardine) see the 401 only once all that they send was read.
+const UNAUTHENTICATED_DRAIN_LIMITS: DrainLimits = DrainLimits {
+    idle_timeout: Duration::from_secs(30),
+    max_bytes: 256 << 20,
+    total_timeout: Duration::from_secs(15 * 60),
+};
+/// Bounds on discarding a refused body of an authenticated caller, who could as well send one that is accepted.
+const AUTHENTICATED_DRAIN_LIMITS: DrainLimits = DrainLimits {
+    idle_timeout: Duration::from_secs(30),
+    max_bytes: u64::MAX,
+    total_timeout: Duration::from_secs(24 * 3600),
+};
+/// Methods that change nothing, or nothing before their very end: nobody needs them once their client is gone.
+const CANCELLABLE_METHODS: [&str; 7] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE", "COPY"];
+const CLEARTEXT_REFUSAL: &str = "This address answers only over TLS: a token must not travel in the clear. \
+    Connect with https://, through a trusted proxy that says so, or from this machine.";
+
+/// One connection: who is at its other end, and its place at the gate.
+pub(super) struct HttpConnection {
+    pub(super) service: HttpService,
+    /// Those that held when the connection began.
+    pub(super) settings: Arc<LiveSettings>,
+    pub(super) peer: IpAddr,
+    pub(super) encrypted: bool,
+    pub(super) permit: ConnectionPermit,
+    pub(super) owner: ConnectionOwner,
+    pub(super) peer_shutdown: PeerShutdown,
+    pub(super) disconnect_probe: DisconnectProbe,
+    /// Whether a request was refused because its user has too many connections.
+    pub(super) user_limit_reached: AtomicBool,
+    pub(super) request_received: AtomicBool,
+    pub(super) abort: CancellationToken,
+    pub(super) unread_input: UnreadInput,
+    pub(super) stop: CancellationToken,
+    /// Permits for changes under way over HTTP/2.
+    pub(super) write_permits: Arc<Semaphore>,
+}
+
+impl AuthenticatedConnection for HttpConnection {
+    fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections> {
+        if self.owner.is_credential_of(session) {
+            return Ok(());
+        }
+        self.permit
+            .assign_user(session.login().as_str())
+            .inspect_err(|_| self.user_limit_reached.store(true, Ordering::Relaxed))?;
+        self.owner.set(session);
+        Ok(())
+    }
+}
+
+impl HttpConnection {
+    /// Answers a request over HTTP/2. One that may change something is carried out to its end although its stream is
+    /// reset or its connection lost.
+    pub(super) async fn handle_http2(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        unread: UnreadBody,
+    ) -> Response<ResponseBody> {
+        if is_cancellable(request.method()) {
+            return self.handle(request, unread).await;
+        }
+        // Streams that were reset no longer count against the connection's limit; their work still does.
+        let Ok(permit) = Arc::clone(&self.write_permits).acquire_owned().await else { return internal_error() };
+        let caller = Arc::clone(self);
+        let work = tokio::spawn(async move {
+            let _permit = permit;
+            caller.handle(request, unread).await
+        });
+        work.await.unwrap_or_else(|_| internal_error())
+    }
+
+    pub(super) async fn handle(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+        unread: UnreadBody,
+    ) -> Response<ResponseBody> {
+        let _answering = self.permit.begin_request();
+        let connection: Arc<dyn AuthenticatedConnection> = Arc::clone(self) as _;
+        request.extensions_mut().insert(ConnectionHandle(connection));
+        let next = async |request| self.handle_normalized(request, unread).await;
+        self.settings.middleware.handle(self.peer, request, next).await
+    }
+
+    async fn handle_normalized(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        unread: UnreadBody,
+    ) -> Response<ResponseBody> {
+        self.request_received.store(true, Ordering::Relaxed);
+        let version = request.version();
+        let mut response = self.route_checked(request).await;
+        let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
+        match unread.into_unread() {
+            Some(rest) => self.drain_unread_body(rest, version, session.clone(), &mut response),
+            None => self.unread_input.clear(),
+        }
+        if version < Version::HTTP_2 && self.user_limit_reached.load(Ordering::Relaxed) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        match session {
+            Some(session) if version >= Version::HTTP_2 => {
+                // Its stream is cut with it.
+                response.extensions_mut().insert(AuthenticatedSession(session));
+                response
+            }
+            Some(session) => abort_on_revocation::abort_on_session_end(response, session, &self.abort),
+            None => response,
+        }
+    }
+
+    async fn route_checked(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
+        if let Some(refused) = reject_malformed(&request) {
+            return refused;
+        }
+        let origin = self.service.proxies.request_source(self.peer, self.encrypted, request.headers());
+        if !self.is_transport_allowed(origin) {
+            return text_response(StatusCode::FORBIDDEN, CLEARTEXT_REFUSAL);
+        }
+        let mut response = self.service.route(request, origin, &self.settings.middleware.cors_origins).await;
+        if origin.encrypted {
+            set_hsts_header(response.headers_mut());
+        }
+        response
+    }
+
+    /// Discards what an answer leaves unread of its request, so that the client sees the answer and not a reset. Where
+    /// the connection can't go on behind it, the answer says so (RFC 9112 section 9.6).
+    fn drain_unread_body(
+        self: &Arc<Self>,
+        rest: UnreadBodyRest,
+        version: Version,
+        session: Option<Session>,
+        response: &mut Response<ResponseBody>,
+    ) {
+        let limits = if session.is_some() { AUTHENTICATED_DRAIN_LIMITS } else { UNAUTHENTICATED_DRAIN_LIMITS };
+        // A client that waits for 100 may send its body or not (RFC 9110 section 10.1.1): what comes next over
+        // HTTP/1.1 is either that or another request, and can't be told apart.
+        let ends = rest.awaits_continue || !rest.is_at_most(limits.max_bytes);
+        if ends && version < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if rest.awaits_continue {
+            self.unread_input.set();
+            return;
+        }
+        let (unread, stop) = (self.unread_input.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let ended = async {
+                match session {
+                    Some(session) => session.closed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                whole = rest.drain(limits) => if whole { unread.clear() },
+                () = ended => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Holds the cleartext rule: from afar only over TLS, ours or a trusted proxy's.
+    fn is_transport_allowed(&self, origin: RequestSource) -> bool {
+        let here = self.peer.to_canonical().is_loopback() && origin.is_confidential();
+        self.service.allow_cleartext || origin.encrypted || here
+    }
+}
+
+/// Tells whether a request of this method is given up when its caller is gone.
+pub(super) fn is_cancellable(method: &Method) -> bool {
+    CANCELLABLE_METHODS.contains(&method.as_str())
+}
+
+/// Has browsers that were shown a page over TLS come back over TLS alone (RFC 6797 section 7.1).
+fn set_hsts_header(headers: &mut HeaderMap) {
+    let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if is_page {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
+}
+
+fn internal_error() -> Response<ResponseBody> {
+    text_response(StatusCode::INTERNAL_SERVER_ERROR, "the server has a fault")
+}
