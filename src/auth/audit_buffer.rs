@@ -81,8 +81,8 @@ struct EventRowBudget {
 
 impl AuditBuffer {
     /// Notes an event; one like those of the last minute is counted.
-    pub(super) fn record(&self, source: EventOrigin, event: AuditEvent) {
-        self.events.lock().record(source, event);
+    pub(super) fn record(&self, origin: EventOrigin, event: AuditEvent) {
+        self.events.lock().record(origin, event);
     }
 
     /// Takes what is to be told by now.
@@ -97,70 +97,76 @@ impl AuditBuffer {
 
     /// Takes events back that could not be written down.
     pub(super) fn restore(&self, events: Vec<AuditEvent>) {
-        let mut pages = self.events.lock();
+        let mut buffered = self.events.lock();
         for event in events {
-            match pages.repeated.get_mut(&EventKey::from_event(&event)) {
-                Some(tally) => tally.unreported += event.count,
-                None => pages.record(EventOrigin::Unauthenticated, event),
+            match buffered.repeated.get_mut(&EventKey::from_event(&event)) {
+                Some(repeated) => repeated.unreported += event.count,
+                None => buffered.record(EventOrigin::Unauthenticated, event),
             }
         }
     }
 }
 
 impl BufferedEvents {
-    fn record(&mut self, source: EventOrigin, event: AuditEvent) {
+    fn record(&mut self, origin: EventOrigin, event: AuditEvent) {
         let key = EventKey::from_event(&event);
-        if let Some(tally) = self.repeated.get_mut(&key) {
-            tally.add(event);
+        if let Some(repeated) = self.repeated.get_mut(&key) {
+            repeated.add(event);
         } else if self.repeated.len() < MAX_DISTINCT_EVENTS
-            && self.budgets.try_acquire(source, event.user.as_ref(), event.at)
+            && self.budgets.try_acquire(origin, event.user.as_ref(), event.at)
         {
-            self.insert(key, source, event);
+            self.insert(key, origin, event);
         } else {
-            self.aggregate(source, event);
+            self.aggregate(origin, event);
         }
     }
 
     /// Counts an event with all others of its kind, those that a user's token caused with those of this user.
-    fn aggregate(&mut self, source: EventOrigin, event: AuditEvent) {
+    fn aggregate(&mut self, origin: EventOrigin, event: AuditEvent) {
         let AuditEvent { at, kind, count, user, .. } = event;
         let user = user.filter(|_| {
-            source == EventOrigin::Authenticated && self.repeated.len() < MAX_DISTINCT_EVENTS + MAX_AGGREGATED_EVENTS
+            origin == EventOrigin::Authenticated && self.repeated.len() < MAX_DISTINCT_EVENTS + MAX_AGGREGATED_EVENTS
         });
         let event = AuditEvent::new(at, kind).with_count(count).with_detail("and more of them, not told apart");
         let event = AuditEvent { user, ..event };
         let key = EventKey::from_event(&event);
         match self.repeated.get_mut(&key) {
-            Some(tally) => tally.add(event),
-            None => self.insert(key, source, event),
+            Some(repeated) => repeated.add(event),
+            None => self.insert(key, origin, event),
         }
     }
 
-    fn insert(&mut self, key: EventKey, source: EventOrigin, event: AuditEvent) {
-        let untold = event.count;
-        self.repeated.insert(key, RepeatedEvent { event, origin: source, unreported: untold, reported_at: None });
+    fn insert(&mut self, key: EventKey, origin: EventOrigin, event: AuditEvent) {
+        let unreported = event.count;
+        self.repeated.insert(key, RepeatedEvent { event, origin, unreported, reported_at: None });
     }
 
     fn take(&mut self, now: UnixMillis, all: bool) -> Vec<AuditEvent> {
-        let mut told = Vec::new();
-        let mut crowded = Vec::new();
-        let Self { repeated: tallies, budgets } = self;
-        for tally in tallies.values_mut().filter(|tally| tally.unreported > 0 && (all || tally.is_due(now))) {
-            let event = tally.event.clone().with_count(std::mem::take(&mut tally.unreported));
-            let first = tally.reported_at.replace(now).is_none();
+        let mut reported = Vec::new();
+        let mut over_budget = Vec::new();
+        let Self { repeated, budgets } = self;
+        for repeated in
+            repeated.values_mut().filter(|repeated| repeated.unreported > 0 && (all || repeated.is_due(now)))
+        {
+            let event = repeated.event.clone().with_count(std::mem::take(&mut repeated.unreported));
+            let first = repeated.reported_at.replace(now).is_none();
             // The row of the first report was taken when the event was recorded.
-            match all || first || tally.is_aggregate() || budgets.try_acquire(tally.origin, event.user.as_ref(), now) {
-                true => told.push(event),
-                false => crowded.push((tally.origin, event)),
+            match all
+                || first
+                || repeated.is_aggregate()
+                || budgets.try_acquire(repeated.origin, event.user.as_ref(), now)
+            {
+                true => reported.push(event),
+                false => over_budget.push((repeated.origin, event)),
             }
         }
-        tallies.retain(|_, tally| tally.unreported > 0 || !tally.is_due(now));
+        repeated.retain(|_, repeated| repeated.unreported > 0 || !repeated.is_due(now));
         budgets.users.retain(|_, budget| !budget.is_full(USER_BUDGET, now));
-        for (source, event) in crowded {
-            self.aggregate(source, event);
+        for (origin, event) in over_budget {
+            self.aggregate(origin, event);
         }
-        told.sort_by_key(|event| event.at);
-        told
+        reported.sort_by_key(|event| event.at);
+        reported
     }
 }
 
@@ -171,9 +177,10 @@ impl RepeatedEvent {
     }
 
     fn is_due(&self, now: UnixMillis) -> bool {
-        let counted = if self.is_aggregate() { AGGREGATE_INTERVAL } else { REPEAT_INTERVAL };
+        let interval = if self.is_aggregate() { AGGREGATE_INTERVAL } else { REPEAT_INTERVAL };
         // A clock that was set back keeps nothing waiting.
-        self.reported_at.is_none_or(|told| now < told || now.saturating_duration_since(told) >= counted)
+        self.reported_at
+            .is_none_or(|reported_at| now < reported_at || now.saturating_duration_since(reported_at) >= interval)
     }
 
     fn is_aggregate(&self) -> bool {
@@ -183,14 +190,14 @@ impl RepeatedEvent {
 
 impl EventRowBudgets {
     /// Takes room for one row, if there is any.
-    fn try_acquire(&mut self, source: EventOrigin, user: Option<&Login>, now: UnixMillis) -> bool {
-        match (source, user) {
+    fn try_acquire(&mut self, origin: EventOrigin, user: Option<&Login>, now: UnixMillis) -> bool {
+        match (origin, user) {
             (EventOrigin::Unauthenticated, _) => self.unauthenticated.try_acquire(UNAUTHENTICATED_BUDGET, now),
             (EventOrigin::Authenticated, None) => self.authenticated.try_acquire(AUTHENTICATED_BUDGET, now),
             // The user's own first: who has used that up takes none of what all have.
             (EventOrigin::Authenticated, Some(user)) => {
-                let of_user = self.users.entry(user.clone()).or_default();
-                of_user.try_acquire(USER_BUDGET, now) && self.authenticated.try_acquire(AUTHENTICATED_BUDGET, now)
+                let user_budget = self.users.entry(user.clone()).or_default();
+                user_budget.try_acquire(USER_BUDGET, now) && self.authenticated.try_acquire(AUTHENTICATED_BUDGET, now)
             }
         }
     }
@@ -200,9 +207,9 @@ impl EventRowBudget {
     /// Takes room for one row, if there is any.
     fn try_acquire(&mut self, size: RowBudgetSize, now: UnixMillis) -> bool {
         self.refill(size, now);
-        let free = self.used < size.0;
-        self.used += u64::from(free);
-        free
+        let has_row = self.used < size.0;
+        self.used += u64::from(has_row);
+        has_row
     }
 
     /// Tells whether all of it has come back.
@@ -211,12 +218,12 @@ impl EventRowBudget {
         self.used == 0
     }
 
-    fn refill(&mut self, (_, one_in): RowBudgetSize, now: UnixMillis) {
-        let freed_at = *self.refilled_at.get_or_insert(now);
-        let freed =
-            u64::try_from(now.saturating_duration_since(freed_at).as_millis() / one_in.as_millis()).unwrap_or(u64::MAX);
-        if freed > 0 || now < freed_at {
-            self.used = self.used.saturating_sub(freed);
+    fn refill(&mut self, (_, row_interval): RowBudgetSize, now: UnixMillis) {
+        let refilled_at = *self.refilled_at.get_or_insert(now);
+        let refilled = u64::try_from(now.saturating_duration_since(refilled_at).as_millis() / row_interval.as_millis())
+            .unwrap_or(u64::MAX);
+        if refilled > 0 || now < refilled_at {
+            self.used = self.used.saturating_sub(refilled);
             self.refilled_at = Some(now);
         }
     }
@@ -257,43 +264,43 @@ mod tests {
 
     #[test]
     fn repeated_event_is_reported_at_once_then_aggregated() {
-        let trail = AuditBuffer::default();
-        trail.record(EventOrigin::Unauthenticated, attempt(0, 1));
-        assert_eq!(counts(&trail.take_due(seconds_in(0))), [1]);
+        let buffer = AuditBuffer::default();
+        buffer.record(EventOrigin::Unauthenticated, attempt(0, 1));
+        assert_eq!(counts(&buffer.take_due(seconds_in(0))), [1]);
         for second in 1..50 {
-            trail.record(EventOrigin::Unauthenticated, attempt(second, 1));
+            buffer.record(EventOrigin::Unauthenticated, attempt(second, 1));
         }
-        assert!(trail.take_due(seconds_in(59)).is_empty());
-        let told = trail.take_due(seconds_in(60));
-        assert_eq!((counts(&told), told[0].at), (vec![49], seconds_in(49)));
-        assert!(trail.take_due(seconds_in(120)).is_empty());
-        assert!(trail.events.lock().repeated.is_empty(), "forgotten");
-        trail.record(EventOrigin::Unauthenticated, attempt(130, 1));
-        trail.record(EventOrigin::Unauthenticated, attempt(131, 1));
-        assert_eq!(counts(&trail.take_all(seconds_in(131))), [2]);
+        assert!(buffer.take_due(seconds_in(59)).is_empty());
+        let reported = buffer.take_due(seconds_in(60));
+        assert_eq!((counts(&reported), reported[0].at), (vec![49], seconds_in(49)));
+        assert!(buffer.take_due(seconds_in(120)).is_empty());
+        assert!(buffer.events.lock().repeated.is_empty(), "forgotten");
+        buffer.record(EventOrigin::Unauthenticated, attempt(130, 1));
+        buffer.record(EventOrigin::Unauthenticated, attempt(131, 1));
+        assert_eq!(counts(&buffer.take_all(seconds_in(131))), [2]);
     }
 
     #[test]
     fn event_flood_is_bounded_and_fully_counted() {
-        let trail = AuditBuffer::default();
+        let buffer = AuditBuffer::default();
         let (mut rows, mut counted) = (0, 0);
         for second in 0..3600u32 {
             for number in 0..100 {
-                trail.record(EventOrigin::Unauthenticated, attempt(u64::from(second), second * 100 + number));
+                buffer.record(EventOrigin::Unauthenticated, attempt(u64::from(second), second * 100 + number));
             }
-            let told = trail.take_due(seconds_in(u64::from(second)));
-            rows += told.len();
-            counted += counts(&told).iter().sum::<u64>();
-            assert!(trail.events.lock().repeated.len() <= MAX_DISTINCT_EVENTS + 1);
+            let reported = buffer.take_due(seconds_in(u64::from(second)));
+            rows += reported.len();
+            counted += counts(&reported).iter().sum::<u64>();
+            assert!(buffer.events.lock().repeated.len() <= MAX_DISTINCT_EVENTS + 1);
         }
-        counted += counts(&trail.take_all(seconds_in(3600))).iter().sum::<u64>();
+        counted += counts(&buffer.take_all(seconds_in(3600))).iter().sum::<u64>();
         assert_eq!(counted, 360_000);
         assert!(rows < 256 + 360 + 10, "{rows} rows in an hour");
-        trail.record(
+        buffer.record(
             EventOrigin::Authenticated,
             AuditEvent::new(seconds_in(3600), EventKind::SessionEnded).with_token("JhxND7ci".parse().expect("id")),
         );
-        assert_eq!(counts(&trail.take_due(seconds_in(3600))), [1], "strangers leave room for others");
+        assert_eq!(counts(&buffer.take_due(seconds_in(3600))), [1], "strangers leave room for others");
     }
 
     fn denial(seconds: u64, user: &str, path: usize) -> AuditEvent {
@@ -303,40 +310,40 @@ mod tests {
     }
 
     #[test]
-    fn denials_of_one_user_take_no_room_from_those_of_another_and_are_told_as_his() {
-        let trail = AuditBuffer::default();
+    fn denials_of_one_user_leave_row_budget_of_another_and_keep_their_user() {
+        let buffer = AuditBuffer::default();
         for path in 0..5000 {
-            trail.record(EventOrigin::Authenticated, denial(0, "mallory", path));
+            buffer.record(EventOrigin::Authenticated, denial(0, "mallory", path));
         }
-        trail.record(EventOrigin::Authenticated, denial(0, "bob", 1));
-        let told = trail.take_due(seconds_in(0));
+        buffer.record(EventOrigin::Authenticated, denial(0, "bob", 1));
+        let reported = buffer.take_due(seconds_in(0));
         let is_of = |event: &&AuditEvent, login: &str| event.user.as_ref().is_some_and(|user| user.as_str() == login);
-        let of = |login: &'static str| told.iter().filter(move |event| is_of(event, login));
+        let of = |login: &'static str| reported.iter().filter(move |event| is_of(event, login));
         let bobs: Vec<_> = of("bob").collect();
         assert!(bobs.len() == 1 && bobs[0].path.as_deref() == Some("/1"), "told apart: {bobs:?}");
         assert_eq!(of("mallory").count(), 256 + 1);
         assert_eq!(of("mallory").map(|event| event.count).sum::<u64>(), 5000, "and none of it is uncounted");
-        assert_eq!(trail.events.lock().budgets.users.len(), 2);
-        trail.take_due(seconds_in(256 * 20));
-        assert!(trail.events.lock().budgets.users.is_empty(), "released");
+        assert_eq!(buffer.events.lock().budgets.users.len(), 2);
+        buffer.take_due(seconds_in(256 * 20));
+        assert!(buffer.events.lock().budgets.users.is_empty(), "released");
     }
 
     #[test]
     fn unwritten_events_are_retried() {
-        let trail = AuditBuffer::default();
-        trail.record(EventOrigin::Unauthenticated, attempt(0, 1));
-        let told = trail.take_due(seconds_in(0));
-        trail.record(EventOrigin::Unauthenticated, attempt(1, 1));
-        trail.restore(told);
-        assert_eq!(counts(&trail.take_due(seconds_in(60))), [2]);
+        let buffer = AuditBuffer::default();
+        buffer.record(EventOrigin::Unauthenticated, attempt(0, 1));
+        let reported = buffer.take_due(seconds_in(0));
+        buffer.record(EventOrigin::Unauthenticated, attempt(1, 1));
+        buffer.restore(reported);
+        assert_eq!(counts(&buffer.take_due(seconds_in(60))), [2]);
     }
 
     #[test]
     fn clock_set_back_does_not_delay_events() {
-        let trail = AuditBuffer::default();
-        trail.record(EventOrigin::Unauthenticated, attempt(7200, 1));
-        assert_eq!(counts(&trail.take_due(seconds_in(7200))), [1]);
-        trail.record(EventOrigin::Unauthenticated, attempt(0, 1));
-        assert_eq!(counts(&trail.take_due(seconds_in(0))), [1]);
+        let buffer = AuditBuffer::default();
+        buffer.record(EventOrigin::Unauthenticated, attempt(7200, 1));
+        assert_eq!(counts(&buffer.take_due(seconds_in(7200))), [1]);
+        buffer.record(EventOrigin::Unauthenticated, attempt(0, 1));
+        assert_eq!(counts(&buffer.take_due(seconds_in(0))), [1]);
     }
 }

@@ -40,45 +40,45 @@ impl Clock {
 
     /// Returns a clock that stands at `start` until it is turned.
     pub fn manual(start: UnixMillis) -> Self {
-        let millis = AtomicI64::new(start.as_millis());
-        let hand = ManualClock { wall_ms: millis, boottime_ms: AtomicU64::new(0), changed: Notify::new() };
-        Self::new_observed(Some(Arc::new(hand)))
+        let wall_ms = AtomicI64::new(start.as_millis());
+        let manual_clock = ManualClock { wall_ms, boottime_ms: AtomicU64::new(0), changed: Notify::new() };
+        Self::new_observed(Some(Arc::new(manual_clock)))
     }
 
     /// Looks at the clock for the first time: it is in step then.
-    fn new_observed(hand: Option<Arc<ManualClock>>) -> Self {
-        let clock = Self { manual_clock: hand, jumps: Arc::default() };
+    fn new_observed(manual_clock: Option<Arc<ManualClock>>) -> Self {
+        let clock = Self { manual_clock, jumps: Arc::default() };
         drop(clock.observe());
         clock
     }
 
     /// Turns a manual clock forward, as time passes, and wakes all who wait for it; a system clock stays.
     pub fn advance(&self, by: Duration) {
-        if let Some(hand) = &self.manual_clock {
+        if let Some(manual_clock) = &self.manual_clock {
             // A look in between must not take one for a jump of the other.
-            let _looks = self.jumps.lock();
-            hand.wall_ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
-            hand.boottime_ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
-            hand.changed.notify_waiters();
+            let _jumps = self.jumps.lock();
+            manual_clock.wall_ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+            manual_clock.boottime_ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+            manual_clock.changed.notify_waiters();
         }
     }
 
     /// Sets a manual clock to another time of day, while no time passes, and wakes all who wait for it; a system clock
     /// stays.
     pub fn set(&self, time: UnixMillis) {
-        if let Some(hand) = &self.manual_clock {
-            hand.wall_ms.store(time.as_millis(), Ordering::SeqCst);
-            hand.changed.notify_waiters();
+        if let Some(manual_clock) = &self.manual_clock {
+            manual_clock.wall_ms.store(time.as_millis(), Ordering::SeqCst);
+            manual_clock.changed.notify_waiters();
         }
     }
 
     /// Returns the present instant.
     pub fn now(&self) -> UnixMillis {
         match &self.manual_clock {
-            Some(hand) => UnixMillis::from_millis(hand.wall_ms.load(Ordering::SeqCst)),
+            Some(manual_clock) => UnixMillis::from_millis(manual_clock.wall_ms.load(Ordering::SeqCst)),
             None => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                UnixMillis::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                UnixMillis::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
         }
     }
@@ -86,7 +86,7 @@ impl Clock {
     /// Returns the time that the machine has been running, suspension included (CLOCK_BOOTTIME): nobody can set it.
     pub fn boottime(&self) -> Duration {
         match &self.manual_clock {
-            Some(hand) => Duration::from_millis(hand.boottime_ms.load(Ordering::SeqCst)),
+            Some(manual_clock) => Duration::from_millis(manual_clock.boottime_ms.load(Ordering::SeqCst)),
             None => {
                 let time = clock_gettime(ClockId::Boottime);
                 Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -107,8 +107,8 @@ impl Clock {
     }
 
     /// Takes over what the last server remembered of the clock.
-    pub fn restore(&self, memory: ClockCheckpoint) {
-        if let Some(jump) = self.observe().restore(memory, &self.boot_id()) {
+    pub fn restore(&self, checkpoint: ClockCheckpoint) {
+        if let Some(jump) = self.observe().restore(checkpoint, &self.boot_id()) {
             warn_clock_jump(jump, "since the last start of the server");
         }
     }
@@ -121,7 +121,11 @@ impl Clock {
     /// Returns which start of the machine the running time counts from; empty where that is not known.
     fn boot_id(&self) -> String {
         let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        self.manual_clock.as_ref().map_or_else(read, |hand| format!("{:p}", Arc::as_ptr(hand))).trim().to_owned()
+        self.manual_clock
+            .as_ref()
+            .map_or_else(read, |manual_clock| format!("{:p}", Arc::as_ptr(manual_clock)))
+            .trim()
+            .to_owned()
     }
 
     fn observe(&self) -> parking_lot::MutexGuard<'_, ClockJumps> {
@@ -137,20 +141,22 @@ impl Clock {
     /// noticed within a second.
     pub async fn sleep_until(&self, time: UnixMillis) {
         loop {
-            let turned = self.manual_clock.as_ref().map(|hand| hand.changed.notified());
-            let left = time.saturating_duration_since(self.now());
-            if left.is_zero() {
+            let changed = self.manual_clock.as_ref().map(|manual_clock| manual_clock.changed.notified());
+            let remaining = time.saturating_duration_since(self.now());
+            if remaining.is_zero() {
                 return;
             }
-            match turned {
-                Some(turned) => turned.await,
-                None => tokio::time::sleep(left.min(Duration::from_secs(1))).await,
+            match changed {
+                Some(changed) => changed.await,
+                None => tokio::time::sleep(remaining.min(Duration::from_secs(1))).await,
             }
         }
     }
 }
 
 fn warn_clock_jump(jump: ClockJump, when: &str) {
-    let (way, seconds) = (if jump.by_ms < 0 { "back" } else { "forward" }, jump.by_ms.unsigned_abs() / 1000);
-    tracing::warn!("the clock went {way} by {seconds} s {when}: nothing is deleted by age for a day of running time");
+    let (direction, seconds) = (if jump.by_ms < 0 { "back" } else { "forward" }, jump.by_ms.unsigned_abs() / 1000);
+    tracing::warn!(
+        "the clock went {direction} by {seconds} s {when}: nothing is deleted by age for a day of running time"
+    );
 }

@@ -46,42 +46,42 @@ struct ClockReading {
 
 impl ClockJumps {
     /// Looks at both clocks; returns a jump that was not there at the last look.
-    pub(super) fn observe(&mut self, wall: UnixMillis, running: Duration) -> Option<ClockJump> {
-        let running_ms = millis(running);
-        let offset_ms = wall.as_millis().saturating_sub(running_ms);
+    pub(super) fn observe(&mut self, wall: UnixMillis, boottime: Duration) -> Option<ClockJump> {
+        let boottime_ms = millis(boottime);
+        let offset_ms = wall.as_millis().saturating_sub(boottime_ms);
         let Some(last) = self.last else {
-            self.last = Some(ClockReading { wall, boottime_ms: running_ms, offset_ms });
+            self.last = Some(ClockReading { wall, boottime_ms, offset_ms });
             return None;
         };
-        self.elapse(running_ms.saturating_sub(last.boottime_ms).unsigned_abs());
+        self.elapse(boottime_ms.saturating_sub(last.boottime_ms).unsigned_abs());
         let by_ms = offset_ms.saturating_sub(last.offset_ms);
         let jumped = by_ms.unsigned_abs() > MIN_CLOCK_JUMP.as_millis() as u64;
         let offset_ms = if jumped { offset_ms } else { last.offset_ms };
-        self.last = Some(ClockReading { wall, boottime_ms: running_ms, offset_ms });
+        self.last = Some(ClockReading { wall, boottime_ms, offset_ms });
         jumped.then(|| self.push_jump(by_ms))
     }
 
     /// Takes over what the last server remembered; returns the jump since. The clock must have been looked at. Where the
     /// machine has been off since, any time that it was off is a jump: nothing tells how long that was.
-    pub(super) fn restore(&mut self, memory: ClockCheckpoint, boot: &str) -> Option<ClockJump> {
+    pub(super) fn restore(&mut self, checkpoint: ClockCheckpoint, boot_id: &str) -> Option<ClockJump> {
         let last = self.last?;
         if !std::mem::replace(&mut self.restored, true) {
-            self.pending.splice(0..0, memory.jumps);
-            self.retention_wait_ms = self.retention_wait_ms.max(memory.retention_wait_ms);
+            self.pending.splice(0..0, checkpoint.jumps);
+            self.retention_wait_ms = self.retention_wait_ms.max(checkpoint.retention_wait_ms);
         }
-        let ran = last.boottime_ms.saturating_sub(i64::try_from(memory.boottime_ms).unwrap_or(i64::MAX));
-        let ran = if !boot.is_empty() && memory.boot_id == boot { ran.max(0) } else { 0 };
-        let by_ms = last.wall.as_millis().saturating_sub(memory.wall_time.as_millis()).saturating_sub(ran);
+        let elapsed_ms = last.boottime_ms.saturating_sub(i64::try_from(checkpoint.boottime_ms).unwrap_or(i64::MAX));
+        let elapsed_ms = if !boot_id.is_empty() && checkpoint.boot_id == boot_id { elapsed_ms.max(0) } else { 0 };
+        let by_ms = last.wall.as_millis().saturating_sub(checkpoint.wall_time.as_millis()).saturating_sub(elapsed_ms);
         (by_ms.unsigned_abs() > MIN_CLOCK_JUMP.as_millis() as u64).then(|| self.push_jump(by_ms))
     }
 
     /// Returns what the next server is to know; `None` before the first look.
-    pub(super) fn checkpoint(&self, boot: &str) -> Option<ClockCheckpoint> {
+    pub(super) fn checkpoint(&self, boot_id: &str) -> Option<ClockCheckpoint> {
         let last = self.last?;
         Some(ClockCheckpoint {
             wall_time: last.wall,
             boottime_ms: last.boottime_ms.unsigned_abs(),
-            boot_id: boot.to_owned(),
+            boot_id: boot_id.to_owned(),
             retention_wait_ms: self.retention_wait_ms,
             jumps: self.pending.clone(),
         })
@@ -90,14 +90,14 @@ impl ClockJumps {
     /// Returns the time at the last look without the jumps that are not trusted yet, and never ahead of the wall clock.
     pub(super) fn steady_time(&self) -> UnixMillis {
         let Some(ClockReading { wall, .. }) = self.last else { return UnixMillis::EARLIEST };
-        let ahead = self.pending.iter().fold(0i64, |sum, jump| sum.saturating_add(jump.by_ms));
-        wall.min(UnixMillis::from_millis(wall.as_millis().saturating_sub(ahead)))
+        let untrusted_ms = self.pending.iter().fold(0i64, |sum, jump| sum.saturating_add(jump.by_ms));
+        wall.min(UnixMillis::from_millis(wall.as_millis().saturating_sub(untrusted_ms)))
     }
 
     /// Returns the time by which things are old enough to be deleted: the beginning of time while retention waits.
     pub(super) fn retention_time(&self) -> UnixMillis {
-        let waits = !self.pending.is_empty() && self.retention_wait_ms < MAX_RETENTION_WAIT.as_millis() as u64;
-        if waits { UnixMillis::EARLIEST } else { self.steady_time() }
+        let must_wait = !self.pending.is_empty() && self.retention_wait_ms < MAX_RETENTION_WAIT.as_millis() as u64;
+        if must_wait { UnixMillis::EARLIEST } else { self.steady_time() }
     }
 
     /// Lets running time pass.
@@ -155,8 +155,8 @@ mod tests {
         }
 
         fn observe(&mut self) -> bool {
-            let running = Duration::from_millis(self.boottime.unsigned_abs());
-            self.jumps.observe(UnixMillis::from_millis(self.wall), running).is_some()
+            let boottime = Duration::from_millis(self.boottime.unsigned_abs());
+            self.jumps.observe(UnixMillis::from_millis(self.wall), boottime).is_some()
         }
 
         fn advance(&mut self, by: i64) -> bool {
@@ -178,10 +178,10 @@ mod tests {
         }
 
         fn restart(self, off: i64) -> Self {
-            let memory = self.jumps.checkpoint("a boot").expect("looked at");
+            let checkpoint = self.jumps.checkpoint("a boot").expect("looked at");
             let mut next = Self { wall: self.wall + off, boottime: 1_000, jumps: ClockJumps::default() };
             next.observe();
-            next.jumps.restore(memory, "another");
+            next.jumps.restore(checkpoint, "another");
             next
         }
     }
@@ -241,11 +241,11 @@ mod tests {
     fn server_downtime_on_running_machine_is_not_a_jump() {
         for (set, waits) in [(0, false), (YEAR_MS, true), (-YEAR_MS, true)] {
             let clocks = TestClocks::new();
-            let memory = clocks.jumps.checkpoint("boot").expect("looked at");
-            let (wall, running) = (clocks.wall + 90 * DAY_MS + set, clocks.boottime + 90 * DAY_MS);
-            let mut next = TestClocks { wall, boottime: running, jumps: ClockJumps::default() };
+            let checkpoint = clocks.jumps.checkpoint("boot").expect("looked at");
+            let (wall, boottime) = (clocks.wall + 90 * DAY_MS + set, clocks.boottime + 90 * DAY_MS);
+            let mut next = TestClocks { wall, boottime, jumps: ClockJumps::default() };
             next.observe();
-            assert_eq!(next.jumps.restore(memory, "boot").is_some(), waits);
+            assert_eq!(next.jumps.restore(checkpoint, "boot").is_some(), waits);
             assert_eq!(next.retention_waits(), waits);
         }
     }

@@ -122,13 +122,13 @@ impl Drop for HashingPool {
 
 impl HashingQueue {
     fn push(&mut self, user: &Login, job: HashingJob) -> Result<QueueTicket, HashingBusy> {
-        let own = self.jobs.get(user).map_or(0, VecDeque::len);
-        if self.queued >= MAX_QUEUED_JOBS || own >= MAX_QUEUED_JOBS_PER_USER {
+        let queued_by_user = self.jobs.get(user).map_or(0, VecDeque::len);
+        if self.queued >= MAX_QUEUED_JOBS || queued_by_user >= MAX_QUEUED_JOBS_PER_USER {
             return Err(HashingBusy);
         }
         self.last_number += 1;
         self.jobs.entry(user.clone()).or_default().push_back((self.last_number, job));
-        if own == 0 {
+        if queued_by_user == 0 {
             self.round_robin.push_back(user.clone());
         }
         self.queued += 1;
@@ -151,8 +151,8 @@ impl HashingQueue {
 
     fn remove(&mut self, ticket: &QueueTicket) -> Option<HashingJob> {
         let jobs = self.jobs.get_mut(&ticket.user)?;
-        let place = jobs.iter().position(|(number, _)| *number == ticket.number)?;
-        let (_, job) = jobs.remove(place)?;
+        let position = jobs.iter().position(|(number, _)| *number == ticket.number)?;
+        let (_, job) = jobs.remove(position)?;
         self.queued -= 1;
         if jobs.is_empty() {
             self.jobs.remove(&ticket.user);
@@ -204,13 +204,13 @@ pub(super) mod tests {
         pub(in crate::auth) fn occupy_all_threads(&self) -> Vec<Sender<()>> {
             let occupy = |_| {
                 let (hold, released) = channel::<()>();
-                let (begin, begun) = channel();
+                let (started_sender, started) = channel();
                 let job = Box::new(move |_: &mut Argon2Memory| {
-                    begin.send(()).expect("awaited");
+                    started_sender.send(()).expect("awaited");
                     let _ = released.recv();
                 });
-                self.submit(&login("holder"), job).expect("room");
-                begun.recv().expect("begins");
+                self.submit(&login("blocker"), job).expect("room");
+                started.recv().expect("begins");
                 hold
             };
             (0..Self::threads()).map(occupy).collect()
@@ -226,14 +226,14 @@ pub(super) mod tests {
         pool: &HashingPool,
         user: &str,
         name: &'static str,
-        said: &Sender<&'static str>,
+        sender: &Sender<&'static str>,
     ) -> QueueTicket {
-        let said = said.clone();
-        pool.submit(&login(user), Box::new(move |_| said.send(name).expect("heard"))).expect("room")
+        let sender = sender.clone();
+        pool.submit(&login(user), Box::new(move |_| sender.send(name).expect("heard"))).expect("room")
     }
 
-    fn received_names(heard: &Receiver<&'static str>, count: usize) -> Vec<&'static str> {
-        heard.iter().take(count).collect()
+    fn received_names(receiver: &Receiver<&'static str>, count: usize) -> Vec<&'static str> {
+        receiver.iter().take(count).collect()
     }
 
     #[tokio::test]
@@ -248,15 +248,15 @@ pub(super) mod tests {
     #[test]
     fn queue_serves_users_round_robin() {
         let mut queue = HashingQueue::default();
-        let (say, said) = channel();
+        let (sender, names) = channel();
         for (user, name) in [("mallory", "m1"), ("mallory", "m2"), ("mallory", "m3"), ("bob", "b1"), ("bob", "b2")] {
-            let say = say.clone();
-            queue.push(&login(user), Box::new(move |_| say.send(name).expect("heard"))).expect("room");
+            let sender = sender.clone();
+            queue.push(&login(user), Box::new(move |_| sender.send(name).expect("heard"))).expect("room");
         }
         while let Some(job) = queue.pop() {
             job(&mut Argon2Memory::default());
         }
-        assert_eq!(received_names(&said, 5), ["m1", "b1", "m2", "b2", "m3"]);
+        assert_eq!(received_names(&names, 5), ["m1", "b1", "m2", "b2", "m3"]);
         assert!(queue.jobs.is_empty() && queue.round_robin.is_empty() && queue.queued == 0);
     }
 
@@ -280,20 +280,22 @@ pub(super) mod tests {
     async fn dropped_request_withdraws_its_queued_job() {
         let pool = HashingPool::new().expect("starts");
         let held = pool.occupy_all_threads();
-        let (say_it, said) = channel();
-        let withdrawn = submit_named_job(&pool, "alice", "withdrawn", &say_it);
-        let job = say_it.clone();
+        let (sender, names) = channel();
+        let withdrawn = submit_named_job(&pool, "alice", "withdrawn", &sender);
+        let job = sender.clone();
         let user = login("alice");
-        let mut gone = Box::pin(pool.run(&user, move |_| job.send("gone").expect("heard")));
-        assert!(std::future::poll_fn(|context| std::task::Poll::Ready(gone.as_mut().poll(context))).await.is_pending());
-        submit_named_job(&pool, "alice", "stays", &say_it);
+        let mut abandoned = Box::pin(pool.run(&user, move |_| job.send("gone").expect("heard")));
+        assert!(
+            std::future::poll_fn(|context| std::task::Poll::Ready(abandoned.as_mut().poll(context))).await.is_pending()
+        );
+        submit_named_job(&pool, "alice", "stays", &sender);
         assert_eq!(pool.queue_len(), 3);
-        drop(gone);
+        drop(abandoned);
         assert!(pool.withdraw(&withdrawn));
         assert!(!pool.withdraw(&withdrawn), "it is there no more");
         assert_eq!(pool.queue_len(), 1);
-        drop((held, say_it));
+        drop((held, sender));
         drop(pool);
-        assert_eq!(said.iter().collect::<Vec<_>>(), ["stays"]);
+        assert_eq!(names.iter().collect::<Vec<_>>(), ["stays"]);
     }
 }

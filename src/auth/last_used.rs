@@ -150,54 +150,58 @@ impl LastUsed {
 impl LastUsedTable {
     /// Returns a token's last use, joined with what is written down of it.
     pub(super) fn entry(&self, link: &ChainToken) -> Arc<LastUsed> {
-        let mut points = self.entries.lock();
-        let point = points.entry(link.token).or_insert_with(|| Arc::new(LastUsed::new())).clone();
-        point.merge_row(link);
-        point
+        let mut entries = self.entries.lock();
+        let entry = entries.entry(link.token).or_insert_with(|| Arc::new(LastUsed::new())).clone();
+        entry.merge_row(link);
+        entry
     }
 
     /// Takes the uses that are due to be written down, and forgets tokens that nothing holds.
     pub(super) fn take_due(&self, now: UnixMillis) -> Vec<TokenUse> {
-        self.take_where(|point| point.is_due(now))
+        self.take_where(|entry| entry.is_due(now))
     }
 
     /// Takes all uses that are not written down.
     pub(super) fn take_all(&self) -> Vec<TokenUse> {
-        self.take_where(|point| point.dirty.load(Ordering::Acquire))
+        self.take_where(|entry| entry.dirty.load(Ordering::Acquire))
     }
 
     /// Takes the tokens of which it is not written down that they have expired for good.
     pub(super) fn take_expired(&self) -> Vec<TokenId> {
-        let points = self.entries.lock();
-        let expired = points.iter().filter(|(_, point)| point.expiry_dirty.swap(false, Ordering::AcqRel));
+        let entries = self.entries.lock();
+        let expired = entries.iter().filter(|(_, entry)| entry.expiry_dirty.swap(false, Ordering::AcqRel));
         expired.map(|(token, _)| *token).collect()
     }
 
     /// Takes expired tokens back of which that could not be written down.
     pub(super) fn restore_expired(&self, tokens: &[TokenId]) {
-        let points = self.entries.lock();
-        for point in tokens.iter().filter_map(|token| points.get(token)) {
-            point.expiry_dirty.store(true, Ordering::Release);
+        let entries = self.entries.lock();
+        for entry in tokens.iter().filter_map(|token| entries.get(token)) {
+            entry.expiry_dirty.store(true, Ordering::Release);
         }
     }
 
     /// Takes the sightings that are not written down.
     pub(super) fn take_new_addresses(&self) -> Vec<AddressSeen> {
-        let points = self.entries.lock();
-        let sighted = points.iter().filter(|(_, point)| point.has_new_addresses.swap(false, Ordering::AcqRel));
-        let taken = sighted.map(|(token, point)| (*token, std::mem::take(&mut point.peers.lock().new_addresses)));
-        let sighting = |token, (at, peer): (UnixMillis, Arc<Peer>)| {
+        let entries = self.entries.lock();
+        let with_new_addresses =
+            entries.iter().filter(|(_, entry)| entry.has_new_addresses.swap(false, Ordering::AcqRel));
+        let taken =
+            with_new_addresses.map(|(token, entry)| (*token, std::mem::take(&mut entry.peers.lock().new_addresses)));
+        let address_seen = |token, (at, peer): (UnixMillis, Arc<Peer>)| {
             let network = address_prefix(peer.address);
             AddressSeen { token, at, network, peer: (*peer).clone() }
         };
-        taken.flat_map(|(token, of)| of.into_iter().map(move |one| sighting(token, one))).collect()
+        taken
+            .flat_map(|(token, seen)| seen.into_iter().map(move |use_and_peer| address_seen(token, use_and_peer)))
+            .collect()
     }
 
     /// Takes uses back that could not be written down.
     pub(super) fn restore(&self, uses: &[TokenUse]) {
-        let points = self.entries.lock();
-        for point in uses.iter().filter_map(|one| points.get(&one.token)) {
-            point.dirty.store(true, Ordering::Release);
+        let entries = self.entries.lock();
+        for entry in uses.iter().filter_map(|token_use| entries.get(&token_use.token)) {
+            entry.dirty.store(true, Ordering::Release);
         }
     }
 
@@ -206,9 +210,9 @@ impl LastUsedTable {
         self.entries.lock().len()
     }
 
-    fn take_where(&self, which: impl Fn(&LastUsed) -> bool) -> Vec<TokenUse> {
-        let mut points = self.entries.lock();
-        points.retain(|_, point| Arc::strong_count(point) > 1 || point.is_dirty());
-        points.iter().filter(|(_, point)| which(point)).map(|(token, point)| point.take_pending(*token)).collect()
+    fn take_where(&self, is_wanted: impl Fn(&LastUsed) -> bool) -> Vec<TokenUse> {
+        let mut entries = self.entries.lock();
+        entries.retain(|_, entry| Arc::strong_count(entry) > 1 || entry.is_dirty());
+        entries.iter().filter(|(_, entry)| is_wanted(entry)).map(|(token, entry)| entry.take_pending(*token)).collect()
     }
 }

@@ -47,7 +47,7 @@ use throttle::LoginThrottle;
 use token_state::{CachedCredentials, CachedToken, DigestedSecretHash, TokenCache};
 use usage_counters::UsageCounters;
 use verified_secrets::{PhcDigest, SecretFingerprint, VerifiedSecrets};
-use work_permits::WorkTurns;
+use work_permits::WorkPermitPools;
 use worker_pool::WorkerPool;
 
 pub use clock::Clock;
@@ -126,7 +126,7 @@ struct AuthCore {
     audit_buffer: AuditBuffer,
     usage_counters: UsageCounters,
     /// Turns of work that takes long.
-    work_permits: WorkTurns,
+    work_permits: WorkPermitPools,
     session_numbers: AtomicU64,
     watcher_pool: WorkerPool,
 }
@@ -202,8 +202,8 @@ enum AuthFailure {
 }
 
 impl From<AuthError> for AuthFailure {
-    fn from(refusal: AuthError) -> Self {
-        AuthFailure::Error(refusal)
+    fn from(error: AuthError) -> Self {
+        AuthFailure::Error(error)
     }
 }
 
@@ -214,8 +214,8 @@ impl From<StoreError> for AuthFailure {
 }
 
 impl From<RejectionReason> for AuthFailure {
-    fn from(fault: RejectionReason) -> Self {
-        AuthFailure::Rejected(RejectedCredential { reason: fault, token: None, login: None })
+    fn from(reason: RejectionReason) -> Self {
+        AuthFailure::Rejected(RejectedCredential { reason, token: None, login: None })
     }
 }
 
@@ -237,8 +237,8 @@ impl AuthAttempt<'_> {
     }
 
     /// Tells whether it may be the one that was sealed: it was proven to be, or the prefilter lets it pass.
-    fn may_match(&self, seal: &DigestedSecretHash) -> bool {
-        self.verified_digest == Some(seal.digest) || seal.secret_hash.prefilter.ct_eq(self.prefilter()).into()
+    fn may_match(&self, hash: &DigestedSecretHash) -> bool {
+        self.verified_digest == Some(hash.digest) || hash.secret_hash.prefilter.ct_eq(self.prefilter()).into()
     }
 }
 
@@ -248,11 +248,11 @@ impl Authenticator {
     /// # Errors
     /// [`StoreError`] when the pepper is missing though tokens exist, or can't be read.
     pub fn new(store: Store, clock: Clock) -> Result<Self, StoreError> {
-        let hashing = Arc::new(HashingPool::new()?);
+        let hashing_pool = Arc::new(HashingPool::new()?);
         let core = AuthCore {
             hasher: SecretHasher::open(&store)?,
-            verified_secrets: Arc::new(VerifiedSecrets::new(clock.clone(), hashing.clone())?),
-            hashing_pool: hashing,
+            verified_secrets: Arc::new(VerifiedSecrets::new(clock.clone(), hashing_pool.clone())?),
+            hashing_pool,
             secret_hash_runs: AtomicU64::new(0),
             store,
             clock,
@@ -263,7 +263,7 @@ impl Authenticator {
             warned_at: Mutex::default(),
             audit_buffer: AuditBuffer::default(),
             usage_counters: UsageCounters::default(),
-            work_permits: WorkTurns::default(),
+            work_permits: WorkPermitPools::default(),
             session_numbers: AtomicU64::new(0),
             watcher_pool: WorkerPool::new("patgate-watch", 1)?,
         };
@@ -278,14 +278,14 @@ impl Authenticator {
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, AuthError> {
         let (address, protocol) = (peer.address, peer.protocol);
         match self.core.verify_credential(&credential, &peer).await {
-            Ok((life, print)) => Ok(Session::open(self.core.clone(), life, peer, print)),
-            Err(AuthFailure::Error(refusal)) => {
-                if matches!(refusal, AuthError::Busy) {
+            Ok((cached_token, digest)) => Ok(Session::open(self.core.clone(), cached_token, peer, digest)),
+            Err(AuthFailure::Error(error)) => {
+                if matches!(error, AuthError::Busy) {
                     tracing::warn!(%address, %protocol, "a login was not checked: as many as may wait for argon2 do");
                 }
-                Err(refusal)
+                Err(error)
             }
-            Err(AuthFailure::Rejected(shown)) => Err(self.core.reject(&shown, &peer)),
+            Err(AuthFailure::Rejected(rejected)) => Err(self.core.reject(&rejected, &peer)),
         }
     }
 
@@ -294,11 +294,11 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError::Busy`], [`AuthError::Store`].
     pub async fn identify_token(&self, text: &[u8]) -> Result<Option<TokenId>, AuthError> {
-        let Ok(shown) = TokenText::parse(text) else { return Ok(None) };
-        match self.core.verify_attempt(self.core.new_attempt(&shown, None, None)).await {
-            Ok((life, _)) => Ok(Some(life.token)),
+        let Ok(token_text) = TokenText::parse(text) else { return Ok(None) };
+        match self.core.verify_attempt(self.core.new_attempt(&token_text, None, None)).await {
+            Ok((cached_token, _)) => Ok(Some(cached_token.token)),
             Err(AuthFailure::Rejected(_)) => Ok(None),
-            Err(AuthFailure::Error(refusal)) => Err(refusal),
+            Err(AuthFailure::Error(error)) => Err(error),
         }
     }
 
@@ -330,11 +330,11 @@ impl Authenticator {
     /// [`AuthError::Busy`], [`AuthError::Store`].
     pub async fn hash_secret(&self, user: &Login, secret: &Secret) -> Result<SecretHash, AuthError> {
         let (core, secret) = (self.core.clone(), secret.clone());
-        let seal = move |memory: &mut secret_hash::Argon2Memory| {
+        let job = move |memory: &mut secret_hash::Argon2Memory| {
             core.secret_hash_runs.fetch_add(1, Ordering::Relaxed);
             core.hasher.hash_with(&secret, memory)
         };
-        Ok(self.core.hashing_pool.run(user, seal).await.map_err(|hashing_pool::HashingBusy| AuthError::Busy)??)
+        Ok(self.core.hashing_pool.run(user, job).await.map_err(|hashing_pool::HashingBusy| AuthError::Busy)??)
     }
 
     /// Returns how often argon2 has run for a new secret in [`Authenticator::hash_secret`].
@@ -344,15 +344,15 @@ impl Authenticator {
 
     /// Returns the sessions that are open.
     pub fn sessions(&self) -> Vec<OpenSession> {
-        let opened = |life: &Arc<CachedToken>| {
-            let (token, login) = (life.token, life.login.clone());
-            let seats = life.sessions().into_iter();
-            seats.map(move |(number, place)| {
-                let (peer, since) = ((*place.peer).clone(), place.opened_at);
-                OpenSession { number, token, login: login.clone(), peer, opened_at: since }
+        let sessions_of = |cached_token: &Arc<CachedToken>| {
+            let (token, login) = (cached_token.token, cached_token.login.clone());
+            let sessions = cached_token.sessions().into_iter();
+            sessions.map(move |(number, session)| {
+                let (peer, opened_at) = ((*session.peer).clone(), session.opened_at);
+                OpenSession { number, token, login: login.clone(), peer, opened_at }
             })
         };
-        self.core.token_cache.with_open_sessions().iter().flat_map(opened).collect()
+        self.core.token_cache.with_open_sessions().iter().flat_map(sessions_of).collect()
     }
 
     /// Writes down the uses that memory holds, so that whoever reads the store sees the expiration in force.
@@ -369,7 +369,11 @@ impl Authenticator {
 
     /// Ends one session that is open, though its token lives; tells whether there was such a one.
     pub fn close_session(&self, token: TokenId, number: u64) -> bool {
-        self.core.token_cache.with_open_sessions().iter().any(|life| life.token == token && life.evict(number))
+        self.core
+            .token_cache
+            .with_open_sessions()
+            .iter()
+            .any(|cached_token| cached_token.token == token && cached_token.evict(number))
     }
 
     /// Returns how often argon2 has run for a proof: once for each first use of a secret.
@@ -389,9 +393,9 @@ impl AuthCore {
     }
 
     /// Notes a refused attempt, and returns what its caller is told: to wait, after too many guesses.
-    fn reject(&self, shown: &RejectedCredential, peer: &Peer) -> AuthError {
+    fn reject(&self, rejected: &RejectedCredential, peer: &Peer) -> AuthError {
         let now = self.clock.now();
-        match self.throttle.retry_after(peer.address, now).filter(|_| shown.reason.is_guess()) {
+        match self.throttle.retry_after(peer.address, now).filter(|_| rejected.reason.is_guess()) {
             Some(wait) => {
                 self.record_rejection(
                     &RejectedCredential { reason: RejectionReason::Throttled, token: None, login: None },
@@ -400,10 +404,10 @@ impl AuthCore {
                 AuthError::Throttled(wait)
             }
             None => {
-                if shown.reason.is_guess() {
+                if rejected.reason.is_guess() {
                     self.throttle.record_failure(peer.address, now);
                 }
-                self.record_rejection(shown, peer);
+                self.record_rejection(rejected, peer);
                 AuthError::Denied
             }
         }
@@ -415,14 +419,14 @@ impl AuthCore {
         login: Option<&'a str>,
         peer: Option<&'a Peer>,
     ) -> AuthAttempt<'a> {
-        let claim = self.verified_secrets.fingerprint(text.id(), text.secret());
-        let proven = self.verified_secrets.verified_digest(&claim);
+        let fingerprint = self.verified_secrets.fingerprint(text.id(), text.secret());
+        let verified_digest = self.verified_secrets.verified_digest(&fingerprint);
         AuthAttempt {
             text,
             login,
             peer,
-            fingerprint: claim,
-            verified_digest: proven,
+            fingerprint,
+            verified_digest,
             hasher: &self.hasher,
             prefilter: OnceCell::new(),
         }
@@ -434,17 +438,25 @@ impl AuthCore {
             // Before the row is read, so that an unknown id costs as much as a known one.
             attempt.prefilter();
         }
-        let (claim, text) = (attempt.fingerprint, attempt.text);
+        let (fingerprint, text) = (attempt.fingerprint, attempt.text);
         loop {
-            let (life, seal) = self.find_candidate(&attempt)?;
-            if attempt.verified_digest == Some(seal.digest) {
-                return Ok((life, seal.digest));
+            let (cached_token, hash) = self.find_candidate(&attempt)?;
+            if attempt.verified_digest == Some(hash.digest) {
+                return Ok((cached_token, hash.digest));
             }
-            match self.verified_secrets.verify(&life.login, claim, text.secret(), &seal.secret_hash.phc).await {
+            match self
+                .verified_secrets
+                .verify(&cached_token.login, fingerprint, text.secret(), &hash.secret_hash.phc)
+                .await
+            {
                 // Proving took its time: everything is read again.
-                Ok(true) => attempt.verified_digest = Some(seal.digest),
+                Ok(true) => attempt.verified_digest = Some(hash.digest),
                 Ok(false) => {
-                    return Err(rejected_for_token(RejectionReason::WrongSecret, text.id(), life.login.clone()));
+                    return Err(rejected_for_token(
+                        RejectionReason::WrongSecret,
+                        text.id(),
+                        cached_token.login.clone(),
+                    ));
                 }
                 Err(hashing_pool::HashingBusy) => return Err(AuthError::Busy.into()),
             }
@@ -458,50 +470,50 @@ impl AuthCore {
         attempt: &AuthAttempt<'_>,
     ) -> Result<(Arc<CachedToken>, Arc<DigestedSecretHash>), AuthFailure> {
         let (token, now) = (attempt.text.id(), self.clock.now());
-        let life = match self.token_cache.get_current(token, now, &self.store) {
-            Some(life) => life,
+        let cached_token = match self.token_cache.get_current(token, now, &self.store) {
+            Some(cached_token) => cached_token,
             None => {
-                let caller = self.store.credential_row(token)?.ok_or(RejectionReason::Unknown)?;
-                let (epoch, row) = (caller.epoch, CachedCredentials::from(caller));
+                let row = self.store.credential_row(token)?.ok_or(RejectionReason::Unknown)?;
+                let (epoch, credentials) = (row.epoch, CachedCredentials::from(row));
                 // Refused before all that the token may do is read.
-                self.match_credentials(&row, attempt, now)?;
+                self.match_credentials(&credentials, attempt, now)?;
                 match self.token_cache.get_at_epoch(token, epoch, now, &self.store, &self.last_used)? {
-                    Some(life) => life,
-                    None => return Err(rejected_for_token(self.inactive_reason(token)?, token, row.login)),
+                    Some(cached_token) => cached_token,
+                    None => return Err(rejected_for_token(self.inactive_reason(token)?, token, credentials.login)),
                 }
             }
         };
-        let seal = self.match_credentials(&life.snapshot().credentials, attempt, now)?;
-        if !life.check_live(&self.clock, &self.store, &self.last_used)? {
-            return Err(rejected_for_token(self.inactive_reason(token)?, token, life.login.clone()));
+        let hash = self.match_credentials(&cached_token.snapshot().credentials, attempt, now)?;
+        if !cached_token.check_live(&self.clock, &self.store, &self.last_used)? {
+            return Err(rejected_for_token(self.inactive_reason(token)?, token, cached_token.login.clone()));
         }
-        if attempt.peer.is_some_and(|peer| !life.snapshot().allows_peer(peer)) {
-            return Err(rejected_for_token(RejectionReason::DeniedByLimits, token, life.login.clone()));
+        if attempt.peer.is_some_and(|peer| !cached_token.snapshot().allows_peer(peer)) {
+            return Err(rejected_for_token(RejectionReason::DeniedByLimits, token, cached_token.login.clone()));
         }
-        Ok((life, seal))
+        Ok((cached_token, hash))
     }
 
     /// Returns the seal of a token's row that a secret fits, when the row lets the attempt pass.
     fn match_credentials(
         &self,
-        row: &CachedCredentials,
+        credentials: &CachedCredentials,
         attempt: &AuthAttempt<'_>,
         now: UnixMillis,
     ) -> Result<Arc<DigestedSecretHash>, AuthFailure> {
         let token = attempt.text.id();
         // The secret comes first: a wrong name with a right secret is no guess.
-        let Some(seal) = row.accepted_hashes(now).find(|seal| attempt.may_match(seal)) else {
+        let Some(hash) = credentials.accepted_hashes(now).find(|hash| attempt.may_match(hash)) else {
             let retired = self.store.is_retired_secret(token, attempt.prefilter())?;
-            let fault = if retired { RejectionReason::RetiredSecret } else { RejectionReason::WrongSecret };
-            return Err(rejected_for_token(fault, token, row.login.clone()));
+            let reason = if retired { RejectionReason::RetiredSecret } else { RejectionReason::WrongSecret };
+            return Err(rejected_for_token(reason, token, credentials.login.clone()));
         };
-        if attempt.login.is_some_and(|login| login != row.login.as_str()) {
-            return Err(rejected_for_token(RejectionReason::WrongLogin, token, row.login.clone()));
+        if attempt.login.is_some_and(|login| login != credentials.login.as_str()) {
+            return Err(rejected_for_token(RejectionReason::WrongLogin, token, credentials.login.clone()));
         }
-        if row.revoked_or_disabled {
-            return Err(rejected_for_token(self.inactive_reason(token)?, token, row.login.clone()));
+        if credentials.revoked_or_disabled {
+            return Err(rejected_for_token(self.inactive_reason(token)?, token, credentials.login.clone()));
         }
-        Ok(seal.clone())
+        Ok(hash.clone())
     }
 
     /// Finds out what a token died of.
@@ -515,15 +527,17 @@ impl AuthCore {
     }
 
     /// Notes a refused attempt.
-    fn record_rejection(&self, shown: &RejectedCredential, peer: &Peer) {
-        let RejectedCredential { reason: fault, token, login } = shown;
-        tracing::debug!(address = %peer.address, protocol = %peer.protocol, ?fault, "a caller was refused");
-        let event = AuditEvent::new(self.clock.now(), fault.event_kind()).with_peer(peer).with_detail(fault.describe());
+    fn record_rejection(&self, rejected: &RejectedCredential, peer: &Peer) {
+        let RejectedCredential { reason, token, login } = rejected;
+        tracing::debug!(address = %peer.address, protocol = %peer.protocol, ?reason, "a caller was refused");
+        let event =
+            AuditEvent::new(self.clock.now(), reason.event_kind()).with_peer(peer).with_detail(reason.describe());
         let event = AuditEvent { token: *token, user: login.clone(), ..event };
         self.usage_counters.increment(event.at, peer.protocol, UsageKind::Refusal);
         // Only its bearer can show a secret that was right once.
-        let known = fault.event_kind() == EventKind::DeadSecretUsed;
-        self.audit_buffer.record(if known { EventOrigin::Authenticated } else { EventOrigin::Unauthenticated }, event);
+        let is_former_secret = reason.event_kind() == EventKind::DeadSecretUsed;
+        self.audit_buffer
+            .record(if is_former_secret { EventOrigin::Authenticated } else { EventOrigin::Unauthenticated }, event);
     }
 
     fn next_session_number(&self) -> u64 {
@@ -531,6 +545,6 @@ impl AuthCore {
     }
 }
 
-fn rejected_for_token(fault: RejectionReason, token: TokenId, login: Login) -> AuthFailure {
-    AuthFailure::Rejected(RejectedCredential { reason: fault, token: Some(token), login: Some(login) })
+fn rejected_for_token(reason: RejectionReason, token: TokenId, login: Login) -> AuthFailure {
+    AuthFailure::Rejected(RejectedCredential { reason, token: Some(token), login: Some(login) })
 }

@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 use super::random::fill_random;
 use crate::store::{PEPPER_FILE_NAME, Store, StoreError};
 
-const FILE_NAME: &str = PEPPER_FILE_NAME;
 /// What is hashed under the pepper to recognise it by: no secret can be this.
 const CHECK_VALUE_INPUT: &[u8] = b"patgate: the pepper of this database";
 
@@ -27,7 +26,7 @@ pub(super) struct Pepper(Arc<KeyedHash>);
 impl Pepper {
     /// Reads the pepper of the store's state directory; makes it (0600) when there is neither it nor any token.
     pub(super) fn open(store: &Store) -> Result<Self, StoreError> {
-        let path = store.state_dir().join(FILE_NAME);
+        let path = store.state_dir().join(PEPPER_FILE_NAME);
         let unusable = |source| StoreError::StateDirectory { path: path.clone(), source };
         let key = match read_key(&path) {
             Ok(key) => key,
@@ -51,14 +50,14 @@ impl Pepper {
         let mut mac = self.mac();
         mac.update(CHECK_VALUE_INPUT);
         let tag = mac.finalize().into_bytes();
-        let mark: [u8; 16] = std::array::from_fn(|i| tag[i]);
+        let check_value: [u8; 16] = std::array::from_fn(|i| tag[i]);
         match store.pepper_check_value()? {
-            Some(known) if known == mark => Ok(()),
+            Some(known) if known == check_value => Ok(()),
             Some(_) if store.has_tokens()? => Err(StoreError::PepperMismatch(path)),
             // What can't be noted now is at the next opening.
-            _ => match store.set_pepper_check_value(&mark) {
+            _ => match store.set_pepper_check_value(&check_value) {
                 Err(StoreError::DiskFull | StoreError::Busy) => Ok(()),
-                noted => noted,
+                stored => stored,
             },
         }
     }
@@ -88,19 +87,19 @@ fn create_key_file(state: &Path) -> Result<(), StoreError> {
     fill_random(&mut key[..])?;
     let mut name = [0u8; 8];
     fill_random(&mut name)?;
-    let draft = state.join(format!("{FILE_NAME}.{:016x}", u64::from_ne_bytes(name)));
-    let path = state.join(FILE_NAME);
+    let temporary = state.join(format!("{PEPPER_FILE_NAME}.{:016x}", u64::from_ne_bytes(name)));
+    let path = state.join(PEPPER_FILE_NAME);
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&draft)
+        .open(&temporary)
         .and_then(|mut file| file.write_all(&key[..]).and_then(|()| file.sync_all()))
-        .and_then(|()| match fs::hard_link(&draft, &path) {
+        .and_then(|()| match fs::hard_link(&temporary, &path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
         });
-    let removed = fs::remove_file(&draft);
+    let removed = fs::remove_file(&temporary);
     let synced = fs::File::open(state).and_then(|folder| folder.sync_all());
     written.and(removed).and(synced).map_err(|source| StoreError::StateDirectory { path, source })
 }

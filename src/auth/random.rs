@@ -35,13 +35,13 @@ pub fn generate_secret() -> Result<Secret, StoreError> {
     generate_with(|draw| Secret::generate(draw))
 }
 
-fn generate_with<T>(make: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> T) -> Result<T, StoreError> {
-    let mut outcome = Ok(());
-    let made = make(&mut |buffer| {
+fn generate_with<T>(generate: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> T) -> Result<T, StoreError> {
+    let mut result = Ok(());
+    let value = generate(&mut |buffer| {
         if let Err(error) = fill_random(buffer) {
             buffer.fill(0);
-            outcome = Err(error);
+            result = Err(error);
         }
     });
-    outcome.map(|()| made)
+    result.map(|()| value)
 }

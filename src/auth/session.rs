@@ -48,20 +48,24 @@ struct SessionHandle {
 
 impl Session {
     /// Opens a session for a caller whose proof was checked against the hash `proven` stands for.
-    pub(super) fn open(core: Arc<AuthCore>, life: Arc<CachedToken>, peer: Peer, proven: PhcDigest) -> Self {
+    pub(super) fn open(
+        core: Arc<AuthCore>,
+        cached_token: Arc<CachedToken>,
+        peer: Peer,
+        secret_digest: PhcDigest,
+    ) -> Self {
         let peer = Arc::new(peer);
         let number = core.next_session_number();
-        let over = life.register(number, peer.clone(), core.clock.now());
-        let counted = AtomicI64::new(i64::MIN);
+        let evicted = cached_token.register(number, peer.clone(), core.clock.now());
         Self {
             handle: Arc::new(SessionHandle {
                 core,
-                cached_token: life,
+                cached_token,
                 peer,
-                secret_digest: proven,
+                secret_digest,
                 number,
-                evicted: over,
-                counted_hour_ms: counted,
+                evicted,
+                counted_hour_ms: AtomicI64::new(i64::MIN),
             }),
         }
     }
@@ -97,7 +101,7 @@ impl Session {
     /// # Errors
     /// [`SessionEnded`] once the token is dead, or when the store can't tell.
     pub fn access(&self) -> Result<Arc<TreeAccess>, SessionEnded> {
-        self.handle.snapshot().map(|standing| standing.access.clone())
+        self.handle.snapshot().map(|snapshot| snapshot.access.clone())
     }
 
     /// Returns the roles at this moment: those that the owner and every token of the chain have.
@@ -105,7 +109,7 @@ impl Session {
     /// # Errors
     /// As [`Session::access`].
     pub fn roles(&self) -> Result<Roles, SessionEnded> {
-        self.handle.snapshot().map(|standing| standing.privileges.roles.clone())
+        self.handle.snapshot().map(|snapshot| snapshot.privileges.roles.clone())
     }
 
     /// Returns how wide the token is at this moment, over its whole chain.
@@ -113,7 +117,7 @@ impl Session {
     /// # Errors
     /// As [`Session::access`].
     pub fn privileges(&self) -> Result<Arc<Privileges>, SessionEnded> {
-        self.handle.snapshot().map(|standing| standing.privileges.clone())
+        self.handle.snapshot().map(|snapshot| snapshot.privileges.clone())
     }
 
     /// Returns what may be reached, as a new request is judged: the store is asked whether anything has
@@ -122,10 +126,11 @@ impl Session {
     /// # Errors
     /// As [`Session::access`].
     pub fn revalidate(&self) -> Result<Arc<TreeAccess>, SessionEnded> {
-        let SessionHandle { core, cached_token: life, .. } = &*self.handle;
-        let reviewed = core.store.epoch().and_then(|epoch| life.revalidate(epoch, &core.store, &core.last_used));
-        if let Err(error) = reviewed {
-            tracing::error!(token = %life.token, %error, "a session ends: the store can't tell whether its token lives");
+        let SessionHandle { core, cached_token, .. } = &*self.handle;
+        let revalidated =
+            core.store.epoch().and_then(|epoch| cached_token.revalidate(epoch, &core.store, &core.last_used));
+        if let Err(error) = revalidated {
+            tracing::error!(token = %cached_token.token, %error, "a session ends: the store can't tell whether its token lives");
             return Err(SessionEnded);
         }
         self.access()
@@ -149,21 +154,22 @@ impl Session {
     /// Notes a use: an accepted request or a block transferred. Moves a sliding window; the first of an hour is
     /// counted.
     pub fn record_use(&self) {
-        let SessionHandle { core, cached_token: life, peer, secret_digest: proven, .. } = &*self.handle;
-        let (standing, now) = (life.snapshot(), core.clock.now());
-        if !life.is_invalidated() && now < standing.session_deadline(proven) {
-            standing.record_use(now, peer);
+        let SessionHandle { core, cached_token, peer, secret_digest, .. } = &*self.handle;
+        let (snapshot, now) = (cached_token.snapshot(), core.clock.now());
+        if !cached_token.is_invalidated() && now < snapshot.session_deadline(secret_digest) {
+            snapshot.record_use(now, peer);
             self.handle.count_use(now);
         }
     }
 
     /// Tells the audit trail of an operation on the tree that was refused; those in one place are counted.
-    pub fn record_denial(&self, why: &str, path: Option<&TreePath>) {
-        let SessionHandle { core, cached_token: life, peer, .. } = &*self.handle;
-        let by = Actor::Bearer { login: life.login.clone(), token: life.token };
-        let event =
-            AuditEvent::new(core.clock.now(), EventKind::AccessDenied).with_user(&life.login).with_token(life.token);
-        let event = event.with_actor(by).with_peer(peer).with_detail(why);
+    pub fn record_denial(&self, reason: &str, path: Option<&TreePath>) {
+        let SessionHandle { core, cached_token, peer, .. } = &*self.handle;
+        let actor = Actor::Bearer { login: cached_token.login.clone(), token: cached_token.token };
+        let event = AuditEvent::new(core.clock.now(), EventKind::AccessDenied)
+            .with_user(&cached_token.login)
+            .with_token(cached_token.token);
+        let event = event.with_actor(actor).with_peer(peer).with_detail(reason);
         core.usage_counters.increment(event.at, peer.protocol, UsageKind::Refusal);
         let event = match path {
             Some(path) => event.with_path(&path.prefix(DENIED_PATH_MAX_DEPTH)),
@@ -216,15 +222,16 @@ impl Session {
     /// Waits until the token lets nobody in any more who shows this secret here. Unlike [`Session::closed`] it keeps no
     /// session open.
     pub fn credential_invalidated(&self) -> impl Future<Output = ()> + Send + 'static {
-        let SessionHandle { core, cached_token: life, peer, secret_digest: proven, .. } = &*self.handle;
-        let (core, life, peer, proven) = (Arc::clone(core), Arc::clone(life), Arc::clone(peer), *proven);
+        let SessionHandle { core, cached_token, peer, secret_digest, .. } = &*self.handle;
+        let (core, cached_token, peer, secret_digest) =
+            (Arc::clone(core), Arc::clone(cached_token), Arc::clone(peer), *secret_digest);
         async move {
             loop {
-                let told = life.changed();
-                let Some(standing) = valid_snapshot(&core, &life, &peer, &proven) else { return };
+                let changed = cached_token.changed();
+                let Some(snapshot) = valid_snapshot(&core, &cached_token, &peer, &secret_digest) else { return };
                 tokio::select! {
-                    () = told => {}
-                    () = core.clock.sleep_until(standing.session_deadline(&proven)) => {}
+                    () = changed => {}
+                    () = core.clock.sleep_until(snapshot.session_deadline(&secret_digest)) => {}
                 }
             }
         }
@@ -233,11 +240,11 @@ impl Session {
     /// Waits until the session has ended.
     pub async fn closed(&self) {
         loop {
-            let told = self.handle.cached_token.changed();
-            let Ok(standing) = self.handle.snapshot() else { return self.handle.record_closed() };
+            let changed = self.handle.cached_token.changed();
+            let Ok(snapshot) = self.handle.snapshot() else { return self.handle.record_closed() };
             tokio::select! {
-                () = told => {}
-                () = self.handle.core.clock.sleep_until(standing.session_deadline(&self.handle.secret_digest)) => {}
+                () = changed => {}
+                () = self.handle.core.clock.sleep_until(snapshot.session_deadline(&self.handle.secret_digest)) => {}
             }
         }
     }
@@ -254,50 +261,56 @@ impl SessionHandle {
 }
 
 /// Returns what holds at this moment for a caller who has shown a secret; none once the token lets him in no more.
-fn valid_snapshot(core: &AuthCore, life: &CachedToken, peer: &Peer, proven: &PhcDigest) -> Option<Arc<TokenSnapshot>> {
-    if life.is_invalidated() {
+fn valid_snapshot(
+    core: &AuthCore,
+    cached_token: &CachedToken,
+    peer: &Peer,
+    secret_digest: &PhcDigest,
+) -> Option<Arc<TokenSnapshot>> {
+    if cached_token.is_invalidated() {
         return None;
     }
     let now = core.clock.now();
-    let checked = life
+    let live = cached_token
         .refresh(&core.store, &core.last_used)
-        .and_then(|()| life.check_live(&core.clock, &core.store, &core.last_used));
-    if let Err(error) = &checked {
-        tracing::error!(token = %life.token, %error, "a session ends: the store can't tell whether its token lives");
+        .and_then(|()| cached_token.check_live(&core.clock, &core.store, &core.last_used));
+    if let Err(error) = &live {
+        tracing::error!(token = %cached_token.token, %error, "a session ends: the store can't tell whether its token lives");
     }
-    let standing = life.snapshot();
-    let holds = checked.unwrap_or(false) && standing.accepts_secret(proven, now) && standing.allows_peer(peer);
-    holds.then_some(standing)
+    let snapshot = cached_token.snapshot();
+    let is_valid = live.unwrap_or(false) && snapshot.accepts_secret(secret_digest, now) && snapshot.allows_peer(peer);
+    is_valid.then_some(snapshot)
 }
 
 impl SessionHandle {
     /// Counts the session as one in use, once an hour.
     fn count_use(&self, now: UnixMillis) {
         let hour = now.start_of_hour().as_millis();
-        let known = self.counted_hour_ms.load(Ordering::Relaxed) == hour;
-        if !known && self.counted_hour_ms.swap(hour, Ordering::Relaxed) != hour {
+        let is_counted = self.counted_hour_ms.load(Ordering::Relaxed) == hour;
+        if !is_counted && self.counted_hour_ms.swap(hour, Ordering::Relaxed) != hour {
             self.core.usage_counters.increment(now, self.peer.protocol, UsageKind::Use);
         }
     }
 
     /// Notes that the session was ended, and why.
     fn record_closed(&self) {
-        let Self { core, cached_token: life, peer, secret_digest: proven, .. } = self;
-        let (standing, now) = (life.snapshot(), core.clock.now());
-        let why = if standing.deadline() <= now {
+        let Self { core, cached_token, peer, secret_digest, .. } = self;
+        let (snapshot, now) = (cached_token.snapshot(), core.clock.now());
+        let reason = if snapshot.deadline() <= now {
             "the token, or one above it, has expired"
-        } else if standing.is_revoked_or_disabled() {
+        } else if snapshot.is_revoked_or_disabled() {
             "the token, or one above it, was revoked, or the user disabled"
-        } else if !standing.accepts_secret(proven, now) {
+        } else if !snapshot.accepts_secret(secret_digest, now) {
             "the secret was replaced by a rotation"
-        } else if !standing.allows_peer(peer) {
+        } else if !snapshot.allows_peer(peer) {
             "the token's limits don't admit protocol, address or program any more"
         } else {
             "the token is gone, or the store can't tell whether it lives"
         };
-        let event = AuditEvent::new(now, EventKind::SessionEnded).with_user(&life.login).with_token(life.token);
+        let event =
+            AuditEvent::new(now, EventKind::SessionEnded).with_user(&cached_token.login).with_token(cached_token.token);
         core.audit_buffer
-            .record(EventOrigin::Authenticated, event.with_actor(Actor::Server).with_peer(peer).with_detail(why));
+            .record(EventOrigin::Authenticated, event.with_actor(Actor::Server).with_peer(peer).with_detail(reason));
     }
 }
 

@@ -30,20 +30,20 @@ pub(super) struct StoreWatchState {
 impl AuthCore {
     /// Watches the store until told to stop; writes all uses down then.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut watched = StoreWatchState::default();
-        let mut writing: Option<JoinHandle<()>> = None;
+        let mut state = StoreWatchState::default();
+        let mut flush: Option<JoinHandle<()>> = None;
         loop {
             let changed = self.store.changed();
             let core = self.clone();
-            let look = self.watcher_pool.run(move || {
-                core.poll_store(&mut watched);
-                watched
+            let poll = self.watcher_pool.run(move || {
+                core.poll_store(&mut state);
+                state
             });
-            watched = look.await.unwrap_or_default();
+            state = poll.await.unwrap_or_default();
             // Not waited for: a writer may have to queue behind another process.
-            if writing.as_ref().is_none_or(JoinHandle::is_finished) {
+            if flush.as_ref().is_none_or(JoinHandle::is_finished) {
                 let core = self.clone();
-                writing = Some(spawn_blocking(move || core.flush_due()));
+                flush = Some(spawn_blocking(move || core.flush_due()));
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -58,16 +58,16 @@ impl AuthCore {
     }
 
     /// Looks once, and ends or narrows what the store says.
-    pub(super) fn poll_store(&self, watched: &mut StoreWatchState) {
-        match self.revalidate_sessions(watched) {
-            Ok(()) => watched.failures = 0,
+    pub(super) fn poll_store(&self, state: &mut StoreWatchState) {
+        match self.revalidate_sessions(state) {
+            Ok(()) => state.failures = 0,
             Err(error) => {
-                watched.failures += 1;
+                state.failures += 1;
                 tracing::error!(%error, "the store can't tell which tokens live");
             }
         }
-        if watched.failures >= MAX_CONSECUTIVE_FAILURES {
-            self.token_cache.all().iter().for_each(|life| life.invalidate());
+        if state.failures >= MAX_CONSECUTIVE_FAILURES {
+            self.token_cache.all().iter().for_each(|cached_token| cached_token.invalidate());
         }
         self.token_cache.evict_idle(self.clock.now());
     }
@@ -96,15 +96,15 @@ impl AuthCore {
     }
 
     /// Writes down the uses that are taken from memory; tells whether that was done.
-    fn record_uses(&self, take: impl FnOnce(&LastUsedTable) -> Vec<TokenUse>, last: bool) -> bool {
-        let Some(_writing) = self.flush_lock.try_lock_for(FLUSH_LOCK_TIMEOUT) else { return false };
+    fn record_uses(&self, take: impl FnOnce(&LastUsedTable) -> Vec<TokenUse>, is_last: bool) -> bool {
+        let Some(_flushing) = self.flush_lock.try_lock_for(FLUSH_LOCK_TIMEOUT) else { return false };
         let uses = take(&self.last_used);
-        let recorded = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, last) };
-        if let Err(error) = &recorded {
+        let result = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, is_last) };
+        if let Err(error) = &result {
             self.last_used.restore(&uses);
             self.warn_not_written("uses of tokens", error);
         }
-        recorded.is_ok()
+        result.is_ok()
     }
 
     /// Writes down which tokens have expired for good, as was found by requests that they were refused for.
@@ -127,23 +127,23 @@ impl AuthCore {
         }
     }
 
-    fn revalidate_sessions(&self, watched: &mut StoreWatchState) -> Result<(), StoreError> {
+    fn revalidate_sessions(&self, state: &mut StoreWatchState) -> Result<(), StoreError> {
         let version = self.store.data_version()?;
-        if watched.version == Some(version) {
+        if state.version == Some(version) {
             return Ok(());
         }
         let epoch = self.store.epoch()?;
-        let lives = self.token_cache.in_use();
-        let reviews = lives.iter().map(|life| life.revalidate(epoch, &self.store, &self.last_used));
-        reviews.fold(Ok(()), Result::and)?;
-        watched.version = Some(version);
+        let tokens = self.token_cache.in_use();
+        let results = tokens.iter().map(|cached_token| cached_token.revalidate(epoch, &self.store, &self.last_used));
+        results.fold(Ok(()), Result::and)?;
+        state.version = Some(version);
         Ok(())
     }
 
     fn persist(&self, events: Vec<AuditEvent>, counts: &[UsageCount]) {
-        let sightings = self.last_used.take_new_addresses();
-        if !sightings.is_empty()
-            && let Err(error) = self.store.record_addresses(&sightings)
+        let addresses = self.last_used.take_new_addresses();
+        if !addresses.is_empty()
+            && let Err(error) = self.store.record_addresses(&addresses)
         {
             self.warn_not_written("places that tokens are used from", &error);
         }

@@ -16,13 +16,13 @@ pub(crate) struct AuthEnv {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) state: PathBuf,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 impl AuthEnv {
     pub(crate) fn new() -> Self {
-        let temporary = tempfile::tempdir().expect("folder");
-        let state = temporary.path().join("state");
+        let directory = tempfile::tempdir().expect("folder");
+        let state = directory.path().join("state");
         let store = Store::open(&state).expect("opens");
         let clock = Clock::manual(now());
         let auth = Authenticator::new(store.clone(), clock.clone()).expect("opens");
@@ -31,15 +31,15 @@ impl AuthEnv {
         insert_directory(&store, 1, 0, "a");
         store.grant(&login("alice"), scope(0, Permission::RW), now()).expect("granted");
         store.set_policy("max-tokens-per-user", "1000").expect("set");
-        Self { auth, store, clock, state, _folder: temporary }
+        Self { auth, store, clock, state, _directory: directory }
     }
 
     /// Makes a token of alice's, changed from one without scopes and limits as `change` says.
     pub(crate) fn create_token(&self, expiry: TokenExpiry, change: impl FnOnce(&mut NewTokenRow)) -> TokenText {
         let text = generate_token().expect("random");
-        let sealed = self.hash_secret(&text);
-        let made = crate::store::testing::new_token(text.id().as_str(), "alice", expiry);
-        let mut new = NewTokenRow { secret_hash: sealed, created_at: self.clock.now(), ..made };
+        let secret_hash = self.hash_secret(&text);
+        let row = crate::store::testing::new_token(text.id().as_str(), "alice", expiry);
+        let mut new = NewTokenRow { secret_hash, created_at: self.clock.now(), ..row };
         change(&mut new);
         self.store.add_token(&new).expect("kept");
         text

@@ -35,12 +35,15 @@ impl LoginThrottle {
     /// Returns how long an address has to wait until it may try again; `None` when it need not.
     pub(super) fn retry_after(&self, address: IpAddr, now: UnixMillis) -> Option<Duration> {
         let buckets = self.buckets.lock();
-        let dry_at = buckets.empty_at.get(&address_prefix(address)).copied();
-        let dry_at =
-            dry_at.or(if buckets.empty_at.len() < MAX_TRACKED_ADDRESSES { None } else { buckets.overflow_empty_at })?;
-        let over = (dry_at.saturating_duration_since(now).min(BURST_FAILURES * LEAK_INTERVAL) + LEAK_INTERVAL)
+        let empty_at = buckets.empty_at.get(&address_prefix(address)).copied();
+        let empty_at = empty_at.or(if buckets.empty_at.len() < MAX_TRACKED_ADDRESSES {
+            None
+        } else {
+            buckets.overflow_empty_at
+        })?;
+        let wait = (empty_at.saturating_duration_since(now).min(BURST_FAILURES * LEAK_INTERVAL) + LEAK_INTERVAL)
             .saturating_sub(BURST_FAILURES * LEAK_INTERVAL);
-        (!over.is_zero()).then_some(over)
+        (!wait.is_zero()).then_some(wait)
     }
 
     /// Notes a failure. A full bucket stays as full as it is.
@@ -50,21 +53,22 @@ impl LoginThrottle {
         if !buckets.empty_at.contains_key(&network) {
             buckets.prune_empty(now);
         }
-        let dry_at = match buckets.empty_at.len() < MAX_TRACKED_ADDRESSES || buckets.empty_at.contains_key(&network) {
+        let empty_at = match buckets.empty_at.len() < MAX_TRACKED_ADDRESSES || buckets.empty_at.contains_key(&network) {
             true => buckets.empty_at.entry(network).or_insert(now),
             false => buckets.overflow_empty_at.get_or_insert(now),
         };
-        *dry_at =
-            (*dry_at).max(now).saturating_add(LEAK_INTERVAL).min(now.saturating_add(BURST_FAILURES * LEAK_INTERVAL));
+        *empty_at =
+            (*empty_at).max(now).saturating_add(LEAK_INTERVAL).min(now.saturating_add(BURST_FAILURES * LEAK_INTERVAL));
     }
 }
 
 impl LeakyBuckets {
     /// Forgets dry buckets when there are too many, and looks for them no oftener than one can run dry.
     fn prune_empty(&mut self, now: UnixMillis) {
-        let lately = self.pruned_at.is_some_and(|at| now >= at && now.saturating_duration_since(at) < LEAK_INTERVAL);
-        if self.empty_at.len() >= MAX_TRACKED_ADDRESSES && !lately {
-            self.empty_at.retain(|_, dry_at| *dry_at > now);
+        let pruned_recently =
+            self.pruned_at.is_some_and(|at| now >= at && now.saturating_duration_since(at) < LEAK_INTERVAL);
+        if self.empty_at.len() >= MAX_TRACKED_ADDRESSES && !pruned_recently {
+            self.empty_at.retain(|_, empty_at| *empty_at > now);
             self.pruned_at = Some(now);
         }
     }

@@ -51,19 +51,19 @@ pub(super) struct DigestedSecretHash {
 }
 
 impl From<SecretHash> for DigestedSecretHash {
-    fn from(sealed: SecretHash) -> Self {
-        Self { digest: verified_secrets::phc_digest(&sealed.phc), secret_hash: sealed }
+    fn from(secret_hash: SecretHash) -> Self {
+        Self { digest: verified_secrets::phc_digest(&secret_hash.phc), secret_hash }
     }
 }
 
 impl From<CredentialRow> for CachedCredentials {
-    fn from(caller: CredentialRow) -> Self {
-        let seal = |sealed| Arc::new(DigestedSecretHash::from(sealed));
+    fn from(row: CredentialRow) -> Self {
+        let digested = |secret_hash| Arc::new(DigestedSecretHash::from(secret_hash));
         Self {
-            login: caller.login,
-            revoked_or_disabled: caller.revoked_or_disabled,
-            current_hash: seal(caller.secret_hash),
-            previous_hash: caller.previous_secret.map(|grace| (seal(grace.secret_hash), grace.valid_until)),
+            login: row.login,
+            revoked_or_disabled: row.revoked_or_disabled,
+            current_hash: digested(row.secret_hash),
+            previous_hash: row.previous_secret.map(|previous| (digested(previous.secret_hash), previous.valid_until)),
         }
     }
 }
@@ -71,8 +71,8 @@ impl From<CredentialRow> for CachedCredentials {
 impl CachedCredentials {
     /// Returns what was kept of the present secret, and of the one before it while that is accepted beside it.
     pub(super) fn accepted_hashes(&self, now: UnixMillis) -> impl Iterator<Item = &Arc<DigestedSecretHash>> {
-        let old = self.previous_hash.as_ref().filter(|(_, until)| now < *until).map(|(seal, _)| seal);
-        [Some(&self.current_hash), old].into_iter().flatten()
+        let previous = self.previous_hash.as_ref().filter(|(_, valid_until)| now < *valid_until).map(|(hash, _)| hash);
+        [Some(&self.current_hash), previous].into_iter().flatten()
     }
 }
 
@@ -89,23 +89,23 @@ impl ExpiryBound {
 }
 
 impl TokenSnapshot {
-    fn new(reached: EffectiveAccess, uses: &LastUsedTable) -> Self {
-        let EffectiveAccess { credentials: caller, chain, .. } = &reached;
-        let refused = caller.revoked_or_disabled || chain.iter().any(|link| link.revoked);
-        let bounds =
-            chain.iter().map(|link| ExpiryBound { last_used: uses.entry(link), expiry: link.expiry }).collect();
-        let caller = caller.clone();
-        let width = reached.into_privileges();
-        let limits = width.limits.first().cloned().unwrap_or_default();
+    fn new(effective: EffectiveAccess, last_used: &LastUsedTable) -> Self {
+        let EffectiveAccess { credentials, chain, .. } = &effective;
+        let revoked_or_disabled = credentials.revoked_or_disabled || chain.iter().any(|link| link.revoked);
+        let expiry_bounds =
+            chain.iter().map(|link| ExpiryBound { last_used: last_used.entry(link), expiry: link.expiry }).collect();
+        let credentials = credentials.clone();
+        let privileges = effective.into_privileges();
+        let limits = privileges.limits.first().cloned().unwrap_or_default();
         Self {
-            epoch: caller.epoch,
-            access: width.access.clone(),
+            epoch: credentials.epoch,
+            access: privileges.access.clone(),
             limits: Arc::new(limits),
-            upload_rule: Arc::new(UploadRule::intersect(&width.limits)),
-            privileges: Arc::new(width),
-            credentials: CachedCredentials::from(caller),
-            revoked_or_disabled: refused,
-            expiry_bounds: bounds,
+            upload_rule: Arc::new(UploadRule::intersect(&privileges.limits)),
+            privileges: Arc::new(privileges),
+            credentials: CachedCredentials::from(credentials),
+            revoked_or_disabled,
+            expiry_bounds,
         }
     }
 
@@ -115,14 +115,17 @@ impl TokenSnapshot {
     }
 
     /// Ends the tokens of the chain for good that have expired by an instant.
-    fn mark_expired(&self, steady: UnixMillis) {
-        self.expiry_bounds.iter().filter(|bound| bound.deadline() <= steady).for_each(|bound| bound.last_used.expire());
+    fn mark_expired(&self, steady_time: UnixMillis) {
+        self.expiry_bounds
+            .iter()
+            .filter(|bound| bound.deadline() <= steady_time)
+            .for_each(|bound| bound.last_used.expire());
     }
 
     /// Returns the instant at which a session that was proven of a hash ends by itself.
-    pub(super) fn session_deadline(&self, proven: &PhcDigest) -> UnixMillis {
+    pub(super) fn session_deadline(&self, secret_digest: &PhcDigest) -> UnixMillis {
         match &self.credentials.previous_hash {
-            Some((old, until)) if old.digest == *proven => self.deadline().min(*until),
+            Some((previous, valid_until)) if previous.digest == *secret_digest => self.deadline().min(*valid_until),
             _ => self.deadline(),
         }
     }
@@ -138,14 +141,14 @@ impl TokenSnapshot {
     }
 
     /// Tells whether the secret of a hash is the present one, or still accepted beside it.
-    pub(super) fn accepts_secret(&self, proven: &PhcDigest, now: UnixMillis) -> bool {
-        self.credentials.accepted_hashes(now).any(|seal| seal.digest == *proven)
+    pub(super) fn accepts_secret(&self, secret_digest: &PhcDigest, now: UnixMillis) -> bool {
+        self.credentials.accepted_hashes(now).any(|hash| hash.digest == *secret_digest)
     }
 
     /// Notes a use of the token itself.
     pub(super) fn record_use(&self, now: UnixMillis, peer: &Arc<Peer>) {
-        if let Some(own) = self.expiry_bounds.first() {
-            own.last_used.record(now, peer);
+        if let Some(own_bound) = self.expiry_bounds.first() {
+            own_bound.last_used.record(now, peer);
         }
     }
 }
@@ -173,19 +176,19 @@ pub(super) struct CachedToken {
 }
 
 impl CachedToken {
-    fn load(token: TokenId, store: &Store, uses: &LastUsedTable) -> Result<Option<Self>, StoreError> {
-        let seen = store.write_count();
-        let Some(reached) = store.effective_access(token)? else { return Ok(None) };
-        let login = reached.credentials.login.clone();
-        let standing = TokenSnapshot::new(reached, uses);
-        let over = AtomicBool::new(standing.revoked_or_disabled);
+    fn load(token: TokenId, store: &Store, last_used: &LastUsedTable) -> Result<Option<Self>, StoreError> {
+        let write_count = store.write_count();
+        let Some(effective) = store.effective_access(token)? else { return Ok(None) };
+        let login = effective.credentials.login.clone();
+        let snapshot = TokenSnapshot::new(effective, last_used);
+        let invalidated = AtomicBool::new(snapshot.revoked_or_disabled);
         Ok(Some(Self {
             token,
             login,
-            snapshot: ArcSwap::from_pointee(standing),
-            seen_write_count: AtomicU64::new(seen),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            seen_write_count: AtomicU64::new(write_count),
             reload_lock: Mutex::default(),
-            invalidated: over,
+            invalidated,
             changed: Notify::new(),
             sessions: Mutex::default(),
             last_requested_ms: AtomicI64::new(i64::MIN),
@@ -202,7 +205,12 @@ impl CachedToken {
 
     /// Tells whether the token lives at this moment; ends it when it has expired. One that only a jump of the clock
     /// has expired may live again, in another life, once the clock is right.
-    pub(super) fn check_live(&self, clock: &Clock, store: &Store, uses: &LastUsedTable) -> Result<bool, StoreError> {
+    pub(super) fn check_live(
+        &self,
+        clock: &Clock,
+        store: &Store,
+        last_used: &LastUsedTable,
+    ) -> Result<bool, StoreError> {
         if self.is_invalidated() {
             return Ok(false);
         }
@@ -211,10 +219,10 @@ impl CachedToken {
             return Ok(true);
         }
         // Another process may have written down a later use.
-        self.reload(store, uses)?;
-        let standing = self.snapshot.load();
-        if standing.deadline() <= now {
-            standing.mark_expired(clock.steady_time());
+        self.reload(store, last_used)?;
+        let snapshot = self.snapshot.load();
+        if snapshot.deadline() <= now {
+            snapshot.mark_expired(clock.steady_time());
             self.invalidate();
         }
         Ok(!self.is_invalidated())
@@ -232,31 +240,31 @@ impl CachedToken {
     }
 
     /// Makes sure that what this process wrote is taken into account; reads only when it wrote.
-    pub(super) fn refresh(&self, store: &Store, uses: &LastUsedTable) -> Result<(), StoreError> {
-        let changes = store.write_count();
-        if self.seen_write_count.load(Ordering::Acquire) == changes {
+    pub(super) fn refresh(&self, store: &Store, last_used: &LastUsedTable) -> Result<(), StoreError> {
+        let write_count = store.write_count();
+        if self.seen_write_count.load(Ordering::Acquire) == write_count {
             return Ok(());
         }
-        self.revalidate(store.epoch()?, store, uses)?;
-        self.seen_write_count.fetch_max(changes, Ordering::AcqRel);
+        self.revalidate(store.epoch()?, store, last_used)?;
+        self.seen_write_count.fetch_max(write_count, Ordering::AcqRel);
         Ok(())
     }
 
     /// Makes sure that the standing is no older than an epoch that was just read.
-    pub(super) fn revalidate(&self, epoch: i64, store: &Store, uses: &LastUsedTable) -> Result<(), StoreError> {
-        if self.snapshot.load().epoch == epoch { Ok(()) } else { self.reload(store, uses) }
+    pub(super) fn revalidate(&self, epoch: i64, store: &Store, last_used: &LastUsedTable) -> Result<(), StoreError> {
+        if self.snapshot.load().epoch == epoch { Ok(()) } else { self.reload(store, last_used) }
     }
 
     /// Reads everything again.
-    pub(super) fn reload(&self, store: &Store, uses: &LastUsedTable) -> Result<(), StoreError> {
+    pub(super) fn reload(&self, store: &Store, last_used: &LastUsedTable) -> Result<(), StoreError> {
         // One at a time, so that an older reading never replaces a newer one.
         let _reloading = self.reload_lock.lock();
         match store.effective_access(self.token)? {
-            Some(reached) => {
-                let standing = TokenSnapshot::new(reached, uses);
-                let refused = standing.revoked_or_disabled;
-                self.snapshot.store(Arc::new(standing));
-                if refused {
+            Some(effective) => {
+                let snapshot = TokenSnapshot::new(effective, last_used);
+                let revoked_or_disabled = snapshot.revoked_or_disabled;
+                self.snapshot.store(Arc::new(snapshot));
+                if revoked_or_disabled {
                     self.invalidated.store(true, Ordering::Release);
                 }
             }
@@ -267,20 +275,20 @@ impl CachedToken {
     }
 
     /// Notes a session, and returns what tells it that it alone was ended.
-    pub(super) fn register(&self, number: u64, peer: Arc<Peer>, since: UnixMillis) -> Arc<AtomicBool> {
-        let over = Arc::new(AtomicBool::new(false));
-        self.sessions.lock().insert(number, RegisteredSession { peer, opened_at: since, evicted: over.clone() });
-        over
+    pub(super) fn register(&self, number: u64, peer: Arc<Peer>, opened_at: UnixMillis) -> Arc<AtomicBool> {
+        let evicted = Arc::new(AtomicBool::new(false));
+        self.sessions.lock().insert(number, RegisteredSession { peer, opened_at, evicted: evicted.clone() });
+        evicted
     }
 
     /// Ends one session; tells whether it was there.
     pub(super) fn evict(&self, number: u64) -> bool {
-        let place = self.sessions.lock().get(&number).cloned();
-        if let Some(place) = &place {
-            place.evicted.store(true, Ordering::Release);
+        let session = self.sessions.lock().get(&number).cloned();
+        if let Some(session) = &session {
+            session.evicted.store(true, Ordering::Release);
             self.changed.notify_waiters();
         }
-        place.is_some()
+        session.is_some()
     }
 
     pub(super) fn unregister(&self, number: u64) {
@@ -288,7 +296,7 @@ impl CachedToken {
     }
 
     pub(super) fn sessions(&self) -> Vec<(u64, RegisteredSession)> {
-        self.sessions.lock().iter().map(|(number, place)| (*number, place.clone())).collect()
+        self.sessions.lock().iter().map(|(number, session)| (*number, session.clone())).collect()
     }
 
     fn is_empty(&self) -> bool {
@@ -303,16 +311,17 @@ pub(super) struct TokenCache {
 }
 
 /// Tells whether anything but the table itself holds a life.
-fn is_in_use(life: &Arc<CachedToken>) -> bool {
-    Arc::strong_count(life) > 1 || !life.is_empty()
+fn is_in_use(cached_token: &Arc<CachedToken>) -> bool {
+    Arc::strong_count(cached_token) > 1 || !cached_token.is_empty()
 }
 
 impl TokenCache {
     /// Returns the life of a token that is in memory as the store has it at this moment.
     pub(super) fn get_current(&self, token: TokenId, now: UnixMillis, store: &Store) -> Option<Arc<CachedToken>> {
-        let life = self.get(token).filter(|life| store.is_current_epoch(life.snapshot.load().epoch))?;
-        life.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
-        Some(life)
+        let cached_token =
+            self.get(token).filter(|cached_token| store.is_current_epoch(cached_token.snapshot.load().epoch))?;
+        cached_token.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
+        Some(cached_token)
     }
 
     /// Returns the life of a token, as of an epoch that was just read with its row; `None` for a
@@ -323,28 +332,28 @@ impl TokenCache {
         epoch: i64,
         now: UnixMillis,
         store: &Store,
-        uses: &LastUsedTable,
+        last_used: &LastUsedTable,
     ) -> Result<Option<Arc<CachedToken>>, StoreError> {
-        let life = match self.get(token) {
-            Some(life) => life,
-            None => match CachedToken::load(token, store, uses)? {
-                Some(life) => self.insert_loaded(life),
+        let cached_token = match self.get(token) {
+            Some(cached_token) => cached_token,
+            None => match CachedToken::load(token, store, last_used)? {
+                Some(cached_token) => self.insert_loaded(cached_token),
                 None => return Ok(None),
             },
         };
-        life.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
-        life.revalidate(epoch, store, uses)?;
-        Ok((!life.is_invalidated()).then_some(life))
+        cached_token.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
+        cached_token.revalidate(epoch, store, last_used)?;
+        Ok((!cached_token.is_invalidated()).then_some(cached_token))
     }
 
     /// Returns the lives with an open session.
     pub(super) fn with_open_sessions(&self) -> Vec<Arc<CachedToken>> {
-        self.tokens.lock().values().filter(|life| !life.is_empty()).cloned().collect()
+        self.tokens.lock().values().filter(|cached_token| !cached_token.is_empty()).cloned().collect()
     }
 
     /// Returns the lives whose end somebody waits for: with an open session, or held by a connection.
     pub(super) fn in_use(&self) -> Vec<Arc<CachedToken>> {
-        self.tokens.lock().values().filter(|life| is_in_use(life)).cloned().collect()
+        self.tokens.lock().values().filter(|cached_token| is_in_use(cached_token)).cloned().collect()
     }
 
     /// Returns all lives in memory.
@@ -354,14 +363,15 @@ impl TokenCache {
 
     /// Forgets lives that have ended or had no session for a while.
     pub(super) fn evict_idle(&self, now: UnixMillis) {
-        self.tokens.lock().retain(|_, life| {
-            if is_in_use(life) {
-                life.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
+        self.tokens.lock().retain(|_, cached_token| {
+            if is_in_use(cached_token) {
+                cached_token.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
                 return true;
             }
-            now.saturating_duration_since(UnixMillis::from_millis(life.last_requested_ms.load(Ordering::Relaxed)))
-                < IDLE_TOKEN_TTL
-                && !life.is_invalidated()
+            now.saturating_duration_since(UnixMillis::from_millis(
+                cached_token.last_requested_ms.load(Ordering::Relaxed),
+            )) < IDLE_TOKEN_TTL
+                && !cached_token.is_invalidated()
         });
     }
 
@@ -371,20 +381,20 @@ impl TokenCache {
     }
 
     /// Keeps a life that was just loaded, unless somebody was faster.
-    fn insert_loaded(&self, life: CachedToken) -> Arc<CachedToken> {
-        let mut lives = self.tokens.lock();
-        match lives.get(&life.token) {
+    fn insert_loaded(&self, cached_token: CachedToken) -> Arc<CachedToken> {
+        let mut tokens = self.tokens.lock();
+        match tokens.get(&cached_token.token) {
             Some(known) if !known.is_invalidated() => known.clone(),
             _ => {
-                let life = Arc::new(life);
-                lives.insert(life.token, life.clone());
-                life
+                let cached_token = Arc::new(cached_token);
+                tokens.insert(cached_token.token, cached_token.clone());
+                cached_token
             }
         }
     }
 
     fn get(&self, token: TokenId) -> Option<Arc<CachedToken>> {
-        let life = self.tokens.lock().get(&token).cloned()?;
-        (!life.is_invalidated()).then_some(life)
+        let cached_token = self.tokens.lock().get(&token).cloned()?;
+        (!cached_token.is_invalidated()).then_some(cached_token)
     }
 }

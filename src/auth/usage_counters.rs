@@ -24,8 +24,8 @@ struct PendingCounts {
 
 impl UsageCounters {
     /// Counts one more.
-    pub(super) fn increment(&self, now: UnixMillis, protocol: Protocol, what: UsageKind) {
-        self.pending.lock().add((now.start_of_hour(), protocol, what), 1);
+    pub(super) fn increment(&self, now: UnixMillis, protocol: Protocol, kind: UsageKind) {
+        self.pending.lock().add((now.start_of_hour(), protocol, kind), 1);
     }
 
     /// Returns what is not written down.
@@ -35,14 +35,14 @@ impl UsageCounters {
 
     /// Takes what is due to be written down.
     pub(super) fn take_due(&self, now: UnixMillis) -> Vec<UsageCount> {
-        let mut sheet = self.pending.lock();
+        let mut pending = self.pending.lock();
         // A clock that was set back keeps nothing waiting.
-        let due = sheet.flushed_at.is_none_or(|at| now < at || now.saturating_duration_since(at) >= FLUSH_INTERVAL);
-        if !due || sheet.counts.is_empty() {
+        let due = pending.flushed_at.is_none_or(|at| now < at || now.saturating_duration_since(at) >= FLUSH_INTERVAL);
+        if !due || pending.counts.is_empty() {
             return Vec::new();
         }
-        sheet.flushed_at = Some(now);
-        sheet.take()
+        pending.flushed_at = Some(now);
+        pending.take()
     }
 
     /// Takes all that is not written down.
@@ -52,21 +52,21 @@ impl UsageCounters {
 
     /// Takes counts back that could not be written down.
     pub(super) fn restore(&self, counts: &[UsageCount]) {
-        let mut sheet = self.pending.lock();
-        for UsageCount { hour, protocol, kind: what, count } in counts {
-            sheet.add((*hour, *protocol, *what), *count);
+        let mut pending = self.pending.lock();
+        for UsageCount { hour, protocol, kind, count } in counts {
+            pending.add((*hour, *protocol, *kind), *count);
         }
     }
 }
 
 impl PendingCounts {
-    fn add(&mut self, key: (UnixMillis, Protocol, UsageKind), more: u64) {
+    fn add(&mut self, key: (UnixMillis, Protocol, UsageKind), by: u64) {
         let count = self.counts.entry(key).or_default();
-        *count = count.saturating_add(more);
+        *count = count.saturating_add(by);
     }
 
     fn to_counts(&self) -> Vec<UsageCount> {
-        let count = |(&(hour, protocol, what), &count)| UsageCount { hour, protocol, kind: what, count };
+        let count = |(&(hour, protocol, kind), &count)| UsageCount { hour, protocol, kind, count };
         self.counts.iter().map(count).collect()
     }
 
@@ -91,22 +91,22 @@ mod tests {
 
     #[test]
     fn counts_are_flushed_once_per_interval_without_loss() {
-        let tally = UsageCounters::default();
+        let counters = UsageCounters::default();
         let mut written = Vec::new();
         for second in 0..600 {
-            tally.increment(seconds_in(second), Protocol::Webdav, UsageKind::Use);
-            written.extend(Some(tally.take_due(seconds_in(second))).filter(|counts| !counts.is_empty()));
+            counters.increment(seconds_in(second), Protocol::Webdav, UsageKind::Use);
+            written.extend(Some(counters.take_due(seconds_in(second))).filter(|counts| !counts.is_empty()));
         }
         assert_eq!(written.len(), 10);
-        tally.restore(&written[3]);
-        assert_eq!(total(&tally.unflushed()), 119, "what was taken back, and the last minute");
-        assert_eq!(written.iter().map(|counts| total(counts)).sum::<u64>() - 60 + total(&tally.take_all()), 600);
-        assert!(tally.take_all().is_empty());
+        counters.restore(&written[3]);
+        assert_eq!(total(&counters.unflushed()), 119, "what was taken back, and the last minute");
+        assert_eq!(written.iter().map(|counts| total(counts)).sum::<u64>() - 60 + total(&counters.take_all()), 600);
+        assert!(counters.take_all().is_empty());
     }
 
     #[test]
     fn counts_are_keyed_by_hour_protocol_and_kind() {
-        let tally = UsageCounters::default();
+        let counters = UsageCounters::default();
         let counted = [
             (0, Protocol::Sftp, UsageKind::Use),
             (1, Protocol::Sftp, UsageKind::Use),
@@ -114,10 +114,10 @@ mod tests {
             (3599, Protocol::Api, UsageKind::Use),
             (3600, Protocol::Sftp, UsageKind::Use),
         ];
-        for (second, protocol, what) in counted {
-            tally.increment(seconds_in(second), protocol, what);
+        for (second, protocol, kind) in counted {
+            counters.increment(seconds_in(second), protocol, kind);
         }
-        let all = tally.take_all();
+        let all = counters.take_all();
         assert_eq!((all.len(), total(&all)), (4, 5));
         let twice = UsageCount { hour: seconds_in(0), protocol: Protocol::Sftp, kind: UsageKind::Use, count: 2 };
         assert!(all.contains(&twice), "{all:?}");

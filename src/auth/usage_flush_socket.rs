@@ -43,14 +43,14 @@ pub(super) async fn serve(core: Arc<AuthCore>, stop: CancellationToken) {
         }
     };
     // One reader at a time: each costs a write, and they are the administrator's.
-    while let Some(connected) = stop.run_until_cancelled(listener.accept()).await {
-        match connected {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
             Ok((mut reader, _)) => {
                 let core = core.clone();
-                let written = tokio::task::spawn_blocking(move || core.flush_uses()).await;
-                if written.is_ok_and(|written| written) {
-                    let answer = reader.write_all(FLUSHED_REPLY);
-                    let _ = tokio::time::timeout(REPLY_TIMEOUT, answer).await;
+                let flushed = tokio::task::spawn_blocking(move || core.flush_uses()).await;
+                if flushed.is_ok_and(|flushed| flushed) {
+                    let reply = reader.write_all(FLUSHED_REPLY);
+                    let _ = tokio::time::timeout(REPLY_TIMEOUT, reply).await;
                 }
             }
             // Out of descriptors, say: no reason to spin.
@@ -74,17 +74,17 @@ fn request_flush(state: &Path, name: &str) -> io::Result<()> {
     let mut server = with_socket_path(state, name, |path| UnixStream::connect(path))?;
     server.set_read_timeout(Some(REPLY_TIMEOUT))?;
     server.flush()?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer)?;
-    if answer == FLUSHED_REPLY { Ok(()) } else { Err(io::Error::other("the server could not write them")) }
+    let mut reply = Vec::new();
+    server.read_to_end(&mut reply)?;
+    if reply == FLUSHED_REPLY { Ok(()) } else { Err(io::Error::other("the server could not write them")) }
 }
 
 fn bind(state: &Path, name: &str) -> io::Result<UnixListener> {
-    for left in socket_names(state) {
-        let is_dead = with_socket_path(state, &left, |path| UnixStream::connect(path))
+    for existing in socket_names(state) {
+        let is_dead = with_socket_path(state, &existing, |path| UnixStream::connect(path))
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        if is_dead || left == name {
-            fs::remove_file(state.join(left))?;
+        if is_dead || existing == name {
+            fs::remove_file(state.join(existing))?;
         }
     }
     with_socket_path(state, name, |path| UnixListener::bind(path))
@@ -98,13 +98,13 @@ fn socket_names(state: &Path) -> Vec<String> {
 }
 
 /// Does something with the path of a socket: one that is too long for an address is reached through its directory.
-fn with_socket_path<T>(state: &Path, name: &str, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+fn with_socket_path<T>(state: &Path, name: &str, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let path = state.join(name);
     if path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
-        return act(&path);
+        return operation(&path);
     }
     let directory = fs::File::open(state)?;
-    act(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
+    operation(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
 }
 
 #[cfg(test)]
@@ -121,10 +121,10 @@ mod tests {
         assert!(request_flush(&state, "uses-1.sock").is_err());
         let listener = bind(&state, "uses-2.sock").expect("a socket");
         assert_eq!(socket_names(&state), ["uses-2.sock"]);
-        let answered = tokio::task::spawn_blocking(move || request_flush(&state, "uses-2.sock"));
+        let replied = tokio::task::spawn_blocking(move || request_flush(&state, "uses-2.sock"));
         let (mut reader, _) = listener.accept().await.expect("a reader");
         reader.write_all(FLUSHED_REPLY).await.expect("answered");
         drop(reader);
-        answered.await.expect("asked").expect("written");
+        replied.await.expect("asked").expect("written");
     }
 }

@@ -68,15 +68,14 @@ struct InFlightWait<'a> {
 
 impl Drop for InFlightWait<'_> {
     fn drop(&mut self) {
-        let mut flights = self.secrets.in_flight.lock();
+        let mut in_flight = self.secrets.in_flight.lock();
         // One with another number has begun since, after this one had landed.
-        let Some(flight) = flights.get_mut(&self.key).filter(|flight| flight.ticket.number == self.ticket_number)
-        else {
+        let Some(entry) = in_flight.get_mut(&self.key).filter(|entry| entry.ticket.number == self.ticket_number) else {
             return;
         };
-        flight.waiters -= 1;
-        if flight.waiters == 0 && self.secrets.hashing_pool.withdraw(&flight.ticket) {
-            flights.remove(&self.key);
+        entry.waiters -= 1;
+        if entry.waiters == 0 && self.secrets.hashing_pool.withdraw(&entry.ticket) {
+            in_flight.remove(&self.key);
         }
     }
 }
@@ -104,7 +103,7 @@ struct VerifiedSecret {
 }
 
 impl VerifiedSecrets {
-    pub(super) fn new(clock: Clock, pool: Arc<HashingPool>) -> Result<Self, StoreError> {
+    pub(super) fn new(clock: Clock, hashing_pool: Arc<HashingPool>) -> Result<Self, StoreError> {
         let mut key = [0; 32];
         fill_random(&mut key)?;
         Ok(Self {
@@ -115,7 +114,7 @@ impl VerifiedSecrets {
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
             in_flight: Mutex::default(),
-            hashing_pool: pool,
+            hashing_pool,
             argon2_runs: AtomicU64::new(0),
         })
     }
@@ -130,8 +129,8 @@ impl VerifiedSecrets {
     }
 
     /// Returns the hash that a claim was proven of lately.
-    pub(super) fn verified_digest(&self, claim: &SecretFingerprint) -> Option<PhcDigest> {
-        self.cached(claim).map(|proven| proven.digest)
+    pub(super) fn verified_digest(&self, fingerprint: &SecretFingerprint) -> Option<PhcDigest> {
+        self.cached(fingerprint).map(|verified| verified.digest)
     }
 
     /// Finds out whether a claim fits a hash, in a user's share of the queue; all who ask at once share one run of
@@ -139,16 +138,16 @@ impl VerifiedSecrets {
     pub(super) async fn verify(
         self: &Arc<Self>,
         user: &Login,
-        claim: SecretFingerprint,
+        fingerprint: SecretFingerprint,
         secret: &Secret,
         phc: &str,
     ) -> Result<bool, HashingBusy> {
-        let mut wait = match self.join(user, claim, secret, phc)? {
+        let mut wait = match self.join(user, fingerprint, secret, phc)? {
             Some(wait) => wait,
             None => return Ok(true),
         };
         match wait.outcome.wait_for(Option::is_some).await {
-            Ok(landed) => landed.ok_or(HashingBusy),
+            Ok(outcome) => outcome.ok_or(HashingBusy),
             Err(_) => Err(HashingBusy),
         }
     }
@@ -157,64 +156,66 @@ impl VerifiedSecrets {
     fn join(
         self: &Arc<Self>,
         user: &Login,
-        claim: SecretFingerprint,
+        fingerprint: SecretFingerprint,
         secret: &Secret,
         phc: &str,
     ) -> Result<Option<InFlightWait<'_>>, HashingBusy> {
-        let key = (claim, phc_digest(phc));
-        let mut flights = self.in_flight.lock();
-        if let Some(flight) = flights.get_mut(&key) {
-            flight.waiters += 1;
-            let (number, landed) = (flight.ticket.number, flight.outcome.clone());
-            return Ok(Some(InFlightWait { secrets: self, key, ticket_number: number, outcome: landed }));
+        let key = (fingerprint, phc_digest(phc));
+        let mut in_flight = self.in_flight.lock();
+        if let Some(entry) = in_flight.get_mut(&key) {
+            entry.waiters += 1;
+            let (ticket_number, outcome) = (entry.ticket.number, entry.outcome.clone());
+            return Ok(Some(InFlightWait { secrets: self, key, ticket_number, outcome }));
         }
-        if self.verified_digest(&claim) == Some(key.1) {
+        if self.verified_digest(&fingerprint) == Some(key.1) {
             return Ok(None);
         }
-        let (land, landed) = watch::channel(None);
-        let (proofs, secret, phc) = (self.clone(), secret.clone(), phc.to_owned());
-        let fly = move |memory: &mut Argon2Memory| {
-            let mut landing = CompleteOnDrop { secrets: proofs, key, matches: None, outcome: land };
-            let fits = landing.secrets.run_argon2(claim, &secret, &phc, memory);
-            landing.matches = Some(fits);
+        let (sender, outcome) = watch::channel(None);
+        let (secrets, secret, phc) = (self.clone(), secret.clone(), phc.to_owned());
+        let job = move |memory: &mut Argon2Memory| {
+            let mut completion = CompleteOnDrop { secrets, key, matches: None, outcome: sender };
+            let matches = completion.secrets.run_argon2(fingerprint, &secret, &phc, memory);
+            completion.matches = Some(matches);
         };
         // It can't land before it is among the flights, which are locked until then.
-        let ticket = self.hashing_pool.submit(user, Box::new(fly))?;
-        let number = ticket.number;
-        flights.insert(key, InFlight { ticket, waiters: 1, outcome: landed.clone() });
-        Ok(Some(InFlightWait { secrets: self, key, ticket_number: number, outcome: landed }))
+        let ticket = self.hashing_pool.submit(user, Box::new(job))?;
+        let ticket_number = ticket.number;
+        in_flight.insert(key, InFlight { ticket, waiters: 1, outcome: outcome.clone() });
+        Ok(Some(InFlightWait { secrets: self, key, ticket_number, outcome }))
     }
 
     /// Runs argon2, and remembers a claim that fits.
-    fn run_argon2(&self, claim: SecretFingerprint, secret: &Secret, phc: &str, memory: &mut Argon2Memory) -> bool {
+    fn run_argon2(
+        &self,
+        fingerprint: SecretFingerprint,
+        secret: &Secret,
+        phc: &str,
+        memory: &mut Argon2Memory,
+    ) -> bool {
         self.argon2_runs.fetch_add(1, Ordering::Relaxed);
-        let fits = secret_hash::verify_phc(secret, phc, memory);
-        if fits {
-            let (of, now) = (phc_digest(phc), self.clock.now());
+        let matches = secret_hash::verify_phc(secret, phc, memory);
+        if matches {
+            let (digest, now) = (phc_digest(phc), self.clock.now());
             self.verified.insert(
-                claim,
-                Arc::new(VerifiedSecret {
-                    digest: of,
-                    verified_at: now,
-                    last_used_ms: AtomicI64::new(now.as_millis()),
-                }),
+                fingerprint,
+                Arc::new(VerifiedSecret { digest, verified_at: now, last_used_ms: AtomicI64::new(now.as_millis()) }),
             );
         }
-        fits
+        matches
     }
 
-    fn cached(&self, claim: &SecretFingerprint) -> Option<Arc<VerifiedSecret>> {
-        let proven = self.verified.get(claim)?;
+    fn cached(&self, fingerprint: &SecretFingerprint) -> Option<Arc<VerifiedSecret>> {
+        let verified = self.verified.get(fingerprint)?;
         let now = self.clock.now();
-        let asked = UnixMillis::from_millis(proven.last_used_ms.load(Ordering::Relaxed));
-        if now.saturating_duration_since(asked) >= VERIFIED_IDLE_TTL
-            || now.saturating_duration_since(proven.verified_at) >= VERIFIED_MAX_TTL
+        let last_used_at = UnixMillis::from_millis(verified.last_used_ms.load(Ordering::Relaxed));
+        if now.saturating_duration_since(last_used_at) >= VERIFIED_IDLE_TTL
+            || now.saturating_duration_since(verified.verified_at) >= VERIFIED_MAX_TTL
         {
-            self.verified.invalidate(claim);
+            self.verified.invalidate(fingerprint);
             return None;
         }
-        proven.last_used_ms.fetch_max(now.as_millis(), Ordering::Relaxed);
-        Some(proven)
+        verified.last_used_ms.fetch_max(now.as_millis(), Ordering::Relaxed);
+        Some(verified)
     }
 }
 
@@ -230,68 +231,73 @@ mod tests {
         Arc::new(VerifiedSecrets::new(Clock::system(), pool).expect("random"))
     }
 
-    fn random_fingerprint(proofs: &VerifiedSecrets) -> (SecretFingerprint, Secret) {
+    fn random_fingerprint(secrets: &VerifiedSecrets) -> (SecretFingerprint, Secret) {
         let text = generate_token().expect("random");
-        (proofs.fingerprint(text.id(), text.secret()), text.secret().clone())
+        (secrets.fingerprint(text.id(), text.secret()), text.secret().clone())
     }
 
     #[tokio::test]
     async fn verification_beyond_queue_bound_returns_busy() {
-        let proofs = verified_secrets();
-        let held = proofs.hashing_pool.occupy_all_threads();
+        let secrets = verified_secrets();
+        let held = secrets.hashing_pool.occupy_all_threads();
         let users: Vec<_> =
             (0..MAX_QUEUED_JOBS / MAX_QUEUED_JOBS_PER_USER).map(|number| login(&format!("user{number}"))).collect();
-        let claims: Vec<_> = (0..=MAX_QUEUED_JOBS).map(|_| random_fingerprint(&proofs)).collect();
+        let fingerprints: Vec<_> = (0..=MAX_QUEUED_JOBS).map(|_| random_fingerprint(&secrets)).collect();
         let mut waits = Vec::new();
-        for (number, (claim, secret)) in claims[..MAX_QUEUED_JOBS].iter().enumerate() {
+        for (number, (fingerprint, secret)) in fingerprints[..MAX_QUEUED_JOBS].iter().enumerate() {
             let user = &users[number / MAX_QUEUED_JOBS_PER_USER];
-            waits.push(proofs.join(user, *claim, secret, "no hash").expect("room").expect("unknown"));
+            waits.push(secrets.join(user, *fingerprint, secret, "no hash").expect("room").expect("unknown"));
         }
         let other = login("other");
-        let (claim, secret) = &claims[MAX_QUEUED_JOBS];
-        assert!(proofs.verify(&other, *claim, secret, "no hash").await.is_err());
-        let (claim, secret) = &claims[0];
-        waits.push(proofs.join(&other, *claim, secret, "no hash").expect("joins the one that waits").expect("unknown"));
-        assert_eq!(proofs.argon2_runs(), 0);
+        let (fingerprint, secret) = &fingerprints[MAX_QUEUED_JOBS];
+        assert!(secrets.verify(&other, *fingerprint, secret, "no hash").await.is_err());
+        let (fingerprint, secret) = &fingerprints[0];
+        waits.push(
+            secrets.join(&other, *fingerprint, secret, "no hash").expect("joins the one that waits").expect("unknown"),
+        );
+        assert_eq!(secrets.argon2_runs(), 0);
         drop(held);
         for wait in &mut waits {
-            let landed = *wait.outcome.wait_for(Option::is_some).await.expect("lands");
-            assert_eq!(landed, Some(false));
+            let outcome = *wait.outcome.wait_for(Option::is_some).await.expect("lands");
+            assert_eq!(outcome, Some(false));
         }
-        let (claim, secret) = &claims[MAX_QUEUED_JOBS];
-        assert!(matches!(proofs.verify(&other, *claim, secret, "no hash").await, Ok(false)), "there is room again");
-        assert!(proofs.verified_digest(claim).is_none(), "what does not fit is not remembered");
-        assert_eq!(proofs.argon2_runs(), MAX_QUEUED_JOBS as u64 + 1);
+        let (fingerprint, secret) = &fingerprints[MAX_QUEUED_JOBS];
+        assert!(
+            matches!(secrets.verify(&other, *fingerprint, secret, "no hash").await, Ok(false)),
+            "there is room again"
+        );
+        assert!(secrets.verified_digest(fingerprint).is_none(), "what does not fit is not remembered");
+        assert_eq!(secrets.argon2_runs(), MAX_QUEUED_JOBS as u64 + 1);
     }
 
     #[tokio::test]
     async fn dropped_waiter_does_not_cancel_shared_verification() {
-        let proofs = verified_secrets();
-        let held = proofs.hashing_pool.occupy_all_threads();
+        let secrets = verified_secrets();
+        let held = secrets.hashing_pool.occupy_all_threads();
         let alice = login("alice");
-        let (claim, secret) = random_fingerprint(&proofs);
-        let first = proofs.join(&alice, claim, &secret, "no hash").expect("room");
-        let mut second = proofs.join(&alice, claim, &secret, "no hash").expect("joins").expect("unknown");
+        let (fingerprint, secret) = random_fingerprint(&secrets);
+        let first = secrets.join(&alice, fingerprint, &secret, "no hash").expect("room");
+        let mut second = secrets.join(&alice, fingerprint, &secret, "no hash").expect("joins").expect("unknown");
         drop(first);
         drop(held);
         assert_eq!(*second.outcome.wait_for(Option::is_some).await.expect("lands"), Some(false));
-        assert_eq!(proofs.argon2_runs(), 1);
+        assert_eq!(secrets.argon2_runs(), 1);
     }
 
     #[tokio::test]
     async fn abandoned_verification_is_not_run() {
-        let proofs = verified_secrets();
-        let held = proofs.hashing_pool.occupy_all_threads();
+        let secrets = verified_secrets();
+        let held = secrets.hashing_pool.occupy_all_threads();
         let alice = login("alice");
-        let (claim, secret) = random_fingerprint(&proofs);
-        let both = [(); 2].map(|()| proofs.join(&alice, claim, &secret, "no hash").expect("room"));
-        assert_eq!(proofs.hashing_pool.queue_len(), 1);
+        let (fingerprint, secret) = random_fingerprint(&secrets);
+        let both = [(); 2].map(|()| secrets.join(&alice, fingerprint, &secret, "no hash").expect("room"));
+        assert_eq!(secrets.hashing_pool.queue_len(), 1);
         drop(both);
-        assert_eq!(proofs.hashing_pool.queue_len(), 0);
-        assert!(proofs.in_flight.lock().is_empty());
-        let again = proofs.verify(&alice, claim, &secret, "no hash");
+        assert_eq!(secrets.hashing_pool.queue_len(), 0);
+        assert!(secrets.in_flight.lock().is_empty());
+        let again = secrets.verify(&alice, fingerprint, &secret, "no hash");
         drop(held);
         assert!(matches!(again.await, Ok(false)), "whoever comes then is answered");
-        assert_eq!(proofs.argon2_runs(), 1);
+        assert_eq!(secrets.argon2_runs(), 1);
     }
 }

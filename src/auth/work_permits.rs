@@ -35,7 +35,7 @@ pub struct TooMuchWork;
 
 /// Turns of all kinds of work.
 #[derive(Default)]
-pub(super) struct WorkTurns {
+pub(super) struct WorkPermitPools {
     /// Of work that keeps a processor busy for long, by user.
     pub(super) heavy: WorkPermits<Login>,
     /// Of calls of the store, by user.
@@ -48,16 +48,16 @@ pub(super) struct WorkTurns {
 #[derive(Clone)]
 pub(super) struct WorkPermits<K> {
     per_user: usize,
-    users: TurnTable<K>,
+    owners: PermitTable<K>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
 }
 
 /// Turns that are taken or waited for, by their holder.
-type TurnTable<K> = Arc<Mutex<HashMap<K, UserWorkPermits>>>;
+type PermitTable<K> = Arc<Mutex<HashMap<K, OwnerWorkPermits>>>;
 
 /// Turns of one holder.
-struct UserWorkPermits {
+struct OwnerWorkPermits {
     running: Arc<Semaphore>,
     admitted: usize,
 }
@@ -67,93 +67,94 @@ struct UserWorkPermits {
 pub struct WorkPermit {
     _user_permit: OwnedSemaphorePermit,
     _total_permit: OwnedSemaphorePermit,
-    _admitted: Box<dyn AdmittedTurn>,
+    _admitted: Box<dyn AdmittedWorkGuard>,
 }
 
 /// A turn that is taken or waited for.
 struct AdmittedWork<K: Eq + Hash> {
-    users: TurnTable<K>,
-    holder: K,
+    owners: PermitTable<K>,
+    owner: K,
     _total_permit: OwnedSemaphorePermit,
 }
 
 /// An [`AdmittedWork`] of whatever kind of holder.
-trait AdmittedTurn: Send + Sync + std::fmt::Debug {}
+trait AdmittedWorkGuard: Send + Sync + std::fmt::Debug {}
 
-impl<K: TurnHolder> AdmittedTurn for AdmittedWork<K> {}
+impl<K: PermitOwner> AdmittedWorkGuard for AdmittedWork<K> {}
 
 /// A user or token that turns are given to.
-pub(super) trait TurnHolder: Clone + Eq + Hash + Send + Sync + std::fmt::Debug + 'static {}
+pub(super) trait PermitOwner: Clone + Eq + Hash + Send + Sync + std::fmt::Debug + 'static {}
 
-impl TurnHolder for Login {}
-impl TurnHolder for TokenId {}
+impl PermitOwner for Login {}
+impl PermitOwner for TokenId {}
 
-impl<K: TurnHolder> std::fmt::Debug for AdmittedWork<K> {
+impl<K: PermitOwner> std::fmt::Debug for AdmittedWork<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admission").field("holder", &self.holder).finish_non_exhaustive()
+        f.debug_struct("AdmittedWork").field("owner", &self.owner).finish_non_exhaustive()
     }
 }
 
-impl<K: TurnHolder> Default for WorkPermits<K> {
+impl<K: PermitOwner> Default for WorkPermits<K> {
     fn default() -> Self {
         Self::new(available_parallelism().map_or(1, NonZero::get).max(MIN_PERMITS_PER_USER))
     }
 }
 
-impl<K: TurnHolder> WorkPermits<K> {
+impl<K: PermitOwner> WorkPermits<K> {
     fn new(per_user: usize) -> Self {
-        let semaphore = |places| Arc::new(Semaphore::new(places));
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (running, admitted) = (semaphore(per_user * FULL_LOAD_USERS), semaphore(MAX_ADMITTED_TOTAL));
-        Self { per_user, users: Arc::default(), running, admitted }
+        Self { per_user, owners: Arc::default(), running, admitted }
     }
 
     /// Waits for a turn of new work.
     ///
     /// # Errors
     /// [`TooMuchWork`].
-    pub(super) async fn acquire(&self, holder: &K) -> Result<WorkPermit, TooMuchWork> {
-        self.acquire_admitted(self.admit(holder, MAX_ADMITTED_PER_USER)?).await
+    pub(super) async fn acquire(&self, owner: &K) -> Result<WorkPermit, TooMuchWork> {
+        self.acquire_admitted(self.admit(owner, MAX_ADMITTED_PER_USER)?).await
     }
 
     /// Waits for another turn of work that has begun: it is bounded by the connections that it answers.
     ///
     /// # Errors
     /// [`TooMuchWork`] where all together have too much.
-    pub(super) async fn acquire_followup(&self, holder: &K) -> Result<WorkPermit, TooMuchWork> {
-        self.acquire_admitted(self.admit(holder, usize::MAX)?).await
+    pub(super) async fn acquire_followup(&self, owner: &K) -> Result<WorkPermit, TooMuchWork> {
+        self.acquire_admitted(self.admit(owner, usize::MAX)?).await
     }
 
     async fn acquire_admitted(
         &self,
-        (admission, of_user): (AdmittedWork<K>, Arc<Semaphore>),
+        (admitted, user_permit): (AdmittedWork<K>, Arc<Semaphore>),
     ) -> Result<WorkPermit, TooMuchWork> {
         // The user's own first: who waits for that takes no place from the others. Neither is ever closed.
-        let of_user = of_user.acquire_owned().await.map_err(|_| TooMuchWork)?;
-        let in_all = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooMuchWork)?;
-        Ok(WorkPermit { _user_permit: of_user, _total_permit: in_all, _admitted: Box::new(admission) })
+        let user_permit = user_permit.acquire_owned().await.map_err(|_| TooMuchWork)?;
+        let total_permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooMuchWork)?;
+        Ok(WorkPermit { _user_permit: user_permit, _total_permit: total_permit, _admitted: Box::new(admitted) })
     }
 
-    fn admit(&self, holder: &K, most: usize) -> Result<(AdmittedWork<K>, Arc<Semaphore>), TooMuchWork> {
-        let in_all = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| TooMuchWork)?;
-        let mut users = self.users.lock();
-        let fresh = || UserWorkPermits { running: Arc::new(Semaphore::new(self.per_user)), admitted: 0 };
-        let user = users.entry(holder.clone()).or_insert_with(fresh);
-        if user.admitted >= most {
+    fn admit(&self, owner: &K, max_admitted: usize) -> Result<(AdmittedWork<K>, Arc<Semaphore>), TooMuchWork> {
+        let total_permit = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| TooMuchWork)?;
+        let mut owners = self.owners.lock();
+        let new_owner = || OwnerWorkPermits { running: Arc::new(Semaphore::new(self.per_user)), admitted: 0 };
+        let owner_permits = owners.entry(owner.clone()).or_insert_with(new_owner);
+        if owner_permits.admitted >= max_admitted {
             return Err(TooMuchWork);
         }
-        user.admitted += 1;
-        let admission = AdmittedWork { users: Arc::clone(&self.users), holder: holder.clone(), _total_permit: in_all };
-        Ok((admission, Arc::clone(&user.running)))
+        owner_permits.admitted += 1;
+        let admitted =
+            AdmittedWork { owners: Arc::clone(&self.owners), owner: owner.clone(), _total_permit: total_permit };
+        Ok((admitted, Arc::clone(&owner_permits.running)))
     }
 }
 
 impl<K: Eq + Hash> Drop for AdmittedWork<K> {
     fn drop(&mut self) {
-        let mut users = self.users.lock();
-        let Some(user) = users.get_mut(&self.holder) else { return };
-        user.admitted -= 1;
-        if user.admitted == 0 {
-            users.remove(&self.holder);
+        let mut owners = self.owners.lock();
+        let Some(owner_permits) = owners.get_mut(&self.owner) else { return };
+        owner_permits.admitted -= 1;
+        if owner_permits.admitted == 0 {
+            owners.remove(&self.owner);
         }
     }
 }
@@ -180,55 +181,56 @@ mod tests {
 
     #[test]
     fn work_permits_of_one_user_do_not_block_another() {
-        let turns = WorkPermits::new(2);
-        let take = |name: &str| poll_once(turns.acquire(&login(name))).map(|turn| turn.expect("admitted"));
-        let mut running: Vec<_> = (0..2).map(|_| take("alice").expect("at once")).collect();
-        assert!(take("alice").is_none(), "it waits");
-        assert!(take("bob").is_some());
+        let permits = WorkPermits::new(2);
+        let acquire = |name: &str| poll_once(permits.acquire(&login(name))).map(|permit| permit.expect("admitted"));
+        let mut running: Vec<_> = (0..2).map(|_| acquire("alice").expect("at once")).collect();
+        assert!(acquire("alice").is_none(), "it waits");
+        assert!(acquire("bob").is_some());
         running.pop();
-        assert!(take("alice").is_some(), "who hung up while waiting holds nothing");
+        assert!(acquire("alice").is_some(), "who hung up while waiting holds nothing");
         running.clear();
-        assert!(turns.users.lock().is_empty());
-        assert_eq!(turns.admitted.available_permits(), MAX_ADMITTED_TOTAL);
+        assert!(permits.owners.lock().is_empty());
+        assert_eq!(permits.admitted.available_permits(), MAX_ADMITTED_TOTAL);
     }
 
     #[test]
     fn work_beyond_admission_bound_is_refused() {
-        let turns = WorkPermits::new(2);
+        let permits = WorkPermits::new(2);
         let alice = login("alice");
-        let admitted: Vec<_> =
-            (0..MAX_ADMITTED_PER_USER).map(|_| turns.admit(&alice, MAX_ADMITTED_PER_USER).expect("admitted")).collect();
-        assert!(matches!(poll_once(turns.acquire(&alice)), Some(Err(TooMuchWork))));
-        assert!(poll_once(turns.acquire(&login("bob"))).is_some_and(|turn| turn.is_ok()));
+        let admitted: Vec<_> = (0..MAX_ADMITTED_PER_USER)
+            .map(|_| permits.admit(&alice, MAX_ADMITTED_PER_USER).expect("admitted"))
+            .collect();
+        assert!(matches!(poll_once(permits.acquire(&alice)), Some(Err(TooMuchWork))));
+        assert!(poll_once(permits.acquire(&login("bob"))).is_some_and(|permit| permit.is_ok()));
         drop(admitted);
-        assert!(poll_once(turns.acquire(&alice)).is_some_and(|turn| turn.is_ok()));
+        assert!(poll_once(permits.acquire(&alice)).is_some_and(|permit| permit.is_ok()));
     }
 
     #[tokio::test]
     async fn revoking_waits_for_no_other_work_of_its_user_and_for_no_other_token() {
-        let turns = WorkTurns::default();
+        let permits = WorkPermitPools::default();
         let (alice, stolen, own): (_, TokenId, TokenId) =
             (login("alice"), "aaaaaaaa".parse().expect("id"), "bbbbbbbb".parse().expect("id"));
         let mut held = Vec::new();
-        while let Some(turn) = poll_once(turns.heavy.acquire(&alice)) {
-            held.push(turn.expect("admitted"));
+        while let Some(permit) = poll_once(permits.heavy.acquire(&alice)) {
+            held.push(permit.expect("admitted"));
         }
-        while let Some(turn) = poll_once(turns.light.acquire(&alice)) {
-            held.push(turn.expect("admitted"));
+        while let Some(permit) = poll_once(permits.light.acquire(&alice)) {
+            held.push(permit.expect("admitted"));
         }
-        while let Some(turn) = poll_once(turns.revoking.acquire(&stolen)) {
-            held.push(turn.expect("admitted"));
+        while let Some(permit) = poll_once(permits.revoking.acquire(&stolen)) {
+            held.push(permit.expect("admitted"));
         }
-        assert!(poll_once(turns.revoking.acquire(&own)).is_some_and(|turn| turn.is_ok()));
+        assert!(poll_once(permits.revoking.acquire(&own)).is_some_and(|permit| permit.is_ok()));
     }
 
     #[test]
     fn total_work_permits_are_bounded() {
-        let turns = WorkPermits::new(2);
-        let take = |number: usize| poll_once(turns.acquire(&login(&format!("user{number}"))));
-        let running: Vec<_> = (0..2 * FULL_LOAD_USERS).map(|number| take(number).expect("at once")).collect();
-        assert!(take(2 * FULL_LOAD_USERS).is_none(), "it waits");
+        let permits = WorkPermits::new(2);
+        let acquire = |number: usize| poll_once(permits.acquire(&login(&format!("user{number}"))));
+        let running: Vec<_> = (0..2 * FULL_LOAD_USERS).map(|number| acquire(number).expect("at once")).collect();
+        assert!(acquire(2 * FULL_LOAD_USERS).is_none(), "it waits");
         drop(running);
-        assert!(take(2 * FULL_LOAD_USERS).is_some());
+        assert!(acquire(2 * FULL_LOAD_USERS).is_some());
     }
 }

@@ -5,36 +5,34 @@ use crate::store::{EventCursor, EventFilter};
 
 const YEAR_SECONDS: u64 = 365 * 86_400;
 
-fn expiration_events(world: &AuthEnv, text: &TokenText) -> usize {
+fn expiration_events(env: &AuthEnv, text: &TokenText) -> usize {
     let filter = EventFilter { kind: Some(EventKind::TokenExpired), token: Some(text.id()), ..EventFilter::default() };
-    world.store.audit_events(&filter, EventCursor::Latest, 10).expect("read").len()
+    env.store.audit_events(&filter, EventCursor::Latest, 10).expect("read").len()
 }
 
 #[tokio::test]
 async fn token_expired_under_steady_clock_stays_expired_after_clock_set_back() {
     for restarts in [false, true] {
-        let world = AuthEnv::new();
-        let texts = [
-            world.create_token(hard_expiry(&world, 60), |_| ()),
-            world.create_token(sliding_expiry(&world, 60, 600), |_| ()),
-        ];
+        let env = AuthEnv::new();
+        let texts =
+            [env.create_token(hard_expiry(&env, 60), |_| ()), env.create_token(sliding_expiry(&env, 60, 600), |_| ())];
         for text in &texts {
-            world.login(text).await.expect("let in").record_use();
+            env.login(text).await.expect("let in").record_use();
         }
-        world.clock.advance(secs(61));
+        env.clock.advance(secs(61));
         for text in &texts {
-            assert_denied(world.login(text).await);
+            assert_denied(env.login(text).await);
         }
-        world.clock.set(start_time());
+        env.clock.set(start_time());
         for text in &texts {
-            assert_denied(world.login(text).await);
+            assert_denied(env.login(text).await);
         }
-        world.auth.flush();
+        env.auth.flush();
         for text in &texts {
-            assert_eq!((token_record(&world, text).state, expiration_events(&world, text)), (TokenState::Expired, 1));
+            assert_eq!((token_record(&env, text).state, expiration_events(&env, text)), (TokenState::Expired, 1));
             let auth = match restarts {
-                true => Authenticator::new(world.open_second_store(), world.clock.clone()).expect("opens"),
-                false => world.auth.clone(),
+                true => Authenticator::new(env.open_second_store(), env.clock.clone()).expect("opens"),
+                false => env.auth.clone(),
             };
             assert_denied(auth.authenticate(credential(text), peer("192.0.2.1")).await);
         }
@@ -43,18 +41,18 @@ async fn token_expired_under_steady_clock_stays_expired_after_clock_set_back() {
 
 #[tokio::test]
 async fn child_of_expired_token_stays_refused_after_clock_set_back() {
-    let world = AuthEnv::new();
-    let above = world.create_token(hard_expiry(&world, 60), |_| ());
-    let below = world.create_token(hard_expiry(&world, 600), |new| new.parent = Some(above.id()));
-    world.login(&below).await.expect("let in");
-    world.clock.advance(secs(61));
-    assert_denied(world.login(&below).await);
-    world.auth.flush();
-    world.clock.set(start_time());
-    assert_denied(world.login(&below).await);
-    assert_denied(world.login(&above).await);
+    let env = AuthEnv::new();
+    let above = env.create_token(hard_expiry(&env, 60), |_| ());
+    let below = env.create_token(hard_expiry(&env, 600), |new| new.parent = Some(above.id()));
+    env.login(&below).await.expect("let in");
+    env.clock.advance(secs(61));
+    assert_denied(env.login(&below).await);
+    env.auth.flush();
+    env.clock.set(start_time());
+    assert_denied(env.login(&below).await);
+    assert_denied(env.login(&above).await);
     assert_eq!(
-        (expiration_events(&world, &above), expiration_events(&world, &below)),
+        (expiration_events(&env, &above), expiration_events(&env, &below)),
         (1, 0),
         "the child itself did not expire"
     );
@@ -62,38 +60,38 @@ async fn child_of_expired_token_stays_refused_after_clock_set_back() {
 
 #[tokio::test]
 async fn token_expired_by_clock_jump_works_again_once_clock_is_corrected() {
-    let world = AuthEnv::new();
+    let env = AuthEnv::new();
     let texts = [
-        world.create_token(hard_expiry(&world, 600), |_| ()),
-        world.create_token(sliding_expiry(&world, 600, YEAR_SECONDS / 2), |_| ()),
+        env.create_token(hard_expiry(&env, 600), |_| ()),
+        env.create_token(sliding_expiry(&env, 600, YEAR_SECONDS / 2), |_| ()),
     ];
-    let session = world.login(&texts[0]).await.expect("let in");
-    world.login(&texts[1]).await.expect("let in").record_use();
-    world.clock.set(start_time().saturating_add(secs(YEAR_SECONDS)));
+    let session = env.login(&texts[0]).await.expect("let in");
+    env.login(&texts[1]).await.expect("let in").record_use();
+    env.clock.set(start_time().saturating_add(secs(YEAR_SECONDS)));
     assert_eq!(session.access(), Err(SessionEnded), "judged by what the clock shows");
     for text in &texts {
-        assert_denied(world.login(text).await);
+        assert_denied(env.login(text).await);
     }
-    world.clock.advance(secs(60));
-    world.auth.flush();
-    world.clock.set(start_time().saturating_add(secs(60)));
+    env.clock.advance(secs(60));
+    env.auth.flush();
+    env.clock.set(start_time().saturating_add(secs(60)));
     for text in &texts {
-        world.login(text).await.expect("let in again");
-        assert_eq!((token_record(&world, text).state, expiration_events(&world, text)), (TokenState::Live, 0));
+        env.login(text).await.expect("let in again");
+        assert_eq!((token_record(&env, text).state, expiration_events(&env, text)), (TokenState::Live, 0));
     }
     assert_eq!(session.access(), Err(SessionEnded), "what has ended has ended");
 }
 
 #[tokio::test]
 async fn clock_jump_is_trusted_after_one_day_of_boottime() {
-    let world = AuthEnv::new();
-    let text = world.create_token(hard_expiry(&world, YEAR_SECONDS / 2), |_| ());
-    world.clock.set(start_time().saturating_add(secs(YEAR_SECONDS)));
-    assert_denied(world.login(&text).await);
-    world.clock.advance(secs(86_401));
-    assert_denied(world.login(&text).await);
-    world.auth.flush();
-    assert_eq!(expiration_events(&world, &text), 1);
-    world.clock.set(start_time());
-    assert_denied(world.login(&text).await);
+    let env = AuthEnv::new();
+    let text = env.create_token(hard_expiry(&env, YEAR_SECONDS / 2), |_| ());
+    env.clock.set(start_time().saturating_add(secs(YEAR_SECONDS)));
+    assert_denied(env.login(&text).await);
+    env.clock.advance(secs(86_401));
+    assert_denied(env.login(&text).await);
+    env.auth.flush();
+    assert_eq!(expiration_events(&env, &text), 1);
+    env.clock.set(start_time());
+    assert_denied(env.login(&text).await);
 }
