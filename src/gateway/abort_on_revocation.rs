@@ -30,20 +30,20 @@ struct AbortOnErrorBody {
 pub(super) fn abort_on_session_end(
     response: Response<ResponseBody>,
     session: Session,
-    cut: &CancellationToken,
+    abort: &CancellationToken,
 ) -> Response<ResponseBody> {
-    if response.body().size_hint().upper().is_some_and(|most| most <= UNWATCHED_RESPONSE_MAX_BYTES) {
+    if response.body().size_hint().upper().is_some_and(|max_bytes| max_bytes <= UNWATCHED_RESPONSE_MAX_BYTES) {
         return response;
     }
-    let (done, cut) = (CancellationToken::new(), cut.clone());
-    let (watched, watching) = (cut.clone(), done.clone());
+    let (finished, abort) = (CancellationToken::new(), abort.clone());
+    let (body_abort, response_finished) = (abort.clone(), finished.clone());
     tokio::spawn(async move {
         tokio::select! {
-            () = watching.cancelled() => {}
-            () = session.closed() => cut.cancel(),
+            () = response_finished.cancelled() => {}
+            () = session.closed() => abort.cancel(),
         }
     });
-    response.map(|body| AbortOnErrorBody { body, abort: watched, _finished: done.drop_guard() }.boxed_unsync())
+    response.map(|body| AbortOnErrorBody { body, abort: body_abort, _finished: finished.drop_guard() }.boxed_unsync())
 }
 
 impl HttpBody for AbortOnErrorBody {

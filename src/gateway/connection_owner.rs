@@ -32,28 +32,29 @@ struct OwnerIdentity {
 impl ConnectionOwner {
     /// Tells whether a session was opened by what was shown last.
     pub(super) fn is_credential_of(&self, session: &Session) -> bool {
-        self.identity.lock().as_ref().is_some_and(|known| known.credential == session.credential_id())
+        self.identity.lock().as_ref().is_some_and(|identity| identity.credential == session.credential_id())
     }
 
     /// Hands the connection over to a session's token.
     pub(super) fn set(&self, session: &Session) {
-        let (ended, gone) = (session.credential_invalidated(), Arc::clone(&self.token_ended_notify));
+        let (invalidated, token_ended_notify) =
+            (session.credential_invalidated(), Arc::clone(&self.token_ended_notify));
         let watch = tokio::spawn(async move {
-            ended.await;
+            invalidated.await;
             // A request that is on its way is told so itself.
             tokio::time::sleep(REVOKED_TOKEN_GRACE_PERIOD).await;
-            gone.notify_one();
+            token_ended_notify.notify_one();
         });
         let (credential, login) = (session.credential_id(), session.login().clone());
-        let known = OwnerIdentity { credential, login, token_watch: watch.abort_handle() };
-        drop(self.identity.lock().replace(known));
+        let identity = OwnerIdentity { credential, login, token_watch: watch.abort_handle() };
+        drop(self.identity.lock().replace(identity));
         self.authenticated_notify.notify_one();
     }
 
     /// Waits until a caller has proven himself; returns his user.
     pub(super) async fn authenticated(&self) -> Login {
         loop {
-            let login = self.identity.lock().as_ref().map(|known| known.login.clone());
+            let login = self.identity.lock().as_ref().map(|identity| identity.login.clone());
             match login {
                 Some(login) => return login,
                 None => self.authenticated_notify.notified().await,

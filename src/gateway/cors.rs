@@ -37,8 +37,8 @@ pub(super) struct CorsHeaders {
 impl CorsHeaders {
     /// Reads who asks; none where no origin is configured, or nothing there is for web applications.
     pub(super) fn for_request<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Self> {
-        let shared = CORS_PATH_PREFIXES.iter().any(|prefix| is_path_within(request.uri().path(), prefix));
-        if *origins == AllowedOrigins::None || !shared {
+        let is_shared = CORS_PATH_PREFIXES.iter().any(|prefix| is_path_within(request.uri().path(), prefix));
+        if *origins == AllowedOrigins::None || !is_shared {
             return None;
         }
         let origin = request.headers().get(header::ORIGIN);
@@ -58,9 +58,9 @@ impl CorsHeaders {
 
 /// Answers a preflight of an allowed origin; none for any other request.
 pub(super) fn preflight_response<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Response<ResponseBody>> {
-    let asks =
+    let is_preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if !asks || CorsHeaders::for_request(origins, request)?.allowed_origin.is_none() {
+    if !is_preflight || CorsHeaders::for_request(origins, request)?.allowed_origin.is_none() {
         return None;
     }
     let mut response = Response::new(empty());
@@ -70,8 +70,8 @@ pub(super) fn preflight_response<B>(origins: &AllowedOrigins, request: &Request<
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_REQUEST_HEADERS));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_MAX_AGE_SECONDS));
     // A public page may call a server in a private network only where that says so.
-    let private = HeaderName::from_static("access-control-request-private-network");
-    if request.headers().get(private).is_some_and(|value| value == "true") {
+    let private_network_header = HeaderName::from_static("access-control-request-private-network");
+    if request.headers().get(private_network_header).is_some_and(|value| value == "true") {
         headers.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
     }
     Some(response)

@@ -31,7 +31,7 @@ pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, orig
 /// Tells whether a request has a credential that browsers keep. One without any is asked for it; a browser that then
 /// adds one sends the request anew.
 fn has_ambient_credential(headers: &HeaderMap) -> bool {
-    let bearer =
+    let is_bearer =
         |value: &HeaderValue| value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"));
-    headers.get_all(header::AUTHORIZATION).iter().any(|value| !bearer(value))
+    headers.get_all(header::AUTHORIZATION).iter().any(|value| !is_bearer(value))
 }

@@ -47,18 +47,18 @@ pub(super) async fn run_with_disconnect_probe<T>(
     work: impl Future<Output = T>,
 ) -> T {
     let mut work = std::pin::pin!(work);
-    let mut has_asked = false;
+    let mut has_probed = false;
     loop {
         tokio::select! {
             biased;
-            done = work.as_mut() => {
+            output = work.as_mut() => {
                 probe.cancel();
-                return done;
+                return output;
             }
             () = tokio::time::sleep(PEER_CHECK_INTERVAL) => peer.request_check(),
         }
-        if peer.is_detected() && !has_asked {
-            has_asked = true;
+        if peer.is_detected() && !has_probed {
+            has_probed = true;
             probe.request();
         }
     }
@@ -87,8 +87,8 @@ impl<S: AsyncWrite + Unpin> ProbedStream<S> {
             self.unsent_bytes += INTERIM_RESPONSE.len();
         }
         while self.unsent_bytes > 0 {
-            let from = INTERIM_RESPONSE.len() - (self.unsent_bytes - 1) % INTERIM_RESPONSE.len() - 1;
-            match ready!(Pin::new(&mut self.inner).poll_write(cx, &INTERIM_RESPONSE[from..]))? {
+            let offset = INTERIM_RESPONSE.len() - (self.unsent_bytes - 1) % INTERIM_RESPONSE.len() - 1;
+            match ready!(Pin::new(&mut self.inner).poll_write(cx, &INTERIM_RESPONSE[offset..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 sent => self.unsent_bytes -= sent,
             }
@@ -173,7 +173,7 @@ mod tests {
     async fn start_slow_server() -> SlowServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+        let (respond, responded) = tokio::sync::oneshot::channel::<()>();
         let dropped = tokio_util::sync::CancellationToken::new();
         let guard = dropped.clone().drop_guard();
         tokio::spawn(async move {
@@ -182,14 +182,14 @@ mod tests {
             let stream =
                 crate::net::WriteTimeoutStream::new(stream, Duration::from_secs(60)).watch_peer_shutdown(peer.clone());
             let stream = ProbedStream::new(stream, probe.clone());
-            let work = parking_lot::Mutex::new(Some((answered, guard)));
+            let work = parking_lot::Mutex::new(Some((responded, guard)));
             let service = hyper::service::service_fn(|_| {
-                let (answered, guard) = work.lock().take().expect("one request");
+                let (responded, guard) = work.lock().take().expect("one request");
                 let (probe, peer) = (&probe, &peer);
                 async move {
                     let work = async move {
                         let _guard = guard;
-                        let _ = answered.await;
+                        let _ = responded.await;
                         crate::http::text_response(http::StatusCode::OK, "done")
                     };
                     Ok::<_, std::convert::Infallible>(run_with_disconnect_probe(probe, peer, work).await)
@@ -198,27 +198,27 @@ mod tests {
             let server = hyper::server::conn::http1::Builder::new().half_close(true).clone();
             let _ = server.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
         });
-        SlowServer { address, respond: answer, dropped }
+        SlowServer { address, respond, dropped }
     }
 
-    async fn send_request(slow: &SlowServer) -> tokio::net::TcpStream {
-        let mut stream = tokio::net::TcpStream::connect(slow.address).await.expect("a connection");
+    async fn send_request(server: &SlowServer) -> tokio::net::TcpStream {
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
         stream.write_all(b"PROPFIND / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
         stream
     }
 
     #[tokio::test]
     async fn disconnected_client_cancels_its_request() {
-        let slow = start_slow_server().await;
-        drop(send_request(&slow).await);
-        tokio::time::timeout(Duration::from_secs(30), slow.dropped.cancelled()).await.expect("dropped in time");
-        drop(slow.respond);
+        let server = start_slow_server().await;
+        drop(send_request(&server).await);
+        tokio::time::timeout(Duration::from_secs(30), server.dropped.cancelled()).await.expect("dropped in time");
+        drop(server.respond);
     }
 
     #[tokio::test]
     async fn half_closed_client_gets_its_response() {
-        let slow = start_slow_server().await;
-        let mut stream = send_request(&slow).await;
+        let server = start_slow_server().await;
+        let mut stream = send_request(&server).await;
         stream.shutdown().await.expect("shut down");
         let mut interim = vec![0; INTERIM_RESPONSE.len()];
         let read = tokio::time::timeout(Duration::from_secs(30), stream.read_exact(&mut interim));
@@ -226,8 +226,8 @@ mod tests {
         assert_eq!(interim, INTERIM_RESPONSE);
         // He is looked at again before his answer comes.
         tokio::time::sleep(PEER_CHECK_INTERVAL * 3).await;
-        assert!(!slow.dropped.is_cancelled());
-        slow.respond.send(()).expect("awaited");
+        assert!(!server.dropped.is_cancelled());
+        server.respond.send(()).expect("awaited");
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.expect("an answer");
         assert!(rest.starts_with("HTTP/1.1 200 OK") && rest.ends_with("done\n"), "{rest}");

@@ -55,61 +55,61 @@ const CONNECTION_SPECIFIC_FIELDS: [HeaderName; 5] = [
 ];
 
 /// Serves a connection to its end. It is given up when no request has come by `deadline`.
-pub(super) async fn serve<S>(caller: &Arc<HttpConnection>, stream: S, deadline: Instant)
+pub(super) async fn serve<S>(http_connection: &Arc<HttpConnection>, stream: S, deadline: Instant)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let peer = caller.peer;
-    let gate = EofGate::default();
-    let handshake = server_builder().handshake(DeferredEofStream::new(stream, gate.clone()));
+    let peer = http_connection.peer;
+    let eof_gate = EofGate::default();
+    let handshake = server_builder().handshake(DeferredEofStream::new(stream, eof_gate.clone()));
     let Ok(Ok(mut connection)) = tokio::time::timeout_at(deadline, handshake).await else {
         tracing::debug!(%peer, "HTTP/2 did not begin");
         return;
     };
-    let mut vanished = pin!(ping_until_unanswered(connection.ping_pong()));
-    let mut greeting = pin!(tokio::time::sleep_until(deadline));
-    let (mut waiting, mut stopping, mut alive) = (true, false, true);
+    let mut ping_timeout = pin!(ping_until_unanswered(connection.ping_pong()));
+    let mut first_request_deadline = pin!(tokio::time::sleep_until(deadline));
+    let (mut awaiting_first_request, mut stopping, mut pings_answered) = (true, false, true);
     let streams = TaskTracker::new();
     streams.close();
     let mut window = ReceiveWindow::Initial;
     loop {
         tokio::select! {
-            accepted = accept_stream(&mut connection, &gate) => match accepted {
-                Some(Ok((request, respond))) => spawn_stream(caller, request, respond, &streams),
+            accepted = accept_stream(&mut connection, &eof_gate) => match accepted {
+                Some(Ok((request, respond))) => spawn_stream(http_connection, request, respond, &streams),
                 Some(Err(error)) => {
                     tracing::debug!(%peer, %error, "connection ended early");
                     return;
                 }
                 None => return,
             },
-            () = greeting.as_mut(), if waiting => {
-                waiting = false;
-                if !caller.request_received.load(Ordering::Relaxed) {
+            () = first_request_deadline.as_mut(), if awaiting_first_request => {
+                awaiting_first_request = false;
+                if !http_connection.request_received.load(Ordering::Relaxed) {
                     tracing::debug!(%peer, "no request came");
                     return;
                 }
             }
-            () = caller.stop.cancelled(), if !stopping => {
+            () = http_connection.stop.cancelled(), if !stopping => {
                 stopping = true;
-                if !caller.request_received.load(Ordering::Relaxed) {
+                if !http_connection.request_received.load(Ordering::Relaxed) {
                     return;
                 }
                 connection.graceful_shutdown();
             }
-            login = caller.owner.authenticated(), if matches!(window, ReceiveWindow::Initial) => {
-                window = ReceiveWindow::reserve(&login, &caller.service.http2_budgets.windows);
+            login = http_connection.owner.authenticated(), if matches!(window, ReceiveWindow::Initial) => {
+                window = ReceiveWindow::reserve(&login, &http_connection.service.http2_budgets.windows);
             }
             () = tokio::time::sleep(WINDOW_RETRY_INTERVAL), if matches!(window, ReceiveWindow::Granted(_)) => {}
-            () = idle_timeout(&streams, caller.service.idle_timeout), if !stopping => {
+            () = idle_timeout(&streams, http_connection.service.idle_timeout), if !stopping => {
                 stopping = true;
                 connection.graceful_shutdown();
             }
-            () = caller.owner.token_ended(), if !stopping => {
+            () = http_connection.owner.token_ended(), if !stopping => {
                 stopping = true;
                 connection.graceful_shutdown();
             }
-            () = vanished.as_mut(), if alive => {
-                alive = false;
+            () = ping_timeout.as_mut(), if pings_answered => {
+                pings_answered = false;
                 connection.abrupt_shutdown(Reason::NO_ERROR);
             }
         }
@@ -120,7 +120,7 @@ where
 /// Waits for the next stream; the end of the connection is let through once all that came before it was taken.
 async fn accept_stream<S>(
     connection: &mut server::Connection<S, Bytes>,
-    gate: &EofGate,
+    eof_gate: &EofGate,
 ) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -128,7 +128,7 @@ where
     poll_fn(|cx| {
         let accepted = connection.poll_accept(cx);
         if accepted.is_pending() {
-            gate.allow_eof();
+            eof_gate.allow_eof();
         }
         accepted
     })
@@ -137,16 +137,16 @@ where
 
 /// Begins to answer a stream.
 fn spawn_stream(
-    caller: &Arc<HttpConnection>,
+    http_connection: &Arc<HttpConnection>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     streams: &TaskTracker,
 ) {
-    caller.request_received.store(true, Ordering::Relaxed);
+    http_connection.request_received.store(true, Ordering::Relaxed);
     // Before the connection's end can come: h2 then forgets that a request had no body.
-    let (proceed, proceeding) = oneshot::channel();
-    let tracked = RequestBody::from_http2(request, proceed, caller.service.pace_window);
-    streams.spawn(handle_stream(Arc::clone(caller), tracked, proceeding, respond));
+    let (continue_sender, continue_requested) = oneshot::channel();
+    let request_and_body = RequestBody::from_http2(request, continue_sender, http_connection.service.pace_window);
+    streams.spawn(handle_stream(Arc::clone(http_connection), request_and_body, continue_requested, respond));
 }
 
 /// Windows of a connection for what its client sends.
@@ -158,7 +158,7 @@ enum ReceiveWindow {
     /// To be widened once the client has acknowledged the settings before.
     Granted(QuotaReservation),
     Widened {
-        _share: QuotaReservation,
+        _reservation: QuotaReservation,
     },
 }
 
@@ -175,12 +175,12 @@ impl ReceiveWindow {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         match self {
-            Self::Granted(share) => match connection.set_initial_window_size(STREAM_WINDOW_BYTES) {
+            Self::Granted(reservation) => match connection.set_initial_window_size(STREAM_WINDOW_BYTES) {
                 Ok(()) => {
                     connection.set_target_window_size(CONNECTION_WINDOW_BYTES);
-                    Self::Widened { _share: share }
+                    Self::Widened { _reservation: reservation }
                 }
-                Err(_) => Self::Granted(share),
+                Err(_) => Self::Granted(reservation),
             },
             other => other,
         }
@@ -188,9 +188,9 @@ impl ReceiveWindow {
 }
 
 /// Waits until no stream has been open for as long as a connection may be idle.
-async fn idle_timeout(streams: &TaskTracker, idle: Duration) {
+async fn idle_timeout(streams: &TaskTracker, timeout: Duration) {
     streams.wait().await;
-    tokio::time::sleep(idle).await;
+    tokio::time::sleep(timeout).await;
 }
 
 fn server_builder() -> server::Builder {
@@ -205,11 +205,12 @@ fn server_builder() -> server::Builder {
 }
 
 /// Asks now and then whether the client is still there; returns once it does not answer.
-async fn ping_until_unanswered(pings: Option<PingPong>) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
+async fn ping_until_unanswered(ping_pong: Option<PingPong>) {
+    let Some(mut ping_pong) = ping_pong else { return std::future::pending().await };
     loop {
         tokio::time::sleep(PING_INTERVAL_AND_TIMEOUT.0).await;
-        if !matches!(tokio::time::timeout(PING_INTERVAL_AND_TIMEOUT.1, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
+        if !matches!(tokio::time::timeout(PING_INTERVAL_AND_TIMEOUT.1, ping_pong.ping(Ping::opaque())).await, Ok(Ok(_)))
+        {
             return;
         }
     }
@@ -217,30 +218,35 @@ async fn ping_until_unanswered(pings: Option<PingPong>) {
 
 /// Answers one stream. What waits for a request whose stream is reset is dropped.
 async fn handle_stream(
-    caller: Arc<HttpConnection>,
+    http_connection: Arc<HttpConnection>,
     (request, unread): (Request<RequestBody>, UnreadBody),
-    mut proceeding: oneshot::Receiver<()>,
+    mut continue_requested: oneshot::Receiver<()>,
     mut respond: SendResponse<Bytes>,
 ) {
     let is_head = request.method() == Method::HEAD;
-    let mut work = pin!(caller.handle_http2(request, unread));
-    let mut awaited = true;
+    let mut work = pin!(http_connection.handle_http2(request, unread));
+    let mut may_send_continue = true;
     let response = loop {
         tokio::select! {
             // A change whose stream has ended by now must begin all the same.
             biased;
             response = work.as_mut() => break response,
-            asked = &mut proceeding, if awaited => {
-                awaited = false;
-                if asked.is_ok() {
+            requested = &mut continue_requested, if may_send_continue => {
+                may_send_continue = false;
+                if requested.is_ok() {
                     send_continue(&mut respond);
                 }
             }
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
         }
     };
-    send_response(response, is_head, respond, (&caller.service.http2_budgets.responses, caller.service.pace_window))
-        .await;
+    send_response(
+        response,
+        is_head,
+        respond,
+        (&http_connection.service.http2_budgets.responses, http_connection.service.pace_window),
+    )
+    .await;
 }
 
 fn send_continue(respond: &mut SendResponse<Bytes>) {
@@ -258,28 +264,31 @@ async fn send_response(
     (responses, pace_window): (&UserQuotas, Duration),
 ) {
     let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
-    let held = response.body().size_hint().upper().unwrap_or(u64::MAX).min(SEND_BUFFER_BYTES as u64);
+    let held_bytes = response.body().size_hint().upper().unwrap_or(u64::MAX).min(SEND_BUFFER_BYTES as u64);
     // Answers to strangers are short, and there are few strangers.
-    let share = match session.as_ref().filter(|_| held > 0).map(|session| responses.try_reserve(session.login(), held))
+    let reservation = match session
+        .as_ref()
+        .filter(|_| held_bytes > 0)
+        .map(|session| responses.try_reserve(session.login(), held_bytes))
     {
         Some(None) => {
             response = response_budget_exhausted();
             None
         }
-        share => share.flatten(),
+        reservation => reservation.flatten(),
     };
     let (mut parts, body) = response.into_parts();
     finish_headers(&mut parts.headers, &body);
-    let ends = is_head || body.is_end_stream();
-    match respond.send_response(Response::from_parts(parts, ()), ends) {
-        Ok(stream) if !ends => send_body(body, stream, session, pace_window).await,
+    let is_last = is_head || body.is_end_stream();
+    match respond.send_response(Response::from_parts(parts, ()), is_last) {
+        Ok(stream) if !is_last => send_body(body, stream, session, pace_window).await,
         Ok(_) => {}
         Err(error) => {
             tracing::debug!(%error, "the response was not sent");
             respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
-    drop(share);
+    drop(reservation);
 }
 
 /// Refuses a request whose answer would hold more than its user may have the server hold.
@@ -311,19 +320,19 @@ async fn send_body(
     session: Option<Session>,
     pace_window: Duration,
 ) {
-    let ended = async {
+    let session_closed = async {
         match session {
             Some(session) => session.closed().await,
             None => std::future::pending().await,
         }
     };
-    let (mut ended, mut pace) = (pin!(ended), MinTransferRate::new(pace_window));
+    let (mut session_closed, mut transfer_rate) = (pin!(session_closed), MinTransferRate::new(pace_window));
     loop {
         // A block is asked for only once the client has room for some of it.
         stream.reserve_capacity(1);
         while stream.capacity() == 0 {
             let capacity = poll_fn(|cx| match stream.poll_capacity(cx) {
-                Poll::Pending => pace.poll_too_slow(cx).map(|()| None),
+                Poll::Pending => transfer_rate.poll_too_slow(cx).map(|()| None),
                 ready => ready,
             });
             tokio::select! {
@@ -332,14 +341,14 @@ async fn send_body(
                     Some(Err(_)) => return,
                     None => return stream.send_reset(Reason::CANCEL),
                 },
-                () = ended.as_mut() => return stream.send_reset(Reason::CANCEL),
+                () = session_closed.as_mut() => return stream.send_reset(Reason::CANCEL),
             }
         }
         let frame = tokio::select! {
             frame = body.frame() => frame,
             _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
         };
-        let (data, ends) = match frame {
+        let (data, is_last) = match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => (data, body.is_end_stream()),
                 Err(_) => continue,
@@ -347,8 +356,8 @@ async fn send_body(
             Some(Err(_)) => return stream.send_reset(Reason::INTERNAL_ERROR),
             None => (Bytes::new(), true),
         };
-        pace.record_transferred(data.len());
-        if stream.send_data(data, ends).is_err() || ends {
+        transfer_rate.record_transferred(data.len());
+        if stream.send_data(data, is_last).is_err() || is_last {
             return;
         }
     }

@@ -40,40 +40,40 @@ const LINGERING_CLOSE_LIMITS: DrainLimits = DrainLimits {
 impl HttpService {
     /// Serves one connection to its end.
     pub(super) async fn serve(self, connection: AcceptedConnection, stop: CancellationToken) {
-        let AcceptedConnection { stream, peer, encrypted, permit: pass } = connection;
-        let cut = CancellationToken::new();
-        let (peer_end, probe) = (PeerShutdown::default(), DisconnectProbe::default());
+        let AcceptedConnection { stream, peer, encrypted, permit } = connection;
+        let abort = CancellationToken::new();
+        let (peer_shutdown, disconnect_probe) = (PeerShutdown::default(), DisconnectProbe::default());
         let stream = WriteTimeoutStream::new(stream, self.pace_window)
-            .abort_on(cut.clone())
-            .watch_peer_shutdown(peer_end.clone());
-        let unread = UnreadInput::default();
-        let stream = LingeringStream::new(stream, LINGERING_CLOSE_LIMITS, unread.clone(), stop.clone());
+            .abort_on(abort.clone())
+            .watch_peer_shutdown(peer_shutdown.clone());
+        let unread_input = UnreadInput::default();
+        let stream = LingeringStream::new(stream, LINGERING_CLOSE_LIMITS, unread_input.clone(), stop.clone());
         let settings = self.live_settings.load_full();
         let tls = settings.tls.clone();
-        let displaced = pass.evicted();
-        let caller = HttpConnection {
+        let evicted = permit.evicted();
+        let connection = HttpConnection {
             service: self,
             settings,
             peer: peer.ip(),
             encrypted: encrypted || tls.is_some(),
-            permit: pass,
+            permit,
             owner: ConnectionOwner::default(),
-            peer_shutdown: peer_end,
-            disconnect_probe: probe,
+            peer_shutdown,
+            disconnect_probe,
             user_limit_reached: AtomicBool::new(false),
             request_received: AtomicBool::new(false),
-            abort: cut,
-            unread_input: unread,
+            abort,
+            unread_input,
             stop,
             write_permits: Arc::new(Semaphore::new(MAX_STREAMS as usize)),
         };
-        let conversation = async {
+        let serving = async {
             match tls {
-                None => caller.serve_requests(stream).await,
+                None => connection.serve_requests(stream).await,
                 Some(config) => {
                     let handshake = TlsAcceptor::from(config).accept(stream);
                     match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
-                        Ok(Ok(stream)) => caller.serve_requests(stream).await,
+                        Ok(Ok(stream)) => connection.serve_requests(stream).await,
                         Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                         Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                     }
@@ -81,8 +81,8 @@ impl HttpService {
             }
         };
         tokio::select! {
-            () = conversation => {}
-            () = displaced => tracing::debug!(%peer, "another takes the place of this connection"),
+            () = serving => {}
+            () = evicted => tracing::debug!(%peer, "another takes the place of this connection"),
         }
     }
 }
@@ -94,19 +94,19 @@ impl HttpConnection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let deadline = Instant::now() + FIRST_REQUEST_TIMEOUT;
-        let begun = tokio::select! {
-            begun = tokio::time::timeout_at(deadline, RewindStream::detect_preface(stream, http2::CONNECTION_PREFACE)) => begun,
+        let detected = tokio::select! {
+            detected = tokio::time::timeout_at(deadline, RewindStream::detect_preface(stream, http2::CONNECTION_PREFACE)) => detected,
             () = self.stop.cancelled() => return,
         };
-        let caller = Arc::new(self);
-        match begun {
+        let connection = Arc::new(self);
+        match detected {
             Ok(Ok((stream, true))) => {
-                http2::serve(&caller, stream, deadline).await;
+                http2::serve(&connection, stream, deadline).await;
                 // A gateway that stops waits for changes whose connection is lost, too.
-                let _ = caller.write_permits.acquire_many(MAX_STREAMS).await;
+                let _ = connection.write_permits.acquire_many(MAX_STREAMS).await;
             }
-            Ok(Ok((stream, false))) => caller.serve_http1(stream, deadline).await,
-            Ok(Err(_)) | Err(_) => tracing::debug!(peer = %caller.peer, "no request came"),
+            Ok(Ok((stream, false))) => connection.serve_http1(stream, deadline).await,
+            Ok(Err(_)) | Err(_) => tracing::debug!(peer = %connection.peer, "no request came"),
         }
     }
 
@@ -115,18 +115,18 @@ impl HttpConnection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request: Request<Incoming>| {
-            let (request, unread) = RequestBody::from_http1(request, self.service.pace_window);
+            let (request, unread_body) = RequestBody::from_http1(request, self.service.pace_window);
             // What has no effect before its end is given up when nobody waits for it; all else is carried out.
-            let is_awaited = request.version() == Version::HTTP_11 && is_cancellable(request.method());
+            let cancellable = request.version() == Version::HTTP_11 && is_cancellable(request.method());
             async move {
-                let answer = self.handle(request, unread);
-                Ok::<_, Infallible>(match is_awaited {
-                    true => run_with_disconnect_probe(&self.disconnect_probe, &self.peer_shutdown, answer).await,
-                    false => answer.await,
+                let response = self.handle(request, unread_body);
+                Ok::<_, Infallible>(match cancellable {
+                    true => run_with_disconnect_probe(&self.disconnect_probe, &self.peer_shutdown, response).await,
+                    false => response.await,
                 })
             }
         });
-        let conversation = http1::Builder::new()
+        let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.service.idle_timeout)
             .max_buf_size(512 * 1024)
@@ -134,19 +134,19 @@ impl HttpConnection {
             // (RFC 9112 section 9.6), as ffmpeg does behind each segment.
             .half_close(true)
             .serve_connection(TokioIo::new(ProbedStream::new(stream, self.disconnect_probe.clone())), service);
-        let mut conversation = pin!(conversation);
-        let mut greeting = pin!(tokio::time::sleep_until(deadline));
-        let (mut waiting, mut stopping) = (true, false);
+        let mut serving = pin!(serving);
+        let mut first_request_deadline = pin!(tokio::time::sleep_until(deadline));
+        let (mut awaiting_first_request, mut stopping) = (true, false);
         loop {
             tokio::select! {
-                ended = conversation.as_mut() => {
-                    if let Err(error) = ended {
+                result = serving.as_mut() => {
+                    if let Err(error) = result {
                         tracing::debug!(peer = %self.peer, %error, "connection ended early");
                     }
                     return;
                 }
-                () = greeting.as_mut(), if waiting => {
-                    waiting = false;
+                () = first_request_deadline.as_mut(), if awaiting_first_request => {
+                    awaiting_first_request = false;
                     if !self.request_received.load(Ordering::Relaxed) {
                         tracing::debug!(peer = %self.peer, "no request came");
                         return;
@@ -157,11 +157,11 @@ impl HttpConnection {
                     if !self.request_received.load(Ordering::Relaxed) {
                         return;
                     }
-                    conversation.as_mut().graceful_shutdown();
+                    serving.as_mut().graceful_shutdown();
                 }
                 () = self.owner.token_ended(), if !stopping => {
                     stopping = true;
-                    conversation.as_mut().graceful_shutdown();
+                    serving.as_mut().graceful_shutdown();
                 }
             }
         }

@@ -52,14 +52,14 @@ impl HttpService {
             return response;
         }
         let path = request.uri().path();
-        let for_api = is_path_within(path, "/api") || is_path_within(path, "/auth");
+        let is_api = is_path_within(path, "/api") || is_path_within(path, "/auth");
         // The console judges its own forms, which have a secret besides.
         if !is_path_within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
-            let words = cross_origin::REFUSAL_MESSAGE;
-            return if for_api {
-                Api::cross_origin_response(words)
+            let message = cross_origin::REFUSAL_MESSAGE;
+            return if is_api {
+                Api::cross_origin_response(message)
             } else {
-                text_response(StatusCode::FORBIDDEN, words)
+                text_response(StatusCode::FORBIDDEN, message)
             };
         }
         if Webdav::serves_path(path) {
@@ -68,18 +68,18 @@ impl HttpService {
         if !request.body().is_end_stream() && has_content_coding(request.headers()) {
             return content_coding_unsupported();
         }
-        if for_api {
+        if is_api {
             return self.api.handle(request, origin).await;
         }
         if is_path_within(path, "/console") {
             return self.console.handle(request, origin).await;
         }
-        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {
             _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options_response(),
-            "/" if read => about_response(),
-            "/healthz" if read => text_response(StatusCode::OK, "ok"),
-            "/readyz" if read => self.readiness_response().await,
+            "/" if is_read => about_response(),
+            "/healthz" if is_read => text_response(StatusCode::OK, "ok"),
+            "/readyz" if is_read => self.readiness_response().await,
             "/" => method_not_allowed("OPTIONS, GET, HEAD"),
             "/healthz" | "/readyz" => method_not_allowed("GET, HEAD"),
             _ => text_response(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
@@ -87,15 +87,16 @@ impl HttpService {
     }
 
     async fn readiness_response(&self) -> Response<ResponseBody> {
-        if let Some(fault) = self.readiness.problem().await {
-            return text_response(StatusCode::SERVICE_UNAVAILABLE, fault);
+        if let Some(problem) = self.readiness.problem().await {
+            return text_response(StatusCode::SERVICE_UNAVAILABLE, problem);
         }
         // Whoever asks is not known: no path is named to them. The log names it.
         let Some((path, outage)) = self.tree.outages().into_iter().next() else {
             return text_response(StatusCode::OK, "ready");
         };
-        let what = if path.is_root() { "the served folder" } else { "a file system in the served folder" };
-        let mut response = text_response(StatusCode::SERVICE_UNAVAILABLE, format!("{what} is not available: {outage}"));
+        let subject = if path.is_root() { "the served folder" } else { "a file system in the served folder" };
+        let mut response =
+            text_response(StatusCode::SERVICE_UNAVAILABLE, format!("{subject} is not available: {outage}"));
         set_retry_after(response.headers_mut(), OUTAGE_RETRY_AFTER);
         response
     }
@@ -109,9 +110,9 @@ fn content_coding_unsupported() -> Response<ResponseBody> {
 }
 
 /// Refuses a method where only these are answered (RFC 9110 section 15.5.6).
-fn method_not_allowed(others: &'static str) -> Response<ResponseBody> {
+fn method_not_allowed(allowed: &'static str) -> Response<ResponseBody> {
     let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(others));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 

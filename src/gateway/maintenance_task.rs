@@ -37,40 +37,40 @@ struct MaintenanceTask {
 pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tree, stop: CancellationToken) {
     let clock = auth.clock().clone();
     let tokens = TokenService::new(store.clone(), clock.clone()).with_authenticator(auth);
-    let (told, tidy_at) = (store.latest_event_id().ok(), clock.now());
-    let mut keeper = MaintenanceTask {
-        last_logged_event: told,
+    let (last_logged_event, next_cleanup) = (store.latest_event_id().ok(), clock.now());
+    let mut task = MaintenanceTask {
+        last_logged_event,
         store,
         tokens,
         tree,
-        next_cleanup: tidy_at,
+        next_cleanup,
         clock: clock.clone(),
         last_saved_clock: None,
     };
     loop {
-        let last = stop.is_cancelled();
-        let round = tokio::task::spawn_blocking(move || {
-            keeper.run_once(last);
-            keeper
+        let is_last = stop.is_cancelled();
+        let run = tokio::task::spawn_blocking(move || {
+            task.run_once(is_last);
+            task
         });
-        keeper = match round.await {
-            Ok(keeper) => keeper,
+        task = match run.await {
+            Ok(task) => task,
             Err(error) => return tracing::error!(%error, "the audit trail is not told any more"),
         };
-        if last {
+        if is_last {
             return;
         }
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
-            () = clock.sleep_until(keeper.next_cleanup) => {}
+            () = clock.sleep_until(task.next_cleanup) => {}
         }
     }
 }
 
 impl MaintenanceTask {
-    fn run_once(&mut self, last: bool) {
-        self.save_clock(last);
+    fn run_once(&mut self, is_last: bool) {
+        self.save_clock(is_last);
         if let Err(error) = self.tree.end_locks_of_removed_users() {
             tracing::warn!(%error, "locks of users who were removed stay for now");
         }
@@ -82,9 +82,12 @@ impl MaintenanceTask {
                 tracing::warn!(%error, "the reserve on the disk of the state directory is not made");
             }
             match self.tokens.apply_retention() {
-                Ok(tidied) => {
-                    self.next_cleanup =
-                        now.saturating_add(if tidied.may_have_more() { MAINTENANCE_INTERVAL } else { CLEANUP_INTERVAL })
+                Ok(deleted) => {
+                    self.next_cleanup = now.saturating_add(if deleted.may_have_more() {
+                        MAINTENANCE_INTERVAL
+                    } else {
+                        CLEANUP_INTERVAL
+                    })
                 }
                 Err(error) => {
                     self.next_cleanup = now.saturating_add(CLEANUP_INTERVAL);
@@ -98,33 +101,36 @@ impl MaintenanceTask {
     }
 
     /// Writes down what the next server is to know of the clock: now and then, when it has jumped, and at the end.
-    fn save_clock(&mut self, last: bool) {
-        let Some(memory) = self.clock.checkpoint() else { return };
-        let running = self.clock.boottime();
-        let known = self.last_saved_clock.as_ref().is_some_and(|(at, jumps)| {
-            running.saturating_sub(*at) < CLOCK_SAVE_INTERVAL && jumps.len() == memory.jumps.len()
+    fn save_clock(&mut self, is_last: bool) {
+        let Some(checkpoint) = self.clock.checkpoint() else { return };
+        let boottime = self.clock.boottime();
+        let is_recent = self.last_saved_clock.as_ref().is_some_and(|(at, jumps)| {
+            boottime.saturating_sub(*at) < CLOCK_SAVE_INTERVAL && jumps.len() == checkpoint.jumps.len()
         });
-        if known && !last {
+        if is_recent && !is_last {
             return;
         }
-        if let Err(error) = self.store.save_clock_checkpoint(&memory) {
+        if let Err(error) = self.store.save_clock_checkpoint(&checkpoint) {
             tracing::warn!(%error, "what the clock shows was not written down");
         }
         // After a failure, too: it is tried again in a minute.
-        self.last_saved_clock = Some((running, memory.jumps));
+        self.last_saved_clock = Some((boottime, checkpoint.jumps));
     }
 
     fn log_new_events(&mut self) -> Result<(), StoreError> {
-        let mut told = match self.last_logged_event {
-            Some(told) => told,
+        let mut last_logged_event = match self.last_logged_event {
+            Some(last_logged_event) => last_logged_event,
             None => self.store.latest_event_id()?,
         };
         loop {
-            let events =
-                self.store.audit_events(&EventFilter::default(), EventCursor::After(told), AUDIT_PAGE_EVENTS)?;
-            events.iter().for_each(|noted| telemetry::log_audit_event(&noted.event));
-            told = events.last().map_or(told, |noted| noted.id);
-            self.last_logged_event = Some(told);
+            let events = self.store.audit_events(
+                &EventFilter::default(),
+                EventCursor::After(last_logged_event),
+                AUDIT_PAGE_EVENTS,
+            )?;
+            events.iter().for_each(|row| telemetry::log_audit_event(&row.event));
+            last_logged_event = events.last().map_or(last_logged_event, |row| row.id);
+            self.last_logged_event = Some(last_logged_event);
             if events.len() < AUDIT_PAGE_EVENTS {
                 return Ok(());
             }

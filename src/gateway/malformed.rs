@@ -10,7 +10,7 @@ use crate::http::{ResponseBody, text_response};
 /// Refuses a host that is missing, malformed or named twice (RFC 9112 section 3.2, RFC 9113 section 8.3.1), credentials
 /// that contradict each other, and a coding of the body that nobody here can undo (RFC 9112 section 6.1).
 pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
-    let refuse = |line| Some(text_response(StatusCode::BAD_REQUEST, line));
+    let refuse = |message| Some(text_response(StatusCode::BAD_REQUEST, message));
     if !has_one_host(request) {
         return refuse("a request names one host");
     }
@@ -22,8 +22,9 @@ pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Respo
     {
         return refuse("the request has two different Authorization headers: send one");
     }
-    let coded = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if request.version() == Version::HTTP_11 && headers.get_all(header::TRANSFER_ENCODING).iter().any(coded) {
+    let is_unknown_coding = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if request.version() == Version::HTTP_11 && headers.get_all(header::TRANSFER_ENCODING).iter().any(is_unknown_coding)
+    {
         return Some(text_response(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is known"));
     }
     None
@@ -31,8 +32,8 @@ pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Respo
 
 fn has_one_host<B>(request: &Request<B>) -> bool {
     let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let named = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
-    if !target.into_iter().chain(named).all(is_host_and_port) {
+    let host_fields = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    if !target.into_iter().chain(host_fields).all(is_host_and_port) {
         return false;
     }
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -71,9 +72,9 @@ fn is_host_and_port(text: &[u8]) -> bool {
 
 /// Tells whether `Host` names the authority of a target: without regard to case, and to the scheme's usual port.
 fn is_same_host(authority: &Authority, host: &HeaderValue, scheme: Option<&str>) -> bool {
-    let usual = if scheme == Some("https") { 443 } else { 80 };
+    let default_port = if scheme == Some("https") { 443 } else { 80 };
     let Some(host) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
-    let port = |authority: &Authority| authority.port_u16().unwrap_or(usual);
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
     authority.host().eq_ignore_ascii_case(host.host()) && port(authority) == port(&host)
 }
 

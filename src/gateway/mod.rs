@@ -118,10 +118,10 @@ impl Gateway {
     ///
     /// # Errors
     /// [`StartError`] that says what can't be opened and why; nothing was changed for clients then.
-    pub async fn open(settings: GatewaySettings, parts: GatewayDependencies) -> Result<Self, StartError> {
+    pub async fn open(settings: GatewaySettings, dependencies: GatewayDependencies) -> Result<Self, StartError> {
         check_disjoint(&settings)?;
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
-        let live = Arc::new(ArcSwap::from_pointee(LiveSettings::load(&settings, &proxies)?));
+        let live_settings = Arc::new(ArcSwap::from_pointee(LiveSettings::load(&settings, &proxies)?));
         let http = bind_listener(settings.http).await?;
         let sftp = bind_listener(settings.sftp).await?;
 
@@ -131,45 +131,45 @@ impl Gateway {
         if !store.restore_ballast()? {
             tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::message));
         }
-        if let Some(memory) = store.clock_checkpoint()? {
-            parts.clock.restore(memory);
+        if let Some(checkpoint) = store.clock_checkpoint()? {
+            dependencies.clock.restore(checkpoint);
         }
-        let auth = Authenticator::new(store.clone(), parts.clock.clone())?;
+        let auth = Authenticator::new(store.clone(), dependencies.clock.clone())?;
         let options = tree::TreeOptions { root: settings.root.clone(), durability: settings.durability };
-        let clock = parts.clock.clone();
+        let clock = dependencies.clock.clone();
         let tree = Tree::open(options, store.clone(), clock.clone())
             .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
-        tree.keep_interrupted_uploads(cut_upload_policy(&settings));
+        tree.keep_interrupted_uploads(interrupted_upload_policy(&settings));
         if let Some(limits) = settings.open_file_limits {
             tree.limit_open_files(limits);
         }
         store.set_served_root(&settings.root)?;
-        let keys = match (&sftp, parts.host_keys) {
+        let keys = match (&sftp, dependencies.host_keys) {
             (Some(_), Some(keys)) => Some(keys),
             (Some(_), None) => Some(HostKeys::open(&settings.state_directory).map_err(StartError::HostKeys)?),
             (None, _) => None,
         };
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
-        let tokens = TokenService::new(store.clone(), parts.clock.clone());
+        let tokens = TokenService::new(store.clone(), dependencies.clock.clone());
         let tokens = tokens.with_tree(tree.clone()).with_authenticator(auth.clone());
-        let door = HttpService {
+        let service = HttpService {
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
-            console: Console::new(tokens, tree.clone(), auth.clone(), parts.clock, sftp_address),
+            console: Console::new(tokens, tree.clone(), auth.clone(), dependencies.clock, sftp_address),
             readiness: ReadinessCheck::for_store(store.clone()),
             tree: tree.clone(),
-            live_settings: Arc::clone(&live),
+            live_settings: Arc::clone(&live_settings),
             proxies,
             allow_cleartext: settings.insecure_http,
             idle_timeout: settings.http_idle_timeout,
             pace_window: settings.http_pace_window,
             http2_budgets: Http2Budgets::default(),
         };
-        let http = http.map(|listener| (listener, door));
+        let http = http.map(|listener| (listener, service));
         let sftp = sftp.zip(keys).map(|(listener, keys)| {
             (listener, Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options))
         });
-        Ok(Self { store, auth, tree, http, sftp, settings, live_settings: live })
+        Ok(Self { store, auth, tree, http, sftp, settings, live_settings })
     }
 
     /// Returns where HTTP is answered.
@@ -210,59 +210,66 @@ impl Gateway {
     /// Serves until `stop` is cancelled, then lets what is under way finish, within the configured
     /// bound; then writes down what memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { store, auth, tree, http, sftp, settings, live_settings: live } = self;
+        let Self { store, auth, tree, http, sftp, settings, live_settings } = self;
         let connections = TaskTracker::new();
         let background = TaskTracker::new();
-        let (ended, noted) = (CancellationToken::new(), CancellationToken::new());
-        background.spawn(maintenance_task::run_maintenance(store, auth.clone(), tree.clone(), noted.clone()));
-        background.spawn(mount_monitor::monitor_mounts(tree.clone(), ended.clone()));
+        let (background_stop, maintenance_stop) = (CancellationToken::new(), CancellationToken::new());
+        background.spawn(maintenance_task::run_maintenance(
+            store,
+            auth.clone(),
+            tree.clone(),
+            maintenance_stop.clone(),
+        ));
+        background.spawn(mount_monitor::monitor_mounts(tree.clone(), background_stop.clone()));
         background.spawn({
-            let (auth, ended) = (auth.clone(), ended.clone());
+            let (auth, background_stop) = (auth.clone(), background_stop.clone());
             // What the watch notes last is told as well.
-            let noted = noted.drop_guard();
+            let maintenance_stop = maintenance_stop.drop_guard();
             async move {
-                auth.watch(ended).await;
-                drop(noted);
+                auth.watch(background_stop).await;
+                drop(maintenance_stop);
             }
         });
 
         let listeners = TaskTracker::new();
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
-        if let Some((listener, door)) = http {
-            let gate = ConnectionLimiter::new(settings.http_connection_limits);
-            let (connections, stopping) = (connections.clone(), stop.clone());
-            let relay = ProxyProtocolReader::new(settings.proxy_protocol.http, &proxies);
+        if let Some((listener, service)) = http {
+            let limiter = ConnectionLimiter::new(settings.http_connection_limits);
+            let (connections, connection_stop) = (connections.clone(), stop.clone());
+            let proxy_reader = ProxyProtocolReader::new(settings.proxy_protocol.http, &proxies);
             let serve = move |connection| {
-                let (door, relay, stopping) = (door.clone(), relay.clone(), stopping.clone());
+                let (service, proxy_reader, connection_stop) =
+                    (service.clone(), proxy_reader.clone(), connection_stop.clone());
                 connections.spawn(async move {
-                    if let Some(connection) = relay.read_header(connection, &stopping).await {
-                        door.serve(connection, stopping).await;
+                    if let Some(connection) = proxy_reader.read_header(connection, &connection_stop).await {
+                        service.serve(connection, connection_stop).await;
                     }
                 });
             };
-            listeners.spawn(net::accept(listener, gate, stop.clone(), serve));
+            listeners.spawn(net::accept(listener, limiter, stop.clone(), serve));
         }
         if let Some((listener, sftp)) = sftp {
-            let gate = ConnectionLimiter::new(settings.sftp_connection_limits);
-            let (connections, stopping) = (connections.clone(), stop.clone());
-            let relay = ProxyProtocolReader::new(settings.proxy_protocol.sftp, &proxies);
+            let limiter = ConnectionLimiter::new(settings.sftp_connection_limits);
+            let (connections, connection_stop) = (connections.clone(), stop.clone());
+            let proxy_reader = ProxyProtocolReader::new(settings.proxy_protocol.sftp, &proxies);
             let serve = move |connection| {
-                let (sftp, relay, stopping) = (sftp.clone(), relay.clone(), stopping.clone());
+                let (sftp, proxy_reader, connection_stop) =
+                    (sftp.clone(), proxy_reader.clone(), connection_stop.clone());
                 connections.spawn(async move {
-                    if let Some(connection) = relay.read_header(connection, &stopping).await {
-                        sftp.serve(connection, stopping).await;
+                    if let Some(connection) = proxy_reader.read_header(connection, &connection_stop).await {
+                        sftp.serve(connection, connection_stop).await;
                     }
                 });
             };
-            listeners.spawn(net::accept(listener, gate, stop.clone(), serve));
+            listeners.spawn(net::accept(listener, limiter, stop.clone(), serve));
         }
 
         stop.cancelled().await;
         listeners.close();
         listeners.wait().await;
-        let bound = live.load().drain_timeout;
-        drain_connections(&connections, bound).await;
-        ended.cancel();
+        let drain_timeout = live_settings.load().drain_timeout;
+        drain_connections(&connections, drain_timeout).await;
+        background_stop.cancel();
         background.close();
         background.wait().await;
         if let Err(error) = tokio::task::spawn_blocking(move || tree.wait_for_background_deletes()).await {
@@ -271,17 +278,17 @@ impl Gateway {
     }
 }
 
-fn cut_upload_policy(settings: &GatewaySettings) -> tree::InterruptedUploadPolicy {
+fn interrupted_upload_policy(settings: &GatewaySettings) -> tree::InterruptedUploadPolicy {
     tree::InterruptedUploadPolicy {
         keep_for: settings.sftp_options.upload_retention,
         space: settings.webdav_options.upload_space,
     }
 }
 
-async fn drain_connections(connections: &TaskTracker, bound: Duration) {
+async fn drain_connections(connections: &TaskTracker, timeout: Duration) {
     connections.close();
-    if tokio::time::timeout(bound, connections.wait()).await.is_err() {
-        tracing::warn!("{} connections were cut after {} s", connections.len(), bound.as_secs());
+    if tokio::time::timeout(timeout, connections.wait()).await.is_err() {
+        tracing::warn!("{} connections were cut after {} s", connections.len(), timeout.as_secs());
     }
 }
 
@@ -297,8 +304,8 @@ async fn bind_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener
 
 /// Refuses a served folder from which the state could be read, whatever links lead there.
 fn check_disjoint(settings: &GatewaySettings) -> Result<(), StartError> {
-    let real = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
-    if let (Ok(root), Ok(state)) = (real(&settings.root), real(&settings.state_directory))
+    let real_path = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    if let (Ok(root), Ok(state)) = (real_path(&settings.root), real_path(&settings.state_directory))
         && (root.starts_with(&state) || state.starts_with(&root))
     {
         return Err(StartError::OverlappingDirectories { root, state });

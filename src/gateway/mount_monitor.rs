@@ -19,16 +19,16 @@ const FILE_SYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn monitor_mounts(tree: Tree, stop: CancellationToken) {
     let table = MountTable::open();
     while !stop.is_cancelled() {
-        let mut look = tokio::task::spawn_blocking({
+        let mut check = tokio::task::spawn_blocking({
             let tree = tree.clone();
             move || drop(tree.check_availability())
         });
-        if tokio::time::timeout(FILE_SYSTEM_TIMEOUT, &mut look).await.is_err() {
+        if tokio::time::timeout(FILE_SYSTEM_TIMEOUT, &mut check).await.is_err() {
             tree.suspend();
             // The look under way ends when the file system answers, and takes that back.
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = look => {}
+                _ = check => {}
             }
         }
         tokio::select! {

@@ -20,8 +20,8 @@ pub(super) struct ProxyProtocolReader {
 
 impl ProxyProtocolReader {
     /// Expects headers of these proxies where that is `on`.
-    pub(super) fn new(on: bool, proxies: &Arc<TrustedProxies>) -> Self {
-        Self { enabled: on, proxies: Arc::clone(proxies) }
+    pub(super) fn new(enabled: bool, proxies: &Arc<TrustedProxies>) -> Self {
+        Self { enabled, proxies: Arc::clone(proxies) }
     }
 
     /// Returns a connection as that of its caller; none of a proxy that doesn't say whose it is. Whoever is

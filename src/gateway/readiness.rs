@@ -37,18 +37,18 @@ impl ReadinessCheck {
 
     /// Says what is wrong, as it was found within the last second.
     pub(super) async fn problem(&self) -> ReadinessProblem {
-        let mut found = Arc::clone(&self.cached).lock_owned().await;
-        if let Some((at, fault)) = *found
+        let mut cached = Arc::clone(&self.cached).lock_owned().await;
+        if let Some((at, problem)) = *cached
             && at.elapsed() < READINESS_CACHE_LIFETIME
         {
-            return fault;
+            return problem;
         }
         let check = Arc::clone(&self.check);
         // The check keeps the lock although its request is gone: the next one would begin another beside it.
         let check = move || {
-            let fault = check();
-            *found = Some((Instant::now(), fault));
-            fault
+            let problem = check();
+            *cached = Some((Instant::now(), problem));
+            problem
         };
         tokio::task::spawn_blocking(check).await.unwrap_or(Some("the check was lost"))
     }
@@ -72,16 +72,16 @@ mod tests {
             gate.lock().recv().err().map(|_| "asked twice")
         });
         // One that goes while the check is under way, and many that stay.
-        let gone = tokio::spawn({
+        let abandoned = tokio::spawn({
             let readiness = readiness.clone();
             async move { readiness.problem().await }
         });
         while checks.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        gone.abort();
-        assert!(gone.await.is_err_and(|error| error.is_cancelled()));
-        let asked: Vec<_> = (0..50)
+        abandoned.abort();
+        assert!(abandoned.await.is_err_and(|error| error.is_cancelled()));
+        let requests: Vec<_> = (0..50)
             .map(|_| {
                 let readiness = readiness.clone();
                 tokio::spawn(async move { readiness.problem().await })
@@ -89,8 +89,8 @@ mod tests {
             .collect();
         open.send(()).expect("the check waits");
         drop(open);
-        for one in asked {
-            assert_eq!(one.await.expect("no panic"), None, "the finding of the first check");
+        for request in requests {
+            assert_eq!(request.await.expect("no panic"), None, "the finding of the first check");
         }
         assert_eq!(checks.load(Ordering::SeqCst), 1);
     }

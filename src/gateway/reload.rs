@@ -26,12 +26,12 @@ impl LiveSettings {
             Some((certificate, key)) => Some(net::server_config(certificate, key, &["h2", "http/1.1"])?),
             None => None,
         };
-        let front = RequestMiddleware {
+        let middleware = RequestMiddleware {
             proxies: Arc::clone(proxies),
             public_url: settings.public_url.clone(),
             cors_origins: settings.cors_origins.clone(),
         };
-        Ok(Self { tls, middleware: front, drain_timeout: settings.drain_timeout })
+        Ok(Self { tls, middleware, drain_timeout: settings.drain_timeout })
     }
 }
 

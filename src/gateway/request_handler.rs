@@ -80,17 +80,17 @@ impl HttpConnection {
     pub(super) async fn handle_http2(
         self: &Arc<Self>,
         request: Request<RequestBody>,
-        unread: UnreadBody,
+        unread_body: UnreadBody,
     ) -> Response<ResponseBody> {
         if is_cancellable(request.method()) {
-            return self.handle(request, unread).await;
+            return self.handle(request, unread_body).await;
         }
         // Streams that were reset no longer count against the connection's limit; their work still does.
         let Ok(permit) = Arc::clone(&self.write_permits).acquire_owned().await else { return internal_error() };
-        let caller = Arc::clone(self);
+        let connection = Arc::clone(self);
         let work = tokio::spawn(async move {
             let _permit = permit;
-            caller.handle(request, unread).await
+            connection.handle(request, unread_body).await
         });
         work.await.unwrap_or_else(|_| internal_error())
     }
@@ -98,26 +98,26 @@ impl HttpConnection {
     pub(super) async fn handle(
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
-        unread: UnreadBody,
+        unread_body: UnreadBody,
     ) -> Response<ResponseBody> {
         let _answering = self.permit.begin_request();
         let connection: Arc<dyn AuthenticatedConnection> = Arc::clone(self) as _;
         request.extensions_mut().insert(ConnectionHandle(connection));
-        let next = async |request| self.handle_normalized(request, unread).await;
+        let next = async |request| self.handle_normalized(request, unread_body).await;
         self.settings.middleware.handle(self.peer, request, next).await
     }
 
     async fn handle_normalized(
         self: &Arc<Self>,
         request: Request<RequestBody>,
-        unread: UnreadBody,
+        unread_body: UnreadBody,
     ) -> Response<ResponseBody> {
         self.request_received.store(true, Ordering::Relaxed);
         let version = request.version();
         let mut response = self.route_checked(request).await;
         let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
-        match unread.into_unread() {
-            Some(rest) => self.drain_unread_body(rest, version, session.clone(), &mut response),
+        match unread_body.into_unread() {
+            Some(unread_rest) => self.drain_unread_body(unread_rest, version, session.clone(), &mut response),
             None => self.unread_input.clear(),
         }
         if version < Version::HTTP_2 && self.user_limit_reached.load(Ordering::Relaxed) {
@@ -135,8 +135,8 @@ impl HttpConnection {
     }
 
     async fn route_checked(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
-        if let Some(refused) = reject_malformed(&request) {
-            return refused;
+        if let Some(rejection) = reject_malformed(&request) {
+            return rejection;
         }
         let origin = self.service.proxies.request_source(self.peer, self.encrypted, request.headers());
         if !self.is_transport_allowed(origin) {
@@ -153,7 +153,7 @@ impl HttpConnection {
     /// the connection can't go on behind it, the answer says so (RFC 9112 section 9.6).
     fn drain_unread_body(
         self: &Arc<Self>,
-        rest: UnreadBodyRest,
+        unread_rest: UnreadBodyRest,
         version: Version,
         session: Option<Session>,
         response: &mut Response<ResponseBody>,
@@ -161,25 +161,25 @@ impl HttpConnection {
         let limits = if session.is_some() { AUTHENTICATED_DRAIN_LIMITS } else { UNAUTHENTICATED_DRAIN_LIMITS };
         // A client that waits for 100 may send its body or not (RFC 9110 section 10.1.1): what comes next over
         // HTTP/1.1 is either that or another request, and can't be told apart.
-        let ends = rest.awaits_continue || !rest.is_at_most(limits.max_bytes);
-        if ends && version < Version::HTTP_2 {
+        let must_close = unread_rest.awaits_continue || !unread_rest.is_at_most(limits.max_bytes);
+        if must_close && version < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if rest.awaits_continue {
+        if unread_rest.awaits_continue {
             self.unread_input.set();
             return;
         }
-        let (unread, stop) = (self.unread_input.clone(), self.stop.clone());
+        let (unread_input, stop) = (self.unread_input.clone(), self.stop.clone());
         tokio::spawn(async move {
-            let ended = async {
+            let session_closed = async {
                 match session {
                     Some(session) => session.closed().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                whole = rest.drain(limits) => if whole { unread.clear() },
-                () = ended => {}
+                is_drained = unread_rest.drain(limits) => if is_drained { unread_input.clear() },
+                () = session_closed => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -187,8 +187,8 @@ impl HttpConnection {
 
     /// Holds the cleartext rule: from afar only over TLS, ours or a trusted proxy's.
     fn is_transport_allowed(&self, origin: RequestSource) -> bool {
-        let here = self.peer.to_canonical().is_loopback() && origin.is_confidential();
-        self.service.allow_cleartext || origin.encrypted || here
+        let is_local = self.peer.to_canonical().is_loopback() && origin.is_confidential();
+        self.service.allow_cleartext || origin.encrypted || is_local
     }
 }
 

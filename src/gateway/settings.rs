@@ -80,7 +80,7 @@ pub struct GatewaySettings {
 impl GatewaySettings {
     /// Returns the defaults for a served folder and a state directory.
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        let gate = ConnectionLimits {
+        let limits = ConnectionLimits {
             connections: 1024,
             per_user: 256,
             unauthenticated: 256,
@@ -99,11 +99,11 @@ impl GatewaySettings {
             cors_origins: AllowedOrigins::None,
             proxy_protocol: ProxyProtocolListeners::default(),
             durability: CommitDurability::Full,
-            http_connection_limits: gate,
+            http_connection_limits: limits,
             http_idle_timeout: Duration::from_secs(75),
             http_pace_window: HTTP_PACE_WINDOW,
             // Sessions of a user have a bound of their own, which tells them so.
-            sftp_connection_limits: ConnectionLimits { per_user: gate.connections, ..gate },
+            sftp_connection_limits: ConnectionLimits { per_user: limits.connections, ..limits },
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
             property_space: PropertyQuota::default(),

@@ -16,7 +16,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A gateway that serves alice and bob.
 struct TestGateway {
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
     auth: Authenticator,
     tokens: TokenService,
     http: SocketAddr,
@@ -49,10 +49,10 @@ impl RawResponse {
 
 impl TestGateway {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let root = folder.path().join("files");
+        let directory = tempfile::tempdir().expect("a folder");
+        let root = directory.path().join("files");
         std::fs::create_dir(&root).expect("a folder");
-        let mut settings = GatewaySettings::new(root, folder.path().join("state"));
+        let mut settings = GatewaySettings::new(root, directory.path().join("state"));
         settings.http = Some(([127, 0, 0, 1], 0).into());
         settings.sftp = None;
         let gateway = Gateway::open(settings, GatewayDependencies::default()).await.expect("opens");
@@ -66,7 +66,7 @@ impl TestGateway {
         let (auth, stop) = (gateway.auth().clone(), CancellationToken::new());
         let http = gateway.http_address().expect("HTTP");
         let running = tokio::spawn(gateway.run(stop.clone()));
-        Self { _folder: folder, auth, tokens, http, stop, running }
+        Self { _directory: directory, auth, tokens, http, stop, running }
     }
 
     fn token(&self, owner: &str) -> TokenText {
@@ -122,79 +122,79 @@ fn form_headers(cookie: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_argon2_share_of_a_user_returns_503_with_retry_after_to_that_user_only() {
-    let served = TestGateway::start().await;
-    let [known, first_use] = [(); 2].map(|()| served.token("alice"));
-    let bob = served.token("bob");
+    let gateway = TestGateway::start().await;
+    let [known, first_use] = [(); 2].map(|()| gateway.token("alice"));
+    let bob = gateway.token("bob");
     for token in [&known, &bob] {
-        assert_eq!(served.exchange("GET", "/api/v1/tokens/self", &bearer_headers(token), "").await.status(), 200);
+        assert_eq!(gateway.exchange("GET", "/api/v1/tokens/self", &bearer_headers(token), "").await.status(), 200);
     }
     let sign_in = |token: &TokenText| format!("login=alice&token={}", token.reveal().as_str());
-    let signed_in = served.exchange("POST", "/console/sign-in", &form_headers(""), &sign_in(&known)).await;
+    let signed_in = gateway.exchange("POST", "/console/sign-in", &form_headers(""), &sign_in(&known)).await;
     let cookie = signed_in.0.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next()).expect("a cookie");
-    let page = served.exchange("GET", "/console/tokens/new", &form_headers(cookie), "").await;
-    let make = format!("csrf={}&once={}&name=made", page.hidden_input("csrf"), page.hidden_input("once"));
+    let page = gateway.exchange("GET", "/console/tokens/new", &form_headers(cookie), "").await;
+    let form = format!("csrf={}&once={}&name=made", page.hidden_input("csrf"), page.hidden_input("once"));
 
-    let held = served.auth.occupy_hashing_threads();
-    served.auth.fill_hashing_queue_share(&login("alice"));
-    let full = served.auth.hashing_queue_len();
+    let held = gateway.auth.occupy_hashing_threads();
+    gateway.auth.fill_hashing_queue_share(&login("alice"));
+    let full = gateway.auth.hashing_queue_len();
     let rotate = format!("/api/v1/tokens/{}/rotate", known.id());
     for path in ["/api/v1/tokens", "/auth/token/generate", &rotate] {
-        let refused = served.exchange("POST", path, &bearer_headers(&known), "{}").await;
+        let refused = gateway.exchange("POST", path, &bearer_headers(&known), "{}").await;
         assert!(refused.is_busy() && refused.0.contains("urn:patgate:problem:busy"), "{path}: {}", refused.0);
     }
     for (method, path) in [("PROPFIND", "/dav/"), ("GET", "/api/v1/tokens/self")] {
-        let refused = served.exchange(method, path, &bearer_headers(&first_use), "").await;
+        let refused = gateway.exchange(method, path, &bearer_headers(&first_use), "").await;
         assert!(refused.is_busy(), "{path}: {}", refused.0);
     }
-    let refused = served.exchange("POST", "/console/sign-in", &form_headers(""), &sign_in(&first_use)).await;
+    let refused = gateway.exchange("POST", "/console/sign-in", &form_headers(""), &sign_in(&first_use)).await;
     assert!(refused.is_busy(), "{}", refused.0);
-    let refused = served.exchange("POST", "/console/tokens/new", &form_headers(cookie), &make).await;
+    let refused = gateway.exchange("POST", "/console/tokens/new", &form_headers(cookie), &form).await;
     assert!(refused.is_busy() && refused.0.contains("value=\"made\""), "the form is shown again: {}", refused.0);
     assert_eq!(
-        served.exchange("GET", "/api/v1/tokens/self", &bearer_headers(&known), "").await.status(),
+        gateway.exchange("GET", "/api/v1/tokens/self", &bearer_headers(&known), "").await.status(),
         200,
         "a known secret"
     );
-    let others = served.send_request("POST", "/api/v1/tokens", &bearer_headers(&bob), "{}").await;
-    served.wait_for_hashing_queue(full + 1).await;
-    assert_eq!(served.auth.secret_hash_runs(), 0);
+    let others = gateway.send_request("POST", "/api/v1/tokens", &bearer_headers(&bob), "{}").await;
+    gateway.wait_for_hashing_queue(full + 1).await;
+    assert_eq!(gateway.auth.secret_hash_runs(), 0);
 
     drop(held);
     assert_eq!(read_response(others).await.status(), 201);
-    served.wait_for_hashing_queue(0).await;
-    let made = served.exchange("POST", "/console/tokens/new", &form_headers(cookie), &make).await;
+    gateway.wait_for_hashing_queue(0).await;
+    let made = gateway.exchange("POST", "/console/tokens/new", &form_headers(cookie), &form).await;
     assert_eq!(made.status(), 201, "the same form, sent again, is done: {}", made.0);
-    assert_eq!(served.exchange("PROPFIND", "/dav/", &bearer_headers(&first_use), "").await.status(), 207);
-    assert_eq!(served.auth.secret_hash_runs(), 2);
-    served.shut_down().await;
+    assert_eq!(gateway.exchange("PROPFIND", "/dav/", &bearer_headers(&first_use), "").await.status(), 207);
+    assert_eq!(gateway.auth.secret_hash_runs(), 2);
+    gateway.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reset_request_leaves_argon2_queue_unless_another_waits_for_same_token() {
-    let served = TestGateway::start().await;
-    let first_use = served.token("alice");
+    let gateway = TestGateway::start().await;
+    let first_use = gateway.token("alice");
     let authorization = format!("Bearer {}", first_use.reveal().as_str());
-    let stream = TcpStream::connect(served.http).await.expect("connects");
+    let stream = TcpStream::connect(gateway.http).await.expect("connects");
     let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(connection);
     let mut requests = requests.ready().await.expect("ready");
     let mut propfind = || {
-        let request = http::Request::builder().method("PROPFIND").uri(format!("http://{}/dav/", served.http));
+        let request = http::Request::builder().method("PROPFIND").uri(format!("http://{}/dav/", gateway.http));
         let request = request.header("authorization", &authorization).header("depth", "0").body(()).expect("a request");
         let (response, mut stream): (_, h2::SendStream<bytes::Bytes>) =
             requests.send_request(request, true).expect("sent");
         (response, move || stream.send_reset(h2::Reason::CANCEL))
     };
-    let held = served.auth.occupy_hashing_threads();
-    let (_gone, mut reset) = propfind();
-    served.wait_for_hashing_queue(1).await;
+    let held = gateway.auth.occupy_hashing_threads();
+    let (_abandoned, mut reset) = propfind();
+    gateway.wait_for_hashing_queue(1).await;
     reset();
-    served.wait_for_hashing_queue(0).await;
-    let ((_gone, mut reset), (stays, _stream)) = (propfind(), propfind());
-    served.wait_for_hashing_queue(1).await;
+    gateway.wait_for_hashing_queue(0).await;
+    let ((_abandoned, mut reset), (kept, _stream)) = (propfind(), propfind());
+    gateway.wait_for_hashing_queue(1).await;
     reset();
     drop(held);
-    assert_eq!(stays.await.expect("an answer").status(), 207);
-    assert_eq!(served.auth.verification_runs(), 1);
-    served.shut_down().await;
+    assert_eq!(kept.await.expect("an answer").status(), 207);
+    assert_eq!(gateway.auth.verification_runs(), 1);
+    gateway.shut_down().await;
 }
