@@ -1,5 +1,5 @@
-//! What the audit trail is to hear of from this process: told at once, counted where it repeats, and
-//! bounded, so that a stranger's flood fills neither memory nor the store.
+//! Buffer of this process's audit events: an event is reported at once, counted while it repeats, and bounded, so that
+//! a flood of unauthenticated requests fills neither memory nor the store.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use parking_lot::Mutex;
 
 use crate::domain::{AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis};
 
-/// How long what repeats is counted before it is told again.
+/// Time for which a repeated event is counted before it is reported again.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
-/// As [`USAGE_SERIES`], for what is told of many at once.
+/// Time for which an aggregate of events is counted before it is reported again.
 const AGGREGATE_INTERVAL: Duration = Duration::from_secs(600);
-/// How many different things are told apart at once.
+/// Maximum number of events that are told apart at once.
 const MAX_DISTINCT_EVENTS: usize = 2048;
 /// Maximum number of further events that are told apart by user and kind alone.
 const MAX_AGGREGATED_EVENTS: usize = 2048;
 
-/// Who made something happen: how much room it gets.
+/// Origin of an event, which decides the budget that its row is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EventOrigin {
-    /// The bearer of a token: 256 rows at once for what concerns a user, then one in 20 s; 4096 in all, then one a second.
+    /// Bearer of a token: 256 rows at once for each user, then one in 20 s; 4096 in total, then one a second.
     Authenticated,
-    /// Anybody: 256 rows at once, then one in ten seconds.
+    /// Unauthenticated callers: 256 rows at once in total, then one in ten seconds.
     Unauthenticated,
 }
 
-/// What is to be noted, told apart by all but time, client and count.
+/// Events to be recorded, told apart by all but time, client and count.
 #[derive(Default)]
 pub(super) struct AuditBuffer {
     events: Mutex<BufferedEvents>,
@@ -67,12 +67,12 @@ struct EventKey {
 struct RepeatedEvent {
     event: AuditEvent,
     origin: EventOrigin,
-    /// How often it happened since it was told.
+    /// Number of occurrences since the last report.
     unreported: u64,
     reported_at: Option<UnixMillis>,
 }
 
-/// Rows that one holder may have written: they run out, and come back with time.
+/// Rows that may be written: they run out, and come back with time.
 #[derive(Default)]
 struct EventRowBudget {
     used: u64,
@@ -80,22 +80,22 @@ struct EventRowBudget {
 }
 
 impl AuditBuffer {
-    /// Notes an event; one like those of the last minute is counted.
+    /// Records an event; one that repeats an event of the last minute is counted.
     pub(super) fn record(&self, origin: EventOrigin, event: AuditEvent) {
         self.events.lock().record(origin, event);
     }
 
-    /// Takes what is to be told by now.
+    /// Takes the events that are due to be reported.
     pub(super) fn take_due(&self, now: UnixMillis) -> Vec<AuditEvent> {
         self.events.lock().take(now, false)
     }
 
-    /// Takes all that was not told.
+    /// Takes all events that were not reported.
     pub(super) fn take_all(&self, now: UnixMillis) -> Vec<AuditEvent> {
         self.events.lock().take(now, true)
     }
 
-    /// Takes events back that could not be written down.
+    /// Takes back events that could not be written.
     pub(super) fn restore(&self, events: Vec<AuditEvent>) {
         let mut buffered = self.events.lock();
         for event in events {
@@ -121,13 +121,14 @@ impl BufferedEvents {
         }
     }
 
-    /// Counts an event with all others of its kind, those that a user's token caused with those of this user.
+    /// Counts an event with all others of its kind; those that a user's token caused, with the others of that user.
     fn aggregate(&mut self, origin: EventOrigin, event: AuditEvent) {
         let AuditEvent { at, kind, count, user, .. } = event;
         let user = user.filter(|_| {
             origin == EventOrigin::Authenticated && self.repeated.len() < MAX_DISTINCT_EVENTS + MAX_AGGREGATED_EVENTS
         });
-        let event = AuditEvent::new(at, kind).with_count(count).with_detail("and more of them, not told apart");
+        let event =
+            AuditEvent::new(at, kind).with_count(count).with_detail("further events of this kind, counted together");
         let event = AuditEvent { user, ..event };
         let key = EventKey::from_event(&event);
         match self.repeated.get_mut(&key) {
@@ -189,7 +190,7 @@ impl RepeatedEvent {
 }
 
 impl EventRowBudgets {
-    /// Takes room for one row, if there is any.
+    /// Takes one row, if any is left.
     fn try_acquire(&mut self, origin: EventOrigin, user: Option<&Login>, now: UnixMillis) -> bool {
         match (origin, user) {
             (EventOrigin::Unauthenticated, _) => self.unauthenticated.try_acquire(UNAUTHENTICATED_BUDGET, now),
@@ -204,7 +205,7 @@ impl EventRowBudgets {
 }
 
 impl EventRowBudget {
-    /// Takes room for one row, if there is any.
+    /// Takes one row, if any is left.
     fn try_acquire(&mut self, size: RowBudgetSize, now: UnixMillis) -> bool {
         self.refill(size, now);
         let has_row = self.used < size.0;
@@ -212,7 +213,7 @@ impl EventRowBudget {
         has_row
     }
 
-    /// Tells whether all of it has come back.
+    /// Tells whether all rows have come back.
     fn is_full(&mut self, size: RowBudgetSize, now: UnixMillis) -> bool {
         self.refill(size, now);
         self.used == 0
@@ -300,7 +301,11 @@ mod tests {
             EventOrigin::Authenticated,
             AuditEvent::new(seconds_in(3600), EventKind::SessionEnded).with_token("JhxND7ci".parse().expect("id")),
         );
-        assert_eq!(counts(&buffer.take_due(seconds_in(3600))), [1], "strangers leave room for others");
+        assert_eq!(
+            counts(&buffer.take_due(seconds_in(3600))),
+            [1],
+            "unauthenticated callers use up no budget of others"
+        );
     }
 
     fn denial(seconds: u64, user: &str, path: usize) -> AuditEvent {

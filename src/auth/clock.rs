@@ -1,4 +1,4 @@
-//! The clocks: time of day, which may jump, and running time, which does not. Handed in so that tests can turn both.
+//! Wall clock, which may jump, and running time of the machine, which does not. Tests hand in a clock that they set.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use super::clock_jumps::ClockJumps;
 use crate::domain::UnixMillis;
 use crate::store::{ClockCheckpoint, ClockJump};
 
-/// Tells the time: the system's, or one that a test turns by hand. Clones share it, and what was seen of its jumps.
+/// Clock of the system, or one that a test sets. Clones share it, and the jumps that were observed.
 #[derive(Clone, Debug)]
 pub struct Clock {
     manual_clock: Option<Arc<ManualClock>>,
@@ -38,21 +38,21 @@ impl Clock {
         Self::new_observed(None)
     }
 
-    /// Returns a clock that stands at `start` until it is turned.
+    /// Returns a clock that shows `start` until a test advances or sets it.
     pub fn manual(start: UnixMillis) -> Self {
         let wall_ms = AtomicI64::new(start.as_millis());
         let manual_clock = ManualClock { wall_ms, boottime_ms: AtomicU64::new(0), changed: Notify::new() };
         Self::new_observed(Some(Arc::new(manual_clock)))
     }
 
-    /// Looks at the clock for the first time: it is in step then.
+    /// Returns a clock after its first observation, which later ones are compared with.
     fn new_observed(manual_clock: Option<Arc<ManualClock>>) -> Self {
         let clock = Self { manual_clock, jumps: Arc::default() };
         drop(clock.observe());
         clock
     }
 
-    /// Turns a manual clock forward, as time passes, and wakes all who wait for it; a system clock stays.
+    /// Advances a manual clock, as time passes, and wakes all that wait for it; has no effect on the system clock.
     pub fn advance(&self, by: Duration) {
         if let Some(manual_clock) = &self.manual_clock {
             // A look in between must not take one for a jump of the other.
@@ -63,8 +63,8 @@ impl Clock {
         }
     }
 
-    /// Sets a manual clock to another time of day, while no time passes, and wakes all who wait for it; a system clock
-    /// stays.
+    /// Sets a manual clock to another time of day, while no time passes, and wakes all that wait for it; has no effect
+    /// on the system clock.
     pub fn set(&self, time: UnixMillis) {
         if let Some(manual_clock) = &self.manual_clock {
             manual_clock.wall_ms.store(time.as_millis(), Ordering::SeqCst);
@@ -83,7 +83,7 @@ impl Clock {
         }
     }
 
-    /// Returns the time that the machine has been running, suspension included (CLOCK_BOOTTIME): nobody can set it.
+    /// Returns the running time of the machine, suspension included (CLOCK_BOOTTIME), which can't be set.
     pub fn boottime(&self) -> Duration {
         match &self.manual_clock {
             Some(manual_clock) => Duration::from_millis(manual_clock.boottime_ms.load(Ordering::SeqCst)),
@@ -94,31 +94,31 @@ impl Clock {
         }
     }
 
-    /// Returns the time by which what has expired may be noted for good: without jumps that are less than a day of
-    /// running time old, and never ahead of [`Clock::now`].
+    /// Returns the time by which an expiration becomes final: without jumps that are less than a day of running time
+    /// old, and never ahead of [`Clock::now`].
     pub fn steady_time(&self) -> UnixMillis {
         self.observe().steady_time()
     }
 
-    /// Returns the time by which things are old enough to be deleted; before everything while a jump is less than a day
-    /// of running time old.
+    /// Returns the time by which rows are old enough to be deleted; the earliest instant while a jump is less than a
+    /// day of running time old.
     pub fn retention_time(&self) -> UnixMillis {
         self.observe().retention_time()
     }
 
-    /// Takes over what the last server remembered of the clock.
+    /// Takes over the checkpoint that the last server process saved.
     pub fn restore(&self, checkpoint: ClockCheckpoint) {
         if let Some(jump) = self.observe().restore(checkpoint, &self.boot_id()) {
             warn_clock_jump(jump, "since the last start of the server");
         }
     }
 
-    /// Returns what the next server is to know of the clock.
+    /// Returns the checkpoint for the next server process.
     pub fn checkpoint(&self) -> Option<ClockCheckpoint> {
         self.observe().checkpoint(&self.boot_id())
     }
 
-    /// Returns which start of the machine the running time counts from; empty where that is not known.
+    /// Returns the id of the boot that the running time counts from; empty where it can't be read.
     fn boot_id(&self) -> String {
         let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         self.manual_clock

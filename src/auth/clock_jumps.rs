@@ -1,14 +1,14 @@
 //! Jumps of the wall clock against running time, and what may be deleted by age meanwhile.
 //!
-//! Nothing tells a clock that was wrong and is set right from one that was right and is set wrong. So a jump is *trusted*
-//! only after a day of running time, in which an administrator can set the clock right again:
+//! A clock that was wrong and is corrected can't be told from one that was right and is set wrong. So a jump is
+//! *trusted* only after a day of running time, in which an administrator can correct the clock:
 //!
-//! * requests are judged by the wall clock at once;
-//! * what is made final because it has expired (the note of a token's expiration) goes by [`ClockJumps::steady_time`], which
-//!   leaves jumps out that are not trusted yet and is never ahead of the wall clock;
-//! * what is deleted by age goes by [`ClockJumps::retention_time`], which waits as long as any jump is not trusted. A machine
-//!   that is off every night jumps at every start: after a week of running time in which retention had to wait without a
-//!   break, it goes by the steady time rather than never.
+//! * requests are checked against the wall clock at once;
+//! * an expiration becomes final (is recorded in the token's row) by [`ClockJumps::steady_time`], which excludes jumps
+//!   that are not trusted yet and is never ahead of the wall clock;
+//! * rows are deleted by age according to [`ClockJumps::retention_time`], which waits while any jump is not trusted. A
+//!   machine that is off every night jumps at every start: after a week of running time in which retention had to wait
+//!   without a break, it uses the steady time rather than waiting for ever.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ use crate::store::{ClockCheckpoint, ClockJump};
 const MIN_CLOCK_JUMP: Duration = Duration::from_secs(3600);
 /// Running time after which a jump is trusted.
 const JUMP_TRUST_DELAY: Duration = Duration::from_secs(24 * 3600);
-/// Running time after which retention waits no longer for a clock that never comes to rest.
+/// Running time after which retention no longer waits for a clock that keeps jumping.
 const MAX_RETENTION_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Maximum number of jumps that are remembered one by one; older ones count as one.
+/// Maximum number of pending jumps; older ones are merged into one.
 const MAX_PENDING_JUMPS: usize = 32;
 
-/// What was seen of a clock.
+/// Jumps that were observed of a clock.
 #[derive(Debug, Default)]
 pub(super) struct ClockJumps {
     last: Option<ClockReading>,
-    /// The jumps that are not trusted yet, the oldest first.
+    /// Jumps that are not trusted yet, the oldest first.
     pending: Vec<ClockJump>,
-    /// For how long there has been one, in milliseconds of running time.
+    /// Milliseconds of running time for which there has been one without a break.
     retention_wait_ms: u64,
-    /// Whether what the last server remembered is in here.
+    /// Whether the checkpoint of the last server process is included.
     restored: bool,
 }
 
@@ -40,12 +40,12 @@ pub(super) struct ClockJumps {
 struct ClockReading {
     wall: UnixMillis,
     boottime_ms: i64,
-    /// Wall clock minus running time as it was when the clock was last in step.
+    /// Wall clock minus running time, as of the first observation or the last jump.
     offset_ms: i64,
 }
 
 impl ClockJumps {
-    /// Looks at both clocks; returns a jump that was not there at the last look.
+    /// Observes both clocks; returns a jump since the last observation.
     pub(super) fn observe(&mut self, wall: UnixMillis, boottime: Duration) -> Option<ClockJump> {
         let boottime_ms = millis(boottime);
         let offset_ms = wall.as_millis().saturating_sub(boottime_ms);
@@ -61,8 +61,8 @@ impl ClockJumps {
         jumped.then(|| self.push_jump(by_ms))
     }
 
-    /// Takes over what the last server remembered; returns the jump since. The clock must have been looked at. Where the
-    /// machine has been off since, any time that it was off is a jump: nothing tells how long that was.
+    /// Takes over the checkpoint of the last server process; returns the jump since. The clock must have been observed
+    /// before. Where the machine was off in between, all that time counts as a jump: no clock measured it.
     pub(super) fn restore(&mut self, checkpoint: ClockCheckpoint, boot_id: &str) -> Option<ClockJump> {
         let last = self.last?;
         if !std::mem::replace(&mut self.restored, true) {
@@ -75,7 +75,7 @@ impl ClockJumps {
         (by_ms.unsigned_abs() > MIN_CLOCK_JUMP.as_millis() as u64).then(|| self.push_jump(by_ms))
     }
 
-    /// Returns what the next server is to know; `None` before the first look.
+    /// Returns the checkpoint for the next server process; `None` before the first observation.
     pub(super) fn checkpoint(&self, boot_id: &str) -> Option<ClockCheckpoint> {
         let last = self.last?;
         Some(ClockCheckpoint {
@@ -87,20 +87,21 @@ impl ClockJumps {
         })
     }
 
-    /// Returns the time at the last look without the jumps that are not trusted yet, and never ahead of the wall clock.
+    /// Returns the time of the last observation without the jumps that are not trusted yet, never ahead of the wall
+    /// clock.
     pub(super) fn steady_time(&self) -> UnixMillis {
         let Some(ClockReading { wall, .. }) = self.last else { return UnixMillis::EARLIEST };
         let untrusted_ms = self.pending.iter().fold(0i64, |sum, jump| sum.saturating_add(jump.by_ms));
         wall.min(UnixMillis::from_millis(wall.as_millis().saturating_sub(untrusted_ms)))
     }
 
-    /// Returns the time by which things are old enough to be deleted: the beginning of time while retention waits.
+    /// Returns the time by which rows are old enough to be deleted: the earliest instant while retention waits.
     pub(super) fn retention_time(&self) -> UnixMillis {
         let must_wait = !self.pending.is_empty() && self.retention_wait_ms < MAX_RETENTION_WAIT.as_millis() as u64;
         if must_wait { UnixMillis::EARLIEST } else { self.steady_time() }
     }
 
-    /// Lets running time pass.
+    /// Counts running time towards the trust in pending jumps.
     fn elapse(&mut self, elapsed_ms: u64) {
         if self.pending.is_empty() {
             return;
@@ -140,7 +141,7 @@ mod tests {
     const YEAR_MS: i64 = 365 * DAY_MS;
     const START_MS: i64 = 1_777_968_000_000;
 
-    /// A wall clock and a running time, and what is seen of them.
+    /// Wall clock and running time, and the jumps that are observed of them.
     struct TestClocks {
         wall: i64,
         boottime: i64,
@@ -178,7 +179,7 @@ mod tests {
         }
 
         fn restart(self, off: i64) -> Self {
-            let checkpoint = self.jumps.checkpoint("a boot").expect("looked at");
+            let checkpoint = self.jumps.checkpoint("a boot").expect("observed");
             let mut next = Self { wall: self.wall + off, boottime: 1_000, jumps: ClockJumps::default() };
             next.observe();
             next.jumps.restore(checkpoint, "another");
@@ -203,7 +204,7 @@ mod tests {
         for by in [YEAR_MS, -YEAR_MS, 2 * HOUR_MS, -2 * HOUR_MS] {
             let mut clocks = TestClocks::new();
             assert!(clocks.shift_wall_clock(by) && clocks.retention_waits());
-            assert!(!clocks.advance(DAY_MS - 1) && clocks.retention_waits(), "it is told once");
+            assert!(!clocks.advance(DAY_MS - 1) && clocks.retention_waits(), "it is reported once");
             assert!(!clocks.advance(1) && !clocks.retention_waits());
             assert_eq!(clocks.jumps.retention_time().as_millis(), clocks.wall);
         }
@@ -215,7 +216,7 @@ mod tests {
         clocks.shift_wall_clock(YEAR_MS);
         clocks.advance(HOUR_MS);
         assert_eq!(clocks.steady_time(), START_MS + HOUR_MS);
-        assert!(clocks.shift_wall_clock(-YEAR_MS), "set right again");
+        assert!(clocks.shift_wall_clock(-YEAR_MS), "corrected");
         assert_eq!(clocks.steady_time(), clocks.wall);
         clocks.shift_wall_clock(-YEAR_MS);
         assert_eq!(clocks.steady_time(), clocks.wall, "not ahead of what the clock shows");
@@ -241,7 +242,7 @@ mod tests {
     fn server_downtime_on_running_machine_is_not_a_jump() {
         for (set, waits) in [(0, false), (YEAR_MS, true), (-YEAR_MS, true)] {
             let clocks = TestClocks::new();
-            let checkpoint = clocks.jumps.checkpoint("boot").expect("looked at");
+            let checkpoint = clocks.jumps.checkpoint("boot").expect("observed");
             let (wall, boottime) = (clocks.wall + 90 * DAY_MS + set, clocks.boottime + 90 * DAY_MS);
             let mut next = TestClocks { wall, boottime, jumps: ClockJumps::default() };
             next.observe();

@@ -1,5 +1,5 @@
-//! The threads that run argon2, and the queue of what waits for them. The queue is bounded in all and per user, is
-//! served user by user in turn, and is left by every request that is gone.
+//! Threads that run argon2, and the queue of jobs for them. The queue is bounded in total and per user, serves users
+//! round robin, and drops the job of a request that has gone.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,11 +13,11 @@ use super::secret_hash::Argon2Memory;
 use crate::domain::Login;
 use crate::store::StoreError;
 
-/// Maximum number of jobs that wait.
+/// Maximum number of jobs in the queue.
 pub(super) const MAX_QUEUED_JOBS: usize = 256;
-/// Maximum number of jobs of one user that wait: a share of the queue.
+/// Maximum number of jobs of one user in the queue.
 pub(super) const MAX_QUEUED_JOBS_PER_USER: usize = MAX_QUEUED_JOBS / 4;
-/// Maximum number of threads, however many processors there are: each takes 19 MiB while it hashes.
+/// Maximum number of threads on any number of processors: each takes 19 MiB while it hashes.
 const MAX_HASHING_THREADS: usize = 8;
 
 /// One run of argon2.
@@ -27,7 +27,7 @@ pub(super) type HashingJob = Box<dyn FnOnce(&mut Argon2Memory) + Send>;
 #[derive(Debug)]
 pub(super) struct HashingBusy;
 
-/// A place in the queue.
+/// Identifies a job in the queue.
 #[derive(Clone)]
 pub(super) struct QueueTicket {
     user: Login,
@@ -45,18 +45,18 @@ struct HashingPoolState {
     changed: Condvar,
 }
 
-/// Jobs that wait, by user.
+/// Queued jobs by user.
 #[derive(Default)]
 struct HashingQueue {
     jobs: HashMap<Login, VecDeque<(u64, HashingJob)>>,
-    /// The users with jobs, each once; the first is served next.
+    /// Users with jobs, each once; the first is served next.
     round_robin: VecDeque<Login>,
     queued: usize,
     last_number: u64,
     closed: bool,
 }
 
-/// Leaves the queue when dropped.
+/// Withdraws a job from the queue when dropped.
 struct WithdrawOnDrop<'a> {
     pool: &'a HashingPool,
     ticket: QueueTicket,
@@ -81,7 +81,7 @@ impl HashingPool {
         Ok(pool)
     }
 
-    /// Returns how many jobs run at once.
+    /// Returns the number of jobs that run at once.
     pub(super) fn threads() -> usize {
         thread::available_parallelism().map_or(1, usize::from).min(MAX_HASHING_THREADS)
     }
@@ -93,14 +93,14 @@ impl HashingPool {
         Ok(ticket)
     }
 
-    /// Takes a job out of the queue; tells whether it was still there. If so it is never run.
+    /// Takes a job out of the queue, so that it never runs; returns whether it was still there.
     pub(super) fn withdraw(&self, ticket: &QueueTicket) -> bool {
         let job = self.shared.queue.lock().remove(ticket);
         // Dropped here, where the queue is not locked: a job may own more than it knows.
         job.is_some()
     }
 
-    /// Runs a job of a user when its turn comes; never, when nobody waits for it any more by then.
+    /// Runs a job of a user when the queue comes to it; never, when the caller has gone by then.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         user: &Login,
@@ -135,7 +135,7 @@ impl HashingQueue {
         Ok(QueueTicket { user: user.clone(), number: self.last_number })
     }
 
-    /// Takes the next job: the oldest of the user whose turn it is, who comes last then.
+    /// Takes the oldest job of the first user, and moves that user to the end of the round.
     fn pop(&mut self) -> Option<HashingJob> {
         let user = self.round_robin.pop_front()?;
         let jobs = self.jobs.get_mut(&user)?;
@@ -163,7 +163,7 @@ impl HashingQueue {
 }
 
 impl HashingPoolState {
-    /// Waits for the next job; `None` when there will be none.
+    /// Waits for the next job; `None` once the pool is closed and the queue is empty.
     fn next(&self, memory: &mut Argon2Memory) -> Option<HashingJob> {
         let mut queue = self.queue.lock();
         loop {
@@ -200,7 +200,7 @@ pub(super) mod tests {
     use crate::store::testing::login;
 
     impl HashingPool {
-        /// Keeps all threads busy until what is returned is dropped.
+        /// Keeps all threads busy until the returned senders are dropped.
         pub(in crate::auth) fn occupy_all_threads(&self) -> Vec<Sender<()>> {
             let occupy = |_| {
                 let (hold, released) = channel::<()>();
@@ -209,7 +209,7 @@ pub(super) mod tests {
                     started_sender.send(()).expect("awaited");
                     let _ = released.recv();
                 });
-                self.submit(&login("blocker"), job).expect("room");
+                self.submit(&login("blocker"), job).expect("not full");
                 started.recv().expect("begins");
                 hold
             };
@@ -221,7 +221,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Queues a job that says its name when it runs.
+    /// Queues a job that sends its name when it runs.
     fn submit_named_job(
         pool: &HashingPool,
         user: &str,
@@ -229,7 +229,7 @@ pub(super) mod tests {
         sender: &Sender<&'static str>,
     ) -> QueueTicket {
         let sender = sender.clone();
-        pool.submit(&login(user), Box::new(move |_| sender.send(name).expect("heard"))).expect("room")
+        pool.submit(&login(user), Box::new(move |_| sender.send(name).expect("received"))).expect("not full")
     }
 
     fn received_names(receiver: &Receiver<&'static str>, count: usize) -> Vec<&'static str> {
@@ -251,7 +251,7 @@ pub(super) mod tests {
         let (sender, names) = channel();
         for (user, name) in [("mallory", "m1"), ("mallory", "m2"), ("mallory", "m3"), ("bob", "b1"), ("bob", "b2")] {
             let sender = sender.clone();
-            queue.push(&login(user), Box::new(move |_| sender.send(name).expect("heard"))).expect("room");
+            queue.push(&login(user), Box::new(move |_| sender.send(name).expect("received"))).expect("not full");
         }
         while let Some(job) = queue.pop() {
             job(&mut Argon2Memory::default());
@@ -266,12 +266,12 @@ pub(super) mod tests {
         let mut push = |user: &str| queue.push(&login(user), Box::new(|_| ()));
         for user in ["mallory", "bob", "carol"] {
             for _ in 0..MAX_QUEUED_JOBS_PER_USER {
-                push(user).expect("room");
+                push(user).expect("not full");
             }
-            assert!(push(user).is_err(), "{user} has as many as one may");
+            assert!(push(user).is_err(), "{user} is at the bound of a user");
         }
         for number in 0..MAX_QUEUED_JOBS_PER_USER {
-            push(&format!("user{number}")).expect("room");
+            push(&format!("user{number}")).expect("not full");
         }
         assert!(push("dave").is_err(), "the queue is full");
     }
@@ -284,7 +284,7 @@ pub(super) mod tests {
         let withdrawn = submit_named_job(&pool, "alice", "withdrawn", &sender);
         let job = sender.clone();
         let user = login("alice");
-        let mut abandoned = Box::pin(pool.run(&user, move |_| job.send("gone").expect("heard")));
+        let mut abandoned = Box::pin(pool.run(&user, move |_| job.send("gone").expect("received")));
         assert!(
             std::future::poll_fn(|context| std::task::Poll::Ready(abandoned.as_mut().poll(context))).await.is_pending()
         );
@@ -292,7 +292,7 @@ pub(super) mod tests {
         assert_eq!(pool.queue_len(), 3);
         drop(abandoned);
         assert!(pool.withdraw(&withdrawn));
-        assert!(!pool.withdraw(&withdrawn), "it is there no more");
+        assert!(!pool.withdraw(&withdrawn), "it was withdrawn already");
         assert_eq!(pool.queue_len(), 1);
         drop((held, sender));
         drop(pool);

@@ -1,4 +1,4 @@
-//! When tokens were last used: exact in memory, written down now and then.
+//! Last uses of tokens: exact in memory, written to the store at intervals.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,42 +12,42 @@ use super::throttle::address_prefix;
 use crate::domain::{Peer, TokenExpiry, TokenId, UnixMillis};
 use crate::store::{AddressSeen, ChainToken, LastUseRecord, TokenUse};
 
-/// How often the uses of a token without a window are written down.
+/// Time between two writes of the uses of a token without a sliding window.
 const WRITE_INTERVAL_WITHOUT_WINDOW: Duration = Duration::from_secs(60);
-/// How many networks of a token memory tells apart; the store knows more.
+/// Maximum number of networks of a token that memory tells apart; the store knows more.
 const MAX_REMEMBERED_NETWORKS: usize = 16;
 const NEVER_USED_MS: i64 = i64::MIN;
 
-/// The last uses of all tokens that a session holds, and of those with a use to be written down.
+/// Last uses of all tokens that a session holds, and of those with a use that is not in the store yet.
 #[derive(Default)]
 pub(super) struct LastUsedTable {
     entries: Mutex<HashMap<TokenId, Arc<LastUsed>>>,
 }
 
-/// The last use of one token, shared by all that hold it.
+/// Last use of one token, shared by all that hold it.
 pub(super) struct LastUsed {
     used_at_ms: AtomicI64,
     written_ms: AtomicI64,
     dirty: AtomicBool,
     has_new_addresses: AtomicBool,
-    /// Whether the token has expired for good, and whether that is not written down yet.
+    /// Whether the token has expired for good; `expiry_dirty` tells whether the store doesn't know yet.
     expired: AtomicBool,
     expiry_dirty: AtomicBool,
     peers: Mutex<RecentPeers>,
     write_interval_ms: AtomicI64,
 }
 
-/// Who uses a token.
+/// Clients that used a token lately.
 #[derive(Default)]
 struct RecentPeers {
     last_peer: Option<Arc<Peer>>,
     networks: Vec<IpAddr>,
-    /// Those from networks that memory did not know; not written down yet.
+    /// Clients from networks that memory did not know; not in the store yet.
     new_addresses: Vec<(UnixMillis, Arc<Peer>)>,
 }
 
 impl RecentPeers {
-    /// Notes who uses the token; tells whether it comes from a network that memory does not know.
+    /// Records the client of a use; returns whether its network is new to memory.
     fn observe(&mut self, now: UnixMillis, peer: &Arc<Peer>) -> bool {
         if self.last_peer.as_ref().is_some_and(|last| Arc::ptr_eq(last, peer)) {
             return false;
@@ -85,7 +85,7 @@ impl LastUsed {
         self.expired.load(Ordering::Acquire)
     }
 
-    /// Ends the token for good, because it has expired while the clock was steady.
+    /// Marks the token as expired for good, because it has expired by the steady time.
     pub(super) fn expire(&self) {
         if !self.expired.swap(true, Ordering::AcqRel) {
             self.expiry_dirty.store(true, Ordering::Release);
@@ -96,12 +96,12 @@ impl LastUsed {
         self.dirty.load(Ordering::Acquire) || self.expiry_dirty.load(Ordering::Acquire)
     }
 
-    /// Returns the last use; the token's birth when there was none.
+    /// Returns the instant of the last use; that of the token's creation when there was none.
     pub(super) fn used_at(&self) -> UnixMillis {
         UnixMillis::from_millis(self.used_at_ms.load(Ordering::Acquire))
     }
 
-    /// Notes a use. One that comes late moves nothing back.
+    /// Records a use. A late one moves nothing back.
     pub(super) fn record(&self, now: UnixMillis, peer: &Arc<Peer>) {
         self.used_at_ms.fetch_max(now.as_millis(), Ordering::AcqRel);
         if self.peers.lock().observe(now, peer) {
@@ -138,7 +138,7 @@ impl LastUsed {
         self.dirty.load(Ordering::Acquire) && due_at <= now.as_millis()
     }
 
-    /// Takes what is to be written down; it counts as written from now on.
+    /// Takes the use that is to be written; it counts as written from now on.
     fn take_pending(&self, token: TokenId) -> TokenUse {
         self.dirty.store(false, Ordering::Release);
         let last = self.to_record();
@@ -148,7 +148,7 @@ impl LastUsed {
 }
 
 impl LastUsedTable {
-    /// Returns a token's last use, joined with what is written down of it.
+    /// Returns a token's last use, merged with the one in its row.
     pub(super) fn entry(&self, link: &ChainToken) -> Arc<LastUsed> {
         let mut entries = self.entries.lock();
         let entry = entries.entry(link.token).or_insert_with(|| Arc::new(LastUsed::new())).clone();
@@ -156,24 +156,24 @@ impl LastUsedTable {
         entry
     }
 
-    /// Takes the uses that are due to be written down, and forgets tokens that nothing holds.
+    /// Takes the uses that are due to be written, and removes tokens that nothing holds.
     pub(super) fn take_due(&self, now: UnixMillis) -> Vec<TokenUse> {
         self.take_where(|entry| entry.is_due(now))
     }
 
-    /// Takes all uses that are not written down.
+    /// Takes all uses that are not in the store.
     pub(super) fn take_all(&self) -> Vec<TokenUse> {
         self.take_where(|entry| entry.dirty.load(Ordering::Acquire))
     }
 
-    /// Takes the tokens of which it is not written down that they have expired for good.
+    /// Takes the tokens that have expired for good while the store doesn't know yet.
     pub(super) fn take_expired(&self) -> Vec<TokenId> {
         let entries = self.entries.lock();
         let expired = entries.iter().filter(|(_, entry)| entry.expiry_dirty.swap(false, Ordering::AcqRel));
         expired.map(|(token, _)| *token).collect()
     }
 
-    /// Takes expired tokens back of which that could not be written down.
+    /// Takes back expired tokens that could not be written.
     pub(super) fn restore_expired(&self, tokens: &[TokenId]) {
         let entries = self.entries.lock();
         for entry in tokens.iter().filter_map(|token| entries.get(token)) {
@@ -181,7 +181,7 @@ impl LastUsedTable {
         }
     }
 
-    /// Takes the sightings that are not written down.
+    /// Takes the clients from new networks that are not in the store.
     pub(super) fn take_new_addresses(&self) -> Vec<AddressSeen> {
         let entries = self.entries.lock();
         let with_new_addresses =
@@ -197,7 +197,7 @@ impl LastUsedTable {
             .collect()
     }
 
-    /// Takes uses back that could not be written down.
+    /// Takes back uses that could not be written.
     pub(super) fn restore(&self, uses: &[TokenUse]) {
         let entries = self.entries.lock();
         for entry in uses.iter().filter_map(|token_use| entries.get(&token_use.token)) {

@@ -1,9 +1,9 @@
-//! Who: turns a credential into a [`Session`], keeps sessions honest, and nothing else makes one.
+//! Authentication: turns a credential into a [`Session`] and revalidates open sessions. No other module creates one.
 //!
-//! On every request the token's row is judged as the store has it at that moment: read again, or found
-//! unchanged by the announced epoch, which no change outruns. What memory holds on its own is only the proof that
-//! this secret matched this hash. So revoking, expiring, narrowing or disabling, from any process, bites on the
-//! next request by construction, and open sessions are told within a second.
+//! Every request is checked against the token's row as the store has it at that moment: read again, or known to be
+//! unchanged by the published epoch, which is written before any change commits. The only fact that memory holds on its
+//! own is that this secret matched this hash. So revoking, expiring, narrowing or disabling, from any process, holds
+//! from the next request, and open sessions end or narrow within a second.
 
 mod audit_buffer;
 mod clock;
@@ -57,81 +57,82 @@ pub use session::{CredentialId, Session, SessionEnded};
 pub use usage_flush_socket::request_usage_flush;
 pub use work_permits::{TooMuchWork, WorkPermit};
 
-/// What a caller shows: a login where the protocol carries one, and the token as it was sent.
+/// Credential of a request: a login where the protocol carries one, and the token as it was sent.
 #[derive(Clone)]
 pub struct Credential {
     /// The user name of Basic or SSH; `None` for Bearer.
     pub login: Option<String>,
-    /// The token's text, unparsed.
+    /// Text of the token, unparsed.
     pub token: zeroize::Zeroizing<Vec<u8>>,
 }
 
-/// Why nobody was let in. What a client is told never says more than this.
+/// Reason why authentication failed, in the detail that a client may see.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// Wrong, unknown, expired, revoked, disabled, or not allowed from here: one answer for all.
+    /// The credential is wrong, unknown, expired, revoked, disabled, or excluded by the token's limits: one answer for
+    /// all.
     #[error("the user name or token is wrong")]
     Denied,
-    /// Too many guesses from this address.
+    /// Too many guesses came from this address; holds the time after which the next one is checked.
     #[error("too many failed attempts: try again in {} s", .0.as_secs().max(1))]
     Throttled(Duration),
-    /// As many runs of argon2 as may wait do so, of this user or of all: for first uses of secrets and for new ones.
+    /// The queue for argon2 is full, for this user or in total. Affects first uses of secrets, and new secrets.
     #[error("the server is busy: try again")]
     Busy,
-    /// The user has as many connections open as one may have.
+    /// The user has as many open connections as the limit allows.
     #[error("too many connections of this user are open: close one, or try again later")]
     TooManyConnections,
-    /// The store failed; the text is for the log.
+    /// The store failed. The source is for the log and never reaches a client.
     #[error("the server has a fault")]
     Store(#[from] StoreError),
 }
 
-/// Proves callers; clones share all state.
+/// Authenticates callers. Clones share all state.
 #[derive(Clone)]
 pub struct Authenticator {
     core: Arc<AuthCore>,
 }
 
-/// A session that is open.
+/// Open session, as listed for users and administrators.
 #[derive(Clone, Debug)]
 pub struct OpenSession {
-    /// What tells it apart from the other sessions of this process.
+    /// Number that is unique among the sessions of this process.
     pub number: u64,
-    /// Its token.
+    /// Token that opened the session.
     pub token: TokenId,
-    /// Its user.
+    /// User that owns the token.
     pub login: Login,
-    /// Who is at the door.
+    /// Protocol, address and program of the client.
     pub peer: Peer,
-    /// Since when.
+    /// Instant at which the session was opened.
     pub opened_at: UnixMillis,
 }
 
-/// What an authenticator and its sessions share.
+/// State that an authenticator and its sessions share.
 struct AuthCore {
     store: Store,
     clock: Clock,
     hasher: SecretHasher,
-    /// Runs argon2, for proofs and for new secrets.
+    /// Runs argon2, to verify secrets and to hash new ones.
     hashing_pool: Arc<HashingPool>,
     verified_secrets: Arc<VerifiedSecrets>,
     secret_hash_runs: AtomicU64,
     throttle: LoginThrottle,
     token_cache: TokenCache,
     last_used: LastUsedTable,
-    /// Held while uses are written down: a reader waits for those that somebody else has taken to write.
+    /// Held while uses are written to the store, so that a reader waits for those that another thread has taken.
     flush_lock: Mutex<()>,
-    /// When it was last logged that something could not be written down.
+    /// Instant of the last warning about a failed write.
     warned_at: Mutex<Option<Instant>>,
     audit_buffer: AuditBuffer,
     usage_counters: UsageCounters,
-    /// Turns of work that takes long.
+    /// Permits for work on blocking threads.
     work_permits: WorkPermitPools,
     session_numbers: AtomicU64,
     watcher_pool: WorkerPool,
 }
 
-/// Why a credential was refused: for the log and the audit trail alone.
+/// Reason why a credential was rejected. Only the log and the audit trail see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RejectionReason {
     Malformed,
@@ -147,24 +148,24 @@ enum RejectionReason {
 }
 
 impl RejectionReason {
-    /// Says why in a few words.
+    /// Returns the reason as text for the audit trail.
     fn describe(self) -> &'static str {
         match self {
-            RejectionReason::Malformed => "what was shown is no token",
+            RejectionReason::Malformed => "the text presented is not a token",
             RejectionReason::Unknown => "there is no such token",
             RejectionReason::WrongSecret => "the secret is wrong",
             RejectionReason::RetiredSecret => "the secret was replaced by a rotation",
-            RejectionReason::WrongLogin => "the token is not that user's",
+            RejectionReason::WrongLogin => "the token belongs to another user",
             RejectionReason::Revoked => "the token, or one above it, was revoked",
             RejectionReason::Expired => "the token, or one above it, has expired",
             RejectionReason::Disabled => "the user is disabled",
-            RejectionReason::DeniedByLimits => "the token's limits don't admit protocol, address or program",
-            RejectionReason::Throttled => "too many guesses from this address",
+            RejectionReason::DeniedByLimits => "the token's limits exclude the protocol, address or program",
+            RejectionReason::Throttled => "too many failed attempts from this address",
         }
     }
 
-    /// Tells whether whoever is refused may be guessing. Whoever shows a secret that is or was right is not, whatever
-    /// else is wrong: a name, an expired or revoked token, limits.
+    /// Tells whether the attempt may be a guess. One with a secret that is or was valid is not, whatever else is wrong:
+    /// the user name, an expired or revoked token, limits.
     fn is_guess(self) -> bool {
         match self {
             RejectionReason::Malformed | RejectionReason::Unknown | RejectionReason::WrongSecret => true,
@@ -188,14 +189,14 @@ impl RejectionReason {
     }
 }
 
-/// A credential that was refused, and the token and owner that it was shown for, where there are such.
+/// Rejected credential, with the token that it names and that token's owner where they exist.
 struct RejectedCredential {
     reason: RejectionReason,
     token: Option<TokenId>,
     login: Option<Login>,
 }
 
-/// How an attempt ends that gives no session.
+/// Outcome of an attempt that opens no session.
 enum AuthFailure {
     Rejected(RejectedCredential),
     Error(AuthError),
@@ -219,13 +220,13 @@ impl From<RejectionReason> for AuthFailure {
     }
 }
 
-/// A token as it was shown, by whom where that is asked, and what is known of its secret.
+/// Token text under verification, the login and peer to check it against, and the cached result for its secret.
 struct AuthAttempt<'a> {
     text: &'a TokenText,
     login: Option<&'a str>,
     peer: Option<&'a Peer>,
     fingerprint: SecretFingerprint,
-    /// The hash that it was proven of lately.
+    /// Digest of the hash that the secret is known to match.
     verified_digest: Option<PhcDigest>,
     hasher: &'a SecretHasher,
     prefilter: OnceCell<[u8; 8]>,
@@ -236,17 +237,18 @@ impl AuthAttempt<'_> {
         self.prefilter.get_or_init(|| self.hasher.prefilter(self.text.secret()))
     }
 
-    /// Tells whether it may be the one that was sealed: it was proven to be, or the prefilter lets it pass.
+    /// Tells whether the secret may match a hash: it is known to, or the prefilter agrees.
     fn may_match(&self, hash: &DigestedSecretHash) -> bool {
         self.verified_digest == Some(hash.digest) || hash.secret_hash.prefilter.ct_eq(self.prefilter()).into()
     }
 }
 
 impl Authenticator {
-    /// Makes an authenticator over a store; reads (and for a new store makes) the pepper.
+    /// Creates an authenticator for a store. Reads the pepper, and creates it for a new store.
     ///
     /// # Errors
-    /// [`StoreError`] when the pepper is missing though tokens exist, or can't be read.
+    /// [`StoreError`] when the pepper is missing though tokens exist or can't be read, or when no thread can be
+    /// started.
     pub fn new(store: Store, clock: Clock) -> Result<Self, StoreError> {
         let hashing_pool = Arc::new(HashingPool::new()?);
         let core = AuthCore {
@@ -270,18 +272,18 @@ impl Authenticator {
         Ok(Self { core: Arc::new(core) })
     }
 
-    /// Proves a caller. A right token gets in whatever others do from its address: only guesses are throttled, and
-    /// they are known by checksum, id and prefilter, before anything that costs.
+    /// Authenticates a caller. A valid token is accepted whatever others send from its address: only guesses are
+    /// throttled, and checksum, id and prefilter tell them apart before argon2 runs.
     ///
     /// # Errors
-    /// [`AuthError`], the same for every wrong credential.
+    /// [`AuthError`]; [`AuthError::Denied`] for every wrong credential alike.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, AuthError> {
         let (address, protocol) = (peer.address, peer.protocol);
         match self.core.verify_credential(&credential, &peer).await {
             Ok((cached_token, digest)) => Ok(Session::open(self.core.clone(), cached_token, peer, digest)),
             Err(AuthFailure::Error(error)) => {
                 if matches!(error, AuthError::Busy) {
-                    tracing::warn!(%address, %protocol, "a login was not checked: as many as may wait for argon2 do");
+                    tracing::warn!(%address, %protocol, "a login was not verified: the queue for argon2 is full");
                 }
                 Err(error)
             }
@@ -289,7 +291,7 @@ impl Authenticator {
         }
     }
 
-    /// Tells which live token a text is; nobody is let in by it, and its limits are not asked.
+    /// Returns the id of the valid token with this text. Opens no session, and ignores the token's limits.
     ///
     /// # Errors
     /// [`AuthError::Busy`], [`AuthError::Store`].
@@ -302,8 +304,8 @@ impl Authenticator {
         }
     }
 
-    /// Watches the store for what ends or narrows open sessions, and writes uses down, until told to
-    /// stop; flushes then.
+    /// Watches the store for changes that end or narrow open sessions, and writes uses to it, until `stop` is
+    /// cancelled; then writes all that memory holds.
     pub async fn watch(&self, stop: tokio_util::sync::CancellationToken) {
         tokio::join!(usage_flush_socket::serve(self.core.clone(), stop.clone()), self.core.clone().watch(stop));
     }
@@ -318,13 +320,13 @@ impl Authenticator {
         &self.core.clock
     }
 
-    /// Returns what seals the secrets of new tokens.
+    /// Returns the hasher for the secrets of new tokens.
     pub fn secret_hasher(&self) -> &SecretHasher {
         &self.core.hasher
     }
 
-    /// Seals a secret as [`SecretHasher::hash`] does, when the turn of the user who asks for it comes. Nothing is computed
-    /// for a caller who does not wait for it.
+    /// Hashes a secret as [`SecretHasher::hash`] does, in the user's share of the queue. The job of a caller that has
+    /// gone is not run.
     ///
     /// # Errors
     /// [`AuthError::Busy`], [`AuthError::Store`].
@@ -337,12 +339,12 @@ impl Authenticator {
         Ok(self.core.hashing_pool.run(user, job).await.map_err(|hashing_pool::HashingBusy| AuthError::Busy)??)
     }
 
-    /// Returns how often argon2 has run for a new secret in [`Authenticator::hash_secret`].
+    /// Returns how many times argon2 has run in [`Authenticator::hash_secret`].
     pub fn secret_hash_runs(&self) -> u64 {
         self.core.secret_hash_runs.load(Ordering::Relaxed)
     }
 
-    /// Returns the sessions that are open.
+    /// Returns the open sessions.
     pub fn sessions(&self) -> Vec<OpenSession> {
         let sessions_of = |cached_token: &Arc<CachedToken>| {
             let (token, login) = (cached_token.token, cached_token.login.clone());
@@ -355,19 +357,18 @@ impl Authenticator {
         self.core.token_cache.with_open_sessions().iter().flat_map(sessions_of).collect()
     }
 
-    /// Writes down the uses that memory holds, so that whoever reads the store sees the expiration in force.
-    /// Tells whether that was done.
+    /// Writes the uses that memory holds, so that readers of the store see the expiration in force. Returns whether
+    /// that succeeded.
     pub fn flush_uses(&self) -> bool {
         self.core.flush_uses()
     }
 
-    /// Returns how often tokens were used and callers refused, where that is in memory alone: counts are written
-    /// down once a minute.
+    /// Returns the counts of uses and refusals that are not in the store yet; they are written once a minute.
     pub fn unflushed_counts(&self) -> Vec<UsageCount> {
         self.core.usage_counters.unflushed()
     }
 
-    /// Ends one session that is open, though its token lives; tells whether there was such a one.
+    /// Closes one open session although its token is valid; returns whether it existed.
     pub fn close_session(&self, token: TokenId, number: u64) -> bool {
         self.core
             .token_cache
@@ -376,7 +377,7 @@ impl Authenticator {
             .any(|cached_token| cached_token.token == token && cached_token.evict(number))
     }
 
-    /// Returns how often argon2 has run for a proof: once for each first use of a secret.
+    /// Returns how many times argon2 has run to verify a secret: once for each first use.
     pub fn verification_runs(&self) -> u64 {
         self.core.verified_secrets.argon2_runs()
     }
@@ -392,7 +393,7 @@ impl AuthCore {
         self.verify_attempt(self.new_attempt(&text, credential.login.as_deref(), Some(peer))).await
     }
 
-    /// Notes a refused attempt, and returns what its caller is told: to wait, after too many guesses.
+    /// Records a rejected attempt, and returns the error for its caller: after too many guesses, one that says to wait.
     fn reject(&self, rejected: &RejectedCredential, peer: &Peer) -> AuthError {
         let now = self.clock.now();
         match self.throttle.retry_after(peer.address, now).filter(|_| rejected.reason.is_guess()) {
@@ -432,7 +433,7 @@ impl AuthCore {
         }
     }
 
-    /// Proves that a token is what it says, and that all else holds that is asked.
+    /// Verifies the secret of an attempt, and that its token is valid for the login and peer.
     async fn verify_attempt(&self, mut attempt: AuthAttempt<'_>) -> Result<(Arc<CachedToken>, PhcDigest), AuthFailure> {
         if attempt.verified_digest.is_none() {
             // Before the row is read, so that an unknown id costs as much as a known one.
@@ -463,8 +464,8 @@ impl AuthCore {
         }
     }
 
-    /// Returns the life that an attempt claims, and the seal that its secret fits or has to be proven of, when all
-    /// else holds.
+    /// Returns the token that an attempt names, and the hash that its secret matches or has to be verified against,
+    /// when everything else is valid.
     fn find_candidate(
         &self,
         attempt: &AuthAttempt<'_>,
@@ -493,7 +494,7 @@ impl AuthCore {
         Ok((cached_token, hash))
     }
 
-    /// Returns the seal of a token's row that a secret fits, when the row lets the attempt pass.
+    /// Returns the hash in a token's row that the secret may match, when the row accepts the attempt.
     fn match_credentials(
         &self,
         credentials: &CachedCredentials,
@@ -516,7 +517,7 @@ impl AuthCore {
         Ok(hash.clone())
     }
 
-    /// Finds out what a token died of.
+    /// Finds out why a token is not valid any more.
     fn inactive_reason(&self, token: TokenId) -> Result<RejectionReason, StoreError> {
         let record = self.store.token(token, self.clock.now())?;
         Ok(match record.map(|record| record.state) {
@@ -526,10 +527,10 @@ impl AuthCore {
         })
     }
 
-    /// Notes a refused attempt.
+    /// Records a rejected attempt in the log, the counts and the audit trail.
     fn record_rejection(&self, rejected: &RejectedCredential, peer: &Peer) {
         let RejectedCredential { reason, token, login } = rejected;
-        tracing::debug!(address = %peer.address, protocol = %peer.protocol, ?reason, "a caller was refused");
+        tracing::debug!(address = %peer.address, protocol = %peer.protocol, ?reason, "a credential was rejected");
         let event =
             AuditEvent::new(self.clock.now(), reason.event_kind()).with_peer(peer).with_detail(reason.describe());
         let event = AuditEvent { token: *token, user: login.clone(), ..event };

@@ -1,4 +1,4 @@
-//! The pepper: 32 random bytes beside the database, without which its prefilters say nothing.
+//! The pepper: 32 random bytes in a file beside the database, without which its prefilters reveal nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,18 +13,18 @@ use zeroize::Zeroizing;
 use super::random::fill_random;
 use crate::store::{PEPPER_FILE_NAME, Store, StoreError};
 
-/// What is hashed under the pepper to recognise it by: no secret can be this.
+/// Message whose MAC under the pepper identifies the pepper; no secret has this text.
 const CHECK_VALUE_INPUT: &[u8] = b"patgate: the pepper of this database";
 
-/// A keyed hash, ready to be fed.
+/// Keyed hash without input.
 pub(super) type KeyedHash = Hmac<Sha256>;
 
-/// The keyed hash that the pepper keys.
+/// Keyed hash under the pepper.
 #[derive(Clone)]
 pub(super) struct Pepper(Arc<KeyedHash>);
 
 impl Pepper {
-    /// Reads the pepper of the store's state directory; makes it (0600) when there is neither it nor any token.
+    /// Reads the pepper of the store's state directory; creates it (mode 0600) when neither it nor any token exists.
     pub(super) fn open(store: &Store) -> Result<Self, StoreError> {
         let path = store.state_dir().join(PEPPER_FILE_NAME);
         let unusable = |source| StoreError::StateDirectory { path: path.clone(), source };
@@ -45,7 +45,7 @@ impl Pepper {
         Ok(pepper)
     }
 
-    /// Refuses a pepper that is not the one of the store's tokens; one that the store does not know yet is noted.
+    /// Refuses a pepper other than that of the store's tokens; records one that the store does not know yet.
     fn check_store(&self, store: &Store, path: PathBuf) -> Result<(), StoreError> {
         let mut mac = self.mac();
         mac.update(CHECK_VALUE_INPUT);
@@ -68,7 +68,7 @@ impl Pepper {
     }
 }
 
-/// Makes a keyed hash. A key shorter than a block of SHA-256 is padded with zeros (RFC 2104).
+/// Creates a keyed hash. A key shorter than a block of SHA-256 is padded with zeros (RFC 2104).
 fn keyed_hash(key: &[u8; 32]) -> KeyedHash {
     let mut block = Zeroizing::new([0u8; 64]);
     block[..32].copy_from_slice(key);
@@ -81,7 +81,7 @@ fn read_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(key)
 }
 
-/// Makes the pepper, whole or not at all; one that another process made meanwhile stays.
+/// Creates the pepper file, whole or not at all; one that another process created meanwhile stays.
 fn create_key_file(state: &Path) -> Result<(), StoreError> {
     let mut key = Zeroizing::new([0u8; 32]);
     fill_random(&mut key[..])?;

@@ -6,12 +6,12 @@ use crate::store::StoreError;
 /// Fills a buffer with random bytes from the operating system.
 ///
 /// # Errors
-/// [`StoreError::Random`] when it gives none.
+/// [`StoreError::Random`] when the operating system gives none.
 pub fn fill_random(buffer: &mut [u8]) -> Result<(), StoreError> {
     getrandom::fill(buffer).map_err(|error| StoreError::Random(error.to_string()))
 }
 
-/// Draws a new token.
+/// Generates a new token.
 ///
 /// # Errors
 /// [`StoreError::Random`] when the operating system gives no random bytes.
@@ -19,7 +19,7 @@ pub fn generate_token() -> Result<TokenText, StoreError> {
     generate_with(|draw| TokenText::new(TokenId::generate(draw), Secret::generate(draw)))
 }
 
-/// Draws the id of a new token.
+/// Generates the id of a new token.
 ///
 /// # Errors
 /// As [`generate_token`].
@@ -27,7 +27,7 @@ pub fn generate_token_id() -> Result<TokenId, StoreError> {
     generate_with(|draw| TokenId::generate(draw))
 }
 
-/// Draws a new secret.
+/// Generates a new secret.
 ///
 /// # Errors
 /// As [`generate_token`].

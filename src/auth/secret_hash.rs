@@ -1,4 +1,4 @@
-//! What is kept of a secret instead of it.
+//! Hashes of secrets, which are stored in their place.
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -15,31 +15,31 @@ const ARGON2_MEMORY_KIB: u32 = 19 * 1024;
 const ARGON2_PASSES: u32 = 2;
 const ARGON2_LANES: u32 = 1;
 
-/// Seals new secrets: argon2id for the store's authority, and a prefilter under the pepper.
+/// Hashes new secrets: with argon2id, and to a prefilter under the pepper.
 #[derive(Clone)]
 pub struct SecretHasher {
     pepper: Pepper,
 }
 
 impl SecretHasher {
-    /// Makes a sealer with the pepper of the store's state directory; makes the pepper for a new store.
+    /// Creates a hasher with the pepper of the store's state directory; creates the pepper for a new store.
     ///
     /// # Errors
-    /// [`StoreError`] when the pepper is missing though tokens exist, or can't be read or made.
+    /// [`StoreError`] when the pepper is missing though tokens exist, or can't be read or created.
     pub fn open(store: &Store) -> Result<Self, StoreError> {
         Pepper::open(store).map(|pepper| Self { pepper })
     }
 
-    /// Seals a secret on the calling thread: argon2id (RFC 9106) with 19 MiB, two passes and one lane. Takes some
+    /// Hashes a secret on the calling thread: argon2id (RFC 9106) with 19 MiB, two passes and one lane. Takes some
     /// 20 ms of processor time.
     ///
     /// # Errors
-    /// [`StoreError`] when there is no randomness for the salt.
+    /// [`StoreError`] when the operating system gives no random bytes for the salt.
     pub fn hash(&self, secret: &Secret) -> Result<SecretHash, StoreError> {
         self.hash_with(secret, &mut Argon2Memory::default())
     }
 
-    /// As [`SecretHasher::hash`], in memory that is there already.
+    /// Hashes as [`SecretHasher::hash`] does, in memory that a thread keeps.
     pub(super) fn hash_with(&self, secret: &Secret, memory: &mut Argon2Memory) -> Result<SecretHash, StoreError> {
         let mut salt = [0u8; 16];
         fill_random(&mut salt)?;
@@ -47,7 +47,7 @@ impl SecretHasher {
         Ok(SecretHash { phc: phc.to_string(), prefilter: self.prefilter(secret) })
     }
 
-    /// Returns what tells, compared in constant time, whether a secret may be the sealed one.
+    /// Returns the prefilter of a secret; to be compared in constant time.
     pub(super) fn prefilter(&self, secret: &Secret) -> [u8; 8] {
         let mut mac = self.pepper.mac();
         mac.update(secret.expose());
@@ -61,7 +61,7 @@ impl SecretHasher {
 pub(super) struct Argon2Memory(Vec<Block>);
 
 impl Argon2Memory {
-    /// Number of blocks that memory is reserved for, though fewer are used and only those take room. glibc maps a
+    /// Number of blocks that memory is reserved for, though fewer are used and only those take memory. glibc maps a
     /// request of more than 32 MiB by itself, always, and unmaps it when it is freed. A smaller one is kept by the
     /// heap of the thread that frees it as soon as the first of its size was freed: its mmap threshold adapts.
     const RESERVED_BLOCKS: usize = 33 * 1024 * 1024 / Block::SIZE;
@@ -76,7 +76,7 @@ impl Argon2Memory {
         &mut self.0[..count]
     }
 
-    /// Tells whether memory is held.
+    /// Tells whether memory is allocated.
     pub(super) fn is_allocated(&self) -> bool {
         self.0.capacity() > 0
     }
@@ -101,12 +101,12 @@ fn argon2_hash(secret: &Secret, salt: &[u8], memory: &mut Argon2Memory) -> argon
     })
 }
 
-/// Tells whether a secret is the one that a PHC string was made of.
+/// Tells whether a secret matches a PHC string.
 pub(super) fn verify_phc(secret: &Secret, phc: &str, memory: &mut Argon2Memory) -> bool {
     PasswordHash::new(phc).is_ok_and(|hash| verify_hash(secret, &hash, memory).unwrap_or(false))
 }
 
-/// Hashes a secret as another was hashed, and compares the two.
+/// Hashes a secret with the parameters and salt of a hash, and compares the two.
 fn verify_hash(secret: &Secret, hash: &PasswordHash, memory: &mut Argon2Memory) -> argon2::password_hash::Result<bool> {
     let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
     let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;

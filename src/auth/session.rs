@@ -1,4 +1,4 @@
-//! A caller proven to be a user with a live token.
+//! Session of an authenticated caller with a valid token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,27 +14,28 @@ use crate::domain::{
     UnixMillis, UploadRule, UsageKind,
 };
 
-/// How many names of a path tell refused operations apart.
+/// Number of path components by which the audit trail tells denied operations apart.
 const DENIED_PATH_MAX_DEPTH: usize = 3;
 
-/// The session's token is dead, no longer admits this peer, or no longer reaches what is open.
+/// Error of a session whose token is not valid any more, excludes this peer, or no longer grants access to an open
+/// entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the session has ended, or may not do this here any more")]
+#[error("the session has ended, or its token no longer allows this")]
 pub struct SessionEnded;
 
-/// What tells a token and one of its secrets from others, without showing anything of the secret.
+/// Identifies a token and one of its secrets without revealing the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CredentialId(TokenId, PhcDigest);
 
-/// A caller proven to be a user with a live token; only [`super::Authenticator`] makes one.
+/// Authenticated caller with a valid token; only [`super::Authenticator`] creates one.
 ///
-/// Clones share one life: all end together, within a second of the token's death.
+/// Clones share one state: all end together, within a second after the token is revoked or expires.
 #[derive(Clone)]
 pub struct Session {
     handle: Arc<SessionHandle>,
 }
 
-/// What clones of a session share; open until the last of them is dropped.
+/// State that clones of a session share. The session is open until the last of them is dropped.
 struct SessionHandle {
     core: Arc<AuthCore>,
     cached_token: Arc<CachedToken>,
@@ -42,12 +43,12 @@ struct SessionHandle {
     secret_digest: PhcDigest,
     number: u64,
     evicted: Arc<AtomicBool>,
-    /// The hour in which it was last counted as used.
+    /// Start of the hour in which the session was last counted as used.
     counted_hour_ms: AtomicI64,
 }
 
 impl Session {
-    /// Opens a session for a caller whose proof was checked against the hash `proven` stands for.
+    /// Opens a session for a caller whose secret matched the hash with this digest.
     pub(super) fn open(
         core: Arc<AuthCore>,
         cached_token: Arc<CachedToken>,
@@ -70,7 +71,7 @@ impl Session {
         }
     }
 
-    /// Returns the user.
+    /// Returns the login of the user.
     pub fn login(&self) -> &Login {
         &self.handle.cached_token.login
     }
@@ -80,31 +81,31 @@ impl Session {
         self.handle.cached_token.token
     }
 
-    /// Returns what tells the token and the secret that were shown from others.
+    /// Returns the id of the token and secret that opened the session.
     pub fn credential_id(&self) -> CredentialId {
         CredentialId(self.token(), self.handle.secret_digest)
     }
 
-    /// Returns what tells it apart from the other sessions of this process.
+    /// Returns a number that is unique among the sessions of this process.
     pub fn number(&self) -> u64 {
         self.handle.number
     }
 
-    /// Returns who is at the door.
+    /// Returns protocol, address and program of the client.
     pub fn peer(&self) -> &Peer {
         &self.handle.peer
     }
 
-    /// Returns what may be reached at this moment. What this process changed counts at once, and is
-    /// read again only then; otherwise this costs no I/O.
+    /// Returns the access that the token grants at this moment. Changes of this process count at once; the store is
+    /// read only after one, otherwise this costs no I/O.
     ///
     /// # Errors
-    /// [`SessionEnded`] once the token is dead, or when the store can't tell.
+    /// [`SessionEnded`] once the token is not valid any more, or when the store can't be read.
     pub fn access(&self) -> Result<Arc<TreeAccess>, SessionEnded> {
         self.handle.snapshot().map(|snapshot| snapshot.access.clone())
     }
 
-    /// Returns the roles at this moment: those that the owner and every token of the chain have.
+    /// Returns the roles at this moment: those that the owner and every token of the chain hold.
     ///
     /// # Errors
     /// As [`Session::access`].
@@ -112,7 +113,7 @@ impl Session {
         self.handle.snapshot().map(|snapshot| snapshot.privileges.roles.clone())
     }
 
-    /// Returns how wide the token is at this moment, over its whole chain.
+    /// Returns the privileges of the token at this moment, intersected over its whole chain.
     ///
     /// # Errors
     /// As [`Session::access`].
@@ -120,8 +121,8 @@ impl Session {
         self.handle.snapshot().map(|snapshot| snapshot.privileges.clone())
     }
 
-    /// Returns what may be reached, as a new request is judged: the store is asked whether anything has
-    /// changed, by whichever process. May block.
+    /// Returns the access that the token grants, as for a new request: reads the store's epoch, so that changes of
+    /// every process count. May block.
     ///
     /// # Errors
     /// As [`Session::access`].
@@ -130,7 +131,7 @@ impl Session {
         let revalidated =
             core.store.epoch().and_then(|epoch| cached_token.revalidate(epoch, &core.store, &core.last_used));
         if let Err(error) = revalidated {
-            tracing::error!(token = %cached_token.token, %error, "a session ends: the store can't tell whether its token lives");
+            tracing::error!(token = %cached_token.token, %error, "a session ends: its token can't be read");
             return Err(SessionEnded);
         }
         self.access()
@@ -141,7 +142,8 @@ impl Session {
         self.handle.cached_token.snapshot().limits.clone()
     }
 
-    /// Returns what uploads must fit, by the token and all above it, as of the last [`Session::access`].
+    /// Returns the rule that uploads must satisfy, intersected over the token's chain, as of the last
+    /// [`Session::access`].
     pub fn upload_rule(&self) -> Arc<UploadRule> {
         self.handle.cached_token.snapshot().upload_rule.clone()
     }
@@ -151,7 +153,7 @@ impl Session {
         self.handle.cached_token.snapshot().session_deadline(&self.handle.secret_digest)
     }
 
-    /// Notes a use: an accepted request or a block transferred. Moves a sliding window; the first of an hour is
+    /// Records a use: an accepted request or a block transferred. Extends a sliding window; the first use of an hour is
     /// counted.
     pub fn record_use(&self) {
         let SessionHandle { core, cached_token, peer, secret_digest, .. } = &*self.handle;
@@ -162,7 +164,7 @@ impl Session {
         }
     }
 
-    /// Tells the audit trail of an operation on the tree that was refused; those in one place are counted.
+    /// Records a denied operation on the tree in the audit trail; those below one path prefix are counted together.
     pub fn record_denial(&self, reason: &str, path: Option<&TreePath>) {
         let SessionHandle { core, cached_token, peer, .. } = &*self.handle;
         let actor = Actor::Bearer { login: cached_token.login.clone(), token: cached_token.token };
@@ -178,49 +180,49 @@ impl Session {
         core.audit_buffer.record(EventOrigin::Authenticated, event);
     }
 
-    /// Waits for a turn of work that keeps a processor busy for long; it ends when what is returned is dropped.
+    /// Waits for a permit for work that keeps a processor busy for long. Dropping the permit releases it.
     ///
     /// # Errors
-    /// [`TooMuchWork`].
+    /// [`TooMuchWork`] when the user, or all users together, have too much work waiting.
     pub async fn acquire_work_permit(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.heavy.acquire(self.login()).await
     }
 
-    /// Waits for a turn of a call of the store, which waits for none of the user's longer work.
+    /// Waits for a permit for a call of the store, which doesn't wait for the user's longer work.
     ///
     /// # Errors
-    /// [`TooMuchWork`].
+    /// As [`Session::acquire_work_permit`].
     pub async fn light_turn(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.light.acquire(self.login()).await
     }
 
-    /// Waits for another such turn of work that has begun.
+    /// Waits for another such permit for work that has begun.
     ///
     /// # Errors
-    /// [`TooMuchWork`] where all users together have too much waiting.
+    /// [`TooMuchWork`] when all users together have too much work waiting.
     pub async fn light_turn_again(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.light.acquire_followup(self.login()).await
     }
 
-    /// Waits for a turn of ending what lets somebody in: tokens, grants, roles, users. It waits for no other work, and
-    /// for no other token.
+    /// Waits for a permit for revoking access: of tokens, grants, roles, users. Waits neither for other work nor for
+    /// other tokens.
     ///
     /// # Errors
-    /// [`TooMuchWork`].
+    /// [`TooMuchWork`] when the token, or all tokens together, have too much work waiting.
     pub async fn revoking_turn(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.revoking.acquire(&self.token()).await
     }
 
-    /// Waits for another turn of work that has begun.
+    /// Waits for another permit for work that has begun.
     ///
     /// # Errors
-    /// [`TooMuchWork`] where all users together have too much waiting.
+    /// [`TooMuchWork`] when all users together have too much work waiting.
     pub async fn acquire_followup_permit(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.heavy.acquire_followup(self.login()).await
     }
 
-    /// Waits until the token lets nobody in any more who shows this secret here. Unlike [`Session::closed`] it keeps no
-    /// session open.
+    /// Waits until the token rejects this secret from this peer. Unlike that of [`Session::closed`], the future keeps
+    /// no session open.
     pub fn credential_invalidated(&self) -> impl Future<Output = ()> + Send + 'static {
         let SessionHandle { core, cached_token, peer, secret_digest, .. } = &*self.handle;
         let (core, cached_token, peer, secret_digest) =
@@ -251,7 +253,7 @@ impl Session {
 }
 
 impl SessionHandle {
-    /// Returns what holds at this moment.
+    /// Returns the token's snapshot, while the session is open.
     fn snapshot(&self) -> Result<Arc<TokenSnapshot>, SessionEnded> {
         if self.evicted.load(Ordering::Acquire) {
             return Err(SessionEnded);
@@ -260,7 +262,7 @@ impl SessionHandle {
     }
 }
 
-/// Returns what holds at this moment for a caller who has shown a secret; none once the token lets him in no more.
+/// Returns the token's current snapshot, while it accepts this secret from this peer.
 fn valid_snapshot(
     core: &AuthCore,
     cached_token: &CachedToken,
@@ -275,7 +277,7 @@ fn valid_snapshot(
         .refresh(&core.store, &core.last_used)
         .and_then(|()| cached_token.check_live(&core.clock, &core.store, &core.last_used));
     if let Err(error) = &live {
-        tracing::error!(token = %cached_token.token, %error, "a session ends: the store can't tell whether its token lives");
+        tracing::error!(token = %cached_token.token, %error, "a session ends: its token can't be read");
     }
     let snapshot = cached_token.snapshot();
     let is_valid = live.unwrap_or(false) && snapshot.accepts_secret(secret_digest, now) && snapshot.allows_peer(peer);
@@ -292,7 +294,7 @@ impl SessionHandle {
         }
     }
 
-    /// Notes that the session was ended, and why.
+    /// Records in the audit trail that the session has ended, and why.
     fn record_closed(&self) {
         let Self { core, cached_token, peer, secret_digest, .. } = self;
         let (snapshot, now) = (cached_token.snapshot(), core.clock.now());
@@ -303,9 +305,9 @@ impl SessionHandle {
         } else if !snapshot.accepts_secret(secret_digest, now) {
             "the secret was replaced by a rotation"
         } else if !snapshot.allows_peer(peer) {
-            "the token's limits don't admit protocol, address or program any more"
+            "the token's limits now exclude the protocol, address or program"
         } else {
-            "the token is gone, or the store can't tell whether it lives"
+            "the token was deleted, or the store can't be read"
         };
         let event =
             AuditEvent::new(now, EventKind::SessionEnded).with_user(&cached_token.login).with_token(cached_token.token);

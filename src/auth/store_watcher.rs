@@ -1,4 +1,4 @@
-//! Keeps open sessions honest while nothing asks for them, and writes uses down.
+//! Revalidates open sessions that send no request, and writes uses and events to the store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +11,16 @@ use super::last_used::LastUsedTable;
 use crate::domain::{AuditEvent, UsageCount};
 use crate::store::{StoreError, TokenUse};
 
-/// How often other processes' writes are looked for; this one's are told.
+/// Time between two polls for writes of other processes; those of this process wake the watcher.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// How often in a row the store may fail until sessions end, because nobody can vouch for them.
+/// Number of failed polls in a row after which all sessions end, because their tokens can't be checked.
 const MAX_CONSECUTIVE_FAILURES: u32 = 4;
-/// How often it is logged that something can't be written down.
+/// Minimum time between two warnings about failed writes.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// How long to wait for somebody else who writes uses down, behind another process perhaps.
+/// Time to wait for another thread that writes uses, which may itself wait for another process.
 const FLUSH_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the watch knows of the store.
+/// Version of the store that was last handled, and the number of failures since.
 #[derive(Default)]
 pub(super) struct StoreWatchState {
     version: Option<(u64, i64)>,
@@ -28,7 +28,7 @@ pub(super) struct StoreWatchState {
 }
 
 impl AuthCore {
-    /// Watches the store until told to stop; writes all uses down then.
+    /// Watches the store until `stop` is cancelled; then writes all uses and events.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut state = StoreWatchState::default();
         let mut flush: Option<JoinHandle<()>> = None;
@@ -53,17 +53,17 @@ impl AuthCore {
         }
         let core = self.clone();
         if spawn_blocking(move || core.flush()).await.is_err() {
-            tracing::error!("the last uses of tokens were not written down");
+            tracing::error!("the last uses of tokens were not written to the store");
         }
     }
 
-    /// Looks once, and ends or narrows what the store says.
+    /// Polls the store once, and ends or narrows the sessions of tokens that changed.
     pub(super) fn poll_store(&self, state: &mut StoreWatchState) {
         match self.revalidate_sessions(state) {
             Ok(()) => state.failures = 0,
             Err(error) => {
                 state.failures += 1;
-                tracing::error!(%error, "the store can't tell which tokens live");
+                tracing::error!(%error, "the tokens of open sessions can't be read from the store");
             }
         }
         if state.failures >= MAX_CONSECUTIVE_FAILURES {
@@ -72,10 +72,10 @@ impl AuthCore {
         self.token_cache.evict_idle(self.clock.now());
     }
 
-    /// Writes down the uses and events that are due.
+    /// Writes the uses and events that are due.
     pub(super) fn flush_due(&self) {
         if let Err(error) = self.store.republish_epoch() {
-            tracing::warn!(%error, "the store's changes are not announced: every request reads it");
+            tracing::warn!(%error, "the store's epoch can't be published: every request reads the store");
         }
         let now = self.clock.now();
         self.record_uses(|uses| uses.take_due(now), false);
@@ -83,19 +83,19 @@ impl AuthCore {
         self.persist(self.audit_buffer.take_due(now), &self.usage_counters.take_due(now));
     }
 
-    /// Writes all uses and events down.
+    /// Writes all uses and events.
     pub(super) fn flush(&self) {
         self.record_uses(LastUsedTable::take_all, true);
         self.record_expired();
         self.persist(self.audit_buffer.take_all(self.clock.now()), &self.usage_counters.take_all());
     }
 
-    /// Writes all uses down; tells whether that was done.
+    /// Writes all uses; returns whether that succeeded.
     pub(super) fn flush_uses(&self) -> bool {
         self.record_uses(LastUsedTable::take_all, false)
     }
 
-    /// Writes down the uses that are taken from memory; tells whether that was done.
+    /// Writes the uses that `take` takes from memory; returns whether that succeeded.
     fn record_uses(&self, take: impl FnOnce(&LastUsedTable) -> Vec<TokenUse>, is_last: bool) -> bool {
         let Some(_flushing) = self.flush_lock.try_lock_for(FLUSH_LOCK_TIMEOUT) else { return false };
         let uses = take(&self.last_used);
@@ -107,7 +107,7 @@ impl AuthCore {
         result.is_ok()
     }
 
-    /// Writes down which tokens have expired for good, as was found by requests that they were refused for.
+    /// Writes which tokens have expired for good, as the requests found out that were refused for it.
     fn record_expired(&self) {
         let expired = self.last_used.take_expired();
         if !expired.is_empty()
@@ -118,12 +118,13 @@ impl AuthCore {
         }
     }
 
-    /// Logs what was not written down, once in a while: a full disk lasts, and this is tried several times a second.
+    /// Logs a failed write, at most once in [`WARNING_INTERVAL`]: a full disk lasts, and writes are tried several times
+    /// a second.
     fn warn_not_written(&self, what: &str, error: &StoreError) {
         let mut warned_at = self.warned_at.lock();
         if warned_at.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             *warned_at = Some(Instant::now());
-            tracing::warn!(%error, "{what} were not written down: they are kept in memory, and tried again");
+            tracing::warn!(%error, "{what} were not written to the store: they are kept in memory, and tried again");
         }
     }
 
@@ -145,7 +146,7 @@ impl AuthCore {
         if !addresses.is_empty()
             && let Err(error) = self.store.record_addresses(&addresses)
         {
-            self.warn_not_written("places that tokens are used from", &error);
+            self.warn_not_written("addresses that tokens are used from", &error);
         }
         if !counts.is_empty()
             && let Err(error) = self.store.add_usage_counts(counts)

@@ -1,4 +1,4 @@
-//! A store with a user and an authenticator over it, for tests of this room and of those that build on it.
+//! Store with a user and an authenticator for it, for tests of this module and of those that build on it.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::domain::{Login, Peer, Permission, Protocol, TokenExpiry, TokenText};
 use crate::store::testing::{insert_directory, login, now, scope};
 use crate::store::{NewTokenRow, SecretHash, Store};
 
-/// `alice`, who may do everything below the root (node 0), which holds the folder `/a` (node 1).
+/// Environment with `alice`, who may do everything below the root (node 0), which holds the directory `/a` (node 1).
 pub(crate) struct AuthEnv {
     pub(crate) auth: Authenticator,
     pub(crate) store: Store,
@@ -21,7 +21,7 @@ pub(crate) struct AuthEnv {
 
 impl AuthEnv {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().expect("folder");
+        let directory = tempfile::tempdir().expect("a directory");
         let state = directory.path().join("state");
         let store = Store::open(&state).expect("opens");
         let clock = Clock::manual(now());
@@ -34,19 +34,19 @@ impl AuthEnv {
         Self { auth, store, clock, state, _directory: directory }
     }
 
-    /// Makes a token of alice's, changed from one without scopes and limits as `change` says.
+    /// Creates a token of alice, without scopes and limits unless `change` sets them.
     pub(crate) fn create_token(&self, expiry: TokenExpiry, change: impl FnOnce(&mut NewTokenRow)) -> TokenText {
         let text = generate_token().expect("random");
         let secret_hash = self.hash_secret(&text);
         let row = crate::store::testing::new_token(text.id().as_str(), "alice", expiry);
         let mut new = NewTokenRow { secret_hash, created_at: self.clock.now(), ..row };
         change(&mut new);
-        self.store.add_token(&new).expect("kept");
+        self.store.add_token(&new).expect("stored");
         text
     }
 
     pub(crate) fn hash_secret(&self, text: &TokenText) -> SecretHash {
-        self.auth.secret_hasher().hash(text.secret()).expect("sealed")
+        self.auth.secret_hasher().hash(text.secret()).expect("hashed")
     }
 
     /// Opens another store on the same files, as another process would.
@@ -60,7 +60,7 @@ impl AuthEnv {
 }
 
 impl Authenticator {
-    /// Writes down what the watch would.
+    /// Writes what the watcher would.
     pub(crate) fn flush(&self) {
         self.core.flush();
     }
@@ -76,7 +76,7 @@ pub(crate) fn peer(address: &str) -> Peer {
 }
 
 impl Authenticator {
-    /// Keeps all threads that run argon2 busy until what is returned is dropped.
+    /// Keeps all threads that run argon2 busy until the returned senders are dropped.
     pub(crate) fn occupy_hashing_threads(&self) -> Vec<std::sync::mpsc::Sender<()>> {
         self.core.hashing_pool.occupy_all_threads()
     }
@@ -86,7 +86,7 @@ impl Authenticator {
         while self.core.hashing_pool.submit(user, Box::new(|_| ())).is_ok() {}
     }
 
-    /// Returns how many jobs wait for argon2.
+    /// Returns the number of jobs that wait for argon2.
     pub(crate) fn hashing_queue_len(&self) -> usize {
         self.core.hashing_pool.queue_len()
     }

@@ -1,4 +1,4 @@
-//! What authentication promises.
+//! Tests of the guarantees of authentication.
 
 mod audit;
 mod clock_jumps;
@@ -40,7 +40,7 @@ fn with_fresh_secret(text: &TokenText) -> TokenText {
 }
 
 fn token_record(env: &AuthEnv, text: &TokenText) -> TokenRecord {
-    env.store.token(text.id(), env.clock.now()).expect("read").expect("there")
+    env.store.token(text.id(), env.clock.now()).expect("read").expect("exists")
 }
 
 fn assert_denied(outcome: Result<Session, AuthError>) -> String {
@@ -49,7 +49,7 @@ fn assert_denied(outcome: Result<Session, AuthError>) -> String {
     format!("{refusal:?} {refusal}")
 }
 
-/// What the watch does again and again.
+/// Runs one round of the watcher.
 fn poll_watcher(env: &AuthEnv, state: &mut StoreWatchState) {
     env.auth.core.poll_store(state);
     env.auth.core.flush_due();
@@ -59,13 +59,13 @@ async fn within_one_second(future: impl Future<Output = ()>) {
     tokio::time::timeout(secs(1), future).await.expect("within a second");
 }
 
-/// Runs the watch for as long as the guard lives; it has looked at the store when this returns.
+/// Runs the watcher until the guard is dropped; it has polled the store when this returns.
 async fn spawn_watcher(env: &AuthEnv) -> (tokio_util::sync::DropGuard, tokio::task::JoinHandle<()>) {
     let (auth, stop) = (env.auth.clone(), CancellationToken::new());
     let guard = stop.clone().drop_guard();
     let watch = tokio::spawn(async move { auth.watch(stop).await });
     let first = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&first).await.expect("let in");
+    let session = env.login(&first).await.expect("accepted");
     env.open_second_store().revoke_tokens(&[first.id()], env.clock.now()).expect("revoked");
     within_one_second(session.closed()).await;
     (guard, watch)
@@ -75,9 +75,9 @@ async fn spawn_watcher(env: &AuthEnv) -> (tokio_util::sync::DropGuard, tokio::ta
 async fn live_token_opens_session_with_owner_access() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     assert_eq!((session.login().as_str(), session.token()), ("alice", text.id()));
-    assert!(session.access().expect("lives").may(&tree_path("/a/x"), Permission::RW));
+    assert!(session.access().expect("valid").may(&tree_path("/a/x"), Permission::RW));
     let bearer = Credential { login: None, ..credential(&text) };
     env.auth.authenticate(bearer, peer("192.0.2.1")).await.expect("the token names its owner");
 }
@@ -115,7 +115,7 @@ async fn refusals_are_indistinguishable_and_run_no_argon2() {
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
     assert_eq!(env.auth.verification_runs(), 0);
-    from(credential(&good)).await.expect("let in");
+    from(credential(&good)).await.expect("accepted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,10 +152,10 @@ async fn verified_secret_expires_when_idle_or_old() {
     let mut runs = Vec::new();
     for minutes in [0, 9, 9, 9, 9, 9, 9, 9, 10] {
         env.clock.advance(secs(minutes * 60));
-        env.login(&text).await.expect("let in");
+        env.login(&text).await.expect("accepted");
         runs.push(env.auth.verification_runs());
     }
-    assert_eq!(runs, [1, 1, 1, 1, 1, 1, 1, 2, 3], "63 minutes in use, then ten at rest");
+    assert_eq!(runs, [1, 1, 1, 1, 1, 1, 1, 2, 3], "63 minutes in use, then ten idle");
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn valid_token_is_accepted_from_throttled_address() {
     let env = AuthEnv::new();
     let proven = env.create_token(TokenExpiry::Never, |_| ());
     let fresh = env.create_token(TokenExpiry::Never, |_| ());
-    env.login(&proven).await.expect("let in");
+    env.login(&proven).await.expect("accepted");
     let mut throttled = None;
     for _ in 0..100 {
         match env.login(&with_fresh_secret(&proven)).await {
@@ -175,8 +175,8 @@ async fn valid_token_is_accepted_from_throttled_address() {
         }
     }
     assert!(matches!(throttled, Some(AuthError::Throttled(wait)) if wait <= secs(3)), "{throttled:?}");
-    env.login(&proven).await.expect("a proven caller passes");
-    env.login(&fresh).await.expect("one that has to be proven first, too");
+    env.login(&proven).await.expect("a caller whose secret was verified is accepted");
+    env.login(&fresh).await.expect("so is one whose secret has to be verified first");
     assert_eq!(env.auth.verification_runs(), 2);
     let guess = generate_token().expect("random");
     assert!(matches!(env.login(&guess).await, Err(AuthError::Throttled(_))), "a guess waits");
@@ -216,7 +216,7 @@ async fn successful_logins_are_never_throttled() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
     for _ in 0..500 {
-        env.login(&text).await.expect("let in");
+        env.login(&text).await.expect("accepted");
     }
 }
 
@@ -224,9 +224,9 @@ async fn successful_logins_are_never_throttled() {
 async fn revocation_by_another_process_refuses_next_request_and_closes_session() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     let _watch = spawn_watcher(&env).await;
-    session.access().expect("lives");
+    session.access().expect("valid");
     env.open_second_store().revoke_tokens(&[text.id()], env.clock.now()).expect("revoked");
     assert_denied(env.login(&text).await);
     within_one_second(session.closed()).await;
@@ -246,8 +246,8 @@ async fn invalidated_token_closes_sessions_within_one_second() {
         let env = AuthEnv::new();
         let text = env.create_token(TokenExpiry::Never, |_| ());
         let child = env.create_token(TokenExpiry::Never, |new| new.parent = Some(text.id()));
-        let session = env.login(&text).await.expect("let in");
-        let below = env.login(&child).await.expect("let in");
+        let session = env.login(&text).await.expect("accepted");
+        let below = env.login(&child).await.expect("accepted");
         let _watch = spawn_watcher(&env).await;
         invalidate(&env.open_second_store(), &text);
         within_one_second(async {
@@ -266,10 +266,10 @@ fn start_time() -> UnixMillis {
 async fn own_store_changes_apply_to_open_sessions_at_once() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |new| new.scopes = Some(vec![scope(1, R)]));
-    let session = env.login(&text).await.expect("let in");
-    assert!(session.access().expect("lives").may(&tree_path("/a"), R));
+    let session = env.login(&text).await.expect("accepted");
+    assert!(session.access().expect("valid").may(&tree_path("/a"), R));
     move_node(&env.store, 1, 0, "z");
-    let access = session.access().expect("lives");
+    let access = session.access().expect("valid");
     assert!(access.may(&tree_path("/z"), R) && !access.may(&tree_path("/a"), R));
     env.store.revoke_tokens(&[text.id()], env.clock.now()).expect("revoked");
     assert_eq!(session.access(), Err(SessionEnded));
@@ -279,13 +279,13 @@ async fn own_store_changes_apply_to_open_sessions_at_once() {
 async fn unchanged_store_is_not_read_again() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&text).await.expect("let in");
-    let first = session.access().expect("lives");
-    assert!(Arc::ptr_eq(&first, &session.access().expect("lives")));
-    let again = env.login(&text).await.expect("let in");
-    assert!(Arc::ptr_eq(&first, &again.access().expect("lives")), "a request at the same epoch reads nothing else");
+    let session = env.login(&text).await.expect("accepted");
+    let first = session.access().expect("valid");
+    assert!(Arc::ptr_eq(&first, &session.access().expect("valid")));
+    let again = env.login(&text).await.expect("accepted");
+    assert!(Arc::ptr_eq(&first, &again.access().expect("valid")), "a request at the same epoch reads nothing else");
     env.store.set_policy("allow-never", "true").expect("set");
-    assert!(Arc::ptr_eq(&first, &session.access().expect("lives")), "nor does a write that moves no epoch");
+    assert!(Arc::ptr_eq(&first, &session.access().expect("valid")), "nor does a write that moves no epoch");
 }
 
 #[tokio::test]
@@ -296,12 +296,12 @@ async fn parent_bounds_child_access_limits_and_lifetime() {
         new.parent = Some(parent.id());
         new.limits.max_file_size = Some(crate::domain::ByteSize::from_bytes(10));
     });
-    let session = env.login(&child).await.expect("let in");
-    let access = session.access().expect("lives");
+    let session = env.login(&child).await.expect("accepted");
+    let access = session.access().expect("valid");
     assert!(access.may(&tree_path("/a"), R) && !access.may(&tree_path("/a"), Permission::RW));
     let size = crate::domain::ByteSize::from_bytes(5);
     set_limits(&env.store, parent.id(), &TokenLimits { max_file_size: Some(size), ..TokenLimits::default() });
-    session.access().expect("lives");
+    session.access().expect("valid");
     assert_eq!(session.upload_rule().max_file_size(), Some(size));
     session.record_use();
     assert_eq!(
@@ -321,8 +321,8 @@ async fn parent_bounds_child_access_limits_and_lifetime() {
 async fn narrowed_ip_limit_closes_only_excluded_sessions() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    let near = env.login(&text).await.expect("let in");
-    let far = env.auth.authenticate(credential(&text), peer("198.51.100.1")).await.expect("let in");
+    let near = env.login(&text).await.expect("accepted");
+    let far = env.auth.authenticate(credential(&text), peer("198.51.100.1")).await.expect("accepted");
     let _watch = spawn_watcher(&env).await;
     let ips = vec!["198.51.100.0/24".parse().expect("net")];
     set_limits(&env.open_second_store(), text.id(), &TokenLimits { ips, ..TokenLimits::default() });
@@ -334,30 +334,30 @@ async fn narrowed_ip_limit_closes_only_excluded_sessions() {
 async fn rotation_without_grace_refuses_old_secret_and_closes_its_sessions() {
     let env = AuthEnv::new();
     let old = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&old).await.expect("let in");
+    let session = env.login(&old).await.expect("accepted");
     let new = with_fresh_secret(&old);
     env.store.rotate_token(old.id(), &env.hash_secret(&new), None).expect("rotated");
     assert_eq!(session.access(), Err(SessionEnded));
     assert_denied(env.login(&old).await);
-    env.login(&new).await.expect("let in");
+    env.login(&new).await.expect("accepted");
 }
 
 #[tokio::test]
 async fn rotation_with_grace_accepts_old_secret_until_grace_expires() {
     let env = AuthEnv::new();
     let old = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&old).await.expect("let in");
+    let session = env.login(&old).await.expect("accepted");
     let new = with_fresh_secret(&old);
     let until = env.clock.now().saturating_add(secs(60));
     env.store.rotate_token(old.id(), &env.hash_secret(&new), Some(until)).expect("rotated");
-    env.login(&new).await.expect("let in");
-    let kept = env.login(&new).await.expect("let in");
+    env.login(&new).await.expect("accepted");
+    let kept = env.login(&new).await.expect("accepted");
     for _ in 0..3 {
-        env.login(&old).await.expect("let in");
-        env.login(&new).await.expect("let in");
+        env.login(&old).await.expect("accepted");
+        env.login(&new).await.expect("accepted");
     }
     assert_eq!(env.auth.verification_runs(), 2, "both are remembered side by side");
-    session.access().expect("lives");
+    session.access().expect("valid");
     let ended = tokio::spawn({
         let session = session.clone();
         async move { session.closed().await }
@@ -367,18 +367,18 @@ async fn rotation_with_grace_accepts_old_secret_until_grace_expires() {
     within_one_second(async { ended.await.expect("joins") }).await;
     kept.access().expect("the new secret's session stays");
     assert_denied(env.login(&old).await);
-    env.login(&new).await.expect("let in");
+    env.login(&new).await.expect("accepted");
 }
 
 #[tokio::test]
 async fn reenabled_user_can_log_in_but_closed_sessions_stay_closed() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     env.store.disable_user(&login("alice"), env.clock.now()).expect("disabled");
     assert_eq!(session.access(), Err(SessionEnded));
     env.store.enable_user(&login("alice")).expect("enabled");
-    env.login(&text).await.expect("let in").access().expect("lives");
+    env.login(&text).await.expect("accepted").access().expect("valid");
     assert_eq!(session.access(), Err(SessionEnded));
 }
 
@@ -402,7 +402,7 @@ async fn token_revoked_during_verification_is_refused() {
 async fn open_sessions_are_listed_until_their_last_clone_is_dropped() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     let clone = session.clone();
     drop(session);
     let open = env.auth.sessions();
@@ -417,14 +417,14 @@ async fn idle_tokens_are_evicted_from_cache() {
     let env = AuthEnv::new();
     let idle = env.create_token(TokenExpiry::Never, |_| ());
     let busy = env.create_token(TokenExpiry::Never, |_| ());
-    env.login(&idle).await.expect("let in").record_use();
-    let session = env.login(&busy).await.expect("let in");
+    env.login(&idle).await.expect("accepted").record_use();
+    let session = env.login(&busy).await.expect("accepted");
     let mut state = StoreWatchState::default();
     poll_watcher(&env, &mut state);
     assert_eq!(env.auth.core.token_cache.count(), 2, "kept for the next request");
     env.clock.advance(secs(59));
     poll_watcher(&env, &mut state);
-    env.login(&idle).await.expect("let in").record_use();
+    env.login(&idle).await.expect("accepted").record_use();
     env.clock.advance(secs(59));
     poll_watcher(&env, &mut state);
     assert_eq!(env.auth.core.token_cache.count(), 2, "kept since it was asked for");
@@ -434,7 +434,7 @@ async fn idle_tokens_are_evicted_from_cache() {
     }
     assert_eq!(env.auth.core.token_cache.count(), 1);
     assert_eq!(env.auth.core.last_used.count(), 1);
-    session.access().expect("lives");
+    session.access().expect("valid");
 }
 
 #[tokio::test]
@@ -442,8 +442,8 @@ async fn persistent_store_failure_closes_sessions_and_refuses_logins() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
     let resting = env.create_token(TokenExpiry::Never, |_| ());
-    env.login(&resting).await.expect("let in");
-    let session = env.login(&text).await.expect("let in");
+    env.login(&resting).await.expect("accepted");
+    let session = env.login(&text).await.expect("accepted");
     let mut state = StoreWatchState::default();
     poll_watcher(&env, &mut state);
     let ended = session.closed();
@@ -467,7 +467,7 @@ async fn persistent_store_failure_closes_sessions_and_refuses_logins() {
 async fn store_failure_in_own_process_closes_session_at_once() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     crate::store::testing::break_epoch(&env.store);
     assert_eq!(session.access(), Err(SessionEnded));
 }
@@ -478,7 +478,7 @@ fn pepper_is_created_once_with_mode_0600() {
     let path = env.state.join("pepper");
     let pepper = std::fs::read(&path).expect("read");
     assert_eq!(pepper.len(), 32);
-    assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o600);
     env.create_token(TokenExpiry::Never, |_| ());
     Authenticator::new(env.open_second_store(), env.clock.clone()).expect("opens again");
     assert_eq!(std::fs::read(&path).expect("read"), pepper);
@@ -505,12 +505,12 @@ fn missing_or_corrupt_pepper_is_reported() {
 fn secret_hash_is_argon2id_with_expected_parameters() {
     let env = AuthEnv::new();
     let secret: Secret = generate_secret().expect("random");
-    let secret_hash = env.auth.secret_hasher().hash(&secret).expect("sealed");
+    let secret_hash = env.auth.secret_hasher().hash(&secret).expect("hashed");
     let mut memory = secret_hash::Argon2Memory::default();
     assert!(secret_hash.phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", secret_hash.phc);
     assert!(secret_hash::verify_phc(&secret, &secret_hash.phc, &mut memory));
     assert!(!secret_hash::verify_phc(&generate_secret().expect("random"), &secret_hash.phc, &mut memory));
-    let again = env.auth.secret_hasher().hash(&secret).expect("sealed");
+    let again = env.auth.secret_hasher().hash(&secret).expect("hashed");
     assert_ne!(again.phc, secret_hash.phc, "the salt is new");
     assert_eq!(again.prefilter, secret_hash.prefilter);
 }
@@ -519,7 +519,7 @@ fn secret_hash_is_argon2id_with_expected_parameters() {
 async fn store_watcher_detects_external_database_changes() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    env.login(&text).await.expect("let in");
+    env.login(&text).await.expect("accepted");
     execute_externally(&env.store, "UPDATE tokens SET revoked_at = 1");
     poll_watcher(&env, &mut StoreWatchState::default());
     assert_denied(env.login(&text).await);

@@ -1,7 +1,7 @@
-//! How often an address may guess: a leaky bucket that only guesses fill.
+//! Throttle of guesses by address: a leaky bucket that only guesses fill.
 //!
-//! Asking is free, and only a guess is told to wait: whoever shows a right token never does. The generic cell rate
-//! algorithm, kept as one instant an address: the instant at which its bucket has run dry.
+//! Only a guess is told to wait: a caller with a valid token never is. Implements the generic cell rate algorithm,
+//! which keeps one instant for each address: the one at which its bucket has leaked empty.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 
 use crate::domain::UnixMillis;
 
-/// Failures that an address may make at once.
+/// Number of failures that an address may make at once.
 const BURST_FAILURES: u32 = 20;
-/// How long it takes until one of them is forgotten.
+/// Time in which one of them leaks from the bucket.
 const LEAK_INTERVAL: Duration = Duration::from_secs(3);
-/// Addresses that are told apart; further ones share one bucket.
+/// Maximum number of addresses with a bucket of their own; further ones share one.
 const MAX_TRACKED_ADDRESSES: usize = 1 << 16;
 
-/// A bucket for each address that failed lately.
+/// Buckets of the addresses that failed lately.
 #[derive(Default)]
 pub(super) struct LoginThrottle {
     buckets: Mutex<LeakyBuckets>,
@@ -46,7 +46,7 @@ impl LoginThrottle {
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Notes a failure. A full bucket stays as full as it is.
+    /// Records a failure. A full bucket gets no fuller.
     pub(super) fn record_failure(&self, address: IpAddr, now: UnixMillis) {
         let mut buckets = self.buckets.lock();
         let network = address_prefix(address);
@@ -63,7 +63,7 @@ impl LoginThrottle {
 }
 
 impl LeakyBuckets {
-    /// Forgets dry buckets when there are too many, and looks for them no oftener than one can run dry.
+    /// Removes empty buckets when there are too many, at most once in the time in which one failure leaks.
     fn prune_empty(&mut self, now: UnixMillis) {
         let pruned_recently =
             self.pruned_at.is_some_and(|at| now >= at && now.saturating_duration_since(at) < LEAK_INTERVAL);
@@ -74,7 +74,7 @@ impl LeakyBuckets {
     }
 }
 
-/// Returns what stands for an address: itself, or the /64 that an IPv6 host draws its addresses from.
+/// Returns the network that an address is counted as: itself, or the /64 that an IPv6 host draws its addresses from.
 pub(super) fn address_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
@@ -152,6 +152,6 @@ mod tests {
         assert!(throttle.buckets.lock().empty_at.len() <= MAX_TRACKED_ADDRESSES);
         assert!(throttle.retry_after(address("203.0.113.1"), seconds_in(0)).is_some());
         throttle.record_failure(address("203.0.113.1"), seconds_in(10));
-        assert!(throttle.buckets.lock().empty_at.len() < 10, "dry buckets are forgotten");
+        assert!(throttle.buckets.lock().empty_at.len() < 10, "empty buckets are removed");
     }
 }

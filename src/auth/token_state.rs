@@ -1,5 +1,5 @@
-//! The life of a token in this process, shared by all its sessions: what it may do as of an epoch,
-//! and whether it has ended.
+//! State of a token in this process, shared by all its sessions: its access as of one epoch, and whether it is still
+//! valid.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,34 +17,34 @@ use super::verified_secrets::{self, PhcDigest};
 use crate::domain::{Login, Peer, Privileges, TokenExpiry, TokenId, TokenLimits, TreeAccess, UnixMillis, UploadRule};
 use crate::store::{CredentialRow, EffectiveAccess, SecretHash, Store, StoreError};
 
-/// How long a life without sessions is kept for the next request.
+/// Time for which a token without sessions stays in memory for its next request.
 const IDLE_TOKEN_TTL: Duration = Duration::from_secs(60);
 
-/// What a token may do, and until when, as of one epoch.
+/// Access and expiration of a token as of one epoch.
 pub(super) struct TokenSnapshot {
     epoch: i64,
     pub(super) access: Arc<TreeAccess>,
     pub(super) limits: Arc<TokenLimits>,
     pub(super) upload_rule: Arc<UploadRule>,
     pub(super) privileges: Arc<Privileges>,
-    /// The token's own row.
+    /// Row of the token itself.
     pub(super) credentials: CachedCredentials,
-    /// The token itself, and those above it.
+    /// Bounds of the token itself, then of each token above it.
     expiry_bounds: Vec<ExpiryBound>,
     revoked_or_disabled: bool,
 }
 
-/// What a token's row says of who shows it.
+/// Part of a token's row that a credential is checked against.
 pub(super) struct CachedCredentials {
     pub(super) login: Login,
-    /// Whether the owner or the token itself is dead whatever else holds.
+    /// Whether the token itself is revoked or its owner is disabled.
     pub(super) revoked_or_disabled: bool,
     current_hash: Arc<DigestedSecretHash>,
-    /// The secret before it, and until when.
+    /// Hash of the secret before the last rotation, and the end of its grace period.
     previous_hash: Option<(Arc<DigestedSecretHash>, UnixMillis)>,
 }
 
-/// What is kept of a secret, and what stands for its hash.
+/// Stored hash of a secret, and the digest that identifies the hash in memory.
 pub(super) struct DigestedSecretHash {
     pub(super) secret_hash: SecretHash,
     pub(super) digest: PhcDigest,
@@ -69,14 +69,14 @@ impl From<CredentialRow> for CachedCredentials {
 }
 
 impl CachedCredentials {
-    /// Returns what was kept of the present secret, and of the one before it while that is accepted beside it.
+    /// Returns the hash of the current secret, and that of the previous one during its grace period.
     pub(super) fn accepted_hashes(&self, now: UnixMillis) -> impl Iterator<Item = &Arc<DigestedSecretHash>> {
         let previous = self.previous_hash.as_ref().filter(|(_, valid_until)| now < *valid_until).map(|(hash, _)| hash);
         [Some(&self.current_hash), previous].into_iter().flatten()
     }
 }
 
-/// What one token of a chain adds to what bounds the caller's life.
+/// Bound that one token of a chain sets on the expiration.
 struct ExpiryBound {
     expiry: TokenExpiry,
     last_used: Arc<LastUsed>,
@@ -109,12 +109,12 @@ impl TokenSnapshot {
         }
     }
 
-    /// Returns the instant at which the first token of the chain dies if none is used any more.
+    /// Returns the instant at which the first token of the chain expires if none is used any more.
     pub(super) fn deadline(&self) -> UnixMillis {
         self.expiry_bounds.iter().map(ExpiryBound::deadline).min().unwrap_or(UnixMillis::MAX)
     }
 
-    /// Ends the tokens of the chain for good that have expired by an instant.
+    /// Marks those tokens of the chain as expired for good that have expired by the steady time.
     fn mark_expired(&self, steady_time: UnixMillis) {
         self.expiry_bounds
             .iter()
@@ -122,7 +122,7 @@ impl TokenSnapshot {
             .for_each(|bound| bound.last_used.expire());
     }
 
-    /// Returns the instant at which a session that was proven of a hash ends by itself.
+    /// Returns the instant at which a session expires that the secret of this hash opened.
     pub(super) fn session_deadline(&self, secret_digest: &PhcDigest) -> UnixMillis {
         match &self.credentials.previous_hash {
             Some((previous, valid_until)) if previous.digest == *secret_digest => self.deadline().min(*valid_until),
@@ -130,7 +130,7 @@ impl TokenSnapshot {
         }
     }
 
-    /// Tells whether the token is dead whatever the time.
+    /// Tells whether the token is invalid whatever the time.
     pub(super) fn is_revoked_or_disabled(&self) -> bool {
         self.revoked_or_disabled
     }
@@ -140,12 +140,12 @@ impl TokenSnapshot {
         self.privileges.limits.iter().all(|limits| limits.allows_peer(peer))
     }
 
-    /// Tells whether the secret of a hash is the present one, or still accepted beside it.
+    /// Tells whether the secret of a hash is the current one, or the previous one in its grace period.
     pub(super) fn accepts_secret(&self, secret_digest: &PhcDigest, now: UnixMillis) -> bool {
         self.credentials.accepted_hashes(now).any(|hash| hash.digest == *secret_digest)
     }
 
-    /// Notes a use of the token itself.
+    /// Records a use of the token itself, not of those above it.
     pub(super) fn record_use(&self, now: UnixMillis, peer: &Arc<Peer>) {
         if let Some(own_bound) = self.expiry_bounds.first() {
             own_bound.last_used.record(now, peer);
@@ -153,7 +153,7 @@ impl TokenSnapshot {
     }
 }
 
-/// Where one session sits.
+/// Open session of a token.
 #[derive(Clone)]
 pub(super) struct RegisteredSession {
     pub(super) peer: Arc<Peer>,
@@ -161,12 +161,12 @@ pub(super) struct RegisteredSession {
     evicted: Arc<AtomicBool>,
 }
 
-/// The life of one token in this process.
+/// State of one token in this process.
 pub(super) struct CachedToken {
     pub(super) token: TokenId,
     pub(super) login: Login,
     snapshot: ArcSwap<TokenSnapshot>,
-    /// The store's count of writes at which the standing was last known to hold.
+    /// Count of the store's writes at which the snapshot was last known to be current.
     seen_write_count: AtomicU64,
     reload_lock: Mutex<()>,
     invalidated: AtomicBool,
@@ -203,8 +203,8 @@ impl CachedToken {
         self.invalidated.load(Ordering::Acquire)
     }
 
-    /// Tells whether the token lives at this moment; ends it when it has expired. One that only a jump of the clock
-    /// has expired may live again, in another life, once the clock is right.
+    /// Tells whether the token is valid at this moment; invalidates it when it has expired. A token that only a jump of
+    /// the clock has expired is loaded anew, and accepted, once the clock is right.
     pub(super) fn check_live(
         &self,
         clock: &Clock,
@@ -228,18 +228,18 @@ impl CachedToken {
         Ok(!self.is_invalidated())
     }
 
-    /// Ends all sessions of this life, for good.
+    /// Closes all sessions of this cached token for good.
     pub(super) fn invalidate(&self) {
         self.invalidated.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
 
-    /// Waits for the next change of this life after the call.
+    /// Waits for the next change of this cached token after the call.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// Makes sure that what this process wrote is taken into account; reads only when it wrote.
+    /// Applies the writes of this process; reads the store only after one.
     pub(super) fn refresh(&self, store: &Store, last_used: &LastUsedTable) -> Result<(), StoreError> {
         let write_count = store.write_count();
         if self.seen_write_count.load(Ordering::Acquire) == write_count {
@@ -250,12 +250,12 @@ impl CachedToken {
         Ok(())
     }
 
-    /// Makes sure that the standing is no older than an epoch that was just read.
+    /// Brings the snapshot to an epoch that was just read from the store.
     pub(super) fn revalidate(&self, epoch: i64, store: &Store, last_used: &LastUsedTable) -> Result<(), StoreError> {
         if self.snapshot.load().epoch == epoch { Ok(()) } else { self.reload(store, last_used) }
     }
 
-    /// Reads everything again.
+    /// Reads the token and its chain from the store again.
     pub(super) fn reload(&self, store: &Store, last_used: &LastUsedTable) -> Result<(), StoreError> {
         // One at a time, so that an older reading never replaces a newer one.
         let _reloading = self.reload_lock.lock();
@@ -274,14 +274,14 @@ impl CachedToken {
         Ok(())
     }
 
-    /// Notes a session, and returns what tells it that it alone was ended.
+    /// Registers a session, and returns the flag that is set when it alone is evicted.
     pub(super) fn register(&self, number: u64, peer: Arc<Peer>, opened_at: UnixMillis) -> Arc<AtomicBool> {
         let evicted = Arc::new(AtomicBool::new(false));
         self.sessions.lock().insert(number, RegisteredSession { peer, opened_at, evicted: evicted.clone() });
         evicted
     }
 
-    /// Ends one session; tells whether it was there.
+    /// Evicts one session; returns whether it existed.
     pub(super) fn evict(&self, number: u64) -> bool {
         let session = self.sessions.lock().get(&number).cloned();
         if let Some(session) = &session {
@@ -304,19 +304,19 @@ impl CachedToken {
     }
 }
 
-/// All lives with a session, and those that had one lately: the next request finds them ready.
+/// Tokens with a session, and those that were requested lately, ready for the next request.
 #[derive(Default)]
 pub(super) struct TokenCache {
     tokens: Mutex<HashMap<TokenId, Arc<CachedToken>>>,
 }
 
-/// Tells whether anything but the table itself holds a life.
+/// Tells whether anything but the cache itself holds a token.
 fn is_in_use(cached_token: &Arc<CachedToken>) -> bool {
     Arc::strong_count(cached_token) > 1 || !cached_token.is_empty()
 }
 
 impl TokenCache {
-    /// Returns the life of a token that is in memory as the store has it at this moment.
+    /// Returns a token from the cache, if the published epoch says that its snapshot is current.
     pub(super) fn get_current(&self, token: TokenId, now: UnixMillis, store: &Store) -> Option<Arc<CachedToken>> {
         let cached_token =
             self.get(token).filter(|cached_token| store.is_current_epoch(cached_token.snapshot.load().epoch))?;
@@ -324,8 +324,8 @@ impl TokenCache {
         Some(cached_token)
     }
 
-    /// Returns the life of a token, as of an epoch that was just read with its row; `None` for a
-    /// token that ended meanwhile.
+    /// Returns a token, from the cache or the store, as of an epoch that was just read with its row; `None` for one
+    /// that has become invalid meanwhile.
     pub(super) fn get_at_epoch(
         &self,
         token: TokenId,
@@ -346,22 +346,22 @@ impl TokenCache {
         Ok((!cached_token.is_invalidated()).then_some(cached_token))
     }
 
-    /// Returns the lives with an open session.
+    /// Returns the tokens with an open session.
     pub(super) fn with_open_sessions(&self) -> Vec<Arc<CachedToken>> {
         self.tokens.lock().values().filter(|cached_token| !cached_token.is_empty()).cloned().collect()
     }
 
-    /// Returns the lives whose end somebody waits for: with an open session, or held by a connection.
+    /// Returns the tokens whose invalidation somebody waits for: with an open session, or held by a connection.
     pub(super) fn in_use(&self) -> Vec<Arc<CachedToken>> {
         self.tokens.lock().values().filter(|cached_token| is_in_use(cached_token)).cloned().collect()
     }
 
-    /// Returns all lives in memory.
+    /// Returns all tokens in memory.
     pub(super) fn all(&self) -> Vec<Arc<CachedToken>> {
         self.tokens.lock().values().cloned().collect()
     }
 
-    /// Forgets lives that have ended or had no session for a while.
+    /// Removes tokens that are invalid, or had no session for [`IDLE_TOKEN_TTL`].
     pub(super) fn evict_idle(&self, now: UnixMillis) {
         self.tokens.lock().retain(|_, cached_token| {
             if is_in_use(cached_token) {
@@ -380,7 +380,7 @@ impl TokenCache {
         self.tokens.lock().len()
     }
 
-    /// Keeps a life that was just loaded, unless somebody was faster.
+    /// Inserts a token that was just loaded, unless another thread was faster.
     fn insert_loaded(&self, cached_token: CachedToken) -> Arc<CachedToken> {
         let mut tokens = self.tokens.lock();
         match tokens.get(&cached_token.token) {

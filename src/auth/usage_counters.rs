@@ -1,4 +1,4 @@
-//! How often tokens are used and callers refused: counted in memory by the hour, written down once a minute.
+//! Counts of token uses and refusals: kept in memory by the hour, written to the store once a minute.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 use crate::domain::{Protocol, UnixMillis, UsageCount, UsageKind};
 
-/// How often counts are written down, and so how much of them a crash may lose.
+/// Time between two writes of counts, and so the time whose counts a crash loses.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was counted and is not written down yet.
+/// Counts that are not in the store yet.
 #[derive(Default)]
 pub(super) struct UsageCounters {
     pending: Mutex<PendingCounts>,
@@ -23,17 +23,17 @@ struct PendingCounts {
 }
 
 impl UsageCounters {
-    /// Counts one more.
+    /// Counts one use or refusal.
     pub(super) fn increment(&self, now: UnixMillis, protocol: Protocol, kind: UsageKind) {
         self.pending.lock().add((now.start_of_hour(), protocol, kind), 1);
     }
 
-    /// Returns what is not written down.
+    /// Returns the counts that are not in the store.
     pub(super) fn unflushed(&self) -> Vec<UsageCount> {
         self.pending.lock().to_counts()
     }
 
-    /// Takes what is due to be written down.
+    /// Takes the counts that are due to be written.
     pub(super) fn take_due(&self, now: UnixMillis) -> Vec<UsageCount> {
         let mut pending = self.pending.lock();
         // A clock that was set back keeps nothing waiting.
@@ -45,12 +45,12 @@ impl UsageCounters {
         pending.take()
     }
 
-    /// Takes all that is not written down.
+    /// Takes all counts that are not in the store.
     pub(super) fn take_all(&self) -> Vec<UsageCount> {
         self.pending.lock().take()
     }
 
-    /// Takes counts back that could not be written down.
+    /// Takes back counts that could not be written.
     pub(super) fn restore(&self, counts: &[UsageCount]) {
         let mut pending = self.pending.lock();
         for UsageCount { hour, protocol, kind, count } in counts {

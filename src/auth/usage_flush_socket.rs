@@ -1,8 +1,7 @@
-//! Last uses for readers in other processes: a socket in the state directory on which a running server writes down
-//! the uses that it holds in memory.
+//! Socket in the state directory on which other processes have a running server write the uses that it holds in memory.
 //!
-//! Uses are written down now and then, so that a request costs no write. Whoever reads the store beside the server
-//! asks for them first, and so shows the expiration in force. Only the owner of the state directory gets there.
+//! Uses are written at intervals, so that a request costs no write. A process that reads the store beside the server
+//! asks for them first, and so shows the expiration in force. Only the owner of the state directory can connect.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -18,27 +17,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::AuthCore;
 
-/// What the socket's name begins and ends with; the number of the process stands between.
+/// Prefix and suffix of a socket's name; the id of the process is between them.
 const SOCKET_PREFIX: &str = "uses-";
 const SOCKET_SUFFIX: &str = ".sock";
 
-/// The answer once everything is written down.
+/// Reply once all uses are in the store.
 const FLUSHED_REPLY: &[u8] = b"written\n";
 
-/// How long a reader waits for a server's answer; what it shows then may be a little old.
+/// Time for which a reader waits for a server's reply; without one it shows uses that may be a little old.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The longest path that an address of a socket holds, with some to spare (`sun_path`, 108 bytes).
+/// Maximum length of a path in a socket's address, with some to spare (`sun_path` has 108 bytes).
 const MAX_SOCKET_PATH_BYTES: usize = 100;
 
-/// Answers readers until told to stop. Where there can be no socket, readers see what was written down.
+/// Answers readers until `stop` is cancelled. Without a socket, readers see the uses that are in the store.
 pub(super) async fn serve(core: Arc<AuthCore>, stop: CancellationToken) {
     let name = format!("{SOCKET_PREFIX}{}{SOCKET_SUFFIX}", process::id());
     let state = core.store.state_dir().to_owned();
     let listener = match bind(&state, &name) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::warn!(%error, "other processes see uses of tokens only once they are written down");
+            tracing::warn!(%error, "other processes see uses of tokens only once they are written to the store");
             return;
         }
     };
@@ -60,12 +59,12 @@ pub(super) async fn serve(core: Arc<AuthCore>, stop: CancellationToken) {
     let _ = fs::remove_file(state.join(name));
 }
 
-/// Makes the running servers of a state directory write down the uses that they hold in memory.
+/// Has the running servers of a state directory write the uses that they hold in memory.
 pub fn request_usage_flush(state: &Path) {
     for name in socket_names(state) {
         // One that is refused is what a killed server left.
         if let Err(error) = request_flush(state, &name) {
-            tracing::debug!(%error, socket = name, "a server did not write its uses down");
+            tracing::debug!(%error, socket = name, "a server did not write its uses");
         }
     }
 }
@@ -76,7 +75,7 @@ fn request_flush(state: &Path, name: &str) -> io::Result<()> {
     server.flush()?;
     let mut reply = Vec::new();
     server.read_to_end(&mut reply)?;
-    if reply == FLUSHED_REPLY { Ok(()) } else { Err(io::Error::other("the server could not write them")) }
+    if reply == FLUSHED_REPLY { Ok(()) } else { Err(io::Error::other("the server could not write its uses")) }
 }
 
 fn bind(state: &Path, name: &str) -> io::Result<UnixListener> {
@@ -90,14 +89,14 @@ fn bind(state: &Path, name: &str) -> io::Result<UnixListener> {
     with_socket_path(state, name, |path| UnixListener::bind(path))
 }
 
-/// Returns the names of the sockets of servers, dead ones too.
+/// Returns the names of the sockets of servers, stale ones included.
 fn socket_names(state: &Path) -> Vec<String> {
     let names =
         fs::read_dir(state).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name.starts_with(SOCKET_PREFIX) && name.ends_with(SOCKET_SUFFIX)).collect()
 }
 
-/// Does something with the path of a socket: one that is too long for an address is reached through its directory.
+/// Calls `operation` with the path of a socket; one too long for an address is reached through its directory.
 fn with_socket_path<T>(state: &Path, name: &str, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let path = state.join(name);
     if path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
@@ -113,9 +112,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn stale_socket_is_replaced_and_long_path_works() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let state = folder.path().join("s".repeat(120));
-        fs::create_dir(&state).expect("a folder");
+        fs::create_dir(&state).expect("a directory");
         drop(bind(&state, "uses-1.sock").expect("a socket"));
         assert_eq!(socket_names(&state), ["uses-1.sock"], "as a killed server leaves it");
         assert!(request_flush(&state, "uses-1.sock").is_err());

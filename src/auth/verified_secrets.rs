@@ -1,5 +1,5 @@
-//! Proof: that a secret matches a hash. Found out by argon2 in the bounded queue of [`HashingPool`], once for all who
-//! ask at the same time, and remembered for a while. It gives no permission; that is read every time.
+//! Cache of secrets that match a hash. Argon2 verifies them in the bounded queue of [`HashingPool`], once for all
+//! requests that ask at the same time. An entry grants nothing: authorization is read from the store on every request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use super::secret_hash::{self, Argon2Memory};
 use crate::domain::{Login, Secret, TokenId, UnixMillis};
 use crate::store::StoreError;
 
-/// How many proofs are remembered.
+/// Maximum number of verified secrets in the cache.
 const VERIFIED_CACHE_ENTRIES: u64 = 10_000;
-/// How long a proof is remembered that nobody asks for.
+/// Time after which a verified secret that no request presents has to be verified again.
 const VERIFIED_IDLE_TTL: Duration = Duration::from_secs(10 * 60);
-/// How long a proof is remembered at all.
+/// Time after which a verified secret has to be verified again in any case.
 const VERIFIED_MAX_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// Stands for a hash of the store.
+/// Digest that identifies a PHC string of the store.
 pub(super) type PhcDigest = [u8; 32];
 
-/// Returns what stands for a PHC string.
+/// Returns the digest of a PHC string.
 pub(super) fn phc_digest(phc: &str) -> PhcDigest {
     blake3::hash(phc.as_bytes()).into()
 }
 
-/// A token and a secret shown for it, told apart from other secrets without keeping it.
+/// Identifies a token and a secret presented for it, without keeping the secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SecretFingerprint {
     token: TokenId,
     keyed_digest: [u8; 32],
 }
 
-/// What is proven.
+/// Verified secrets, and verifications under way.
 pub(super) struct VerifiedSecrets {
     key: [u8; 32],
     clock: Clock,
@@ -50,7 +50,7 @@ pub(super) struct VerifiedSecrets {
     argon2_runs: AtomicU64,
 }
 
-/// A proof that waits in the queue or is under way.
+/// Verification that waits in the queue or runs.
 struct InFlight {
     ticket: QueueTicket,
     /// Number of requests that wait for it.
@@ -58,7 +58,7 @@ struct InFlight {
     outcome: watch::Receiver<Option<bool>>,
 }
 
-/// The wait of one request for a flight. The last that is dropped takes the flight out of the queue.
+/// One request's wait for a verification. Dropping the last one takes the verification out of the queue.
 struct InFlightWait<'a> {
     secrets: &'a VerifiedSecrets,
     key: (SecretFingerprint, PhcDigest),
@@ -80,7 +80,7 @@ impl Drop for InFlightWait<'_> {
     }
 }
 
-/// Ends a flight when dropped, also when argon2 panics.
+/// Completes a verification when dropped, also when argon2 panics.
 struct CompleteOnDrop {
     secrets: Arc<VerifiedSecrets>,
     key: (SecretFingerprint, PhcDigest),
@@ -119,7 +119,7 @@ impl VerifiedSecrets {
         })
     }
 
-    /// Returns how often argon2 has run for a proof.
+    /// Returns how many times argon2 has run to verify a secret.
     pub(super) fn argon2_runs(&self) -> u64 {
         self.argon2_runs.load(Ordering::Relaxed)
     }
@@ -128,13 +128,13 @@ impl VerifiedSecrets {
         SecretFingerprint { token, keyed_digest: blake3::keyed_hash(&self.key, secret.expose()).into() }
     }
 
-    /// Returns the hash that a claim was proven of lately.
+    /// Returns the digest of the hash that a secret is known to match.
     pub(super) fn verified_digest(&self, fingerprint: &SecretFingerprint) -> Option<PhcDigest> {
         self.cached(fingerprint).map(|verified| verified.digest)
     }
 
-    /// Finds out whether a claim fits a hash, in a user's share of the queue; all who ask at once share one run of
-    /// argon2.
+    /// Verifies a secret against a PHC string, in a user's share of the queue. Requests that ask at the same time share
+    /// one run of argon2.
     pub(super) async fn verify(
         self: &Arc<Self>,
         user: &Login,
@@ -152,7 +152,7 @@ impl VerifiedSecrets {
         }
     }
 
-    /// Joins the run that waits or is under way, or starts one; none when the answer is there meanwhile.
+    /// Joins the verification that waits or runs, or starts one; `None` when the secret is known to match meanwhile.
     fn join(
         self: &Arc<Self>,
         user: &Login,
@@ -184,7 +184,7 @@ impl VerifiedSecrets {
         Ok(Some(InFlightWait { secrets: self, key, ticket_number, outcome }))
     }
 
-    /// Runs argon2, and remembers a claim that fits.
+    /// Runs argon2, and caches a secret that matches.
     fn run_argon2(
         &self,
         fingerprint: SecretFingerprint,
@@ -246,7 +246,7 @@ mod tests {
         let mut waits = Vec::new();
         for (number, (fingerprint, secret)) in fingerprints[..MAX_QUEUED_JOBS].iter().enumerate() {
             let user = &users[number / MAX_QUEUED_JOBS_PER_USER];
-            waits.push(secrets.join(user, *fingerprint, secret, "no hash").expect("room").expect("unknown"));
+            waits.push(secrets.join(user, *fingerprint, secret, "no hash").expect("not full").expect("unknown"));
         }
         let other = login("other");
         let (fingerprint, secret) = &fingerprints[MAX_QUEUED_JOBS];
@@ -258,15 +258,15 @@ mod tests {
         assert_eq!(secrets.argon2_runs(), 0);
         drop(held);
         for wait in &mut waits {
-            let outcome = *wait.outcome.wait_for(Option::is_some).await.expect("lands");
+            let outcome = *wait.outcome.wait_for(Option::is_some).await.expect("completes");
             assert_eq!(outcome, Some(false));
         }
         let (fingerprint, secret) = &fingerprints[MAX_QUEUED_JOBS];
         assert!(
             matches!(secrets.verify(&other, *fingerprint, secret, "no hash").await, Ok(false)),
-            "there is room again"
+            "the queue has space again"
         );
-        assert!(secrets.verified_digest(fingerprint).is_none(), "what does not fit is not remembered");
+        assert!(secrets.verified_digest(fingerprint).is_none(), "a secret that does not match is not cached");
         assert_eq!(secrets.argon2_runs(), MAX_QUEUED_JOBS as u64 + 1);
     }
 
@@ -276,11 +276,11 @@ mod tests {
         let held = secrets.hashing_pool.occupy_all_threads();
         let alice = login("alice");
         let (fingerprint, secret) = random_fingerprint(&secrets);
-        let first = secrets.join(&alice, fingerprint, &secret, "no hash").expect("room");
+        let first = secrets.join(&alice, fingerprint, &secret, "no hash").expect("not full");
         let mut second = secrets.join(&alice, fingerprint, &secret, "no hash").expect("joins").expect("unknown");
         drop(first);
         drop(held);
-        assert_eq!(*second.outcome.wait_for(Option::is_some).await.expect("lands"), Some(false));
+        assert_eq!(*second.outcome.wait_for(Option::is_some).await.expect("completes"), Some(false));
         assert_eq!(secrets.argon2_runs(), 1);
     }
 
@@ -290,14 +290,14 @@ mod tests {
         let held = secrets.hashing_pool.occupy_all_threads();
         let alice = login("alice");
         let (fingerprint, secret) = random_fingerprint(&secrets);
-        let both = [(); 2].map(|()| secrets.join(&alice, fingerprint, &secret, "no hash").expect("room"));
+        let both = [(); 2].map(|()| secrets.join(&alice, fingerprint, &secret, "no hash").expect("not full"));
         assert_eq!(secrets.hashing_pool.queue_len(), 1);
         drop(both);
         assert_eq!(secrets.hashing_pool.queue_len(), 0);
         assert!(secrets.in_flight.lock().is_empty());
         let again = secrets.verify(&alice, fingerprint, &secret, "no hash");
         drop(held);
-        assert!(matches!(again.await, Ok(false)), "whoever comes then is answered");
+        assert!(matches!(again.await, Ok(false)), "a later request is answered");
         assert_eq!(secrets.argon2_runs(), 1);
     }
 }

@@ -1,12 +1,12 @@
-//! Turns of work on blocking threads, of three kinds that do not wait for each other.
+//! Permits for work on blocking threads, of three kinds that do not wait for each other.
 //!
-//! *Heavy* work keeps a processor busy for long, for a request of a few bytes: listings, comparisons, copies, removals of
-//! trees, checksums. *Light* work is what REST and the console ask of the store. *Revoking* is apart from both: each token
-//! has turns of its own, so that whoever floods the gateway with a stolen token keeps nobody from revoking it, its owner
-//! included.
+//! *Heavy* work keeps a processor busy for long, for a request of a few bytes: listings, comparisons, copies, removals
+//! of trees, checksums. *Light* work is calls of the store by REST and the console. *Revoking* is apart from both: each
+//! token has permits of its own, so that a flood of requests with a stolen token keeps nobody from revoking it, its
+//! owner included.
 //!
-//! So much of a user's, and in all, is done at once. The rest waits for its turn, which takes no thread. A user has as
-//! many turns as there are processors: alone he keeps all of them busy, and beside others at most a share.
+//! Permits are bounded for each user and in total. The rest of the work waits for one, which takes no thread. A user
+//! has as many permits as there are processors: alone it keeps all of them busy, and beside others at most a share.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -19,32 +19,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::{Login, TokenId};
 
-/// Minimum number of turns of a user: some of his work waits for a disk.
+/// Minimum number of permits of a user: some of the work waits for a disk.
 const MIN_PERMITS_PER_USER: usize = 2;
-/// Users whose turns fit into those that there are in all.
+/// Number of users that can hold all their permits at the same time.
 const FULL_LOAD_USERS: usize = 16;
-/// Maximum number of turns of a user that are taken or waited for.
+/// Maximum number of permits of a user that are held or waited for.
 const MAX_ADMITTED_PER_USER: usize = 256;
-/// Maximum number of turns in all that are taken or waited for.
+/// Maximum number of permits in total that are held or waited for.
 const MAX_ADMITTED_TOTAL: usize = 4096;
 
-/// A user, or all together, have more waiting for a turn than may wait.
+/// Error of a user, or of all users together, with too much work waiting for a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too much work waits for its turn: try again")]
+#[error("too much work is waiting: try again later")]
 pub struct TooMuchWork;
 
-/// Turns of all kinds of work.
+/// Permits of all kinds of work.
 #[derive(Default)]
 pub(super) struct WorkPermitPools {
-    /// Of work that keeps a processor busy for long, by user.
+    /// Permits for work that keeps a processor busy for long, by user.
     pub(super) heavy: WorkPermits<Login>,
-    /// Of calls of the store, by user.
+    /// Permits for calls of the store, by user.
     pub(super) light: WorkPermits<Login>,
-    /// Of revoking, by the token that asks for it.
+    /// Permits for revoking, by the token that asks for it.
     pub(super) revoking: WorkPermits<TokenId>,
 }
 
-/// Gives turns of one kind of work to holders of type `K`; clones share them.
+/// Permits of one kind of work for owners of type `K`; clones share them.
 #[derive(Clone)]
 pub(super) struct WorkPermits<K> {
     per_user: usize,
@@ -53,16 +53,16 @@ pub(super) struct WorkPermits<K> {
     admitted: Arc<Semaphore>,
 }
 
-/// Turns that are taken or waited for, by their holder.
+/// Permits that are held or waited for, by owner.
 type PermitTable<K> = Arc<Mutex<HashMap<K, OwnerWorkPermits>>>;
 
-/// Turns of one holder.
+/// Permits of one owner.
 struct OwnerWorkPermits {
     running: Arc<Semaphore>,
     admitted: usize,
 }
 
-/// A turn, which ends when it is dropped.
+/// Permit for one piece of work, released when it is dropped.
 #[derive(Debug)]
 pub struct WorkPermit {
     _user_permit: OwnedSemaphorePermit,
@@ -70,19 +70,19 @@ pub struct WorkPermit {
     _admitted: Box<dyn AdmittedWorkGuard>,
 }
 
-/// A turn that is taken or waited for.
+/// Permit that is held or waited for.
 struct AdmittedWork<K: Eq + Hash> {
     owners: PermitTable<K>,
     owner: K,
     _total_permit: OwnedSemaphorePermit,
 }
 
-/// An [`AdmittedWork`] of whatever kind of holder.
+/// An [`AdmittedWork`] of any type of owner.
 trait AdmittedWorkGuard: Send + Sync + std::fmt::Debug {}
 
 impl<K: PermitOwner> AdmittedWorkGuard for AdmittedWork<K> {}
 
-/// A user or token that turns are given to.
+/// User or token that permits are given to.
 pub(super) trait PermitOwner: Clone + Eq + Hash + Send + Sync + std::fmt::Debug + 'static {}
 
 impl PermitOwner for Login {}
@@ -107,18 +107,18 @@ impl<K: PermitOwner> WorkPermits<K> {
         Self { per_user, owners: Arc::default(), running, admitted }
     }
 
-    /// Waits for a turn of new work.
+    /// Waits for a permit for new work.
     ///
     /// # Errors
-    /// [`TooMuchWork`].
+    /// [`TooMuchWork`] when the owner, or all owners together, have too much work waiting.
     pub(super) async fn acquire(&self, owner: &K) -> Result<WorkPermit, TooMuchWork> {
         self.acquire_admitted(self.admit(owner, MAX_ADMITTED_PER_USER)?).await
     }
 
-    /// Waits for another turn of work that has begun: it is bounded by the connections that it answers.
+    /// Waits for another permit for work that has begun: its number is bounded by the connections that it answers.
     ///
     /// # Errors
-    /// [`TooMuchWork`] where all together have too much.
+    /// [`TooMuchWork`] when all owners together have too much work waiting.
     pub(super) async fn acquire_followup(&self, owner: &K) -> Result<WorkPermit, TooMuchWork> {
         self.acquire_admitted(self.admit(owner, usize::MAX)?).await
     }
@@ -171,7 +171,7 @@ mod tests {
         name.parse().expect("a login")
     }
 
-    /// Returns what a future says at once, none where it waits.
+    /// Returns the output of a future that is ready at once; `None` for one that waits.
     fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(value) => Some(value),
@@ -187,7 +187,7 @@ mod tests {
         assert!(acquire("alice").is_none(), "it waits");
         assert!(acquire("bob").is_some());
         running.pop();
-        assert!(acquire("alice").is_some(), "who hung up while waiting holds nothing");
+        assert!(acquire("alice").is_some(), "a cancelled wait holds no permit");
         running.clear();
         assert!(permits.owners.lock().is_empty());
         assert_eq!(permits.admitted.available_permits(), MAX_ADMITTED_TOTAL);

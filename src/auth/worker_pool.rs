@@ -1,4 +1,5 @@
-//! Threads of this module's own for work on the disk: the watch never waits for argon2, nor for what the runtime blocks on.
+//! Threads of this module's own for work on the disk: the watcher waits neither for argon2 nor for the runtime's
+//! blocking threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ impl WorkerPool {
         Ok(Self { jobs })
     }
 
-    /// Runs a job when its turn comes; `None` when it panicked. It runs even when nobody waits for it any more.
+    /// Queues a job, and returns its result; `None` when it panicked. It runs even when nobody waits for it any more.
     pub(super) fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,

@@ -1,10 +1,10 @@
-//! What the audit trail hears of authentication.
+//! Tests of the audit events of authentication.
 
 use super::*;
 use crate::domain::{AuditEvent, EventKind};
 use crate::store::{EventCursor, EventFilter};
 
-/// Writes down what is due and returns all events, oldest first.
+/// Writes the events that are due, and returns all, the oldest first.
 fn flushed_events(env: &AuthEnv) -> Vec<AuditEvent> {
     env.auth.core.flush_due();
     let noted = env.store.audit_events(&EventFilter::default(), EventCursor::After(0), 1000).expect("read");
@@ -20,7 +20,7 @@ async fn first_use_and_each_new_network_are_audited_once() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
     for address in ["192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.2"] {
-        env.auth.authenticate(credential(&text), peer(address)).await.expect("let in").record_use();
+        env.auth.authenticate(credential(&text), peer(address)).await.expect("accepted").record_use();
         env.auth.core.flush_due();
     }
     let events: Vec<_> =
@@ -30,16 +30,16 @@ async fn first_use_and_each_new_network_are_audited_once() {
     assert_eq!(events, expected.map(|(kind, address)| (kind, address.to_owned())));
 
     let restarted = Authenticator::new(env.store.clone(), env.clock.clone()).expect("opens");
-    restarted.authenticate(credential(&text), peer("192.0.2.2")).await.expect("let in").record_use();
+    restarted.authenticate(credential(&text), peer("192.0.2.2")).await.expect("accepted").record_use();
     restarted.core.flush_due();
-    assert_eq!(flushed_events(&env).len(), 3, "what is written down is known after a restart");
+    assert_eq!(flushed_events(&env).len(), 3, "what is in the store is known after a restart");
 }
 
 #[tokio::test]
 async fn login_without_activity_is_not_a_use() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    env.login(&text).await.expect("let in");
+    env.login(&text).await.expect("accepted");
     assert!(flushed_events(&env).is_empty());
 }
 
@@ -70,7 +70,7 @@ async fn former_secrets_are_audited_differently_from_wrong_ones() {
     assert_eq!(
         flushed_event_kinds(&env).last(),
         Some(&EventKind::AttemptRefused),
-        "a wrong secret of a dead token is wrong"
+        "a wrong secret of a revoked token counts as wrong"
     );
 }
 
@@ -101,7 +101,11 @@ async fn refused_attempts_are_aggregated_by_address_token_and_reason() {
     assert!(events.iter().all(|event| event.kind == EventKind::AttemptRefused && event.count == 3), "{events:?}");
     let wrong = events.iter().find(|event| event.token == Some(text.id())).expect("the known token");
     assert_eq!(wrong.user, Some(login("alice")));
-    assert_eq!(events.iter().filter(|event| event.token.is_none()).count(), 2, "an unknown id is a stranger's text");
+    assert_eq!(
+        events.iter().filter(|event| event.token.is_none()).count(),
+        2,
+        "an unknown id is not recorded as a token"
+    );
 }
 
 #[tokio::test]
@@ -151,7 +155,7 @@ async fn closed_session_is_audited_with_reason() {
     ];
     for (word, end) in ends {
         let text = env.create_token(hard_expiry(&env, 60), |_| ());
-        let session = env.login(&text).await.expect("let in");
+        let session = env.login(&text).await.expect("accepted");
         end(&text);
         within_one_second(session.closed()).await;
         let events = flushed_events(&env);
@@ -168,7 +172,7 @@ async fn presented_secrets_never_reach_state_directory() {
     let good = env.create_token(TokenExpiry::Never, |_| ());
     let wrong = with_fresh_secret(&good);
     let unknown = generate_token().expect("random");
-    env.login(&good).await.expect("let in").record_use();
+    env.login(&good).await.expect("accepted").record_use();
     assert_denied(env.login(&wrong).await);
     assert_denied(env.login(&unknown).await);
     env.store.revoke_tokens(&[good.id()], env.clock.now()).expect("revoked");
@@ -197,13 +201,13 @@ async fn session_is_counted_once_per_hour_and_each_refusal_counted() {
             .chain(env.auth.unflushed_counts());
         all.filter(|count| count.kind == what).map(|count| count.count).sum::<u64>()
     };
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     assert_eq!(sum(UsageKind::Use), 0, "nothing was done yet");
     for _ in 0..5 {
         session.record_use();
         session.clone().record_use();
     }
-    env.login(&text).await.expect("let in").record_use();
+    env.login(&text).await.expect("accepted").record_use();
     assert_eq!(sum(UsageKind::Use), 2);
     env.clock.advance(secs(3600));
     session.record_use();
@@ -213,7 +217,7 @@ async fn session_is_counted_once_per_hour_and_each_refusal_counted() {
     assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (3, 2));
     env.auth.core.flush();
     assert!(env.auth.unflushed_counts().is_empty());
-    assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (3, 2), "written down");
+    assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (3, 2), "in the store");
 }
 
 #[tokio::test]
@@ -221,7 +225,7 @@ async fn unwritten_counts_are_retained() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
     execute_externally(&env.store, "ALTER TABLE counts RENAME TO gone");
-    env.login(&text).await.expect("let in").record_use();
+    env.login(&text).await.expect("accepted").record_use();
     env.auth.core.flush();
     assert_eq!(env.auth.unflushed_counts().len(), 1);
     execute_externally(&env.store, "ALTER TABLE gone RENAME TO counts");

@@ -1,4 +1,4 @@
-//! What a clock that jumps does to tokens: it deletes none, and revives none.
+//! Tests that a clock that jumps deletes no token and revives none.
 
 use super::*;
 use crate::store::{EventCursor, EventFilter};
@@ -17,7 +17,7 @@ async fn token_expired_under_steady_clock_stays_expired_after_clock_set_back() {
         let texts =
             [env.create_token(hard_expiry(&env, 60), |_| ()), env.create_token(sliding_expiry(&env, 60, 600), |_| ())];
         for text in &texts {
-            env.login(text).await.expect("let in").record_use();
+            env.login(text).await.expect("accepted").record_use();
         }
         env.clock.advance(secs(61));
         for text in &texts {
@@ -44,7 +44,7 @@ async fn child_of_expired_token_stays_refused_after_clock_set_back() {
     let env = AuthEnv::new();
     let above = env.create_token(hard_expiry(&env, 60), |_| ());
     let below = env.create_token(hard_expiry(&env, 600), |new| new.parent = Some(above.id()));
-    env.login(&below).await.expect("let in");
+    env.login(&below).await.expect("accepted");
     env.clock.advance(secs(61));
     assert_denied(env.login(&below).await);
     env.auth.flush();
@@ -65,8 +65,8 @@ async fn token_expired_by_clock_jump_works_again_once_clock_is_corrected() {
         env.create_token(hard_expiry(&env, 600), |_| ()),
         env.create_token(sliding_expiry(&env, 600, YEAR_SECONDS / 2), |_| ()),
     ];
-    let session = env.login(&texts[0]).await.expect("let in");
-    env.login(&texts[1]).await.expect("let in").record_use();
+    let session = env.login(&texts[0]).await.expect("accepted");
+    env.login(&texts[1]).await.expect("accepted").record_use();
     env.clock.set(start_time().saturating_add(secs(YEAR_SECONDS)));
     assert_eq!(session.access(), Err(SessionEnded), "judged by what the clock shows");
     for text in &texts {
@@ -76,7 +76,7 @@ async fn token_expired_by_clock_jump_works_again_once_clock_is_corrected() {
     env.auth.flush();
     env.clock.set(start_time().saturating_add(secs(60)));
     for text in &texts {
-        env.login(text).await.expect("let in again");
+        env.login(text).await.expect("accepted again");
         assert_eq!((token_record(&env, text).state, expiration_events(&env, text)), (TokenState::Live, 0));
     }
     assert_eq!(session.access(), Err(SessionEnded), "what has ended has ended");

@@ -1,4 +1,4 @@
-//! When tokens die by themselves, and what is written down of their uses.
+//! Tests of expiration, and of the uses that are written to the store.
 
 use super::*;
 
@@ -6,10 +6,10 @@ use super::*;
 async fn hard_limit_closes_sessions_and_is_not_extended_by_use() {
     let env = AuthEnv::new();
     let text = env.create_token(hard_expiry(&env, 60), |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     env.clock.advance(secs(59));
     session.record_use();
-    session.access().expect("lives");
+    session.access().expect("valid");
     let ended = tokio::spawn({
         let session = session.clone();
         async move { session.closed().await }
@@ -26,15 +26,15 @@ async fn hard_limit_closes_sessions_and_is_not_extended_by_use() {
 async fn use_extends_sliding_window_up_to_hard_limit() {
     let env = AuthEnv::new();
     let text = env.create_token(sliding_expiry(&env, 60, 150), |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     for _ in 0..2 {
         env.clock.advance(secs(59));
-        session.access().expect("lives");
+        session.access().expect("valid");
         session.record_use();
     }
     assert_eq!(session.deadline(), start_time().saturating_add(secs(150)));
     env.clock.advance(secs(31));
-    session.access().expect("lives");
+    session.access().expect("valid");
     session.record_use();
     env.clock.advance(secs(1));
     assert_eq!(session.access(), Err(SessionEnded), "the cap");
@@ -46,7 +46,7 @@ async fn use_extends_sliding_window_up_to_hard_limit() {
 async fn token_idle_beyond_window_expires() {
     let env = AuthEnv::new();
     let text = env.create_token(sliding_expiry(&env, 60, 600), |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     env.clock.advance(secs(60));
     session.record_use();
     assert_eq!(session.access(), Err(SessionEnded), "a use after the end comes too late");
@@ -58,12 +58,12 @@ async fn token_idle_beyond_window_expires() {
 async fn sliding_window_is_exact_despite_delayed_writes() {
     let env = AuthEnv::new();
     let text = env.create_token(sliding_expiry(&env, 600, 6000), |_| ());
-    env.login(&text).await.expect("let in").record_use();
+    env.login(&text).await.expect("accepted").record_use();
     let mut state = StoreWatchState::default();
     poll_watcher(&env, &mut state);
     assert_eq!(token_record(&env, &text).last_use.map(|last| last.at), Some(start_time()), "the first use, at once");
     env.clock.advance(secs(20));
-    env.login(&text).await.expect("let in").record_use();
+    env.login(&text).await.expect("accepted").record_use();
     poll_watcher(&env, &mut state);
     assert_eq!(
         token_record(&env, &text).last_use.map(|last| last.at),
@@ -86,10 +86,10 @@ async fn sliding_window_is_exact_despite_delayed_writes() {
 async fn use_recorded_by_another_process_extends_window() {
     let env = AuthEnv::new();
     let text = env.create_token(sliding_expiry(&env, 60, 600), |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     let other = Authenticator::new(env.open_second_store(), env.clock.clone()).expect("opens");
     env.clock.advance(secs(50));
-    other.authenticate(credential(&text), peer("192.0.2.1")).await.expect("let in").record_use();
+    other.authenticate(credential(&text), peer("192.0.2.1")).await.expect("accepted").record_use();
     other.core.flush();
     env.clock.advance(secs(50));
     session.access().expect("used 50 s ago");
@@ -101,7 +101,7 @@ async fn use_recorded_by_another_process_extends_window() {
 async fn uses_are_written_once_per_interval_and_flushed_at_shutdown() {
     let env = AuthEnv::new();
     let text = env.create_token(sliding_expiry(&env, 200, 6000), |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     let mut state = StoreWatchState::default();
     let before = env.store.write_count();
     for _ in 0..100 {
@@ -125,7 +125,7 @@ async fn uses_are_written_once_per_interval_and_flushed_at_shutdown() {
 async fn late_use_does_not_revive_revoked_token() {
     let env = AuthEnv::new();
     let text = env.create_token(sliding_expiry(&env, 60, 600), |_| ());
-    let session = env.login(&text).await.expect("let in");
+    let session = env.login(&text).await.expect("accepted");
     env.clock.advance(secs(30));
     session.record_use();
     env.open_second_store().revoke_tokens(&[text.id()], env.clock.now()).expect("revoked");
