@@ -1,8 +1,8 @@
-//! Answers that are cut with their session, also where the client takes them slowly.
+//! Responses over HTTP/1 that are aborted when their session ends, also while the client reads slowly.
 //!
-//! Over HTTP/1 a body is asked for more only once the socket has room, so a body alone can't tell that its
-//! session has ended while the client reads nothing. What the system holds for the client by then would reach
-//! it all the same. So the connection itself is reset.
+//! A body is polled only once the socket takes more, so a body alone can't notice that its session has ended while the
+//! client reads nothing. Bytes that the kernel has buffered by then would reach the client all the same. So the
+//! connection itself is reset.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,17 +16,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::auth::Session;
 use crate::http::{BodyError, ResponseBody};
 
-/// An answer of at most this many bytes is in the system's hands at once.
+/// Maximum size of a response that is not watched: the kernel's send buffer takes it at once.
 const UNWATCHED_RESPONSE_MAX_BYTES: u64 = 64 * 1024;
 
-/// A body whose end or failure is told.
+/// Body that aborts its connection when it fails, and ends its watch when it is dropped.
 struct AbortOnErrorBody {
     body: ResponseBody,
     abort: CancellationToken,
     _finished: DropGuard,
 }
 
-/// Has `cut` cancelled when the session ends before the answer does, or the answer fails.
+/// Cancels `abort` when the session ends before the response does, or when the response fails.
 pub(super) fn abort_on_session_end(
     response: Response<ResponseBody>,
     session: Session,

@@ -1,4 +1,4 @@
-//! The user whom a connection belongs to: whoever has proven himself on it last. When his token dies, it ends.
+//! Owner of a connection: the user that authenticated on it last. The connection ends with that user's token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::task::AbortHandle;
 use crate::auth::{CredentialId, Session};
 use crate::domain::Login;
 
-/// Time that a caller has for another request after his token's death, which is answered with 401.
+/// Time that a client has for another request, which is answered with 401, after its token has become invalid.
 const REVOKED_TOKEN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
-/// The last proven caller of a connection.
+/// User and token that authenticated last on a connection.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionOwner {
     identity: Mutex<Option<OwnerIdentity>>,
@@ -25,17 +25,17 @@ pub(super) struct ConnectionOwner {
 struct OwnerIdentity {
     credential: CredentialId,
     login: Login,
-    /// Waits for the end of the token.
+    /// Task that waits until the token is not valid any more.
     token_watch: AbortHandle,
 }
 
 impl ConnectionOwner {
-    /// Tells whether a session was opened by what was shown last.
+    /// Tells whether a session was opened with the credential that authenticated last.
     pub(super) fn is_credential_of(&self, session: &Session) -> bool {
         self.identity.lock().as_ref().is_some_and(|identity| identity.credential == session.credential_id())
     }
 
-    /// Hands the connection over to a session's token.
+    /// Makes the session's token and user the owner of the connection.
     pub(super) fn set(&self, session: &Session) {
         let (invalidated, token_ended_notify) =
             (session.credential_invalidated(), Arc::clone(&self.token_ended_notify));
@@ -51,7 +51,7 @@ impl ConnectionOwner {
         self.authenticated_notify.notify_one();
     }
 
-    /// Waits until a caller has proven himself; returns his user.
+    /// Waits until a client has authenticated; returns its user.
     pub(super) async fn authenticated(&self) -> Login {
         loop {
             let login = self.identity.lock().as_ref().map(|identity| identity.login.clone());
@@ -62,7 +62,7 @@ impl ConnectionOwner {
         }
     }
 
-    /// Waits until the token that was shown last is dead.
+    /// Waits until the token of the owner has been invalid for [`REVOKED_TOKEN_GRACE_PERIOD`].
     pub(super) async fn token_ended(&self) {
         self.token_ended_notify.notified().await;
     }

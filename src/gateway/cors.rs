@@ -1,15 +1,16 @@
-//! Cross-origin resource sharing: which web applications a browser lets call the server (the Fetch standard, section 3.3).
+//! Cross-origin resource sharing: which web applications a browser lets call the server (the Fetch standard, section
+//! 3.3).
 //!
-//! A browser asks first, by an OPTIONS request without credentials, and then wants the origin named in the answer itself,
-//! whatever its status. `Access-Control-Allow-Credentials` is never sent: an application shows the token that it was
-//! given, and gets no use of a password that the browser keeps for somebody.
+//! A browser sends a preflight first, an OPTIONS request without credentials, and then requires the origin to be named
+//! in the response itself, whatever its status. `Access-Control-Allow-Credentials` is never sent: an application sends
+//! the token that it was given, and can't use a password that the browser has stored.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::domain::AllowedOrigins;
 use crate::http::{ResponseBody, empty, is_path_within};
 
-/// Prefixes that web applications may call. The console is for its own pages alone.
+/// Path prefixes that web applications may call. The console is for its own pages alone.
 const CORS_PATH_PREFIXES: [&str; 6] = ["/dav", "/node", "/remote.php", "/upload", "/api", "/auth"];
 const ALLOWED_METHODS: &str =
     "OPTIONS, GET, HEAD, POST, PUT, PATCH, DELETE, MKCOL, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK";
@@ -20,22 +21,22 @@ const ALLOWED_REQUEST_HEADERS: &str = "Accept, Accept-Language, Authorization, B
     Pragma, Prefer, Range, Repr-Digest, Timeout, Translate, Upload-Complete, Upload-Draft-Interop-Version, Upload-Length, \
     Upload-Offset, Want-Content-Digest, Want-Digest, Want-Repr-Digest, X-Expected-Entity-Length, X-OC-CTime, X-OC-Mtime, \
     X-Patgate-Tags, X-Requested-With, X-Update-Range";
-/// Response headers that clients read beside those that browsers show of their own accord.
+/// Response headers that clients read beside those that browsers expose by default.
 const EXPOSED_RESPONSE_HEADERS: &str = "Accept-Patch, Accept-Ranges, Allow, Content-Digest, Content-Disposition, Content-Encoding, \
     Content-Length, Content-Location, Content-Range, DAV, Date, Digest, ETag, Last-Modified, Link, Location, Lock-Token, \
     MS-Author-Via, OC-Checksum, OC-ETag, OC-FileId, Preference-Applied, Repr-Digest, Retry-After, Upload-Complete, Upload-Limit, \
     Upload-Length, Upload-Offset, WWW-Authenticate, X-OC-Mtime";
-/// Seconds for which a browser may keep the answer to its question.
+/// Seconds for which a browser may cache the response to a preflight.
 const PREFLIGHT_MAX_AGE_SECONDS: u16 = 3600;
 
-/// Headers that an answer gets, as the request asks for them.
+/// CORS headers of a response, as its request needs them.
 pub(super) struct CorsHeaders {
-    /// The origin that may read the answer.
+    /// Origin that may read the response.
     allowed_origin: Option<HeaderValue>,
 }
 
 impl CorsHeaders {
-    /// Reads who asks; none where no origin is configured, or nothing there is for web applications.
+    /// Reads the origin of a request; `None` where no origin is configured, or the path is not for web applications.
     pub(super) fn for_request<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Self> {
         let is_shared = CORS_PATH_PREFIXES.iter().any(|prefix| is_path_within(request.uri().path(), prefix));
         if *origins == AllowedOrigins::None || !is_shared {
@@ -45,7 +46,7 @@ impl CorsHeaders {
         Some(Self { allowed_origin: origin.filter(|origin| origins.allows(origin.as_bytes())).cloned() })
     }
 
-    /// Adds the headers to an answer.
+    /// Adds the headers to a response.
     pub(super) fn apply(self, headers: &mut HeaderMap) {
         // Caches keep apart what differs by origin, also where this one was refused.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
@@ -56,7 +57,7 @@ impl CorsHeaders {
     }
 }
 
-/// Answers a preflight of an allowed origin; none for any other request.
+/// Answers a preflight of an allowed origin; `None` for any other request.
 pub(super) fn preflight_response<B>(origins: &AllowedOrigins, request: &Request<B>) -> Option<Response<ResponseBody>> {
     let is_preflight =
         request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);

@@ -1,16 +1,17 @@
-//! Refusal of changes that a page of another origin has a browser ask for.
+//! Refusal of changes that a page of another origin makes a browser request.
 //!
-//! A browser that keeps a token as Basic password adds it to whatever any page sends here. What a page shows of its own
-//! accord (Bearer) is no such credential, and what has no effect passes: without CORS the page can't read the answer.
+//! A browser that has stored a token as Basic password adds it to every request that any page sends to the gateway. A
+//! credential that a page adds itself (Bearer) is no such credential, and a request without effect passes: without CORS
+//! the page can't read the response.
 
 use http::{HeaderMap, HeaderValue, Request, header};
 
 use crate::domain::AllowedOrigins;
 use crate::http::{PublicAddress, RequestSource, is_cross_origin};
 
-/// Methods that change nothing.
+/// Methods without effect.
 const SAFE_METHODS: [&str; 6] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE"];
-/// Words of the refusal.
+/// Message of the refusal.
 pub(super) const REFUSAL_MESSAGE: &str = "a page of another origin may change nothing here with a password that the browser \
     keeps: name its origin in cors_origins, or send the token as Bearer";
 
@@ -28,7 +29,7 @@ pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, orig
     is_cross_origin(&server, origin.encrypted, headers)
 }
 
-/// Tells whether a request has a credential that browsers keep. One without any is asked for it; a browser that then
+/// Tells whether a request has a credential that browsers store. One without any gets a challenge; a browser that then
 /// adds one sends the request anew.
 fn has_ambient_credential(headers: &HeaderMap) -> bool {
     let is_bearer =

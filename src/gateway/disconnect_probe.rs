@@ -1,9 +1,9 @@
-//! Noticing over HTTP/1 that a caller has hung up while his request is worked on.
+//! Detection over HTTP/1 of a client that has disconnected while its request is processed.
 //!
-//! A client that has closed its connection and one that has only shut down its sending side look alike (RFC 9112 section
-//! 9.6), until something is sent to them: the former answers with a reset. So when the other side has said that it sends
-//! no more, and the work on its request takes long, one interim response is sent, which every client passes over (RFC
-//! 9110 section 15.2). A reset ends the connection, and that cancels the work.
+//! A client that has closed its connection and one that has only shut down its sending side look alike (RFC 9112
+//! section 9.6), until something is sent to them: the former answers with a reset. So when the peer has sent its end of
+//! stream, and its request takes long, one interim response is sent, which every client has to ignore (RFC 9110 section
+//! 15.2). A reset ends the connection, and that cancels the work.
 
 use std::io;
 use std::pin::Pin;
@@ -16,31 +16,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::PeerShutdown;
 
-/// Time between two looks at the other side.
+/// Time between two checks of the peer.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The interim response that is sent (RFC 9110 section 15.2.1).
+/// Interim response that is sent (RFC 9110 section 15.2.1).
 const INTERIM_RESPONSE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Asks for a probe of a [`ProbedStream`]. Clones ask the same stream.
+/// Handle that requests a probe of a [`ProbedStream`]. Clones act on the same stream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DisconnectProbe(Arc<AtomicBool>);
 
 impl DisconnectProbe {
-    /// Has the interim response sent when the stream is flushed next; to be asked while a response over HTTP/1.1 is
-    /// awaited of which nothing is written yet.
+    /// Has the interim response sent when the stream is flushed next. Only to be called while a response over HTTP/1.1
+    /// is pending of which nothing is written yet.
     pub(super) fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Takes back what was not sent: a response begins.
+    /// Cancels a probe that was not sent: a response begins.
     pub(super) fn cancel(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 }
 
-/// Waits for the work on a request over HTTP/1.1, and looks now and then whether its caller is still there. Both streams
-/// are polled by whoever polls this.
+/// Waits for the work on a request over HTTP/1.1, and checks at intervals whether its client is still connected. The
+/// HTTP library, which polls this, flushes the streams that carry out the checks.
 pub(super) async fn run_with_disconnect_probe<T>(
     probe: &DisconnectProbe,
     peer: &PeerShutdown,
@@ -64,9 +64,9 @@ pub(super) async fn run_with_disconnect_probe<T>(
     }
 }
 
-/// A stream on which an interim response is sent in between, as [`DisconnectProbe`] asks.
+/// Stream on which an interim response is sent when [`DisconnectProbe`] requests it.
 ///
-/// An HTTP library flushes a stream only when all that it has written was taken: nothing is sent within a response.
+/// An HTTP library flushes a stream only when all that it has written was taken: nothing is sent inside a response.
 pub(super) struct ProbedStream<S> {
     inner: S,
     probe: DisconnectProbe,
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(received, "in the middle of a response, HTTP/1.1 100 Continue\r\n\r\nmore");
     }
 
-    /// A server that answers one request, when it is told to; tells when the request's future is dropped.
+    /// Server that answers one request on demand, and signals when the request's future is dropped.
     struct SlowServer {
         address: std::net::SocketAddr,
         respond: tokio::sync::oneshot::Sender<()>,
@@ -229,7 +229,7 @@ mod tests {
         assert!(!server.dropped.is_cancelled());
         server.respond.send(()).expect("awaited");
         let mut rest = String::new();
-        stream.read_to_string(&mut rest).await.expect("an answer");
+        stream.read_to_string(&mut rest).await.expect("a response");
         assert!(rest.starts_with("HTTP/1.1 200 OK") && rest.ends_with("done\n"), "{rest}");
     }
 }

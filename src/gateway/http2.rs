@@ -1,8 +1,8 @@
-//! HTTP/2 connections, served with the h2 library itself: hyper's server sends no `100 Continue` over HTTP/2, and leaves
-//! a client that waits for it waiting for ever (RFC 9110 section 10.1.1).
+//! HTTP/2 connections, served with the h2 library itself: hyper's server sends no `100 Continue` over HTTP/2, and
+//! leaves a client that waits for it waiting for ever (RFC 9110 section 10.1.1).
 //!
-//! What a client may have the server hold is small until it has proven who it is, and has a bound for each user and one
-//! in all after that: windows that are open to uploads, and bytes of responses that were made and not taken yet.
+//! The memory that a client can occupy is small until it is authenticated, and bounded for each user and in total after
+//! that: windows that are open to uploads, and bytes of responses that the client has not taken yet.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -31,18 +31,18 @@ use crate::http::{
 };
 use crate::net::{DeferredEofStream, EofGate, MinTransferRate};
 
-/// Bytes with which a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
+/// Connection preface of a client that uses HTTP/2 (RFC 9113 section 3.4).
 pub(super) const CONNECTION_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
-/// Windows of each stream and of the connection, for a user.
+/// Windows of each stream and of the connection, of an authenticated client.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// Bytes of a response that are made ahead of what its client takes.
+/// Maximum number of bytes of a response that are buffered ahead of its client.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Time after which it is tried again to widen windows whose settings before are not acknowledged yet.
+/// Time after which widening the windows is tried again, where the client has not acknowledged the settings before.
 const WINDOW_RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// Time between two questions whether the client is still there, and time that it has to answer.
+/// Time between two pings of the client, and time in which it has to acknowledge one.
 const PING_INTERVAL_AND_TIMEOUT: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
 /// Header fields that belong to a connection of HTTP/1.1 (RFC 9113 section 8.2.2).
@@ -54,7 +54,7 @@ const CONNECTION_SPECIFIC_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Serves a connection to its end. It is given up when no request has come by `deadline`.
+/// Serves a connection to its end. It is closed when no request has come by `deadline`.
 pub(super) async fn serve<S>(http_connection: &Arc<HttpConnection>, stream: S, deadline: Instant)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -63,7 +63,7 @@ where
     let eof_gate = EofGate::default();
     let handshake = server_builder().handshake(DeferredEofStream::new(stream, eof_gate.clone()));
     let Ok(Ok(mut connection)) = tokio::time::timeout_at(deadline, handshake).await else {
-        tracing::debug!(%peer, "HTTP/2 did not begin");
+        tracing::debug!(%peer, "the HTTP/2 handshake failed");
         return;
     };
     let mut ping_timeout = pin!(ping_until_unanswered(connection.ping_pong()));
@@ -117,7 +117,7 @@ where
     }
 }
 
-/// Waits for the next stream; the end of the connection is let through once all that came before it was taken.
+/// Waits for the next stream; the end of the connection is reported once all streams before it were accepted.
 async fn accept_stream<S>(
     connection: &mut server::Connection<S, Bytes>,
     eof_gate: &EofGate,
@@ -135,7 +135,7 @@ where
     .await
 }
 
-/// Begins to answer a stream.
+/// Starts the task that answers a stream.
 fn spawn_stream(
     http_connection: &Arc<HttpConnection>,
     request: Request<RecvStream>,
@@ -149,13 +149,13 @@ fn spawn_stream(
     streams.spawn(handle_stream(Arc::clone(http_connection), request_and_body, continue_requested, respond));
 }
 
-/// Windows of a connection for what its client sends.
+/// Receive windows of a connection.
 enum ReceiveWindow {
-    /// Nobody has proven who he is.
+    /// Small: the client is not authenticated.
     Initial,
-    /// As small, for good: the user has used up his share.
+    /// As small, for good: the user's share is used up.
     Refused,
-    /// To be widened once the client has acknowledged the settings before.
+    /// Reserved, to be widened once the client has acknowledged the settings before.
     Granted(QuotaReservation),
     Widened {
         _reservation: QuotaReservation,
@@ -169,7 +169,7 @@ impl ReceiveWindow {
             .map_or(Self::Refused, Self::Granted)
     }
 
-    /// Widens what was granted, where the client has acknowledged the settings before (RFC 9113 section 6.5.3).
+    /// Widens granted windows, where the client has acknowledged the settings before (RFC 9113 section 6.5.3).
     fn widen<S>(self, connection: &mut server::Connection<S, Bytes>) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -204,7 +204,7 @@ fn server_builder() -> server::Builder {
     builder
 }
 
-/// Asks now and then whether the client is still there; returns once it does not answer.
+/// Pings the client at intervals; returns once it does not acknowledge a ping.
 async fn ping_until_unanswered(ping_pong: Option<PingPong>) {
     let Some(mut ping_pong) = ping_pong else { return std::future::pending().await };
     loop {
@@ -216,7 +216,7 @@ async fn ping_until_unanswered(ping_pong: Option<PingPong>) {
     }
 }
 
-/// Answers one stream. What waits for a request whose stream is reset is dropped.
+/// Answers one stream. The work on a request whose stream is reset is dropped, unless it changes something.
 async fn handle_stream(
     http_connection: Arc<HttpConnection>,
     (request, unread): (Request<RequestBody>, UnreadBody),
@@ -291,17 +291,17 @@ async fn send_response(
     drop(reservation);
 }
 
-/// Refuses a request whose answer would hold more than its user may have the server hold.
+/// Refuses a request whose response would exceed the user's budget of buffered responses.
 fn response_budget_exhausted() -> Response<ResponseBody> {
     let mut response = text_response(
         StatusCode::SERVICE_UNAVAILABLE,
-        "too many answers of this user wait to be taken: take some, and try again",
+        "too many responses of this user are waiting to be read: read some, and try again",
     );
     set_retry_after(response.headers_mut(), Duration::from_secs(1));
     response
 }
 
-/// Takes out header fields that HTTP/2 does not have, and adds those that are the server's to add.
+/// Removes header fields that HTTP/2 forbids, and adds those that the server has to add.
 fn finish_headers(headers: &mut HeaderMap, body: &ResponseBody) {
     for name in CONNECTION_SPECIFIC_FIELDS {
         headers.remove(name);
@@ -312,8 +312,8 @@ fn finish_headers(headers: &mut HeaderMap, body: &ResponseBody) {
     }
 }
 
-/// Sends a body as its client takes it. It is cut when the session has ended, and when the client takes too little, by
-/// [`ResolveMode`] in windows of so much waiting.
+/// Sends a body as fast as its client takes it. Resets the stream when the session has ended, and when the client takes
+/// less than [`MinTransferRate`] asks for in a `pace_window` of waiting.
 async fn send_body(
     mut body: ResponseBody,
     mut stream: SendStream<Bytes>,

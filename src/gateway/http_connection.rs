@@ -82,7 +82,7 @@ impl HttpService {
         };
         tokio::select! {
             () = serving => {}
-            () = evicted => tracing::debug!(%peer, "another takes the place of this connection"),
+            () = evicted => tracing::debug!(%peer, "the connection is evicted in favour of another"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which module answers a path over HTTP.
+//! Routing of HTTP requests to the module that answers their path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::tree::{OUTAGE_RETRY_AFTER, Tree};
 use crate::webdav::Webdav;
 
 const ABOUT_PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>patgate</title>\
-    <h1>patgate</h1><p>A folder behind one door. Mount <code>/dav/</code> as WebDAV, with your user name and a \
+    <h1>patgate</h1><p>A gateway to a directory tree. Mount <code>/dav/</code> as WebDAV, with your user name and a \
     personal access token as the password. Manage tokens in the <a href=\"/console/\">console</a>.</p></html>\n";
 
-/// What answers HTTP; clones share all state.
+/// Router of HTTP requests. Clones share all state.
 #[derive(Clone)]
 pub(super) struct HttpService {
     pub(super) webdav: Webdav,
@@ -82,7 +82,7 @@ impl HttpService {
             "/readyz" if is_read => self.readiness_response().await,
             "/" => method_not_allowed("OPTIONS, GET, HEAD"),
             "/healthz" | "/readyz" => method_not_allowed("GET, HEAD"),
-            _ => text_response(StatusCode::NOT_FOUND, "nothing is here: the tree is at /dav/"),
+            _ => text_response(StatusCode::NOT_FOUND, "there is nothing at this path: the tree is at /dav/"),
         }
     }
 
@@ -109,14 +109,14 @@ fn content_coding_unsupported() -> Response<ResponseBody> {
     response
 }
 
-/// Refuses a method where only these are answered (RFC 9110 section 15.5.6).
+/// Refuses a method other than the allowed ones (RFC 9110 section 15.5.6).
 fn method_not_allowed(allowed: &'static str) -> Response<ResponseBody> {
     let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-/// Answers OPTIONS at the host's root, which some clients ask before they ask for their own path.
+/// Answers OPTIONS at the host's root, which some clients send before they use their own path.
 fn options_response() -> Response<ResponseBody> {
     let mut response = Response::new(empty());
     let headers = response.headers_mut();

@@ -1,5 +1,5 @@
-//! What the running server does beside serving: tells the log what the audit trail holds, whichever
-//! process noted it, and cleans up.
+//! Maintenance beside serving: copies the audit events of all processes to the log, and deletes what retention no
+//! longer keeps.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::telemetry;
 use crate::tokens::TokenService;
 use crate::tree::Tree;
 
-/// How often the trail is looked at.
+/// Time between two rounds.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long clean-up rests once there is nothing left to do.
+/// Time until the next clean-up once one has nothing left to delete.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(10);
-/// How often it is written down that the clock is as it was.
+/// Time between two writes of the clock's checkpoint while the clock does not jump.
 const CLOCK_SAVE_INTERVAL: Duration = Duration::from_secs(60);
-/// How many events are read at once.
+/// Maximum number of events that are read at once.
 const AUDIT_PAGE_EVENTS: usize = 500;
 
-/// What the log was told already, and when to clean up next.
+/// State of the task between two rounds.
 struct MaintenanceTask {
     store: Store,
     tokens: TokenService,
@@ -29,11 +29,11 @@ struct MaintenanceTask {
     last_logged_event: Option<u64>,
     next_cleanup: UnixMillis,
     clock: Clock,
-    /// When the clock was last written down, in running time, and the jumps that were pending then.
+    /// Running time of the last write of the clock's checkpoint, and the jumps that were pending then.
     last_saved_clock: Option<(Duration, Vec<ClockJump>)>,
 }
 
-/// Tells and cleans up until stopped; tells once more then.
+/// Logs events and cleans up until `stop` is cancelled; logs events once more then.
 pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tree, stop: CancellationToken) {
     let clock = auth.clock().clone();
     let tokens = TokenService::new(store.clone(), clock.clone()).with_authenticator(auth);
@@ -55,7 +55,9 @@ pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tre
         });
         task = match run.await {
             Ok(task) => task,
-            Err(error) => return tracing::error!(%error, "the audit trail is not told any more"),
+            Err(error) => {
+                return tracing::error!(%error, "the maintenance task failed: audit events are no longer logged");
+            }
         };
         if is_last {
             return;
@@ -72,14 +74,14 @@ impl MaintenanceTask {
     fn run_once(&mut self, is_last: bool) {
         self.save_clock(is_last);
         if let Err(error) = self.tree.end_locks_of_removed_users() {
-            tracing::warn!(%error, "locks of users who were removed stay for now");
+            tracing::warn!(%error, "locks of removed users can't be released yet");
         }
         let now = self.tokens.now();
         // A clock that was set back keeps nothing waiting.
         if self.next_cleanup <= now || now.saturating_add(CLEANUP_INTERVAL) < self.next_cleanup {
             self.tree.discard_expired_uploads();
             if let Err(error) = self.store.restore_ballast() {
-                tracing::warn!(%error, "the reserve on the disk of the state directory is not made");
+                tracing::warn!(%error, "the reserve on the disk of the state directory can't be allocated");
             }
             match self.tokens.apply_retention() {
                 Ok(deleted) => {
@@ -100,7 +102,8 @@ impl MaintenanceTask {
         }
     }
 
-    /// Writes down what the next server is to know of the clock: now and then, when it has jumped, and at the end.
+    /// Saves the clock's checkpoint for the next server process: at intervals, when the clock has jumped, and at the
+    /// end.
     fn save_clock(&mut self, is_last: bool) {
         let Some(checkpoint) = self.clock.checkpoint() else { return };
         let boottime = self.clock.boottime();
@@ -111,7 +114,7 @@ impl MaintenanceTask {
             return;
         }
         if let Err(error) = self.store.save_clock_checkpoint(&checkpoint) {
-            tracing::warn!(%error, "what the clock shows was not written down");
+            tracing::warn!(%error, "the checkpoint of the clock was not saved");
         }
         // After a failure, too: it is tried again in a minute.
         self.last_saved_clock = Some((boottime, checkpoint.jumps));

@@ -1,4 +1,4 @@
-//! Refusal of requests that hyper passes on although no server may answer them.
+//! Refusal of malformed requests that the HTTP libraries pass on.
 
 use std::net::Ipv6Addr;
 
@@ -8,11 +8,11 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use crate::http::{ResponseBody, text_response};
 
 /// Refuses a host that is missing, malformed or named twice (RFC 9112 section 3.2, RFC 9113 section 8.3.1), credentials
-/// that contradict each other, and a coding of the body that nobody here can undo (RFC 9112 section 6.1).
+/// that contradict each other, and a transfer coding that is not supported (RFC 9112 section 6.1).
 pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
     let refuse = |message| Some(text_response(StatusCode::BAD_REQUEST, message));
     if !has_one_host(request) {
-        return refuse("a request names one host");
+        return refuse("the host is missing, malformed or named twice: send one Host");
     }
     let headers = request.headers();
     // Of two that differ, a proxy in front may have judged another than this server would (RFC 9110 section 5.3).
@@ -25,7 +25,7 @@ pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Respo
     let is_unknown_coding = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     if request.version() == Version::HTTP_11 && headers.get_all(header::TRANSFER_ENCODING).iter().any(is_unknown_coding)
     {
-        return Some(text_response(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is known"));
+        return Some(text_response(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is supported"));
     }
     None
 }
@@ -49,8 +49,8 @@ fn has_one_host<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// Tells whether a text is a host with a port or without (RFC 9110 section 7.2): who reads more than that into it, such as
-/// a user in front of `@`, takes it for another host than a proxy in front or a browser does.
+/// Tells whether a text is a host with a port or without (RFC 9110 section 7.2): a server that accepts more than that,
+/// such as a user in front of `@`, takes it for another host than a proxy in front or a browser does.
 fn is_host_and_port(text: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(text) else { return false };
     let (text, host) = (authority.as_str(), authority.host());

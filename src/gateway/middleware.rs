@@ -1,5 +1,5 @@
-//! What is done with every request before it is routed, and with every answer after: the target gets its one spelling,
-//! the address at which the client sees the server is noted, and web applications are told whether they may read.
+//! Middleware of every request and response: normalizes the target, determines the address at which the client sees the
+//! server, and adds the CORS headers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::cors::CorsHeaders;
 use crate::domain::{AllowedOrigins, PublicUrl};
 use crate::http::{PublicAddress, ResponseBody, TrustedProxies, normalized_target};
 
-/// Settings by which requests are prepared.
+/// Settings of the middleware.
 #[derive(Clone)]
 pub(super) struct RequestMiddleware {
     pub(super) proxies: Arc<TrustedProxies>,
@@ -19,7 +19,7 @@ pub(super) struct RequestMiddleware {
 }
 
 impl RequestMiddleware {
-    /// Prepares a request, has it answered, and completes the answer.
+    /// Prepares a request, has `next` answer it, and completes the response.
     pub(super) async fn handle<B>(
         &self,
         peer: IpAddr,

@@ -1,7 +1,8 @@
-//! The composition root: opens the rooms, joins them to listeners, and drains them at the end.
+//! The composition root: opens every module, connects the protocols to their listeners, and drains connections at the
+//! end.
 //!
 //! ```text
-//! listener -> parse the credential -> auth -> Session -> View -> the verb -> the room's own error.rs
+//! listener -> parse the credential -> auth -> Session -> View -> method -> error.rs of the protocol's module
 //! ```
 
 mod abort_on_revocation;
@@ -55,54 +56,54 @@ use reload::LiveSettings;
 pub use reload::{GatewayReloader, ReloadError};
 pub use settings::{GatewaySettings, HTTP_PACE_WINDOW, ProxyProtocolListeners};
 
-/// Why the gateway can't start.
+/// Reason why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The state directory or database.
+    /// The state directory or the database can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The served folder.
+    /// The served directory can't be opened.
     #[error("the folder {path} can't be served: {source}", path = path.display())]
     Tree {
-        /// The folder.
+        /// Path of the directory.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         source: tree::Error,
     },
-    /// Certificate or key.
+    /// Certificate or key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// An address that can't be listened on.
     #[error("can't listen on {address}: {source}")]
     Listen {
-        /// The address.
+        /// Address of the listener.
         address: SocketAddr,
-        /// Why.
+        /// Reason.
         source: io::Error,
     },
-    /// The SSH host keys.
+    /// The SSH host keys can't be read or created.
     #[error("the SSH host keys can't be used: {0}")]
     HostKeys(#[source] io::Error),
-    /// The served folder holds the state directory, or lies in it.
+    /// One of the served directory and the state directory contains the other.
     #[error("the served folder and the state directory contain each other: {root} and {state}", root = root.display(), state = state.display())]
     OverlappingDirectories {
-        /// The served folder.
+        /// Path of the served directory.
         root: PathBuf,
-        /// The state directory.
+        /// Path of the state directory.
         state: PathBuf,
     },
 }
 
-/// What tests hand in instead of the real thing.
+/// Dependencies that tests replace.
 #[derive(Clone, Default)]
 pub struct GatewayDependencies {
-    /// The clock that expiry is judged by.
+    /// Clock that expiration is checked against.
     pub clock: Clock,
-    /// Host keys; those of the state directory otherwise.
+    /// SSH host keys; those of the state directory where `None`.
     pub host_keys: Option<HostKeys>,
 }
 
-/// A gateway that listens and does not serve yet.
+/// Gateway that listens and does not serve yet.
 pub struct Gateway {
     store: Store,
     auth: Authenticator,
@@ -114,7 +115,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the state and the served folder and binds the listeners (port 0 takes a free one).
+    /// Opens the state and the served directory and binds the listeners (port 0 takes a free one).
     ///
     /// # Errors
     /// [`StartError`] that says what can't be opened and why; nothing was changed for clients then.
@@ -172,17 +173,17 @@ impl Gateway {
         Ok(Self { store, auth, tree, http, sftp, settings, live_settings })
     }
 
-    /// Returns where HTTP is answered.
+    /// Returns the address of the HTTP listener; `None` where HTTP is off.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
     }
 
-    /// Tells whether HTTP is answered over TLS.
+    /// Tells whether HTTP is served over TLS.
     pub fn is_tls(&self) -> bool {
         self.settings.tls.is_some()
     }
 
-    /// Returns where SFTP is answered.
+    /// Returns the address of the SFTP listener; `None` where SFTP is off.
     pub fn sftp_address(&self) -> Option<SocketAddr> {
         self.sftp.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
     }
@@ -192,23 +193,23 @@ impl Gateway {
         &self.store
     }
 
-    /// Returns the served tree, likewise.
+    /// Returns the served tree, for a program that embeds the gateway.
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// Returns the authenticator, likewise.
+    /// Returns the authenticator, for a program that embeds the gateway.
     pub fn auth(&self) -> &Authenticator {
         &self.auth
     }
 
-    /// Returns the handle by which it is given new settings while it runs.
+    /// Returns the handle that replaces settings while the gateway runs.
     pub fn reloader(&self) -> GatewayReloader {
         GatewayReloader { live_settings: Arc::clone(&self.live_settings) }
     }
 
-    /// Serves until `stop` is cancelled, then lets what is under way finish, within the configured
-    /// bound; then writes down what memory holds.
+    /// Serves until `stop` is cancelled, then drains connections within the configured timeout, then writes the uses
+    /// and events that memory holds.
     pub async fn run(self, stop: CancellationToken) {
         let Self { store, auth, tree, http, sftp, settings, live_settings } = self;
         let connections = TaskTracker::new();
@@ -273,7 +274,7 @@ impl Gateway {
         background.close();
         background.wait().await;
         if let Err(error) = tokio::task::spawn_blocking(move || tree.wait_for_background_deletes()).await {
-            tracing::warn!(%error, "removals under way were cut");
+            tracing::warn!(%error, "background removals did not finish");
         }
     }
 }
@@ -288,7 +289,7 @@ fn interrupted_upload_policy(settings: &GatewaySettings) -> tree::InterruptedUpl
 async fn drain_connections(connections: &TaskTracker, timeout: Duration) {
     connections.close();
     if tokio::time::timeout(timeout, connections.wait()).await.is_err() {
-        tracing::warn!("{} connections were cut after {} s", connections.len(), timeout.as_secs());
+        tracing::warn!("{} connections were closed after {} s", connections.len(), timeout.as_secs());
     }
 }
 
@@ -302,7 +303,7 @@ async fn bind_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener
     }
 }
 
-/// Refuses a served folder from which the state could be read, whatever links lead there.
+/// Refuses a served directory through which the state could be read, with symbolic links resolved.
 fn check_disjoint(settings: &GatewaySettings) -> Result<(), StartError> {
     let real_path = |path: &PathBuf| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
     if let (Ok(root), Ok(state)) = (real_path(&settings.root), real_path(&settings.state_directory))

@@ -1,5 +1,5 @@
-//! Watches whether the served folder is still there: at each change of the mount table, and once a second for what
-//! changes without one.
+//! Monitor of the served directory's file systems: checks that they are available at each change of the mount table,
+//! and once a second for failures without such a change.
 
 use std::fs::File;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tree::Tree;
 
-/// Time between two looks while the mount table does not change.
+/// Time between two checks while the mount table does not change.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Time in which a file system has to answer a look; after it nothing is served until it does.
+/// Time in which a file system has to answer a check; after it nothing is served until it does.
 const FILE_SYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Watches until stopped.
+/// Monitors the mounts until `stop` is cancelled.
 pub(super) async fn monitor_mounts(tree: Tree, stop: CancellationToken) {
     let table = MountTable::open();
     while !stop.is_cancelled() {
@@ -39,20 +39,20 @@ pub(super) async fn monitor_mounts(tree: Tree, stop: CancellationToken) {
     }
 }
 
-/// The mount table of this process (proc(5): a change of it is a priority event).
+/// Mount table of this process (proc(5): a change of it is a priority event).
 struct MountTable(Option<AsyncFd<File>>);
 
 impl MountTable {
     fn open() -> Self {
         #[expect(
             deprecated,
-            reason = "the other way needs unsafe code; a file keeps its descriptor as long as this lives"
+            reason = "the replacement needs unsafe code; the file keeps its descriptor open as long as this value exists"
         )]
         let open = || AsyncFd::with_interest(File::open("/proc/self/mountinfo")?, Interest::PRIORITY | Interest::ERROR);
         Self(open().inspect_err(|error| tracing::debug!(%error, "changes of mounts are noticed once a second")).ok())
     }
 
-    /// Waits for a change; for ever where none can be told.
+    /// Waits for a change; for ever where changes can't be watched.
     async fn changed(&self) {
         let Some(table) = &self.0 else { return std::future::pending().await };
         match table.ready(Interest::PRIORITY | Interest::ERROR).await {

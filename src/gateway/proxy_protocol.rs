@@ -1,4 +1,4 @@
-//! Connections that a trusted proxy hands on with a PROXY header.
+//! PROXY headers of the connections that a trusted proxy forwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use crate::http::TrustedProxies;
 use crate::net::AcceptedConnection;
 
-/// How long a proxy may take for its header; it sends it before anything else.
+/// Maximum time until a proxy has sent its header, which comes before anything else.
 const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a listener expects of proxies.
+/// Reader of the PROXY headers of one listener.
 #[derive(Clone, Debug)]
 pub(super) struct ProxyProtocolReader {
     enabled: bool,
@@ -19,13 +19,13 @@ pub(super) struct ProxyProtocolReader {
 }
 
 impl ProxyProtocolReader {
-    /// Expects headers of these proxies where that is `on`.
+    /// Creates a reader that expects headers of these proxies where `enabled`.
     pub(super) fn new(enabled: bool, proxies: &Arc<TrustedProxies>) -> Self {
         Self { enabled, proxies: Arc::clone(proxies) }
     }
 
-    /// Returns a connection as that of its caller; none of a proxy that doesn't say whose it is. Whoever is
-    /// no proxy speaks for himself, whatever he begins with.
+    /// Returns a connection with the address of its client; `None` for one of a trusted proxy without a valid header.
+    /// The connection of any other peer is returned unread, whatever it begins with.
     pub(super) async fn read_header(
         &self,
         connection: AcceptedConnection,

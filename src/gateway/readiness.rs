@@ -1,4 +1,4 @@
-//! Whether the server can answer: what orchestrators ask every few seconds, and anybody as often as they like.
+//! Readiness check, which orchestrators request every few seconds, and which anybody may request at any rate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use crate::store::{DiskFault, Store};
 
-/// Time for which a finding counts.
+/// Time for which the result of a check is served from the cache.
 const READINESS_CACHE_LIFETIME: Duration = Duration::from_secs(1);
 
-/// What is wrong, in words; nothing where all is well.
+/// Message that says what is wrong; `None` where the server is ready.
 type ReadinessProblem = Option<&'static str>;
 
-/// What keeps the store from answering, looked up once a second at most and by one request at a time. Clones share it.
+/// Check of the store, carried out at most once a second and for one request at a time. Clones share it.
 #[derive(Clone)]
 pub(super) struct ReadinessCheck {
     check: Arc<dyn Fn() -> ReadinessProblem + Send + Sync>,
@@ -22,12 +22,12 @@ pub(super) struct ReadinessCheck {
 }
 
 impl ReadinessCheck {
-    /// Returns a readiness that `check` finds out: it may block, and says what is wrong.
+    /// Creates a readiness check from `check`, which may block and returns what is wrong.
     fn new(check: impl Fn() -> ReadinessProblem + Send + Sync + 'static) -> Self {
         Self { check: Arc::new(check), cached: Arc::default() }
     }
 
-    /// Returns the readiness of a store: it can be read, and its disk takes what is written.
+    /// Creates the readiness check of a store: it can be read, and its disk can be written.
     pub(super) fn for_store(store: Store) -> Self {
         Self::new(move || match store.data_version() {
             Ok(_) => store.disk_fault().map(DiskFault::message),
@@ -35,7 +35,7 @@ impl ReadinessCheck {
         })
     }
 
-    /// Says what is wrong, as it was found within the last second.
+    /// Returns what is wrong, from a check within the last second.
     pub(super) async fn problem(&self) -> ReadinessProblem {
         let mut cached = Arc::clone(&self.cached).lock_owned().await;
         if let Some((at, problem)) = *cached
@@ -50,7 +50,7 @@ impl ReadinessCheck {
             *cached = Some((Instant::now(), problem));
             problem
         };
-        tokio::task::spawn_blocking(check).await.unwrap_or(Some("the check was lost"))
+        tokio::task::spawn_blocking(check).await.unwrap_or(Some("the readiness check failed"))
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
         let counted = checks.clone();
         let readiness = ReadinessCheck::new(move || {
             counted.fetch_add(1, Ordering::SeqCst);
-            gate.lock().recv().err().map(|_| "asked twice")
+            gate.lock().recv().err().map(|_| "checked twice")
         });
         // One that goes while the check is under way, and many that stay.
         let abandoned = tokio::spawn({
@@ -90,7 +90,7 @@ mod tests {
         open.send(()).expect("the check waits");
         drop(open);
         for request in requests {
-            assert_eq!(request.await.expect("no panic"), None, "the finding of the first check");
+            assert_eq!(request.await.expect("no panic"), None, "the result of the first check");
         }
         assert_eq!(checks.load(Ordering::SeqCst), 1);
     }
@@ -102,7 +102,7 @@ mod tests {
         let readiness = ReadinessCheck::new(move || now.load(Ordering::SeqCst).then_some("full"));
         assert_eq!(readiness.problem().await, None);
         full.store(true, Ordering::SeqCst);
-        assert_eq!(readiness.problem().await, None, "found a moment ago");
+        assert_eq!(readiness.problem().await, None, "cached");
         tokio::time::advance(READINESS_CACHE_LIFETIME).await;
         assert_eq!(readiness.problem().await, Some("full"));
     }

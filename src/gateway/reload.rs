@@ -1,5 +1,5 @@
-//! Settings that a running gateway takes anew. Each connection keeps those that held when it began, so that a reload
-//! breaks none.
+//! Settings that can be replaced while the gateway runs. Each connection keeps those that were in force when it began,
+//! so that a reload breaks none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::net::{self, TlsError};
 
 /// Settings of the gateway that [`GatewayReloader::reload`] replaces.
 pub(super) struct LiveSettings {
-    /// TLS of the HTTP listener.
+    /// TLS configuration of the HTTP listener; `None` for cleartext.
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) middleware: RequestMiddleware,
     pub(super) drain_timeout: Duration,
 }
 
 impl LiveSettings {
-    /// Reads the certificate and takes the rest as it is.
+    /// Reads certificate and key, and copies the other settings.
     pub(super) fn load(settings: &GatewaySettings, proxies: &Arc<TrustedProxies>) -> Result<Self, TlsError> {
         let tls = match &settings.tls {
             Some((certificate, key)) => Some(net::server_config(certificate, key, &["h2", "http/1.1"])?),
@@ -35,10 +35,10 @@ impl LiveSettings {
     }
 }
 
-/// Reason why a running gateway can't take new settings. It goes on with those that it has.
+/// Reason why a running gateway can't take new settings. The old ones stay in force.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// Certificate or key.
+    /// Certificate or key can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The HTTP listener would change between TLS and cleartext.
@@ -46,7 +46,7 @@ pub enum ReloadError {
     TlsSwitched,
 }
 
-/// Handle by which a running gateway is given new settings; clones act on the same gateway.
+/// Handle that replaces settings of a running gateway; clones act on the same gateway.
 #[derive(Clone)]
 pub struct GatewayReloader {
     pub(super) live_settings: Arc<ArcSwap<LiveSettings>>,
@@ -54,7 +54,7 @@ pub struct GatewayReloader {
 
 impl GatewayReloader {
     /// Reads certificate and key again and replaces them, `public_url`, `cors_origins` and `drain` by those of
-    /// `settings`, for connections from now on; all other settings are passed over.
+    /// `settings`, for connections from now on; all other settings are ignored.
     ///
     /// # Errors
     /// [`ReloadError`] where certificate and key can't be used; nothing is replaced then.

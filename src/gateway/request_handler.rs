@@ -1,4 +1,4 @@
-//! One HTTP request, of either version: what is checked before it is routed, and what becomes of its unread body after.
+//! One HTTP request of any version: the checks before it is routed, and the drain of its unread body after.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,28 +22,28 @@ use crate::http::{
 };
 use crate::net::{ConnectionPermit, DrainLimits, PeerShutdown, TooManyConnections, UnreadInput};
 
-/// Bounds on discarding a refused body whose sender has shown no valid credential: clients that upload before they are
-/// asked who they are (okhttp, sardine) see the 401 only once all that they send was read.
+/// Bounds on discarding a refused body whose sender is not authenticated: clients that upload before they are asked for
+/// a credential (okhttp, sardine) see the 401 only once all that they send was read.
 const UNAUTHENTICATED_DRAIN_LIMITS: DrainLimits = DrainLimits {
     idle_timeout: Duration::from_secs(30),
     max_bytes: 256 << 20,
     total_timeout: Duration::from_secs(15 * 60),
 };
-/// Bounds on discarding a refused body of an authenticated caller, who could as well send one that is accepted.
+/// Bounds on discarding a refused body of an authenticated client, which could as well send one that is accepted.
 const AUTHENTICATED_DRAIN_LIMITS: DrainLimits = DrainLimits {
     idle_timeout: Duration::from_secs(30),
     max_bytes: u64::MAX,
     total_timeout: Duration::from_secs(24 * 3600),
 };
-/// Methods that change nothing, or nothing before their very end: nobody needs them once their client is gone.
+/// Methods that change nothing, or nothing before their very end: they are cancelled when their client disconnects.
 const CANCELLABLE_METHODS: [&str; 7] = ["GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "TRACE", "COPY"];
 const CLEARTEXT_REFUSAL: &str = "This address answers only over TLS: a token must not travel in the clear. \
     Connect with https://, through a trusted proxy that says so, or from this machine.";
 
-/// One connection: who is at its other end, and its place at the gate.
+/// State of one connection: its peer, its permit of the connection limiter, and its shutdown signals.
 pub(super) struct HttpConnection {
     pub(super) service: HttpService,
-    /// Those that held when the connection began.
+    /// Settings that were in force when the connection began.
     pub(super) settings: Arc<LiveSettings>,
     pub(super) peer: IpAddr,
     pub(super) encrypted: bool,
@@ -51,13 +51,13 @@ pub(super) struct HttpConnection {
     pub(super) owner: ConnectionOwner,
     pub(super) peer_shutdown: PeerShutdown,
     pub(super) disconnect_probe: DisconnectProbe,
-    /// Whether a request was refused because its user has too many connections.
+    /// Whether a request was refused because its user has too many open connections.
     pub(super) user_limit_reached: AtomicBool,
     pub(super) request_received: AtomicBool,
     pub(super) abort: CancellationToken,
     pub(super) unread_input: UnreadInput,
     pub(super) stop: CancellationToken,
-    /// Permits for changes under way over HTTP/2.
+    /// Permits for changing requests under way over HTTP/2.
     pub(super) write_permits: Arc<Semaphore>,
 }
 
@@ -149,8 +149,8 @@ impl HttpConnection {
         response
     }
 
-    /// Discards what an answer leaves unread of its request, so that the client sees the answer and not a reset. Where
-    /// the connection can't go on behind it, the answer says so (RFC 9112 section 9.6).
+    /// Discards the part of a request's body that was left unread, so that the client sees the response and not a
+    /// reset. Where the connection can't be reused, the response says so (RFC 9112 section 9.6).
     fn drain_unread_body(
         self: &Arc<Self>,
         unread_rest: UnreadBodyRest,
@@ -185,19 +185,19 @@ impl HttpConnection {
         });
     }
 
-    /// Holds the cleartext rule: from afar only over TLS, ours or a trusted proxy's.
+    /// Enforces the cleartext rule: from a remote address only over TLS, the gateway's own or a trusted proxy's.
     fn is_transport_allowed(&self, origin: RequestSource) -> bool {
         let is_local = self.peer.to_canonical().is_loopback() && origin.is_confidential();
         self.service.allow_cleartext || origin.encrypted || is_local
     }
 }
 
-/// Tells whether a request of this method is given up when its caller is gone.
+/// Tells whether a request of this method is cancelled when its client disconnects.
 pub(super) fn is_cancellable(method: &Method) -> bool {
     CANCELLABLE_METHODS.contains(&method.as_str())
 }
 
-/// Has browsers that were shown a page over TLS come back over TLS alone (RFC 6797 section 7.1).
+/// Has browsers that received a page over TLS use only TLS from then on (RFC 6797 section 7.1).
 fn set_hsts_header(headers: &mut HeaderMap) {
     let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     if is_page {

@@ -1,4 +1,4 @@
-//! What a gateway is told: typed, complete, with the defaults a newcomer gets.
+//! Settings of a gateway: typed, complete, with the defaults of a new installation.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,67 +13,67 @@ use crate::sftp::SftpOptions;
 use crate::tree::CommitDurability;
 use crate::webdav::WebdavOptions;
 
-/// At which listeners the connections of trusted proxies begin with a PROXY header (version 1 or 2).
+/// Listeners at which the connections of trusted proxies begin with a PROXY header (version 1 or 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProxyProtocolListeners {
-    /// At that of HTTP.
+    /// Whether they do at the HTTP listener.
     pub http: bool,
-    /// At that of SFTP.
+    /// Whether they do at the SFTP listener.
     pub sftp: bool,
 }
 
-/// Time of waiting for an HTTP client within which so much of what is under way has to move as [`crate::net::MinTransferRate`] asks
-/// for, unless a program that embeds the gateway says otherwise.
+/// Default window of waiting for an HTTP client in which a transfer has to move as many bytes as
+/// [`crate::net::MinTransferRate`] asks for.
 pub const HTTP_PACE_WINDOW: Duration = Duration::from_secs(120);
 
-/// How a gateway is set up.
+/// Settings of a gateway.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
-    /// The served folder.
+    /// Path of the served directory.
     pub root: PathBuf,
-    /// The state directory: database, pepper, SSH host keys.
+    /// Path of the state directory: database, pepper, SSH host keys.
     pub state_directory: PathBuf,
-    /// Where HTTP is answered; `None`: not at all.
+    /// Address of the HTTP listener; `None` turns HTTP off.
     pub http: Option<SocketAddr>,
-    /// Where SFTP is answered; `None`: not at all.
+    /// Address of the SFTP listener; `None` turns SFTP off.
     pub sftp: Option<SocketAddr>,
-    /// PEM files of certificate chain and key.
+    /// PEM files of certificate chain and key; `None` serves cleartext HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// Whether cleartext HTTP is answered from anywhere.
+    /// Whether cleartext HTTP is accepted from any address.
     pub insecure_http: bool,
-    /// Proxies that are believed in whom they speak for, and as whom.
+    /// Networks of proxies whose forwarding headers and PROXY headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Headers that those proxies write.
+    /// Forwarding headers that those proxies write.
     pub forwarding_headers: ForwardingHeaders,
-    /// URL at which clients see the server, where a proxy does not tell.
+    /// URL at which clients see the server, where no proxy tells it.
     pub public_url: Option<PublicUrl>,
-    /// Origins of web applications that browsers let call the server.
+    /// Origins of web applications that may call the server from a browser.
     pub cors_origins: AllowedOrigins,
-    /// Where those begin with a PROXY header.
+    /// Listeners at which connections of trusted proxies begin with a PROXY header.
     pub proxy_protocol: ProxyProtocolListeners,
-    /// When success after a write is answered.
+    /// Durability that a write has before success is returned.
     pub durability: CommitDurability,
-    /// Caps on HTTP connections.
+    /// Bounds on HTTP connections.
     pub http_connection_limits: ConnectionLimits,
     /// Time without a request after which an HTTP connection is closed.
     pub http_idle_timeout: Duration,
-    /// Window of waiting for an HTTP client in which it has to send, or take, 256 bytes for each second.
+    /// Window of waiting for an HTTP client in which it has to send, or receive, 256 bytes for each second.
     pub http_pace_window: Duration,
-    /// Caps on SSH connections.
+    /// Bounds on SSH connections.
     pub sftp_connection_limits: ConnectionLimits,
-    /// What one SFTP client may take.
+    /// Options of SFTP: bounds on each client, and time-outs.
     pub sftp_options: SftpOptions,
-    /// What one WebDAV client may take.
+    /// Options of WebDAV: bounds on each client and each request.
     pub webdav_options: WebdavOptions,
-    /// How much dead properties may take in the state directory.
+    /// Bounds on the space of dead properties in the state directory.
     pub property_space: PropertyQuota,
-    /// How much of what the store keeps callers may fill, beside that.
+    /// Bounds on the other rows that clients can create in the store.
     pub state_limits: StateLimits,
-    /// How REST is set up.
+    /// Options of REST.
     pub api_options: ApiOptions,
-    /// How many files and directories are open at once; `None`: any number.
+    /// Maximum number of files and directories that are open at once; `None` for no bound.
     pub open_file_limits: Option<UserQuotaLimits>,
-    /// How long connections may go on once the gateway is told to stop.
+    /// Maximum time for which connections go on once the gateway shuts down.
     pub drain_timeout: Duration,
 }
 

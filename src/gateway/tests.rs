@@ -1,4 +1,4 @@
-//! What callers meet while argon2 is busy, which only a test in the crate can bring about.
+//! Tests of responses while argon2 is busy, which only a test in the crate can bring about.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::domain::{Login, Permission, Role, TokenText, TreePath};
 use crate::tokens::{Grant, HomeOption, Principal, TokenRequest, UserRequest};
 
 const ADMIN: &Principal = &Principal::Administrator;
-/// Far longer than anything here takes: whatever lasts that long never comes.
+/// Far longer than anything in these tests takes.
 const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A gateway that serves alice and bob.
+/// Running gateway with the users alice and bob.
 struct TestGateway {
     _directory: tempfile::TempDir,
     auth: Authenticator,
@@ -24,7 +24,7 @@ struct TestGateway {
     running: JoinHandle<()>,
 }
 
-/// An answer, as it came.
+/// Response as it was received.
 struct RawResponse(String);
 
 impl RawResponse {
@@ -36,7 +36,7 @@ impl RawResponse {
         self.0.to_ascii_lowercase().contains(&format!("\r\n{line}\r\n"))
     }
 
-    /// What a hidden field of a page carries.
+    /// Returns the value of a hidden field of a page.
     fn hidden_input(&self, name: &str) -> &str {
         let value = self.0.split(&format!("name=\"{name}\" value=\"")).nth(1).expect("the field");
         value.split('"').next().expect("a value")
@@ -49,9 +49,9 @@ impl RawResponse {
 
 impl TestGateway {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a folder");
+        let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path().join("files");
-        std::fs::create_dir(&root).expect("a folder");
+        std::fs::create_dir(&root).expect("a directory");
         let mut settings = GatewaySettings::new(root, directory.path().join("state"));
         settings.http = Some(([127, 0, 0, 1], 0).into());
         settings.sftp = None;
@@ -86,7 +86,7 @@ impl TestGateway {
         read_response(self.send_request(method, path, headers, body).await).await
     }
 
-    /// Waits until so many jobs wait for argon2.
+    /// Waits until this number of jobs wait for argon2.
     async fn wait_for_hashing_queue(&self, jobs: usize) {
         let holds = async {
             while self.auth.hashing_queue_len() != jobs {
@@ -104,7 +104,7 @@ impl TestGateway {
 
 async fn read_response(mut stream: TcpStream) -> RawResponse {
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.expect("an answer");
+    stream.read_to_end(&mut answer).await.expect("a response");
     RawResponse(String::from_utf8(answer).expect("text"))
 }
 
@@ -194,7 +194,7 @@ async fn reset_request_leaves_argon2_queue_unless_another_waits_for_same_token()
     gateway.wait_for_hashing_queue(1).await;
     reset();
     drop(held);
-    assert_eq!(kept.await.expect("an answer").status(), 207);
+    assert_eq!(kept.await.expect("a response").status(), 207);
     assert_eq!(gateway.auth.verification_runs(), 1);
     gateway.shut_down().await;
 }
