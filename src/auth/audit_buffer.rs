@@ -100,7 +100,9 @@ impl AuditBuffer {
         let mut buffered = self.events.lock();
         for event in events {
             match buffered.repeated.get_mut(&EventKey::from_event(&event)) {
+                // The count goes back to its entry, whose details may be those of a newer event by now.
                 Some(repeated) => repeated.unreported += event.count,
+                // The entry is gone, and the origin with it: the smaller budget applies.
                 None => buffered.record(EventOrigin::Unauthenticated, event),
             }
         }
@@ -110,6 +112,7 @@ impl AuditBuffer {
 impl BufferedEvents {
     fn record(&mut self, origin: EventOrigin, event: AuditEvent) {
         let key = EventKey::from_event(&event);
+        // A repetition takes no row: it is counted in the row that the first occurrence has taken.
         if let Some(repeated) = self.repeated.get_mut(&key) {
             repeated.add(event);
         } else if self.repeated.len() < MAX_DISTINCT_EVENTS
@@ -124,6 +127,7 @@ impl BufferedEvents {
     /// Counts an event with all others of its kind; those that a user's token caused, with the others of that user.
     fn aggregate(&mut self, origin: EventOrigin, event: AuditEvent) {
         let AuditEvent { at, kind, count, user, .. } = event;
+        // An unauthenticated caller may name any user, and would fill the table if aggregates kept the names apart.
         let user = user.filter(|_| {
             origin == EventOrigin::Authenticated && self.repeated.len() < MAX_DISTINCT_EVENTS + MAX_AGGREGATED_EVENTS
         });
@@ -151,7 +155,8 @@ impl BufferedEvents {
         {
             let event = repeated.event.clone().with_count(std::mem::take(&mut repeated.unreported));
             let first = repeated.reported_at.replace(now).is_none();
-            // The row of the first report was taken when the event was recorded.
+            // At shutdown everything is written. The row of the first report was taken when the event was recorded, and
+            // an aggregate has one row for each user and kind in ten minutes.
             match all
                 || first
                 || repeated.is_aggregate()
@@ -161,11 +166,14 @@ impl BufferedEvents {
                 false => over_budget.push((repeated.origin, event)),
             }
         }
+        // An event that was quiet for an interval is forgotten; its next occurrence needs a row from the budget again.
         repeated.retain(|_, repeated| repeated.unreported > 0 || !repeated.is_due(now));
+        // A budget that is whole again is like a new one, and needs no memory.
         budgets.users.retain(|_, budget| !budget.is_full(USER_BUDGET, now));
         for (origin, event) in over_budget {
             self.aggregate(origin, event);
         }
+        // Event ids follow the order of writing, and a hash map has none.
         reported.sort_by_key(|event| event.at);
         reported
     }
@@ -179,12 +187,13 @@ impl RepeatedEvent {
 
     fn is_due(&self, now: UnixMillis) -> bool {
         let interval = if self.is_aggregate() { AGGREGATE_INTERVAL } else { REPEAT_INTERVAL };
-        // A clock that was set back keeps nothing waiting.
+        // A clock that was set back must not delay the report.
         self.reported_at
             .is_none_or(|reported_at| now < reported_at || now.saturating_duration_since(reported_at) >= interval)
     }
 
     fn is_aggregate(&self) -> bool {
+        // Any event but an aggregate has the address of a peer.
         self.event.token.is_none() && self.event.address.is_none()
     }
 }
@@ -195,7 +204,7 @@ impl EventRowBudgets {
         match (origin, user) {
             (EventOrigin::Unauthenticated, _) => self.unauthenticated.try_acquire(UNAUTHENTICATED_BUDGET, now),
             (EventOrigin::Authenticated, None) => self.authenticated.try_acquire(AUTHENTICATED_BUDGET, now),
-            // The user's own first: who has used that up takes none of what all have.
+            // The user's own budget first: one that has used it up takes no row from all users.
             (EventOrigin::Authenticated, Some(user)) => {
                 let user_budget = self.users.entry(user.clone()).or_default();
                 user_budget.try_acquire(USER_BUDGET, now) && self.authenticated.try_acquire(AUTHENTICATED_BUDGET, now)
@@ -223,6 +232,7 @@ impl EventRowBudget {
         let refilled_at = *self.refilled_at.get_or_insert(now);
         let refilled = u64::try_from(now.saturating_duration_since(refilled_at).as_millis() / row_interval.as_millis())
             .unwrap_or(u64::MAX);
+        // A clock that was set back restarts the interval instead of blocking the budget until it catches up.
         if refilled > 0 || now < refilled_at {
             self.used = self.used.saturating_sub(refilled);
             self.refilled_at = Some(now);

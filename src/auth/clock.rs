@@ -55,7 +55,7 @@ impl Clock {
     /// Advances a manual clock, as time passes, and wakes all that wait for it; has no effect on the system clock.
     pub fn advance(&self, by: Duration) {
         if let Some(manual_clock) = &self.manual_clock {
-            // A look in between must not take one for a jump of the other.
+            // Locked, so that no observation comes between the two and takes the first for a jump.
             let _jumps = self.jumps.lock();
             manual_clock.wall_ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
             manual_clock.boottime_ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
@@ -67,6 +67,7 @@ impl Clock {
     /// on the system clock.
     pub fn set(&self, time: UnixMillis) {
         if let Some(manual_clock) = &self.manual_clock {
+            // The running time stays as it is: the difference is a jump.
             manual_clock.wall_ms.store(time.as_millis(), Ordering::SeqCst);
             manual_clock.changed.notify_waiters();
         }
@@ -77,6 +78,7 @@ impl Clock {
         match &self.manual_clock {
             Some(manual_clock) => UnixMillis::from_millis(manual_clock.wall_ms.load(Ordering::SeqCst)),
             None => {
+                // A clock before 1970 reads as 1970.
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 UnixMillis::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
@@ -88,6 +90,7 @@ impl Clock {
         match &self.manual_clock {
             Some(manual_clock) => Duration::from_millis(manual_clock.boottime_ms.load(Ordering::SeqCst)),
             None => {
+                // Not CLOCK_MONOTONIC, which stops during suspension: a night in suspend would look like a jump.
                 let time = clock_gettime(ClockId::Boottime);
                 Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
             }
@@ -130,7 +133,7 @@ impl Clock {
 
     fn observe(&self) -> parking_lot::MutexGuard<'_, ClockJumps> {
         let mut jumps = self.jumps.lock();
-        // Both are read under the lock, so that a thread that was held up in between takes no jump for one.
+        // Both clocks are read under the lock: observations must come in the order in which they were read.
         if let Some(jump) = jumps.observe(self.now(), self.boottime()) {
             warn_clock_jump(jump, "while the server runs");
         }
@@ -141,6 +144,7 @@ impl Clock {
     /// noticed within a second.
     pub async fn sleep_until(&self, time: UnixMillis) {
         loop {
+            // Registered before the time is read, or a clock that is set in between would be missed.
             let changed = self.manual_clock.as_ref().map(|manual_clock| manual_clock.changed.notified());
             let remaining = time.saturating_duration_since(self.now());
             if remaining.is_zero() {
@@ -148,6 +152,7 @@ impl Clock {
             }
             match changed {
                 Some(changed) => changed.await,
+                // In steps of a second: tokio's timers don't notice that the wall clock is set.
                 None => tokio::time::sleep(remaining.min(Duration::from_secs(1))).await,
             }
         }

@@ -53,9 +53,11 @@ impl ClockJumps {
             self.last = Some(ClockReading { wall, boottime_ms, offset_ms });
             return None;
         };
+        // Before a new jump is added: time that passed before it earns it no trust.
         self.elapse(boottime_ms.saturating_sub(last.boottime_ms).unsigned_abs());
         let by_ms = offset_ms.saturating_sub(last.offset_ms);
         let jumped = by_ms.unsigned_abs() > MIN_CLOCK_JUMP.as_millis() as u64;
+        // Small differences don't move the reference: steps of some minutes that add up to an hour are a jump, too.
         let offset_ms = if jumped { offset_ms } else { last.offset_ms };
         self.last = Some(ClockReading { wall, boottime_ms, offset_ms });
         jumped.then(|| self.push_jump(by_ms))
@@ -65,11 +67,14 @@ impl ClockJumps {
     /// before. Where the machine was off in between, all that time counts as a jump: no clock measured it.
     pub(super) fn restore(&mut self, checkpoint: ClockCheckpoint, boot_id: &str) -> Option<ClockJump> {
         let last = self.last?;
+        // Once for each clock: a gateway that is opened again in this process has these jumps already.
         if !std::mem::replace(&mut self.restored, true) {
+            // They are older than anything observed here, and the oldest come first.
             self.pending.splice(0..0, checkpoint.jumps);
             self.retention_wait_ms = self.retention_wait_ms.max(checkpoint.retention_wait_ms);
         }
         let elapsed_ms = last.boottime_ms.saturating_sub(i64::try_from(checkpoint.boottime_ms).unwrap_or(i64::MAX));
+        // Running time counts from the boot. Without the same boot id the two values can't be compared.
         let elapsed_ms = if !boot_id.is_empty() && checkpoint.boot_id == boot_id { elapsed_ms.max(0) } else { 0 };
         let by_ms = last.wall.as_millis().saturating_sub(checkpoint.wall_time.as_millis()).saturating_sub(elapsed_ms);
         (by_ms.unsigned_abs() > MIN_CLOCK_JUMP.as_millis() as u64).then(|| self.push_jump(by_ms))
@@ -92,6 +97,7 @@ impl ClockJumps {
     pub(super) fn steady_time(&self) -> UnixMillis {
         let Some(ClockReading { wall, .. }) = self.last else { return UnixMillis::EARLIEST };
         let untrusted_ms = self.pending.iter().fold(0i64, |sum, jump| sum.saturating_add(jump.by_ms));
+        // Jumps back are negative, and leaving them out would put the time ahead of the wall clock.
         wall.min(UnixMillis::from_millis(wall.as_millis().saturating_sub(untrusted_ms)))
     }
 
@@ -110,8 +116,10 @@ impl ClockJumps {
         for jump in &mut self.pending {
             jump.left_ms = jump.left_ms.saturating_sub(elapsed_ms);
         }
+        // From here on these jumps are trusted: the wall clock is right, as far as anybody knows.
         self.pending.retain(|jump| jump.left_ms > 0);
         if self.pending.is_empty() {
+            // The week of waiting has to be without a break.
             self.retention_wait_ms = 0;
         }
     }
@@ -120,6 +128,8 @@ impl ClockJumps {
         let jump = ClockJump { by_ms, left_ms: JUMP_TRUST_DELAY.as_millis() as u64 };
         self.pending.push(jump);
         if self.pending.len() > MAX_PENDING_JUMPS {
+            // The two oldest become one that waits as long as the younger: the steady time stays the same, and nothing
+            // is trusted early.
             let oldest = self.pending.remove(0);
             let next = &mut self.pending[0];
             *next = ClockJump { by_ms: next.by_ms.saturating_add(oldest.by_ms), ..*next };

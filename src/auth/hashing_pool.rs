@@ -96,7 +96,7 @@ impl HashingPool {
     /// Takes a job out of the queue, so that it never runs; returns whether it was still there.
     pub(super) fn withdraw(&self, ticket: &QueueTicket) -> bool {
         let job = self.shared.queue.lock().remove(ticket);
-        // Dropped here, where the queue is not locked: a job may own more than it knows.
+        // The job is dropped after the queue is unlocked: the drop of its captures may take other locks.
         job.is_some()
     }
 
@@ -108,6 +108,8 @@ impl HashingPool {
     ) -> Result<T, HashingBusy> {
         let (answer, answered) = oneshot::channel();
         let ticket = self.submit(user, Box::new(move |memory| drop(answer.send(job(memory)))))?;
+        // A request that is dropped takes its job along, so that a flood of aborted requests doesn't delay others. A
+        // job that runs already is finished.
         let _in_queue = WithdrawOnDrop { pool: self, ticket };
         answered.await.map_err(|_| HashingBusy)
     }
@@ -115,6 +117,8 @@ impl HashingPool {
 
 impl Drop for HashingPool {
     fn drop(&mut self) {
+        // Queued jobs are still run, because `next` looks at the queue before this flag: none of their waiters is left
+        // without an answer.
         self.shared.queue.lock().closed = true;
         self.shared.changed.notify_all();
     }
@@ -128,6 +132,7 @@ impl HashingQueue {
         }
         self.last_number += 1;
         self.jobs.entry(user.clone()).or_default().push_back((self.last_number, job));
+        // A user is in the round exactly while it has jobs: twice in it, the user would be served twice.
         if queued_by_user == 0 {
             self.round_robin.push_back(user.clone());
         }
@@ -141,6 +146,7 @@ impl HashingQueue {
         let jobs = self.jobs.get_mut(&user)?;
         let (_, job) = jobs.pop_front()?;
         self.queued -= 1;
+        // Removed with the last job, so that the names of former callers don't accumulate.
         if jobs.is_empty() {
             self.jobs.remove(&user);
         } else {
@@ -174,7 +180,8 @@ impl HashingPoolState {
                 return None;
             }
             if memory.is_allocated() {
-                // Kept while there is work, and by no thread that rests.
+                // The 19 MiB are kept from job to job, and given back before a thread waits. The queue is unlocked
+                // meanwhile, and looked at again: a notification in between would be lost.
                 MutexGuard::unlocked(&mut queue, || memory.release());
             } else {
                 self.changed.wait(&mut queue);
@@ -186,6 +193,7 @@ impl HashingPoolState {
 fn run_worker(shared: &HashingPoolState) {
     let mut memory = Argon2Memory::default();
     while let Some(job) = shared.next(&mut memory) {
+        // A panic costs one login, and not the thread: without threads nobody could log in any more.
         if catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
             tracing::error!("a run of argon2 panicked");
         }

@@ -49,15 +49,18 @@ struct RecentPeers {
 impl RecentPeers {
     /// Records the client of a use; returns whether its network is new to memory.
     fn observe(&mut self, now: UnixMillis, peer: &Arc<Peer>) -> bool {
+        // A session passes the same `Arc` at each use: the common case compares one pointer.
         if self.last_peer.as_ref().is_some_and(|last| Arc::ptr_eq(last, peer)) {
             return false;
         }
         self.last_peer = Some(peer.clone());
         let network = address_prefix(peer.address);
+        // Bounded between two flushes: a token that is used from everywhere fills no memory.
         if self.networks.contains(&network) || self.new_addresses.len() >= MAX_REMEMBERED_NETWORKS {
             return false;
         }
         if self.networks.len() >= MAX_REMEMBERED_NETWORKS {
+            // Forgetting one costs a query, not an event: the store knows which networks are new.
             self.networks.remove(0);
         }
         self.networks.push(network);
@@ -107,13 +110,16 @@ impl LastUsed {
         if self.peers.lock().observe(now, peer) {
             self.has_new_addresses.store(true, Ordering::Release);
         }
+        // Last: a flush that sees the flag finds the use, too.
         self.dirty.store(true, Ordering::Release);
     }
 
     fn merge_row(&self, link: &ChainToken) {
+        // Merged, since either side may be ahead: memory by uses that are not written, the row by another process.
         self.expired.fetch_or(link.expired, Ordering::AcqRel);
         self.used_at_ms.fetch_max(link.last_used_at.unwrap_or(link.created_at).as_millis(), Ordering::AcqRel);
         self.written_ms.fetch_max(link.last_used_at.map_or(NEVER_USED_MS, UnixMillis::as_millis), Ordering::AcqRel);
+        // A crash loses the uses of one interval: a token may expire a twentieth of its window early, never late.
         let interval = match link.expiry {
             TokenExpiry::Sliding { window_ms, .. } => Duration::from_millis(window_ms / 20).max(Duration::from_secs(1)),
             TokenExpiry::Hard(_) | TokenExpiry::Never => WRITE_INTERVAL_WITHOUT_WINDOW,
@@ -140,6 +146,7 @@ impl LastUsed {
 
     /// Takes the use that is to be written; it counts as written from now on.
     fn take_pending(&self, token: TokenId) -> TokenUse {
+        // Cleared before the use is read: one that comes in between sets the flag again and is written next time.
         self.dirty.store(false, Ordering::Release);
         let last = self.to_record();
         self.written_ms.fetch_max(last.at.as_millis(), Ordering::AcqRel);
@@ -200,6 +207,7 @@ impl LastUsedTable {
     /// Takes back uses that could not be written.
     pub(super) fn restore(&self, uses: &[TokenUse]) {
         let entries = self.entries.lock();
+        // `written_ms` stays where `take_pending` moved it: the retry comes after the write interval.
         for entry in uses.iter().filter_map(|token_use| entries.get(&token_use.token)) {
             entry.dirty.store(true, Ordering::Release);
         }
@@ -212,6 +220,7 @@ impl LastUsedTable {
 
     fn take_where(&self, is_wanted: impl Fn(&LastUsed) -> bool) -> Vec<TokenUse> {
         let mut entries = self.entries.lock();
+        // An entry with something to write stays: the next session would start from the older use in the row.
         entries.retain(|_, entry| Arc::strong_count(entry) > 1 || entry.is_dirty());
         entries.iter().filter(|(_, entry)| is_wanted(entry)).map(|(token, entry)| entry.take_pending(*token)).collect()
     }

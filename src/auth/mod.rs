@@ -168,6 +168,8 @@ impl RejectionReason {
     /// the user name, an expired or revoked token, limits.
     fn is_guess(self) -> bool {
         match self {
+            // No wildcard: a new reason has to decide here. A sync client that retries with a revoked token for days
+            // must not fill the bucket, or a mistyped token from the same address would be throttled.
             RejectionReason::Malformed | RejectionReason::Unknown | RejectionReason::WrongSecret => true,
             RejectionReason::RetiredSecret
             | RejectionReason::WrongLogin
@@ -181,6 +183,8 @@ impl RejectionReason {
 
     fn event_kind(self) -> EventKind {
         match self {
+            // These need a secret that was valid once. The administrator has to see them apart from guesses: the token
+            // may have leaked.
             RejectionReason::RetiredSecret | RejectionReason::Revoked | RejectionReason::Expired => {
                 EventKind::DeadSecretUsed
             }
@@ -239,6 +243,7 @@ impl AuthAttempt<'_> {
 
     /// Tells whether the secret may match a hash: it is known to, or the prefilter agrees.
     fn may_match(&self, hash: &DigestedSecretHash) -> bool {
+        // In constant time: the response time must not tell how many bytes of the prefilter a guess has right.
         self.verified_digest == Some(hash.digest) || hash.secret_hash.prefilter.ct_eq(self.prefilter()).into()
     }
 }
@@ -252,6 +257,7 @@ impl Authenticator {
     pub fn new(store: Store, clock: Clock) -> Result<Self, StoreError> {
         let hashing_pool = Arc::new(HashingPool::new()?);
         let core = AuthCore {
+            // A missing or foreign pepper fails the start: every stored prefilter would reject its own secret.
             hasher: SecretHasher::open(&store)?,
             verified_secrets: Arc::new(VerifiedSecrets::new(clock.clone(), hashing_pool.clone())?),
             hashing_pool,
@@ -267,6 +273,7 @@ impl Authenticator {
             usage_counters: UsageCounters::default(),
             work_permits: WorkPermitPools::default(),
             session_numbers: AtomicU64::new(0),
+            // A thread of its own: sessions have to end within a second also while all blocking threads are busy.
             watcher_pool: WorkerPool::new("patgate-watch", 1)?,
         };
         Ok(Self { core: Arc::new(core) })
@@ -282,6 +289,7 @@ impl Authenticator {
         match self.core.verify_credential(&credential, &peer).await {
             Ok((cached_token, digest)) => Ok(Session::open(self.core.clone(), cached_token, peer, digest)),
             Err(AuthFailure::Error(error)) => {
+                // Logged here, because the audit trail has no event for it: no credential was rejected.
                 if matches!(error, AuthError::Busy) {
                     tracing::warn!(%address, %protocol, "a login was not verified: the queue for argon2 is full");
                 }
@@ -297,6 +305,8 @@ impl Authenticator {
     /// [`AuthError::Busy`], [`AuthError::Store`].
     pub async fn identify_token(&self, text: &[u8]) -> Result<Option<TokenId>, AuthError> {
         let Ok(token_text) = TokenText::parse(text) else { return Ok(None) };
+        // Neither login nor peer: introspection and revocation (RFC 7662, RFC 7009) may be requested from elsewhere
+        // than where the token is used.
         match self.core.verify_attempt(self.core.new_attempt(&token_text, None, None)).await {
             Ok((cached_token, _)) => Ok(Some(cached_token.token)),
             Err(AuthFailure::Rejected(_)) => Ok(None),
@@ -396,8 +406,10 @@ impl AuthCore {
     /// Records a rejected attempt, and returns the error for its caller: after too many guesses, one that says to wait.
     fn reject(&self, rejected: &RejectedCredential, peer: &Peer) -> AuthError {
         let now = self.clock.now();
+        // After the credential was checked: otherwise one guesser would lock out valid tokens from its address.
         match self.throttle.retry_after(peer.address, now).filter(|_| rejected.reason.is_guess()) {
             Some(wait) => {
+                // Without token and login, so that all throttled guesses of an address are one audit row.
                 self.record_rejection(
                     &RejectedCredential { reason: RejectionReason::Throttled, token: None, login: None },
                     peer,
@@ -436,7 +448,7 @@ impl AuthCore {
     /// Verifies the secret of an attempt, and that its token is valid for the login and peer.
     async fn verify_attempt(&self, mut attempt: AuthAttempt<'_>) -> Result<(Arc<CachedToken>, PhcDigest), AuthFailure> {
         if attempt.verified_digest.is_none() {
-            // Before the row is read, so that an unknown id costs as much as a known one.
+            // Before the row is read, so that an unknown id costs as much time as a known one.
             attempt.prefilter();
         }
         let (fingerprint, text) = (attempt.fingerprint, attempt.text);
@@ -450,8 +462,9 @@ impl AuthCore {
                 .verify(&cached_token.login, fingerprint, text.secret(), &hash.secret_hash.phc)
                 .await
             {
-                // Proving took its time: everything is read again.
+                // The token may have been revoked or rotated while argon2 ran: the next round checks everything again.
                 Ok(true) => attempt.verified_digest = Some(hash.digest),
+                // The 64 bits of the prefilter agreed by chance, or the row is damaged.
                 Ok(false) => {
                     return Err(rejected_for_token(
                         RejectionReason::WrongSecret,
@@ -471,23 +484,28 @@ impl AuthCore {
         attempt: &AuthAttempt<'_>,
     ) -> Result<(Arc<CachedToken>, Arc<DigestedSecretHash>), AuthFailure> {
         let (token, now) = (attempt.text.id(), self.clock.now());
+        // The fast path reads the published epoch and no row, and answers as a read of the database would.
         let cached_token = match self.token_cache.get_current(token, now, &self.store) {
             Some(cached_token) => cached_token,
             None => {
                 let row = self.store.credential_row(token)?.ok_or(RejectionReason::Unknown)?;
                 let (epoch, credentials) = (row.epoch, CachedCredentials::from(row));
-                // Refused before all that the token may do is read.
+                // Rejected by this one row: a guess must not cost the reads of a chain with scopes and grants.
                 self.match_credentials(&credentials, attempt, now)?;
                 match self.token_cache.get_at_epoch(token, epoch, now, &self.store, &self.last_used)? {
                     Some(cached_token) => cached_token,
+                    // A token above it is revoked, or its row was deleted since.
                     None => return Err(rejected_for_token(self.inactive_reason(token)?, token, credentials.login)),
                 }
             }
         };
+        // Against the snapshot, too: a rotation may have come between the read of the row and that of the chain.
         let hash = self.match_credentials(&cached_token.snapshot().credentials, attempt, now)?;
+        // By the clock at every request: a token that expires moves no epoch.
         if !cached_token.check_live(&self.clock, &self.store, &self.last_used)? {
             return Err(rejected_for_token(self.inactive_reason(token)?, token, cached_token.login.clone()));
         }
+        // Last: a rejection by limits tells the audit trail that somebody has the right secret, perhaps stolen.
         if attempt.peer.is_some_and(|peer| !cached_token.snapshot().allows_peer(peer)) {
             return Err(rejected_for_token(RejectionReason::DeniedByLimits, token, cached_token.login.clone()));
         }
@@ -502,8 +520,9 @@ impl AuthCore {
         now: UnixMillis,
     ) -> Result<Arc<DigestedSecretHash>, AuthFailure> {
         let token = attempt.text.id();
-        // The secret comes first: a wrong name with a right secret is no guess.
+        // The secret comes first: a wrong user name with a right secret is not a guess.
         let Some(hash) = credentials.accepted_hashes(now).find(|hash| attempt.may_match(hash)) else {
+            // Only for a wrong secret: a successful login costs no look-up of the secrets that rotations have replaced.
             let retired = self.store.is_retired_secret(token, attempt.prefilter())?;
             let reason = if retired { RejectionReason::RetiredSecret } else { RejectionReason::WrongSecret };
             return Err(rejected_for_token(reason, token, credentials.login.clone()));
@@ -519,10 +538,12 @@ impl AuthCore {
 
     /// Finds out why a token is not valid any more.
     fn inactive_reason(&self, token: TokenId) -> Result<RejectionReason, StoreError> {
+        // Read for the audit trail alone: the client gets the same answer for every reason.
         let record = self.store.token(token, self.clock.now())?;
         Ok(match record.map(|record| record.state) {
             None | Some(TokenState::Revoked) => RejectionReason::Revoked,
             Some(TokenState::Expired) => RejectionReason::Expired,
+            // The token and those above it are valid, so that its owner must be disabled.
             Some(TokenState::Live) => RejectionReason::Disabled,
         })
     }
@@ -535,7 +556,8 @@ impl AuthCore {
             AuditEvent::new(self.clock.now(), reason.event_kind()).with_peer(peer).with_detail(reason.describe());
         let event = AuditEvent { token: *token, user: login.clone(), ..event };
         self.usage_counters.increment(event.at, peer.protocol, UsageKind::Refusal);
-        // Only its bearer can show a secret that was right once.
+        // Only its bearer knows a secret that was valid once, so such an event is charged to the user. Guesses can't
+        // use up the user's rows.
         let is_former_secret = reason.event_kind() == EventKind::DeadSecretUsed;
         self.audit_buffer
             .record(if is_former_secret { EventOrigin::Authenticated } else { EventOrigin::Unauthenticated }, event);

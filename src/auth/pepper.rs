@@ -31,14 +31,18 @@ impl Pepper {
         let key = match read_key(&path) {
             Ok(key) => key,
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                // A new pepper would reject every token that exists, with no hint why. The administrator has to restore
+                // the old one.
                 if store.has_tokens()? {
                     return Err(StoreError::PepperMissing(path));
                 }
                 create_key_file(store.state_dir())?;
+                // Read back: where another process was faster, its file counts and not the key that was generated here.
                 read_key(&path).map_err(unusable)?
             }
             Err(error) => return Err(unusable(error)),
         };
+        // Exactly 32 bytes: a file that was cut short must not pass as a key.
         let key = <&[u8; 32]>::try_from(&key[..]).map_err(|_| StoreError::PepperCorrupt(path.clone()))?;
         let pepper = Self(Arc::new(keyed_hash(key)));
         pepper.check_store(store, path)?;
@@ -54,7 +58,8 @@ impl Pepper {
         match store.pepper_check_value()? {
             Some(known) if known == check_value => Ok(()),
             Some(_) if store.has_tokens()? => Err(StoreError::PepperMismatch(path)),
-            // What can't be noted now is at the next opening.
+            // Without tokens another pepper does no harm, and replaces the recorded one. A full disk must not keep the
+            // server from starting: the value is recorded at the next start.
             _ => match store.set_pepper_check_value(&check_value) {
                 Err(StoreError::DiskFull | StoreError::Busy) => Ok(()),
                 stored => stored,
@@ -70,12 +75,14 @@ impl Pepper {
 
 /// Creates a keyed hash. A key shorter than a block of SHA-256 is padded with zeros (RFC 2104).
 fn keyed_hash(key: &[u8; 32]) -> KeyedHash {
+    // Padded here and not by hmac's constructor for slices, so that the copy of the key is wiped.
     let mut block = Zeroizing::new([0u8; 64]);
     block[..32].copy_from_slice(key);
     KeyedHash::new((&*block).into())
 }
 
 fn read_key(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Larger than a key: a file that is too long is noticed, and no grown buffer leaves a copy behind.
     let mut key = Zeroizing::new(Vec::with_capacity(64));
     fs::File::open(path)?.take(64).read_to_end(&mut key)?;
     Ok(key)
@@ -89,6 +96,8 @@ fn create_key_file(state: &Path) -> Result<(), StoreError> {
     fill_random(&mut name)?;
     let temporary = state.join(format!("{PEPPER_FILE_NAME}.{:016x}", u64::from_ne_bytes(name)));
     let path = state.join(PEPPER_FILE_NAME);
+    // Written under a temporary name and synced before it is linked: the final name never has a part of a key, and
+    // `hard_link` replaces no file.
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -100,6 +109,7 @@ fn create_key_file(state: &Path) -> Result<(), StoreError> {
             linked => linked,
         });
     let removed = fs::remove_file(&temporary);
+    // The directory entry has to be on disk before the first token is: without the pepper the token is lost.
     let synced = fs::File::open(state).and_then(|folder| folder.sync_all());
     written.and(removed).and(synced).map_err(|source| StoreError::StateDirectory { path, source })
 }

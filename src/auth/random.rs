@@ -39,6 +39,7 @@ fn generate_with<T>(generate: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> T) -> Re
     let mut result = Ok(());
     let value = generate(&mut |buffer| {
         if let Err(error) = fill_random(buffer) {
+            // Defined bytes, so that the generator comes to its end. Its value is discarded for the error.
             buffer.fill(0);
             result = Err(error);
         }

@@ -52,6 +52,7 @@ impl SecretHasher {
         let mut mac = self.pepper.mac();
         mac.update(secret.expose());
         let tag = mac.finalize().into_bytes();
+        // 8 of 32 bytes: one guess in 2^64 reaches argon2. Without the pepper they tell nothing about a secret.
         std::array::from_fn(|i| tag[i])
     }
 }
@@ -68,7 +69,7 @@ impl Argon2Memory {
 
     fn blocks(&mut self, count: usize) -> &mut [Block] {
         if self.0.len() < count {
-            // What was held goes first: the two are never there together.
+            // The old memory goes first, so that the two are never allocated together.
             self.release();
             self.0.reserve_exact(count.max(Self::RESERVED_BLOCKS));
             self.0.resize(count, Block::new());
@@ -103,12 +104,14 @@ fn argon2_hash(secret: &Secret, salt: &[u8], memory: &mut Argon2Memory) -> argon
 
 /// Tells whether a secret matches a PHC string.
 pub(super) fn verify_phc(secret: &Secret, phc: &str, memory: &mut Argon2Memory) -> bool {
+    // A damaged PHC string matches nothing: the login is refused.
     PasswordHash::new(phc).is_ok_and(|hash| verify_hash(secret, &hash, memory).unwrap_or(false))
 }
 
 /// Hashes a secret with the parameters and salt of a hash, and compares the two.
 fn verify_hash(secret: &Secret, hash: &PasswordHash, memory: &mut Argon2Memory) -> argon2::password_hash::Result<bool> {
     let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
+    // The parameters of the stored hash, not of today's constants: hashes with older parameters stay valid.
     let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;
     let version = hash.version.map(Version::try_from).transpose()?.unwrap_or_default();
     let params = Params::try_from(hash)?;

@@ -128,8 +128,10 @@ impl Session {
     /// As [`Session::access`].
     pub fn revalidate(&self) -> Result<Arc<TreeAccess>, SessionEnded> {
         let SessionHandle { core, cached_token, .. } = &*self.handle;
+        // The epoch of the database, not the published one: a change by another program (sqlite3) counts, too.
         let revalidated =
             core.store.epoch().and_then(|epoch| cached_token.revalidate(epoch, &core.store, &core.last_used));
+        // Fails closed: without the store nothing tells whether the token was revoked.
         if let Err(error) = revalidated {
             tracing::error!(token = %cached_token.token, %error, "a session ends: its token can't be read");
             return Err(SessionEnded);
@@ -158,6 +160,7 @@ impl Session {
     pub fn record_use(&self) {
         let SessionHandle { core, cached_token, peer, secret_digest, .. } = &*self.handle;
         let (snapshot, now) = (cached_token.snapshot(), core.clock.now());
+        // A late use revives nothing: one after the deadline, or after a revocation, is dropped.
         if !cached_token.is_invalidated() && now < snapshot.session_deadline(secret_digest) {
             snapshot.record_use(now, peer);
             self.handle.count_use(now);
@@ -172,8 +175,10 @@ impl Session {
             .with_user(&cached_token.login)
             .with_token(cached_token.token);
         let event = event.with_actor(actor).with_peer(peer).with_detail(reason);
+        // Before the buffer merges repeated events: statistics count every refusal.
         core.usage_counters.increment(event.at, peer.protocol, UsageKind::Refusal);
         let event = match path {
+            // Shortened, so that a client that probes a million names fills one row and not the trail.
             Some(path) => event.with_path(&path.prefix(DENIED_PATH_MAX_DEPTH)),
             None => event,
         };
@@ -225,10 +230,12 @@ impl Session {
     /// no session open.
     pub fn credential_invalidated(&self) -> impl Future<Output = ()> + Send + 'static {
         let SessionHandle { core, cached_token, peer, secret_digest, .. } = &*self.handle;
+        // Clones of the parts, not of the session: a connection that only watches must not count as an open session.
         let (core, cached_token, peer, secret_digest) =
             (Arc::clone(core), Arc::clone(cached_token), Arc::clone(peer), *secret_digest);
         async move {
             loop {
+                // Registered before the check, or a change between the two would be missed.
                 let changed = cached_token.changed();
                 let Some(snapshot) = valid_snapshot(&core, &cached_token, &peer, &secret_digest) else { return };
                 tokio::select! {
@@ -242,6 +249,7 @@ impl Session {
     /// Waits until the session has ended.
     pub async fn closed(&self) {
         loop {
+            // Registered before the check, as in `credential_invalidated`.
             let changed = self.handle.cached_token.changed();
             let Ok(snapshot) = self.handle.snapshot() else { return self.handle.record_closed() };
             tokio::select! {
@@ -255,6 +263,7 @@ impl Session {
 impl SessionHandle {
     /// Returns the token's snapshot, while the session is open.
     fn snapshot(&self) -> Result<Arc<TokenSnapshot>, SessionEnded> {
+        // An eviction ends this session alone; its token stays valid.
         if self.evicted.load(Ordering::Acquire) {
             return Err(SessionEnded);
         }
@@ -269,17 +278,21 @@ fn valid_snapshot(
     peer: &Peer,
     secret_digest: &PhcDigest,
 ) -> Option<Arc<TokenSnapshot>> {
+    // Without a read: an invalidated object never becomes valid again. A new login loads another one.
     if cached_token.is_invalidated() {
         return None;
     }
     let now = core.clock.now();
+    // First the writes of this process, which may have moved the deadline, then the deadline.
     let live = cached_token
         .refresh(&core.store, &core.last_used)
         .and_then(|()| cached_token.check_live(&core.clock, &core.store, &core.last_used));
     if let Err(error) = &live {
         tracing::error!(token = %cached_token.token, %error, "a session ends: its token can't be read");
     }
+    // Taken after the checks, each of which may have replaced it.
     let snapshot = cached_token.snapshot();
+    // Fails closed when the store can't be read. The secret is checked again, since a rotation may have retired it.
     let is_valid = live.unwrap_or(false) && snapshot.accepts_secret(secret_digest, now) && snapshot.allows_peer(peer);
     is_valid.then_some(snapshot)
 }
@@ -289,6 +302,7 @@ impl SessionHandle {
     fn count_use(&self, now: UnixMillis) {
         let hour = now.start_of_hour().as_millis();
         let is_counted = self.counted_hour_ms.load(Ordering::Relaxed) == hour;
+        // The swap decides between threads: of two first uses in an hour one is counted.
         if !is_counted && self.counted_hour_ms.swap(hour, Ordering::Relaxed) != hour {
             self.core.usage_counters.increment(now, self.peer.protocol, UsageKind::Use);
         }

@@ -33,14 +33,16 @@ impl AuthCore {
         let mut state = StoreWatchState::default();
         let mut flush: Option<JoinHandle<()>> = None;
         loop {
+            // Registered before the poll: a write that comes meanwhile starts the next round at once.
             let changed = self.store.changed();
             let core = self.clone();
             let poll = self.watcher_pool.run(move || {
                 core.poll_store(&mut state);
                 state
             });
+            // A poll that panicked forgets the version that it had handled, so that the next one reads everything.
             state = poll.await.unwrap_or_default();
-            // Not waited for: a writer may have to queue behind another process.
+            // Not awaited: a flush may queue behind another process, and sessions have to end within a second.
             if flush.as_ref().is_none_or(JoinHandle::is_finished) {
                 let core = self.clone();
                 flush = Some(spawn_blocking(move || core.flush_due()));
@@ -66,6 +68,7 @@ impl AuthCore {
                 tracing::error!(%error, "the tokens of open sessions can't be read from the store");
             }
         }
+        // Fails closed after about a second: a revocation may be among the rows that can't be read.
         if state.failures >= MAX_CONSECUTIVE_FAILURES {
             self.token_cache.all().iter().for_each(|cached_token| cached_token.invalidate());
         }
@@ -74,10 +77,12 @@ impl AuthCore {
 
     /// Writes the uses and events that are due.
     pub(super) fn flush_due(&self) {
+        // Repairs what a killed process or another program left published: every request reads the store until then.
         if let Err(error) = self.store.republish_epoch() {
             tracing::warn!(%error, "the store's epoch can't be published: every request reads the store");
         }
         let now = self.clock.now();
+        // Uses before expirations: the store computes the instant of an expiration from the last use in the row.
         self.record_uses(|uses| uses.take_due(now), false);
         self.record_expired();
         self.persist(self.audit_buffer.take_due(now), &self.usage_counters.take_due(now));
@@ -97,6 +102,7 @@ impl AuthCore {
 
     /// Writes the uses that `take` takes from memory; returns whether that succeeded.
     fn record_uses(&self, take: impl FnOnce(&LastUsedTable) -> Vec<TokenUse>, is_last: bool) -> bool {
+        // Held from taking to writing: in between, the uses are no longer pending in memory and not yet in the store.
         let Some(_flushing) = self.flush_lock.try_lock_for(FLUSH_LOCK_TIMEOUT) else { return false };
         let uses = take(&self.last_used);
         let result = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, is_last) };
@@ -129,14 +135,17 @@ impl AuthCore {
     }
 
     fn revalidate_sessions(&self, state: &mut StoreWatchState) -> Result<(), StoreError> {
+        // Before the epoch: a write in between differs from this version, and is handled by the next poll.
         let version = self.store.data_version()?;
         if state.version == Some(version) {
             return Ok(());
         }
         let epoch = self.store.epoch()?;
         let tokens = self.token_cache.in_use();
+        // All are read, also after a failure: one damaged row must not keep the other sessions from ending.
         let results = tokens.iter().map(|cached_token| cached_token.revalidate(epoch, &self.store, &self.last_used));
         results.fold(Ok(()), Result::and)?;
+        // Only after success: a round that failed is repeated.
         state.version = Some(version);
         Ok(())
     }
@@ -151,6 +160,7 @@ impl AuthCore {
         if !counts.is_empty()
             && let Err(error) = self.store.add_usage_counts(counts)
         {
+            // Taken back, as are the events below: a full disk delays them and loses none.
             self.usage_counters.restore(counts);
             self.warn_not_written("counts of uses", &error);
         }

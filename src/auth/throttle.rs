@@ -36,11 +36,15 @@ impl LoginThrottle {
     pub(super) fn retry_after(&self, address: IpAddr, now: UnixMillis) -> Option<Duration> {
         let buckets = self.buckets.lock();
         let empty_at = buckets.empty_at.get(&address_prefix(address)).copied();
+        // Without a bucket of its own, an address counts with the overflow bucket once the table is full: a flood of
+        // addresses is no way around the throttle.
         let empty_at = empty_at.or(if buckets.empty_at.len() < MAX_TRACKED_ADDRESSES {
             None
         } else {
             buckets.overflow_empty_at
         })?;
+        // The wait is the time by which one more failure would overflow the bucket. The level is capped, so that the
+        // wait is one interval at most, also after the clock was set back.
         let wait = (empty_at.saturating_duration_since(now).min(BURST_FAILURES * LEAK_INTERVAL) + LEAK_INTERVAL)
             .saturating_sub(BURST_FAILURES * LEAK_INTERVAL);
         (!wait.is_zero()).then_some(wait)
@@ -50,6 +54,7 @@ impl LoginThrottle {
     pub(super) fn record_failure(&self, address: IpAddr, now: UnixMillis) {
         let mut buckets = self.buckets.lock();
         let network = address_prefix(address);
+        // Only a new address pays for a scan of the table.
         if !buckets.empty_at.contains_key(&network) {
             buckets.prune_empty(now);
         }
@@ -57,6 +62,7 @@ impl LoginThrottle {
             true => buckets.empty_at.entry(network).or_insert(now),
             false => buckets.overflow_empty_at.get_or_insert(now),
         };
+        // Capped at a full bucket: a flood doesn't lengthen the wait of an honest client behind the same address.
         *empty_at =
             (*empty_at).max(now).saturating_add(LEAK_INTERVAL).min(now.saturating_add(BURST_FAILURES * LEAK_INTERVAL));
     }
@@ -76,6 +82,7 @@ impl LeakyBuckets {
 
 /// Returns the network that an address is counted as: itself, or the /64 that an IPv6 host draws its addresses from.
 pub(super) fn address_prefix(address: IpAddr) -> IpAddr {
+    // IPv4-mapped addresses count as IPv4. Otherwise all of IPv4 would share the bucket of one /64.
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
         address => address,

@@ -84,6 +84,7 @@ struct ExpiryBound {
 
 impl ExpiryBound {
     fn deadline(&self) -> UnixMillis {
+        // Expired for good: a clock that is set back must not revive the token.
         if self.last_used.is_expired() { UnixMillis::EARLIEST } else { self.expiry.deadline(self.last_used.used_at()) }
     }
 }
@@ -96,6 +97,7 @@ impl TokenSnapshot {
             chain.iter().map(|link| ExpiryBound { last_used: last_used.entry(link), expiry: link.expiry }).collect();
         let credentials = credentials.clone();
         let privileges = effective.into_privileges();
+        // The first link is the token itself. What bounds uploads and peers is taken from the whole chain.
         let limits = privileges.limits.first().cloned().unwrap_or_default();
         Self {
             epoch: credentials.epoch,
@@ -125,6 +127,7 @@ impl TokenSnapshot {
     /// Returns the instant at which a session expires that the secret of this hash opened.
     pub(super) fn session_deadline(&self, secret_digest: &PhcDigest) -> UnixMillis {
         match &self.credentials.previous_hash {
+            // A session of the previous secret ends with the grace period, however long the token is valid.
             Some((previous, valid_until)) if previous.digest == *secret_digest => self.deadline().min(*valid_until),
             _ => self.deadline(),
         }
@@ -147,6 +150,7 @@ impl TokenSnapshot {
 
     /// Records a use of the token itself, not of those above it.
     pub(super) fn record_use(&self, now: UnixMillis, peer: &Arc<Peer>) {
+        // Not the tokens above: a child in use must not extend the window of an idle parent, which bounds it.
         if let Some(own_bound) = self.expiry_bounds.first() {
             own_bound.last_used.record(now, peer);
         }
@@ -177,6 +181,7 @@ pub(super) struct CachedToken {
 
 impl CachedToken {
     fn load(token: TokenId, store: &Store, last_used: &LastUsedTable) -> Result<Option<Self>, StoreError> {
+        // Counted before the read: a write that comes in between makes the next refresh read again.
         let write_count = store.write_count();
         let Some(effective) = store.effective_access(token)? else { return Ok(None) };
         let login = effective.credentials.login.clone();
@@ -218,9 +223,10 @@ impl CachedToken {
         if now < self.snapshot.load().deadline() {
             return Ok(true);
         }
-        // Another process may have written down a later use.
+        // Another process may have written a later use, which extends a sliding window.
         self.reload(store, last_used)?;
         let snapshot = self.snapshot.load();
+        // The wall clock decides about this request; only the steady time makes an expiration final.
         if snapshot.deadline() <= now {
             snapshot.mark_expired(clock.steady_time());
             self.invalidate();
@@ -230,6 +236,7 @@ impl CachedToken {
 
     /// Closes all sessions of this cached token for good.
     pub(super) fn invalidate(&self) {
+        // The flag before the notification: a waiter that wakes up reads it.
         self.invalidated.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
@@ -241,11 +248,13 @@ impl CachedToken {
 
     /// Applies the writes of this process; reads the store only after one.
     pub(super) fn refresh(&self, store: &Store, last_used: &LastUsedTable) -> Result<(), StoreError> {
+        // Counted before the epoch is read: a write after that is not taken for one that was seen.
         let write_count = store.write_count();
         if self.seen_write_count.load(Ordering::Acquire) == write_count {
             return Ok(());
         }
         self.revalidate(store.epoch()?, store, last_used)?;
+        // Never back: a thread that was delayed would make all others read again.
         self.seen_write_count.fetch_max(write_count, Ordering::AcqRel);
         Ok(())
     }
@@ -257,19 +266,22 @@ impl CachedToken {
 
     /// Reads the token and its chain from the store again.
     pub(super) fn reload(&self, store: &Store, last_used: &LastUsedTable) -> Result<(), StoreError> {
-        // One at a time, so that an older reading never replaces a newer one.
+        // One at a time, so that an older snapshot never replaces a newer one.
         let _reloading = self.reload_lock.lock();
         match store.effective_access(self.token)? {
             Some(effective) => {
                 let snapshot = TokenSnapshot::new(effective, last_used);
                 let revoked_or_disabled = snapshot.revoked_or_disabled;
+                // The snapshot before the flag: the audit event of a closed session takes its reason from the snapshot.
                 self.snapshot.store(Arc::new(snapshot));
                 if revoked_or_disabled {
                     self.invalidated.store(true, Ordering::Release);
                 }
             }
+            // Deleted with its owner, or by retention.
             None => self.invalidated.store(true, Ordering::Release),
         }
+        // For a valid token, too: waiters sleep until its deadline, which may have moved.
         self.changed.notify_waiters();
         Ok(())
     }
@@ -286,6 +298,7 @@ impl CachedToken {
         let session = self.sessions.lock().get(&number).cloned();
         if let Some(session) = &session {
             session.evicted.store(true, Ordering::Release);
+            // Wakes the other sessions of the token, too; each reads its own flag and waits again.
             self.changed.notify_waiters();
         }
         session.is_some()
@@ -312,6 +325,7 @@ pub(super) struct TokenCache {
 
 /// Tells whether anything but the cache itself holds a token.
 fn is_in_use(cached_token: &Arc<CachedToken>) -> bool {
+    // One reference is the cache's own. Others are logins under way, and connections that wait for the token's end.
     Arc::strong_count(cached_token) > 1 || !cached_token.is_empty()
 }
 
@@ -342,6 +356,7 @@ impl TokenCache {
             },
         };
         cached_token.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
+        // A cached snapshot may be older than the row that the secret was checked against.
         cached_token.revalidate(epoch, store, last_used)?;
         Ok((!cached_token.is_invalidated()).then_some(cached_token))
     }
@@ -364,6 +379,7 @@ impl TokenCache {
     /// Removes tokens that are invalid, or had no session for [`IDLE_TOKEN_TTL`].
     pub(super) fn evict_idle(&self, now: UnixMillis) {
         self.tokens.lock().retain(|_, cached_token| {
+            // The idle time starts when the last user of the token is gone, not at its last login.
             if is_in_use(cached_token) {
                 cached_token.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
                 return true;
@@ -384,6 +400,8 @@ impl TokenCache {
     fn insert_loaded(&self, cached_token: CachedToken) -> Arc<CachedToken> {
         let mut tokens = self.tokens.lock();
         match tokens.get(&cached_token.token) {
+            // An invalidated token is replaced and never reset: a user that is enabled again can log in, while sessions
+            // that have ended stay closed.
             Some(known) if !known.is_invalidated() => known.clone(),
             _ => {
                 let cached_token = Arc::new(cached_token);

@@ -36,7 +36,7 @@ impl UsageCounters {
     /// Takes the counts that are due to be written.
     pub(super) fn take_due(&self, now: UnixMillis) -> Vec<UsageCount> {
         let mut pending = self.pending.lock();
-        // A clock that was set back keeps nothing waiting.
+        // A clock that was set back must not delay the write.
         let due = pending.flushed_at.is_none_or(|at| now < at || now.saturating_duration_since(at) >= FLUSH_INTERVAL);
         if !due || pending.counts.is_empty() {
             return Vec::new();

@@ -47,12 +47,14 @@ pub(super) async fn serve(core: Arc<AuthCore>, stop: CancellationToken) {
             Ok((mut reader, _)) => {
                 let core = core.clone();
                 let flushed = tokio::task::spawn_blocking(move || core.flush_uses()).await;
+                // No reply after a failure: the reader gets the end of the stream, and shows what the store has.
                 if flushed.is_ok_and(|flushed| flushed) {
                     let reply = reader.write_all(FLUSHED_REPLY);
+                    // Bounded, since a reader that doesn't read would hold up the next one.
                     let _ = tokio::time::timeout(REPLY_TIMEOUT, reply).await;
                 }
             }
-            // Out of descriptors, say: no reason to spin.
+            // Out of file descriptors, for example: a pause instead of a busy loop.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
@@ -62,7 +64,7 @@ pub(super) async fn serve(core: Arc<AuthCore>, stop: CancellationToken) {
 /// Has the running servers of a state directory write the uses that they hold in memory.
 pub fn request_usage_flush(state: &Path) {
     for name in socket_names(state) {
-        // One that is refused is what a killed server left.
+        // A refused connection is the stale socket of a killed server.
         if let Err(error) = request_flush(state, &name) {
             tracing::debug!(%error, socket = name, "a server did not write its uses");
         }
@@ -71,6 +73,7 @@ pub fn request_usage_flush(state: &Path) {
 
 fn request_flush(state: &Path, name: &str) -> io::Result<()> {
     let mut server = with_socket_path(state, name, |path| UnixStream::connect(path))?;
+    // The connection itself is the request: nothing is sent.
     server.set_read_timeout(Some(REPLY_TIMEOUT))?;
     server.flush()?;
     let mut reply = Vec::new();
@@ -82,6 +85,7 @@ fn bind(state: &Path, name: &str) -> io::Result<UnixListener> {
     for existing in socket_names(state) {
         let is_dead = with_socket_path(state, &existing, |path| UnixStream::connect(path))
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        // A socket of this name is of an earlier process with the same id: this process has none yet.
         if is_dead || existing == name {
             fs::remove_file(state.join(existing))?;
         }
@@ -102,6 +106,7 @@ fn with_socket_path<T>(state: &Path, name: &str, operation: impl FnOnce(&Path) -
     if path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
         return operation(&path);
     }
+    // The file has to stay open while the path through it is used.
     let directory = fs::File::open(state)?;
     operation(&PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
 }

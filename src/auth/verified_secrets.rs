@@ -69,11 +69,13 @@ struct InFlightWait<'a> {
 impl Drop for InFlightWait<'_> {
     fn drop(&mut self) {
         let mut in_flight = self.secrets.in_flight.lock();
-        // One with another number has begun since, after this one had landed.
+        // An entry with another number is a later verification: the one that this request waited for has completed.
         let Some(entry) = in_flight.get_mut(&self.key).filter(|entry| entry.ticket.number == self.ticket_number) else {
             return;
         };
         entry.waiters -= 1;
+        // A job that runs already can't be withdrawn. Its entry stays, so that a new request joins it. Lock order:
+        // `in_flight`, then the queue of the pool.
         if entry.waiters == 0 && self.secrets.hashing_pool.withdraw(&entry.ticket) {
             in_flight.remove(&self.key);
         }
@@ -90,7 +92,7 @@ struct CompleteOnDrop {
 
 impl Drop for CompleteOnDrop {
     fn drop(&mut self) {
-        // It is remembered by now: whoever comes from here on finds either the flight or the proof.
+        // The result is cached by now: a request that comes from here on finds either the entry or the verified secret.
         self.secrets.in_flight.lock().remove(&self.key);
         self.outcome.send_replace(self.matches);
     }
@@ -104,6 +106,7 @@ struct VerifiedSecret {
 
 impl VerifiedSecrets {
     pub(super) fn new(clock: Clock, hashing_pool: Arc<HashingPool>) -> Result<Self, StoreError> {
+        // A key for this process alone: a fingerprint means nothing outside it, and never reaches the disk.
         let mut key = [0; 32];
         fill_random(&mut key)?;
         Ok(Self {
@@ -111,6 +114,7 @@ impl VerifiedSecrets {
             clock,
             verified: Cache::builder()
                 .max_capacity(VERIFIED_CACHE_ENTRIES)
+                // LRU: the default policy (TinyLFU) may reject new entries, whose requests would all run argon2.
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
             in_flight: Mutex::default(),
@@ -147,6 +151,7 @@ impl VerifiedSecrets {
             None => return Ok(true),
         };
         match wait.outcome.wait_for(Option::is_some).await {
+            // No outcome means that argon2 panicked: the client may try again, and is not told that the secret is wrong.
             Ok(outcome) => outcome.ok_or(HashingBusy),
             Err(_) => Err(HashingBusy),
         }
@@ -167,17 +172,20 @@ impl VerifiedSecrets {
             let (ticket_number, outcome) = (entry.ticket.number, entry.outcome.clone());
             return Ok(Some(InFlightWait { secrets: self, key, ticket_number, outcome }));
         }
+        // Under the lock, after the look for an entry: a verification that has just completed is found in the cache.
         if self.verified_digest(&fingerprint) == Some(key.1) {
             return Ok(None);
         }
         let (sender, outcome) = watch::channel(None);
         let (secrets, secret, phc) = (self.clone(), secret.clone(), phc.to_owned());
+        // The guard is created inside the job. A withdrawn job is dropped while `in_flight` is locked, and the guard's
+        // drop would lock it again.
         let job = move |memory: &mut Argon2Memory| {
             let mut completion = CompleteOnDrop { secrets, key, matches: None, outcome: sender };
             let matches = completion.secrets.run_argon2(fingerprint, &secret, &phc, memory);
             completion.matches = Some(matches);
         };
-        // It can't land before it is among the flights, which are locked until then.
+        // It can't complete before its entry is inserted: completion takes the lock that is held here.
         let ticket = self.hashing_pool.submit(user, Box::new(job))?;
         let ticket_number = ticket.number;
         in_flight.insert(key, InFlight { ticket, waiters: 1, outcome: outcome.clone() });
@@ -194,6 +202,7 @@ impl VerifiedSecrets {
     ) -> bool {
         self.argon2_runs.fetch_add(1, Ordering::Relaxed);
         let matches = secret_hash::verify_phc(secret, phc, memory);
+        // Matches alone are cached: guesses must not push verified secrets out.
         if matches {
             let (digest, now) = (phc_digest(phc), self.clock.now());
             self.verified.insert(
@@ -207,6 +216,7 @@ impl VerifiedSecrets {
     fn cached(&self, fingerprint: &SecretFingerprint) -> Option<Arc<VerifiedSecret>> {
         let verified = self.verified.get(fingerprint)?;
         let now = self.clock.now();
+        // A clock that is set back prolongs an entry, which grants nothing: the row is checked at every request.
         let last_used_at = UnixMillis::from_millis(verified.last_used_ms.load(Ordering::Relaxed));
         if now.saturating_duration_since(last_used_at) >= VERIFIED_IDLE_TTL
             || now.saturating_duration_since(verified.verified_at) >= VERIFIED_MAX_TTL

@@ -65,6 +65,8 @@ struct OwnerWorkPermits {
 /// Permit for one piece of work, released when it is dropped.
 #[derive(Debug)]
 pub struct WorkPermit {
+    // Dropped in this order: the permits go back before the admission, whose end may remove the semaphore that they
+    // belong to from the table. A new one would be full, and exceed the bound.
     _user_permit: OwnedSemaphorePermit,
     _total_permit: OwnedSemaphorePermit,
     _admitted: Box<dyn AdmittedWorkGuard>,
@@ -120,6 +122,7 @@ impl<K: PermitOwner> WorkPermits<K> {
     /// # Errors
     /// [`TooMuchWork`] when all owners together have too much work waiting.
     pub(super) async fn acquire_followup(&self, owner: &K) -> Result<WorkPermit, TooMuchWork> {
+        // Without the owner's bound, which would break off work that is half done.
         self.acquire_admitted(self.admit(owner, usize::MAX)?).await
     }
 
@@ -127,13 +130,14 @@ impl<K: PermitOwner> WorkPermits<K> {
         &self,
         (admitted, user_permit): (AdmittedWork<K>, Arc<Semaphore>),
     ) -> Result<WorkPermit, TooMuchWork> {
-        // The user's own first: who waits for that takes no place from the others. Neither is ever closed.
+        // The owner's own first: a wait for it occupies no permit that others need. Neither semaphore is ever closed.
         let user_permit = user_permit.acquire_owned().await.map_err(|_| TooMuchWork)?;
         let total_permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| TooMuchWork)?;
         Ok(WorkPermit { _user_permit: user_permit, _total_permit: total_permit, _admitted: Box::new(admitted) })
     }
 
     fn admit(&self, owner: &K, max_admitted: usize) -> Result<(AdmittedWork<K>, Arc<Semaphore>), TooMuchWork> {
+        // Refused at once when everything is full. On an early return below the permit is released by its drop.
         let total_permit = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| TooMuchWork)?;
         let mut owners = self.owners.lock();
         let new_owner = || OwnerWorkPermits { running: Arc::new(Semaphore::new(self.per_user)), admitted: 0 };
@@ -153,6 +157,7 @@ impl<K: Eq + Hash> Drop for AdmittedWork<K> {
         let mut owners = self.owners.lock();
         let Some(owner_permits) = owners.get_mut(&self.owner) else { return };
         owner_permits.admitted -= 1;
+        // Removed with the last admission, so that names of former callers don't accumulate.
         if owner_permits.admitted == 0 {
             owners.remove(&self.owner);
         }

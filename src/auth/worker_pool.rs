@@ -45,6 +45,7 @@ impl WorkerPool {
 
 fn run_worker(queue: &Mutex<Receiver<WorkerJob>>) {
     loop {
+        // A statement of its own: in the head of a `while let` the lock would be held while the job runs.
         let job = queue.lock().recv();
         let Ok(job) = job else { return };
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
