@@ -37,6 +37,7 @@ pub(super) fn abort_on_session_end(
     }
     let (finished, abort) = (CancellationToken::new(), abort.clone());
     let (body_abort, response_finished) = (abort.clone(), finished.clone());
+    // A task, because nothing polls the body while the client reads nothing.
     tokio::spawn(async move {
         tokio::select! {
             () = response_finished.cancelled() => {}
@@ -52,6 +53,7 @@ impl HttpBody for AbortOnErrorBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        // A body that fails half-way must not look complete to the client: the connection is reset.
         if matches!(frame, Some(Err(_))) {
             self.abort.cancel();
         }

@@ -41,12 +41,14 @@ impl ConnectionOwner {
             (session.credential_invalidated(), Arc::clone(&self.token_ended_notify));
         let watch = tokio::spawn(async move {
             invalidated.await;
-            // A request that is on its way is told so itself.
+            // A request that is on its way gets its 401, and not a reset.
             tokio::time::sleep(REVOKED_TOKEN_GRACE_PERIOD).await;
             token_ended_notify.notify_one();
         });
         let (credential, login) = (session.credential_id(), session.login().clone());
         let identity = OwnerIdentity { credential, login, token_watch: watch.abort_handle() };
+        // The drop of the identity before aborts its watch: the end of a token that is no longer used here must not
+        // close the connection.
         drop(self.identity.lock().replace(identity));
         self.authenticated_notify.notify_one();
     }
@@ -57,6 +59,7 @@ impl ConnectionOwner {
             let login = self.identity.lock().as_ref().map(|identity| identity.login.clone());
             match login {
                 Some(login) => return login,
+                // `notify_one` is remembered: a login between the look and the wait is not missed.
                 None => self.authenticated_notify.notified().await,
             }
         }

@@ -48,7 +48,7 @@ impl CorsHeaders {
 
     /// Adds the headers to a response.
     pub(super) fn apply(self, headers: &mut HeaderMap) {
-        // Caches keep apart what differs by origin, also where this one was refused.
+        // Caches have to keep responses to different origins apart, also those without permission.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
         if let Some(origin) = self.allowed_origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -70,7 +70,7 @@ pub(super) fn preflight_response<B>(origins: &AllowedOrigins, request: &Request<
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALLOWED_METHODS));
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_REQUEST_HEADERS));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(PREFLIGHT_MAX_AGE_SECONDS));
-    // A public page may call a server in a private network only where that says so.
+    // A page of a public site may call a server in a private network only with its permission.
     let private_network_header = HeaderName::from_static("access-control-request-private-network");
     if request.headers().get(private_network_header).is_some_and(|value| value == "true") {
         headers.insert("access-control-allow-private-network", HeaderValue::from_static("true"));

@@ -19,12 +19,14 @@ pub(super) const REFUSAL_MESSAGE: &str = "a page of another origin may change no
 /// page whose origin is not configured.
 pub(super) fn is_refused<B>(origins: &AllowedOrigins, request: &Request<B>, origin: RequestSource) -> bool {
     let headers = request.headers();
+    // A list of safe methods and not of changing ones: a method that is added later is refused until it is listed.
     if SAFE_METHODS.contains(&request.method().as_str()) || !has_ambient_credential(headers) {
         return false;
     }
     if headers.get(header::ORIGIN).is_some_and(|origin| origins.allows(origin.as_bytes())) {
         return false;
     }
+    // Compared with the address that clients see: behind a proxy, `Host` may be the gateway's internal name.
     let server = request.extensions().get::<PublicAddress>().cloned().unwrap_or_default();
     is_cross_origin(&server, origin.encrypted, headers)
 }

@@ -50,6 +50,7 @@ pub(super) async fn run_with_disconnect_probe<T>(
     let mut has_probed = false;
     loop {
         tokio::select! {
+            // The response first: a probe that is requested when it is ready would be sent into it.
             biased;
             output = work.as_mut() => {
                 probe.cancel();
@@ -57,6 +58,7 @@ pub(super) async fn run_with_disconnect_probe<T>(
             }
             () = tokio::time::sleep(PEER_CHECK_INTERVAL) => peer.request_check(),
         }
+        // Once for each request: a client that only shut down its sending side would get one every half second.
         if peer.is_detected() && !has_probed {
             has_probed = true;
             probe.request();
@@ -87,6 +89,7 @@ impl<S: AsyncWrite + Unpin> ProbedStream<S> {
             self.unsent_bytes += INTERIM_RESPONSE.len();
         }
         while self.unsent_bytes > 0 {
+            // More than one may be unsent: the position is that within the one that was begun.
             let offset = INTERIM_RESPONSE.len() - (self.unsent_bytes - 1) % INTERIM_RESPONSE.len() - 1;
             match ready!(Pin::new(&mut self.inner).poll_write(cx, &INTERIM_RESPONSE[offset..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -105,6 +108,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ProbedStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ProbedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        // One that was begun is finished first. A write never begins one: it may be in the middle of a response.
         if self.unsent_bytes > 0 {
             ready!(self.poll_interim(cx))?;
         }
@@ -224,7 +228,7 @@ mod tests {
         let read = tokio::time::timeout(Duration::from_secs(30), stream.read_exact(&mut interim));
         read.await.expect("in time").expect("an interim response");
         assert_eq!(interim, INTERIM_RESPONSE);
-        // He is looked at again before his answer comes.
+        // The client is checked again before its response comes.
         tokio::time::sleep(PEER_CHECK_INTERVAL * 3).await;
         assert!(!server.dropped.is_cancelled());
         server.respond.send(()).expect("awaited");

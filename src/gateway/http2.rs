@@ -70,6 +70,7 @@ where
     let mut first_request_deadline = pin!(tokio::time::sleep_until(deadline));
     let (mut awaiting_first_request, mut stopping, mut pings_answered) = (true, false, true);
     let streams = TaskTracker::new();
+    // A closed tracker still takes tasks, and only a closed one reports that it is empty.
     streams.close();
     let mut window = ReceiveWindow::Initial;
     loop {
@@ -96,10 +97,12 @@ where
                 }
                 connection.graceful_shutdown();
             }
+            // Wide windows are memory that a client can fill: they need a user in whose budget they count.
             login = http_connection.owner.authenticated(), if matches!(window, ReceiveWindow::Initial) => {
                 window = ReceiveWindow::reserve(&login, &http_connection.service.http2_budgets.windows);
             }
             () = tokio::time::sleep(WINDOW_RETRY_INTERVAL), if matches!(window, ReceiveWindow::Granted(_)) => {}
+            // Made anew in each round, so that every event of the connection restarts the idle time.
             () = idle_timeout(&streams, http_connection.service.idle_timeout), if !stopping => {
                 stopping = true;
                 connection.graceful_shutdown();
@@ -108,11 +111,13 @@ where
                 stopping = true;
                 connection.graceful_shutdown();
             }
+            // TCP alone notices a vanished client only after minutes, with windows and buffers reserved until then.
             () = ping_timeout.as_mut(), if pings_answered => {
                 pings_answered = false;
                 connection.abrupt_shutdown(Reason::NO_ERROR);
             }
         }
+        // After every event, since the acknowledgement of the settings may have been among the frames that were read.
         window = window.widen(&mut connection);
     }
 }
@@ -127,6 +132,8 @@ where
 {
     poll_fn(|cx| {
         let accepted = connection.poll_accept(cx);
+        // h2 has taken up all that was read. Together with the end of the connection, it would forget the last
+        // requests.
         if accepted.is_pending() {
             eof_gate.allow_eof();
         }
@@ -143,7 +150,7 @@ fn spawn_stream(
     streams: &TaskTracker,
 ) {
     http_connection.request_received.store(true, Ordering::Relaxed);
-    // Before the connection's end can come: h2 then forgets that a request had no body.
+    // Now, before the end of the connection is read: h2 then no longer knows that a request had no body.
     let (continue_sender, continue_requested) = oneshot::channel();
     let request_and_body = RequestBody::from_http2(request, continue_sender, http_connection.service.pace_window);
     streams.spawn(handle_stream(Arc::clone(http_connection), request_and_body, continue_requested, respond));
@@ -228,7 +235,7 @@ async fn handle_stream(
     let mut may_send_continue = true;
     let response = loop {
         tokio::select! {
-            // A change whose stream has ended by now must begin all the same.
+            // The work first: a change has to begin although its stream has ended by now.
             biased;
             response = work.as_mut() => break response,
             requested = &mut continue_requested, if may_send_continue => {
@@ -237,6 +244,7 @@ async fn handle_stream(
                     send_continue(&mut respond);
                 }
             }
+            // Cancels the work by its drop; that of a changing request goes on in its own task.
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
         }
     };
@@ -265,7 +273,7 @@ async fn send_response(
 ) {
     let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
     let held_bytes = response.body().size_hint().upper().unwrap_or(u64::MAX).min(SEND_BUFFER_BYTES as u64);
-    // Answers to strangers are short, and there are few strangers.
+    // Responses to unauthenticated clients are short, and their connections bounded: they reserve nothing.
     let reservation = match session
         .as_ref()
         .filter(|_| held_bytes > 0)
@@ -288,6 +296,7 @@ async fn send_response(
             respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
+    // Held while the body is sent: h2 buffers up to this many bytes that the client has not taken.
     drop(reservation);
 }
 
@@ -306,6 +315,7 @@ fn finish_headers(headers: &mut HeaderMap, body: &ResponseBody) {
     for name in CONNECTION_SPECIFIC_FIELDS {
         headers.remove(name);
     }
+    // hyper adds it over HTTP/1, h2 does not (RFC 9110 section 6.6.1).
     headers.entry(header::DATE).or_insert_with(current_date_header);
     if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
         headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
@@ -328,7 +338,7 @@ async fn send_body(
     };
     let (mut session_closed, mut transfer_rate) = (pin!(session_closed), MinTransferRate::new(pace_window));
     loop {
-        // A block is asked for only once the client has room for some of it.
+        // A block is read only once the client has window for a part of it: a stalled download holds none.
         stream.reserve_capacity(1);
         while stream.capacity() == 0 {
             let capacity = poll_fn(|cx| match stream.poll_capacity(cx) {
@@ -346,6 +356,7 @@ async fn send_body(
         }
         let frame = tokio::select! {
             frame = body.frame() => frame,
+            // The client may give up while the body waits for the disk.
             _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
         };
         let (data, is_last) = match frame {

@@ -43,11 +43,13 @@ impl HttpService {
         let AcceptedConnection { stream, peer, encrypted, permit } = connection;
         let abort = CancellationToken::new();
         let (peer_shutdown, disconnect_probe) = (PeerShutdown::default(), DisconnectProbe::default());
+        // From the socket outwards: time-out and abort, then the lingering close, which discards raw bytes, then TLS.
         let stream = WriteTimeoutStream::new(stream, self.pace_window)
             .abort_on(abort.clone())
             .watch_peer_shutdown(peer_shutdown.clone());
         let unread_input = UnreadInput::default();
         let stream = LingeringStream::new(stream, LINGERING_CLOSE_LIMITS, unread_input.clone(), stop.clone());
+        // Once for the whole connection: a reload must not change rules between two of its requests.
         let settings = self.live_settings.load_full();
         let tls = settings.tls.clone();
         let evicted = permit.evicted();
@@ -82,6 +84,8 @@ impl HttpService {
         };
         tokio::select! {
             () = serving => {}
+            // Drops the connection wherever it is. The limiter evicts only those that wait for their client, or whose
+            // unauthenticated request takes long.
             () = evicted => tracing::debug!(%peer, "the connection is evicted in favour of another"),
         }
     }
@@ -94,6 +98,7 @@ impl HttpConnection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let deadline = Instant::now() + FIRST_REQUEST_TIMEOUT;
+        // By the preface, not ALPN: clients with prior knowledge send it over cleartext (RFC 9113 section 3.3).
         let detected = tokio::select! {
             detected = tokio::time::timeout_at(deadline, RewindStream::detect_preface(stream, http2::CONNECTION_PREFACE)) => detected,
             () = self.stop.cancelled() => return,
@@ -102,7 +107,7 @@ impl HttpConnection {
         match detected {
             Ok(Ok((stream, true))) => {
                 http2::serve(&connection, stream, deadline).await;
-                // A gateway that stops waits for changes whose connection is lost, too.
+                // Changing requests outlive their connection. A shutdown waits for this task, and so for them.
                 let _ = connection.write_permits.acquire_many(MAX_STREAMS).await;
             }
             Ok(Ok((stream, false))) => connection.serve_http1(stream, deadline).await,
@@ -116,7 +121,8 @@ impl HttpConnection {
     {
         let service = service_fn(|request: Request<Incoming>| {
             let (request, unread_body) = RequestBody::from_http1(request, self.service.pace_window);
-            // What has no effect before its end is given up when nobody waits for it; all else is carried out.
+            // A request without an effect before its end is cancelled when its client disconnects, all others are
+            // carried out. HTTP/1.0 has no interim responses to probe its clients with (RFC 9110 section 15.2).
             let cancellable = request.version() == Version::HTTP_11 && is_cancellable(request.method());
             async move {
                 let response = self.handle(request, unread_body);
@@ -128,6 +134,7 @@ impl HttpConnection {
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
+            // Also bounds the time between two requests, which hyper spends reading the next head.
             .header_read_timeout(self.service.idle_timeout)
             .max_buf_size(512 * 1024)
             // A request that arrived whole is carried out and answered although its sender has shut down its side
@@ -145,6 +152,8 @@ impl HttpConnection {
                     }
                     return;
                 }
+                // Against clients that send the head of their first request byte by byte: they hold a permit without
+                // being authenticated.
                 () = first_request_deadline.as_mut(), if awaiting_first_request => {
                     awaiting_first_request = false;
                     if !self.request_received.load(Ordering::Relaxed) {
@@ -152,6 +161,7 @@ impl HttpConnection {
                         return;
                     }
                 }
+                // A connection without a request yet has nothing to lose; any other finishes the one that it is in.
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     if !self.request_received.load(Ordering::Relaxed) {
@@ -159,6 +169,8 @@ impl HttpConnection {
                     }
                     serving.as_mut().graceful_shutdown();
                 }
+                // The response under way is ended by `abort_on_revocation`. This closes a connection that is idle, or
+                // sends a short response.
                 () = self.owner.token_ended(), if !stopping => {
                     stopping = true;
                     serving.as_mut().graceful_shutdown();

@@ -48,12 +48,13 @@ impl HttpService {
         origin: RequestSource,
         allowed: &AllowedOrigins,
     ) -> Response<ResponseBody> {
+        // Before authentication: browsers send preflights without credentials.
         if let Some(response) = cors::preflight_response(allowed, &request) {
             return response;
         }
         let path = request.uri().path();
         let is_api = is_path_within(path, "/api") || is_path_within(path, "/auth");
-        // The console judges its own forms, which have a secret besides.
+        // The console checks its own forms, which carry a CSRF secret as well.
         if !is_path_within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
             let message = cross_origin::REFUSAL_MESSAGE;
             return if is_api {
@@ -62,9 +63,11 @@ impl HttpService {
                 text_response(StatusCode::FORBIDDEN, message)
             };
         }
+        // WebDAV refuses content codings itself, after authentication.
         if Webdav::serves_path(path) {
             return self.webdav.handle(request, origin).await;
         }
+        // Stored or parsed as it is, a coded body would be garbage; decoding it would invite decompression bombs.
         if !request.body().is_end_stream() && has_content_coding(request.headers()) {
             return content_coding_unsupported();
         }
@@ -90,7 +93,7 @@ impl HttpService {
         if let Some(problem) = self.readiness.problem().await {
             return text_response(StatusCode::SERVICE_UNAVAILABLE, problem);
         }
-        // Whoever asks is not known: no path is named to them. The log names it.
+        // The client is not authenticated: no path is named to it. The log names it.
         let Some((path, outage)) = self.tree.outages().into_iter().next() else {
             return text_response(StatusCode::OK, "ready");
         };

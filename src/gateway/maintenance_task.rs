@@ -48,6 +48,7 @@ pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tre
         last_saved_clock: None,
     };
     loop {
+        // Read before the round: what is written until the stop is logged by one more round.
         let is_last = stop.is_cancelled();
         let run = tokio::task::spawn_blocking(move || {
             task.run_once(is_last);
@@ -77,7 +78,7 @@ impl MaintenanceTask {
             tracing::warn!(%error, "locks of removed users can't be released yet");
         }
         let now = self.tokens.now();
-        // A clock that was set back keeps nothing waiting.
+        // The second condition holds after a clock was set back, which must not delay the clean-up.
         if self.next_cleanup <= now || now.saturating_add(CLEANUP_INTERVAL) < self.next_cleanup {
             self.tree.discard_expired_uploads();
             if let Err(error) = self.store.restore_ballast() {
@@ -116,13 +117,14 @@ impl MaintenanceTask {
         if let Err(error) = self.store.save_clock_checkpoint(&checkpoint) {
             tracing::warn!(%error, "the checkpoint of the clock was not saved");
         }
-        // After a failure, too: it is tried again in a minute.
+        // After a failure, too: a full disk must not cause a write every second.
         self.last_saved_clock = Some((boottime, checkpoint.jumps));
     }
 
     fn log_new_events(&mut self) -> Result<(), StoreError> {
         let mut last_logged_event = match self.last_logged_event {
             Some(last_logged_event) => last_logged_event,
+            // Unknown after a failed read at the start. Older events were logged by the process before.
             None => self.store.latest_event_id()?,
         };
         loop {
@@ -133,6 +135,7 @@ impl MaintenanceTask {
             )?;
             events.iter().for_each(|row| telemetry::log_audit_event(&row.event));
             last_logged_event = events.last().map_or(last_logged_event, |row| row.id);
+            // After each page, so that a failure later on logs no event twice.
             self.last_logged_event = Some(last_logged_event);
             if events.len() < AUDIT_PAGE_EVENTS {
                 return Ok(());

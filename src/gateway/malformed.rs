@@ -15,13 +15,14 @@ pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<Respo
         return refuse("the host is missing, malformed or named twice: send one Host");
     }
     let headers = request.headers();
-    // Of two that differ, a proxy in front may have judged another than this server would (RFC 9110 section 5.3).
+    // Of two that differ, a proxy in front may have checked another than this server would (RFC 9110 section 5.3).
     let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
     if let Some(first) = credentials.next()
         && credentials.any(|other| other != first)
     {
         return refuse("the request has two different Authorization headers: send one");
     }
+    // Over HTTP/1.1 alone: h2 refuses the field by itself (RFC 9113 section 8.2.2).
     let is_unknown_coding = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     if request.version() == Version::HTTP_11 && headers.get_all(header::TRANSFER_ENCODING).iter().any(is_unknown_coding)
     {
@@ -56,13 +57,14 @@ fn is_host_and_port(text: &[u8]) -> bool {
     let (text, host) = (authority.as_str(), authority.host());
     let is_name = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        // Two lines that were joined have a comma between them.
+        // A comma separates two lines that a proxy has joined.
         None => !host.is_empty() && !host.contains(','),
     };
-    // What stands before the host is a user.
+    // Anything before the host is user information.
     let Some(rest) = text.strip_prefix(host) else { return false };
     let is_port = match rest.strip_prefix(':') {
         Some(port) => {
+            // An empty port is valid (RFC 3986 section 3.2.3).
             port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
         }
         None => rest.is_empty(),

@@ -26,12 +26,15 @@ impl RequestMiddleware {
         mut request: Request<B>,
         next: impl AsyncFnOnce(Request<B>) -> Response<ResponseBody>,
     ) -> Response<ResponseBody> {
+        // Before routing: two spellings of a path (`//`, `%64av`) must not lead to different modules or checks.
         if let Some(target) = normalized_target(request.uri()) {
             *request.uri_mut() = target;
         }
         let forwarding = self.proxies.forwarded_address(peer, request.headers());
         let address = PublicAddress::new(self.public_url.as_ref(), forwarding, request.uri(), request.headers());
         request.extensions_mut().insert(address);
+        // Read here, since the handler consumes the request. Refusals get the headers, too: without them a browser
+        // hides their status from the page.
         let cors = CorsHeaders::for_request(&self.cors_origins, &request);
         let mut response = next(request).await;
         if let Some(cors) = cors {

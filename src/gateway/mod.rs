@@ -120,9 +120,11 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] that says what can't be opened and why; nothing was changed for clients then.
     pub async fn open(settings: GatewaySettings, dependencies: GatewayDependencies) -> Result<Self, StartError> {
+        // Before anything is created: a state directory below the served directory would hand out database and pepper.
         check_disjoint(&settings)?;
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
         let live_settings = Arc::new(ArcSwap::from_pointee(LiveSettings::load(&settings, &proxies)?));
+        // The addresses are bound before the store is opened: a second instance fails here, with the state untouched.
         let http = bind_listener(settings.http).await?;
         let sftp = bind_listener(settings.sftp).await?;
 
@@ -133,6 +135,7 @@ impl Gateway {
             tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::message));
         }
         if let Some(checkpoint) = store.clock_checkpoint()? {
+            // Before the first login: by a jump since the last run no expiration may become final.
             dependencies.clock.restore(checkpoint);
         }
         let auth = Authenticator::new(store.clone(), dependencies.clock.clone())?;
@@ -144,6 +147,7 @@ impl Gateway {
         if let Some(limits) = settings.open_file_limits {
             tree.limit_open_files(limits);
         }
+        // Only a root that could be opened is recorded, for the commands that run beside the server.
         store.set_served_root(&settings.root)?;
         let keys = match (&sftp, dependencies.host_keys) {
             (Some(_), Some(keys)) => Some(keys),
@@ -224,7 +228,7 @@ impl Gateway {
         background.spawn(mount_monitor::monitor_mounts(tree.clone(), background_stop.clone()));
         background.spawn({
             let (auth, background_stop) = (auth.clone(), background_stop.clone());
-            // What the watch notes last is told as well.
+            // Maintenance stops after the watcher, so that the events of its last flush reach the log.
             let maintenance_stop = maintenance_stop.drop_guard();
             async move {
                 auth.watch(background_stop).await;
@@ -241,6 +245,7 @@ impl Gateway {
             let serve = move |connection| {
                 let (service, proxy_reader, connection_stop) =
                     (service.clone(), proxy_reader.clone(), connection_stop.clone());
+                // The PROXY header is read in the connection's task: a silent proxy must not stop the accept loop.
                 connections.spawn(async move {
                     if let Some(connection) = proxy_reader.read_header(connection, &connection_stop).await {
                         service.serve(connection, connection_stop).await;
@@ -266,13 +271,17 @@ impl Gateway {
         }
 
         stop.cancelled().await;
+        // First no new connections, then the open ones are drained: the other way round draining might never end.
         listeners.close();
         listeners.wait().await;
+        // Read now, since a reload may have replaced it.
         let drain_timeout = live_settings.load().drain_timeout;
         drain_connections(&connections, drain_timeout).await;
+        // After the drain: until then revocations have to end sessions, and the last uses have to be written.
         background_stop.cancel();
         background.close();
         background.wait().await;
+        // What is not removed yet is in staging, where it is no longer visible; the next start would sweep it, too.
         if let Err(error) = tokio::task::spawn_blocking(move || tree.wait_for_background_deletes()).await {
             tracing::warn!(%error, "background removals did not finish");
         }

@@ -25,7 +25,8 @@ pub(super) async fn monitor_mounts(tree: Tree, stop: CancellationToken) {
         });
         if tokio::time::timeout(FILE_SYSTEM_TIMEOUT, &mut check).await.is_err() {
             tree.suspend();
-            // The look under way ends when the file system answers, and takes that back.
+            // The check under way ends when the file system answers, and resumes service. No second one is started
+            // beside it: each would block another thread.
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = check => {}

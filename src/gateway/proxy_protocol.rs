@@ -32,6 +32,7 @@ impl ProxyProtocolReader {
         stop: &CancellationToken,
     ) -> Option<AcceptedConnection> {
         let peer = connection.peer;
+        // Anybody else could claim any address. A header from such a peer is left to the protocol, which refuses it.
         if !self.enabled || !self.proxies.is_trusted(peer.ip()) {
             return Some(connection);
         }

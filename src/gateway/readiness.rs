@@ -44,7 +44,7 @@ impl ReadinessCheck {
             return problem;
         }
         let check = Arc::clone(&self.check);
-        // The check keeps the lock although its request is gone: the next one would begin another beside it.
+        // The check keeps the lock although its request is cancelled: the next one would start another check.
         let check = move || {
             let problem = check();
             *cached = Some((Instant::now(), problem));
@@ -60,7 +60,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::mpsc;
 
-    // The clock stands still: the finding is fresh however busy the machine is.
+    // Time is paused: the result stays fresh however busy the machine is.
     #[tokio::test(start_paused = true)]
     async fn concurrent_readiness_requests_share_one_check() {
         let checks = Arc::new(AtomicUsize::new(0));
@@ -71,7 +71,7 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
             gate.lock().recv().err().map(|_| "checked twice")
         });
-        // One that goes while the check is under way, and many that stay.
+        // One request that is cancelled while the check runs, and many that wait.
         let abandoned = tokio::spawn({
             let readiness = readiness.clone();
             async move { readiness.problem().await }

@@ -60,6 +60,7 @@ impl GatewayReloader {
     /// [`ReloadError`] where certificate and key can't be used; nothing is replaced then.
     pub fn reload(&self, settings: &GatewaySettings) -> Result<(), ReloadError> {
         let current = self.live_settings.load();
+        // Loaded whole before anything is replaced: a broken certificate leaves the old settings in force.
         let new = LiveSettings::load(settings, &current.middleware.proxies)?;
         if new.tls.is_some() != current.tls.is_some() {
             return Err(ReloadError::TlsSwitched);

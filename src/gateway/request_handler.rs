@@ -63,9 +63,11 @@ pub(super) struct HttpConnection {
 
 impl AuthenticatedConnection for HttpConnection {
     fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections> {
+        // Nearly every request repeats the credential before it: there is nothing to count, and no watch to replace.
         if self.owner.is_credential_of(session) {
             return Ok(());
         }
+        // The limit before the ownership: a refused connection stays unauthenticated, or with its last user.
         self.permit
             .assign_user(session.login().as_str())
             .inspect_err(|_| self.user_limit_reached.store(true, Ordering::Relaxed))?;
@@ -85,9 +87,11 @@ impl HttpConnection {
         if is_cancellable(request.method()) {
             return self.handle(request, unread_body).await;
         }
-        // Streams that were reset no longer count against the connection's limit; their work still does.
+        // Streams that were reset no longer count against the limit of h2; their work does here. Otherwise a rapid
+        // reset (CVE-2023-44487) would start any number of changes.
         let Ok(permit) = Arc::clone(&self.write_permits).acquire_owned().await else { return internal_error() };
         let connection = Arc::clone(self);
+        // A task of its own: the stream's future is dropped on a reset, and a change must not stop half-way.
         let work = tokio::spawn(async move {
             let _permit = permit;
             connection.handle(request, unread_body).await
@@ -100,9 +104,11 @@ impl HttpConnection {
         mut request: Request<RequestBody>,
         unread_body: UnreadBody,
     ) -> Response<ResponseBody> {
+        // Until the response is ready the limiter doesn't evict the connection in favour of another.
         let _answering = self.permit.begin_request();
         let connection: Arc<dyn AuthenticatedConnection> = Arc::clone(self) as _;
         request.extensions_mut().insert(ConnectionHandle(connection));
+        // The middleware runs first: every check below sees the normalized target.
         let next = async |request| self.handle_normalized(request, unread_body).await;
         self.settings.middleware.handle(self.peer, request, next).await
     }
@@ -120,12 +126,14 @@ impl HttpConnection {
             Some(unread_rest) => self.drain_unread_body(unread_rest, version, session.clone(), &mut response),
             None => self.unread_input.clear(),
         }
+        // Refused because its user has too many connections: closing this one lets the next attempt succeed.
         if version < Version::HTTP_2 && self.user_limit_reached.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         match session {
             Some(session) if version >= Version::HTTP_2 => {
-                // Its stream is cut with it.
+                // `http2.rs` takes the session out again, and resets the stream when it ends: one revoked token must
+                // not end the other streams of the connection.
                 response.extensions_mut().insert(AuthenticatedSession(session));
                 response
             }
@@ -135,10 +143,12 @@ impl HttpConnection {
     }
 
     async fn route_checked(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
+        // First: nothing below may read a host or a credential that a proxy in front has understood differently.
         if let Some(rejection) = reject_malformed(&request) {
             return rejection;
         }
         let origin = self.service.proxies.request_source(self.peer, self.encrypted, request.headers());
+        // Before any credential is read: a token that was sent in the clear must not work, or nobody notices.
         if !self.is_transport_allowed(origin) {
             return text_response(StatusCode::FORBIDDEN, CLEARTEXT_REFUSAL);
         }
@@ -159,17 +169,19 @@ impl HttpConnection {
         response: &mut Response<ResponseBody>,
     ) {
         let limits = if session.is_some() { AUTHENTICATED_DRAIN_LIMITS } else { UNAUTHENTICATED_DRAIN_LIMITS };
-        // A client that waits for 100 may send its body or not (RFC 9110 section 10.1.1): what comes next over
-        // HTTP/1.1 is either that or another request, and can't be told apart.
+        // A client that waits for 100 may send its body or not (RFC 9110 section 10.1.1): over HTTP/1.1, the body and
+        // the next request can't be told apart.
         let must_close = unread_rest.awaits_continue || !unread_rest.is_at_most(limits.max_bytes);
         if must_close && version < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if unread_rest.awaits_continue {
+            // Not drained: such a client sends no body after the final response, or the lingering close discards it.
             self.unread_input.set();
             return;
         }
         let (unread_input, stop) = (self.unread_input.clone(), self.stop.clone());
+        // In a task: the response must not wait for the upload that it refuses.
         tokio::spawn(async move {
             let session_closed = async {
                 match session {
@@ -187,6 +199,7 @@ impl HttpConnection {
 
     /// Enforces the cleartext rule: from a remote address only over TLS, the gateway's own or a trusted proxy's.
     fn is_transport_allowed(&self, origin: RequestSource) -> bool {
+        // Both have to be local: a trusted proxy on this machine connects from loopback for a remote client.
         let is_local = self.peer.to_canonical().is_loopback() && origin.is_confidential();
         self.service.allow_cleartext || origin.encrypted || is_local
     }

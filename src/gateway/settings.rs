@@ -102,7 +102,7 @@ impl GatewaySettings {
             http_connection_limits: limits,
             http_idle_timeout: Duration::from_secs(75),
             http_pace_window: HTTP_PACE_WINDOW,
-            // Sessions of a user have a bound of their own, which tells them so.
+            // SFTP bounds the connections of a user itself, and gives a reason; the limiter would just close them.
             sftp_connection_limits: ConnectionLimits { per_user: limits.connections, ..limits },
             sftp_options: SftpOptions::default(),
             webdav_options: WebdavOptions::default(),
