@@ -217,24 +217,8 @@ impl Gateway {
     pub async fn run(self, stop: CancellationToken) {
         let Self { store, auth, tree, http, sftp, settings, live_settings } = self;
         let connections = TaskTracker::new();
-        let background = TaskTracker::new();
-        let (background_stop, maintenance_stop) = (CancellationToken::new(), CancellationToken::new());
-        background.spawn(maintenance_task::run_maintenance(
-            store,
-            auth.clone(),
-            tree.clone(),
-            maintenance_stop.clone(),
-        ));
-        background.spawn(mount_monitor::monitor_mounts(tree.clone(), background_stop.clone()));
-        background.spawn({
-            let (auth, background_stop) = (auth.clone(), background_stop.clone());
-            // Maintenance stops after the watcher, so that the events of its last flush reach the log.
-            let maintenance_stop = maintenance_stop.drop_guard();
-            async move {
-                auth.watch(background_stop).await;
-                drop(maintenance_stop);
-            }
-        });
+        let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
+        spawn_background_tasks(&background, store, auth, &tree, &background_stop);
 
         let listeners = TaskTracker::new();
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
@@ -286,6 +270,26 @@ impl Gateway {
             tracing::warn!(%error, "background removals did not finish");
         }
     }
+}
+
+/// Starts the tasks beside serving, which end once `stop` is cancelled.
+fn spawn_background_tasks(
+    background: &TaskTracker,
+    store: Store,
+    auth: Authenticator,
+    tree: &Tree,
+    stop: &CancellationToken,
+) {
+    let maintenance_stop = CancellationToken::new();
+    background.spawn(maintenance_task::run_maintenance(store, auth.clone(), tree.clone(), maintenance_stop.clone()));
+    background.spawn(mount_monitor::monitor_mounts(tree.clone(), stop.clone()));
+    // Maintenance stops after the watcher, so that the events of its last flush reach the log.
+    let maintenance_stop = maintenance_stop.drop_guard();
+    let stop = stop.clone();
+    background.spawn(async move {
+        auth.watch(stop).await;
+        drop(maintenance_stop);
+    });
 }
 
 fn interrupted_upload_policy(settings: &GatewaySettings) -> tree::InterruptedUploadPolicy {
