@@ -73,16 +73,16 @@ impl View {
         self.permissions_with_mode(path, ResolveMode::Blocking)
     }
 
-    fn permissions_with_mode(&self, path: &TreePath, pace: ResolveMode) -> Result<PermissionSet> {
+    fn permissions_with_mode(&self, path: &TreePath, resolve_mode: ResolveMode) -> Result<PermissionSet> {
         let access = self.session().access()?;
         self.fs().check_available()?;
-        let mut grounds = Vec::new();
-        for root in access.grants_covering(path) {
-            if let Some(base) = verify_grant(self.fs(), root, pace)? {
-                grounds.push(VerifiedGrant { path: root.path.clone(), permission: root.permission, anchor: base });
+        let mut grants = Vec::new();
+        for grant in access.grants_covering(path) {
+            if let Some(anchor) = verify_grant(self.fs(), grant, resolve_mode)? {
+                grants.push(VerifiedGrant { path: grant.path.clone(), permission: grant.permission, anchor });
             }
         }
-        Ok(PermissionSet { access, grants: grounds })
+        Ok(PermissionSet { access, grants })
     }
 
     /// Opens an entry to do something with it; links are followed. A refusal is told to the audit trail.
@@ -93,18 +93,18 @@ impl View {
         &self,
         operation: TreeOperation,
         path: &TreePath,
-        how: OpenMode,
+        mode: OpenMode,
     ) -> Result<OpenEntry> {
-        self.open_entry(path, operation.permission(), how).inspect_err(|_| self.audit_denial(operation, path))
+        self.open_entry(path, operation.permission(), mode).inspect_err(|_| self.audit_denial(operation, path))
     }
 
     /// Tells the audit trail of an operation that was refused because it is not allowed, and not because
     /// nothing is there: the rule itself says which. Only refusals come here. Looking at a folder on the way down
     /// to what is granted is answered with the way, whatever asked for more: nobody is refused.
     pub(super) fn audit_denial(&self, operation: TreeOperation, path: &TreePath) {
-        let looks = matches!(operation, TreeOperation::Stat | TreeOperation::List | TreeOperation::Read);
+        let is_read = matches!(operation, TreeOperation::Stat | TreeOperation::List | TreeOperation::Read);
         if let Ok(access) = self.session().access()
-            && !(looks && access.path_access(path) == PathAccess::Visible)
+            && !(is_read && access.path_access(path) == PathAccess::Visible)
             && let Err(denial) = operation.authorize(&access, path)
         {
             self.session().record_denial(&format!("{operation}: {denial}"), Some(path));
@@ -115,53 +115,53 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`] when it can be seen but that is not allowed, [`Error::Absent`] when it can't.
-    pub(super) fn open_entry(&self, path: &TreePath, needed: Permission, how: OpenMode) -> Result<OpenEntry> {
-        let grounds = self.permissions_at(path)?;
-        self.open_with_permissions(&grounds, path, needed, how)
+    pub(super) fn open_entry(&self, path: &TreePath, needed: Permission, mode: OpenMode) -> Result<OpenEntry> {
+        let permissions = self.permissions_at(path)?;
+        self.open_with_permissions(&permissions, path, needed, mode)
     }
 
     /// As [`View::open_entry`], by permissions that were looked up before.
     pub(super) fn open_with_permissions(
         &self,
-        grounds: &PermissionSet,
+        permissions: &PermissionSet,
         path: &TreePath,
         needed: Permission,
-        how: OpenMode,
+        mode: OpenMode,
     ) -> Result<OpenEntry> {
-        let Some(ground) = grounds.topmost_grant(needed) else {
-            return Err(self.absent_or_forbidden(grounds, path, None));
+        let Some(grant) = permissions.topmost_grant(needed) else {
+            return Err(self.absent_or_forbidden(permissions, path, None));
         };
-        let (file, at) = match ground.open(self.fs(), path, how) {
+        let (file, resolved_path) = match grant.open(self.fs(), path, mode) {
             Ok(opened) => opened,
             Err(error) if is_missing(error) => {
-                return Err(self.absent_or_forbidden(grounds, path, Some((ground, how))));
+                return Err(self.absent_or_forbidden(permissions, path, Some((grant, mode))));
             }
             Err(error) => return Err(error.into()),
         };
         let stat = file.stat()?;
-        let stands = match ground.anchor {
+        let has_expected_kind = match grant.anchor {
             GrantAnchor::Directory(..) => stat.kind.is_some(),
             GrantAnchor::ParentDirectory(_) => stat.kind == Some(EntryKind::File),
         };
-        if !stands {
+        if !has_expected_kind {
             return Err(Error::Absent);
         }
-        let mut permission = grounds.permission();
-        if at != *path {
-            permission = permission & self.permissions_at(&at)?.permission();
+        let mut permission = permissions.permission();
+        if resolved_path != *path {
+            permission = permission & self.permissions_at(&resolved_path)?.permission();
         }
-        Ok(OpenEntry { file, stat, path: at, permission })
+        Ok(OpenEntry { file, stat, path: resolved_path, permission })
     }
 
     /// As [`View::open_entry`] to read, of a file that is reached without links and without waiting for a disk;
     /// none otherwise, and wherever it is not allowed.
     pub(super) fn open_cached(&self, path: &TreePath, needed: Permission) -> Option<OpenEntry> {
-        let grounds = self.permissions_with_mode(path, ResolveMode::Cached).ok()?;
-        let ground = grounds.topmost_grant(needed)?;
-        let (file, at) = ground.open(self.fs(), path, OpenMode::ReadCached).ok()?;
+        let permissions = self.permissions_with_mode(path, ResolveMode::Cached).ok()?;
+        let grant = permissions.topmost_grant(needed)?;
+        let (file, resolved_path) = grant.open(self.fs(), path, OpenMode::ReadCached).ok()?;
         let stat = file.stat().ok()?;
-        let found = OpenEntry { file, stat, path: at, permission: grounds.permission() };
-        (found.path == *path && found.stat.kind.is_some()).then_some(found)
+        let entry = OpenEntry { file, stat, path: resolved_path, permission: permissions.permission() };
+        (entry.path == *path && entry.stat.kind.is_some()).then_some(entry)
     }
 
     /// Returns a name in a folder in which the session may create and remove.
@@ -181,10 +181,10 @@ impl View {
     /// Returns a name in a folder at which `needed` is allowed; nothing needed is any permission.
     pub(super) fn slot_with_permission(&self, path: &TreePath, needed: Permission) -> Result<EntrySlot> {
         let Some((parent, name)) = path.split_last() else { return Err(Error::Forbidden) };
-        let grounds = self.permissions_at(&parent)?;
-        let (folder, holder, parent, permission) = match grounds.open_directory_at(&parent, needed) {
-            Some((folder, stat)) => (folder, stat, parent, grounds.permission()),
-            None => match self.open_with_permissions(&grounds, &parent, needed, OpenMode::DirectoryPath) {
+        let permissions = self.permissions_at(&parent)?;
+        let (directory, directory_stat, parent, permission) = match permissions.open_directory_at(&parent, needed) {
+            Some((directory, stat)) => (directory, stat, parent, permissions.permission()),
+            None => match self.open_with_permissions(&permissions, &parent, needed, OpenMode::DirectoryPath) {
                 Ok(OpenEntry { file, stat, path, permission }) => (file.into(), stat, path, permission),
                 Err(Error::Absent) => return Err(Error::NoParent),
                 Err(error) => return Err(error),
@@ -192,16 +192,16 @@ impl View {
         };
         let path = parent.child(&name);
         let permission = permission | self.permission_granted_at(&path)?;
-        Ok(EntrySlot { directory: folder, directory_stat: holder, name, path, permission, existing_only: false })
+        Ok(EntrySlot { directory, directory_stat, name, path, permission, existing_only: false })
     }
 
     /// Returns what is allowed at a path by what begins right there and stands.
     fn permission_granted_at(&self, path: &TreePath) -> Result<Permission> {
         let access = self.session().access()?;
         let mut permission = Permission::NONE;
-        for root in access.effective_grants().iter().filter(|root| root.path == *path) {
-            if verify_grant(self.fs(), root, ResolveMode::Blocking)?.is_some() {
-                permission = permission | root.permission;
+        for grant in access.effective_grants().iter().filter(|grant| grant.path == *path) {
+            if verify_grant(self.fs(), grant, ResolveMode::Blocking)?.is_some() {
+                permission = permission | grant.permission;
             }
         }
         Ok(permission)
@@ -216,18 +216,18 @@ impl View {
     }
 
     fn resolve_removal_slot(&self, operation: TreeOperation, path: &TreePath) -> Result<(EntrySlot, Stat)> {
-        let spot = match self.slot_for_operation(operation, path) {
+        let slot = match self.slot_for_operation(operation, path) {
             Err(Error::NoParent) => return Err(Error::Absent),
             Err(Error::Forbidden) => return Err(self.absent_or_forbidden(&self.permissions_at(path)?, path, None)),
-            spot => spot?,
+            slot => slot?,
         };
-        match self.visible_stat(&spot, path)? {
+        match self.visible_stat(&slot, path)? {
             Some(stat) => {
                 if stat.is_directory() {
                     // Nodes in it would end with the directory on which it is to be mounted.
-                    self.fs().verify_mounts_below(&spot.path)?;
+                    self.fs().verify_mounts_below(&slot.path)?;
                 }
-                Ok((spot, stat))
+                Ok((slot, stat))
             }
             None => Err(Error::Absent),
         }
@@ -245,40 +245,40 @@ impl View {
     }
 
     /// As [`View::write_slot`], over at most so many links that lead nowhere.
-    fn resolve_write_slot(&self, path: &TreePath, links: usize) -> Result<(EntrySlot, Option<Stat>)> {
-        let spot = match self.slot_for_operation(TreeOperation::Create, path) {
-            Ok(spot) => spot,
+    fn resolve_write_slot(&self, path: &TreePath, links_left: usize) -> Result<(EntrySlot, Option<Stat>)> {
+        let slot = match self.slot_for_operation(TreeOperation::Create, path) {
+            Ok(slot) => slot,
             Err(error @ (Error::Forbidden | Error::NoParent)) => return self.granted_file_slot(path, error),
             Err(error) => return Err(error),
         };
-        match spot.stat()? {
+        match slot.stat()? {
             Some(stat) if stat.kind == Some(EntryKind::Directory) => Err(Error::IsADirectory),
             Some(stat) if stat.kind == Some(EntryKind::Symlink) => {
                 match self.open_entry(path, TreeOperation::Write.permission(), OpenMode::Path) {
-                    Ok(found) if found.stat.is_directory() => Err(Error::IsADirectory),
-                    Ok(found) if found.path != spot.path => self.resolve_write_slot(&found.path, links),
-                    Err(Error::Absent) => self.resolve_dangling_link_slot(spot, stat, path, links),
-                    Ok(_) | Err(Error::Forbidden) => Ok((spot, Some(stat))),
+                    Ok(entry) if entry.stat.is_directory() => Err(Error::IsADirectory),
+                    Ok(entry) if entry.path != slot.path => self.resolve_write_slot(&entry.path, links_left),
+                    Err(Error::Absent) => self.resolve_dangling_link_slot(slot, stat, path, links_left),
+                    Ok(_) | Err(Error::Forbidden) => Ok((slot, Some(stat))),
                     Err(error) => Err(error),
                 }
             }
             Some(stat) if stat.kind.is_none() => Err(Error::Forbidden),
-            stat => Ok((spot, stat)),
+            stat => Ok((slot, stat)),
         }
     }
 
     /// Goes on behind a link that leads to nothing, as open(2) does: the file is made where the link leads.
     fn resolve_dangling_link_slot(
         &self,
-        spot: EntrySlot,
+        slot: EntrySlot,
         link: Stat,
         path: &TreePath,
-        links: usize,
+        links_left: usize,
     ) -> Result<(EntrySlot, Option<Stat>)> {
-        match (self.dangling_link_target(&spot, path)?, links.checked_sub(1)) {
-            (None, _) => Ok((spot, Some(link))),
+        match (self.dangling_link_target(&slot, path)?, links_left.checked_sub(1)) {
+            (None, _) => Ok((slot, Some(link))),
             (Some(_), None) => Err(Error::Absent),
-            (Some(target), Some(links)) => self.resolve_write_slot(&target, links),
+            (Some(target), Some(links_left)) => self.resolve_write_slot(&target, links_left),
         }
     }
 
@@ -286,65 +286,66 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Absent`] for a target that goes up again behind a name: what that is can't be told without following it.
-    pub(super) fn dangling_link_target(&self, spot: &EntrySlot, path: &TreePath) -> Result<Option<TreePath>> {
-        let Some(target) = self.contained_link_target(spot, path)? else { return Ok(None) };
-        let mut parts = target.split(|&byte| byte == b'/').skip_while(|part| matches!(*part, b"" | b"." | b".."));
-        if parts.any(|part| part == b"..") {
+    pub(super) fn dangling_link_target(&self, slot: &EntrySlot, path: &TreePath) -> Result<Option<TreePath>> {
+        let Some(target) = self.contained_link_target(slot, path)? else { return Ok(None) };
+        let mut segments =
+            target.split(|&byte| byte == b'/').skip_while(|segment| matches!(*segment, b"" | b"." | b".."));
+        if segments.any(|segment| segment == b"..") {
             return Err(Error::Absent);
         }
-        Ok(spot.directory_path().resolve(&target).ok())
+        Ok(slot.directory_path().resolve(&target).ok())
     }
 
     /// A file that is itself granted, in a folder that is not.
-    fn granted_file_slot(&self, path: &TreePath, otherwise: Error) -> Result<(EntrySlot, Option<Stat>)> {
-        let grounds = self.permissions_at(path)?;
-        let permission = grounds.permission();
-        let Some(ground) = grounds.topmost_grant(TreeOperation::Write.permission()) else {
-            let seen = matches!(self.absent_or_forbidden(&grounds, path, None), Error::Forbidden);
-            return Err(if seen { Error::Forbidden } else { otherwise });
+    fn granted_file_slot(&self, path: &TreePath, error_otherwise: Error) -> Result<(EntrySlot, Option<Stat>)> {
+        let permissions = self.permissions_at(path)?;
+        let permission = permissions.permission();
+        let Some(grant) = permissions.topmost_grant(TreeOperation::Write.permission()) else {
+            let is_visible = matches!(self.absent_or_forbidden(&permissions, path, None), Error::Forbidden);
+            return Err(if is_visible { Error::Forbidden } else { error_otherwise });
         };
-        match (&ground.anchor, path.name()) {
-            (GrantAnchor::ParentDirectory(folder), Some(name)) if ground.path == *path => {
-                let holder = folder.stat()?;
-                let spot = EntrySlot {
-                    directory: folder.clone(),
-                    directory_stat: holder,
+        match (&grant.anchor, path.name()) {
+            (GrantAnchor::ParentDirectory(directory), Some(name)) if grant.path == *path => {
+                let directory_stat = directory.stat()?;
+                let slot = EntrySlot {
+                    directory: directory.clone(),
+                    directory_stat,
                     name,
                     path: path.clone(),
                     permission,
                     existing_only: true,
                 };
-                match spot.stat()? {
-                    Some(stat) if stat.kind == Some(EntryKind::File) => Ok((spot, Some(stat))),
+                match slot.stat()? {
+                    Some(stat) if stat.kind == Some(EntryKind::File) => Ok((slot, Some(stat))),
                     Some(_) | None => Err(Error::Absent),
                 }
             }
-            (GrantAnchor::Directory(..), _) if ground.path == *path => Err(Error::IsADirectory),
-            (GrantAnchor::Directory(..) | GrantAnchor::ParentDirectory(_), _) => Err(otherwise),
+            (GrantAnchor::Directory(..), _) if grant.path == *path => Err(Error::IsADirectory),
+            (GrantAnchor::Directory(..) | GrantAnchor::ParentDirectory(_), _) => Err(error_otherwise),
         }
     }
 
     /// Returns what stands at a spot, none where nothing may be seen: special files, and links that are
     /// absolute, lead out, or lead to the gateway's own folder.
-    pub(super) fn visible_stat(&self, spot: &EntrySlot, path: &TreePath) -> Result<Option<Stat>> {
-        let Some(stat) = spot.stat()? else { return Ok(None) };
-        let shows = match stat.kind {
+    pub(super) fn visible_stat(&self, slot: &EntrySlot, path: &TreePath) -> Result<Option<Stat>> {
+        let Some(stat) = slot.stat()? else { return Ok(None) };
+        let is_shown = match stat.kind {
             None => false,
             Some(EntryKind::File | EntryKind::Directory) => true,
-            Some(EntryKind::Symlink) => self.contained_link_target(spot, path)?.is_some(),
+            Some(EntryKind::Symlink) => self.contained_link_target(slot, path)?.is_some(),
         };
-        Ok(shows.then_some(stat))
+        Ok(is_shown.then_some(stat))
     }
 
     /// Returns what a link says, none when that is absolute, leads out or to the gateway's own folder.
-    pub(super) fn contained_link_target(&self, spot: &EntrySlot, path: &TreePath) -> Result<Option<Vec<u8>>> {
-        let target = spot.directory.read_link(&spot.name)?;
-        let grounds = self.permissions_at(path)?;
-        let Some(ground) = grounds.topmost_grant(Permission::NONE) else { return Ok(None) };
-        if !link_stays_within(&spot.path, &target, &ground.path) {
+    pub(super) fn contained_link_target(&self, slot: &EntrySlot, path: &TreePath) -> Result<Option<Vec<u8>>> {
+        let target = slot.directory.read_link(&slot.name)?;
+        let permissions = self.permissions_at(path)?;
+        let Some(grant) = permissions.topmost_grant(Permission::NONE) else { return Ok(None) };
+        if !link_stays_within(&slot.path, &target, &grant.path) {
             return Ok(None);
         }
-        match ground.open(self.fs(), path, OpenMode::Path) {
+        match grant.open(self.fs(), path, OpenMode::Path) {
             Err(Errno::XDEV) => Ok(None),
             Ok(_) | Err(_) => Ok(Some(target)),
         }
@@ -355,8 +356,8 @@ impl View {
         if path.is_root() {
             return Ok(true);
         }
-        for root in access.effective_grants().iter().filter(|root| root.path.starts_with(path)) {
-            if verify_grant(self.fs(), root, ResolveMode::Blocking)?.is_some() {
+        for grant in access.effective_grants().iter().filter(|grant| grant.path.starts_with(path)) {
+            if verify_grant(self.fs(), grant, ResolveMode::Blocking)?.is_some() {
                 return Ok(true);
             }
         }
@@ -367,23 +368,23 @@ impl View {
     /// can be seen decides.
     fn absent_or_forbidden(
         &self,
-        grounds: &PermissionSet,
+        permissions: &PermissionSet,
         path: &TreePath,
         tried: Option<(&VerifiedGrant, OpenMode)>,
     ) -> Error {
         // A file where a folder is needed is missing, whichever root shows it.
-        let how =
+        let open_mode =
             if matches!(tried, Some((_, OpenMode::DirectoryPath))) { OpenMode::DirectoryPath } else { OpenMode::Path };
-        let seen = match grounds.topmost_grant(Permission::NONE) {
-            Some(ground) if tried.is_some_and(|(tried, _)| tried.path == ground.path) => return Error::Absent,
-            Some(ground) => match ground.open(self.fs(), path, how) {
-                Ok((place, _)) => place.stat().map(|stat| stat.kind.is_some()).map_err(Error::from),
+        let is_visible = match permissions.topmost_grant(Permission::NONE) {
+            Some(grant) if tried.is_some_and(|(tried, _)| tried.path == grant.path) => return Error::Absent,
+            Some(grant) => match grant.open(self.fs(), path, open_mode) {
+                Ok((file, _)) => file.stat().map(|stat| stat.kind.is_some()).map_err(Error::from),
                 Err(error) if is_missing(error) => Ok(false),
                 Err(error) => Err(error.into()),
             },
-            None => self.is_visible(&grounds.access, path),
+            None => self.is_visible(&permissions.access, path),
         };
-        match seen {
+        match is_visible {
             Ok(true) => Error::Forbidden,
             Ok(false) => Error::Absent,
             Err(error) => error,
@@ -394,18 +395,18 @@ impl View {
 impl PermissionSet {
     /// Returns all that is allowed.
     pub(super) fn permission(&self) -> Permission {
-        self.grants.iter().fold(Permission::NONE, |sum, ground| sum | ground.permission)
+        self.grants.iter().fold(Permission::NONE, |sum, grant| sum | grant.permission)
     }
 
     /// Tells whether one grant, and not two joined, allows `needed` here and at another path.
     pub(super) fn single_grant_covers(&self, other: &TreePath, needed: Permission) -> bool {
-        let mut both = self.grants.iter().filter(|ground| other.starts_with(&ground.path));
-        both.any(|ground| ground.permission.allows(needed))
+        let mut covering_both = self.grants.iter().filter(|grant| other.starts_with(&grant.path));
+        covering_both.any(|grant| grant.permission.allows(needed))
     }
 
     /// Returns the topmost place at which all of `needed` is allowed.
     pub(super) fn topmost_path(&self, needed: Permission) -> Option<&TreePath> {
-        self.topmost_grant(needed).map(|ground| &ground.path)
+        self.topmost_grant(needed).map(|grant| &grant.path)
     }
 
     /// Returns the session's access as it was looked up.
@@ -417,8 +418,10 @@ impl PermissionSet {
     /// is allowed.
     fn open_directory_at(&self, path: &TreePath, needed: Permission) -> Option<(DirectoryFd, Stat)> {
         match self.topmost_grant(needed)? {
-            VerifiedGrant { path: place, anchor: GrantAnchor::Directory(folder, stat), .. } if place == path => {
-                Some((folder.clone(), stat.clone()))
+            VerifiedGrant { path: grant_path, anchor: GrantAnchor::Directory(directory, stat), .. }
+                if grant_path == path =>
+            {
+                Some((directory.clone(), stat.clone()))
             }
             VerifiedGrant { anchor: GrantAnchor::Directory(..) | GrantAnchor::ParentDirectory(_), .. } => None,
         }
@@ -426,22 +429,22 @@ impl PermissionSet {
 
     /// Returns the topmost place at which all of `needed` (and anything at all) is allowed.
     fn topmost_grant(&self, needed: Permission) -> Option<&VerifiedGrant> {
-        let sum = |place: &TreePath| {
-            let above = self.grants.iter().filter(|ground| place.starts_with(&ground.path));
-            above.fold(Permission::NONE, |sum, ground| sum | ground.permission)
+        let sum = |path: &TreePath| {
+            let above = self.grants.iter().filter(|grant| path.starts_with(&grant.path));
+            above.fold(Permission::NONE, |sum, grant| sum | grant.permission)
         };
-        let fits = self.grants.iter().filter(|ground| sum(&ground.path).allows(needed));
-        fits.min_by_key(|ground| ground.path.as_bytes().len())
+        let candidates = self.grants.iter().filter(|grant| sum(&grant.path).allows(needed));
+        candidates.min_by_key(|grant| grant.path.as_bytes().len())
     }
 }
 
 impl VerifiedGrant {
-    fn open(&self, host: &ServedFs, path: &TreePath, how: OpenMode) -> super::fs::Result<(FileFd, TreePath)> {
+    fn open(&self, fs: &ServedFs, path: &TreePath, mode: OpenMode) -> super::fs::Result<(FileFd, TreePath)> {
         let rest = path.strip_prefix(&self.path).ok_or(Errno::NOENT)?;
         match &self.anchor {
-            GrantAnchor::Directory(folder, _) => host.resolve(folder, &self.path, &rest, how),
-            GrantAnchor::ParentDirectory(folder) => match path.name() {
-                Some(name) if rest.is_root() => folder.open(&name, how).map(|file| (file, path.clone())),
+            GrantAnchor::Directory(directory, _) => fs.resolve(directory, &self.path, &rest, mode),
+            GrantAnchor::ParentDirectory(directory) => match path.name() {
+                Some(name) if rest.is_root() => directory.open(&name, mode).map(|file| (file, path.clone())),
                 Some(_) | None => Err(Errno::NOENT),
             },
         }
@@ -465,39 +468,39 @@ impl EntrySlot {
 }
 
 /// Opens the place where a permission begins, if all that gives it stands.
-fn verify_grant(host: &ServedFs, root: &EffectiveGrant, pace: ResolveMode) -> Result<Option<GrantAnchor>> {
-    let mut at_place = None;
-    for reach in &root.sources {
-        match verify_grant_location(host, reach, pace) {
-            Ok(Some(base)) if reach.path == root.path => at_place = Some(base),
+fn verify_grant(fs: &ServedFs, grant: &EffectiveGrant, resolve_mode: ResolveMode) -> Result<Option<GrantAnchor>> {
+    let mut anchor = None;
+    for scope in &grant.sources {
+        match verify_grant_location(fs, scope, resolve_mode) {
+            Ok(Some(found)) if scope.path == grant.path => anchor = Some(found),
             Ok(Some(_)) => {}
             Ok(None) => return Ok(None),
             Err(error) if is_missing(error) || error == Errno::ACCESS => return Ok(None),
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(at_place)
+    Ok(anchor)
 }
 
 fn verify_grant_location(
-    host: &ServedFs,
-    reach: &ResolvedScope,
-    pace: ResolveMode,
+    fs: &ServedFs,
+    scope: &ResolvedScope,
+    resolve_mode: ResolveMode,
 ) -> super::fs::Result<Option<GrantAnchor>> {
-    match reach.identity {
+    match scope.identity {
         NodeIdentity::Directory { .. } => {
-            let folder = host.open_directory_with(&reach.path, pace)?;
-            let stat = folder.stat()?;
-            Ok(reach.identity.matches(stat.directory_identity()).then_some(GrantAnchor::Directory(folder, stat)))
+            let directory = fs.open_directory_with(&scope.path, resolve_mode)?;
+            let stat = directory.stat()?;
+            Ok(scope.identity.matches(stat.directory_identity()).then_some(GrantAnchor::Directory(directory, stat)))
         }
-        NodeIdentity::File { .. } if pace == ResolveMode::Cached => Err(Errno::AGAIN),
-        NodeIdentity::File { inode, birth_time: born } => {
-            let Some((parent, name)) = reach.path.split_last() else { return Ok(None) };
-            let holder = host.open_directory(&parent)?;
-            let held =
-                (NodeIdentity::Directory { inode, birth_time: born }).matches(holder.stat()?.directory_identity());
-            let stands = held && holder.stat_entry(&name)?.kind == Some(EntryKind::File);
-            Ok(stands.then_some(GrantAnchor::ParentDirectory(holder)))
+        NodeIdentity::File { .. } if resolve_mode == ResolveMode::Cached => Err(Errno::AGAIN),
+        NodeIdentity::File { inode, birth_time } => {
+            let Some((parent, name)) = scope.path.split_last() else { return Ok(None) };
+            let directory = fs.open_directory(&parent)?;
+            let same_directory =
+                (NodeIdentity::Directory { inode, birth_time }).matches(directory.stat()?.directory_identity());
+            let is_file = same_directory && directory.stat_entry(&name)?.kind == Some(EntryKind::File);
+            Ok(is_file.then_some(GrantAnchor::ParentDirectory(directory)))
         }
     }
 }
@@ -508,13 +511,13 @@ fn is_missing(error: Errno) -> bool {
 }
 
 /// Tells whether a link's text, read from where the link is, stays at or below `topmost_path`.
-pub(super) fn link_stays_within(link: &TreePath, target: &[u8], top: &TreePath) -> bool {
+pub(super) fn link_stays_within(link: &TreePath, target: &[u8], boundary: &TreePath) -> bool {
     if target.starts_with(b"/") || target.is_empty() || target.contains(&0) {
         return false;
     }
-    let mut depth = link.depth().saturating_sub(1).checked_sub(top.depth());
-    for part in target.split(|&b| b == b'/') {
-        depth = match (part, depth) {
+    let mut depth = link.depth().saturating_sub(1).checked_sub(boundary.depth());
+    for segment in target.split(|&b| b == b'/') {
+        depth = match (segment, depth) {
             (_, None) => return false,
             (b"" | b".", depth) => depth,
             (b"..", Some(depth)) => depth.checked_sub(1),

@@ -6,18 +6,18 @@ use crate::tree::{EditMode, Error, OverwriteMode, WriteConditions};
 
 #[test]
 fn dangling_read_grant_does_not_open_write_only_directory() {
-    let house = TreeFixture::new(&["/box/sub", "/open"]);
-    let file = house.root_path.join("box/sub/f");
+    let fixture = TreeFixture::new(&["/box/sub", "/open"]);
+    let file = fixture.root_path.join("box/sub/f");
     std::fs::write(&file, "ours").expect("file");
-    house.create_user("ann", &[("/box", Permission::W), ("/box/sub", Permission::R), ("/open", Permission::RW)]);
-    let ann = house.view("ann");
+    fixture.create_user("ann", &[("/box", Permission::W), ("/box/sub", Permission::R), ("/open", Permission::RW)]);
+    let ann = fixture.view("ann");
     let edit =
         || ann.edit(&tree_path("/box/sub/f"), EditMode { read: true, ..EditMode::default() }, &WriteConditions::none());
     let take_out =
         || ann.rename(&tree_path("/box/sub/f"), &tree_path("/open/f"), OverwriteMode::Refuse, &WriteConditions::none());
     assert!(ann.read(&tree_path("/box/sub/f")).is_ok() && edit().is_ok());
-    std::fs::rename(house.root_path.join("box/sub"), house.root_path.join("gone")).expect("renamed");
-    std::fs::create_dir(house.root_path.join("box/sub")).expect("folder");
+    std::fs::rename(fixture.root_path.join("box/sub"), fixture.root_path.join("gone")).expect("renamed");
+    std::fs::create_dir(fixture.root_path.join("box/sub")).expect("folder");
     std::fs::write(&file, "not ours").expect("file");
     assert!(matches!(ann.read(&tree_path("/box/sub/f")), Err(Error::Forbidden)));
     assert!(matches!(edit(), Err(Error::Forbidden)));
