@@ -87,12 +87,12 @@ pub(super) struct LockTable {
     live: RwLock<LiveLocks>,
     count: AtomicUsize,
     generation: AtomicU64,
-    acquisition_gate: RwLock<()>,
+    acquisition_lock: RwLock<()>,
     /// Held by LOCK, refresh and UNLOCK from their look at memory until the store has followed. It is acquired before all
     /// else here, so that nobody who only checks locks waits for the disk.
     requests: Mutex<()>,
     /// The epoch of the store at which locks of removed users were last looked for.
-    users_seen_at: AtomicI64,
+    users_checked_epoch: AtomicI64,
 }
 
 impl LockTable {
@@ -102,25 +102,25 @@ impl LockTable {
     /// [`Error::Store`].
     pub(super) fn open(store: Store, clock: Clock, durability: WriteDurability) -> Result<Self> {
         let now = clock.now();
-        let mut held = LiveLocks::default();
+        let mut live = LiveLocks::default();
         for row in store.load_unexpired_locks(now)? {
             let mut lock = DavLock::from(row);
             // A clock that was set back must not stretch a life.
             lock.expires = lock.expires.min(now.saturating_add(LOCK_MAX_LIFETIME));
-            let ends = clock.boottime() + lock.expires.saturating_duration_since(now);
-            held.insert(lock, ends);
+            let deadline = clock.boottime() + lock.expires.saturating_duration_since(now);
+            live.insert(lock, deadline);
         }
-        let count = AtomicUsize::new(held.by_token.len());
+        let count = AtomicUsize::new(live.by_token.len());
         Ok(Self {
             store,
             clock,
             durability,
-            live: RwLock::new(held),
+            live: RwLock::new(live),
             count,
             generation: AtomicU64::new(0),
-            acquisition_gate: RwLock::default(),
+            acquisition_lock: RwLock::default(),
             requests: Mutex::default(),
-            users_seen_at: AtomicI64::new(0),
+            users_checked_epoch: AtomicI64::new(0),
         })
     }
 
@@ -133,7 +133,7 @@ impl LockTable {
     /// holds when the effect follows. Acquired after the commit locks of names
     /// and before a change of the index begins, and once a thread.
     pub(super) fn freeze(&self) -> RwLockReadGuard<'_, ()> {
-        self.acquisition_gate.read()
+        self.acquisition_lock.read()
     }
 
     /// Allows a change of an entry itself or, asked of a folder, of its membership (RFC 4918 section 7.4)
@@ -157,10 +157,10 @@ impl LockTable {
         if self.is_empty() {
             return Ok(());
         }
-        let held = self.without_expired();
-        check_submitted_tokens(&held.covering(path), login, tokens)?;
-        held.locks_below(path).try_for_each(|locks| match locks.first() {
-            Some(lock) => check_submitted_tokens(&held.covering(&lock.root), login, tokens),
+        let live = self.without_expired();
+        check_submitted_tokens(&live.covering(path), login, tokens)?;
+        live.locks_below(path).try_for_each(|locks| match locks.first() {
+            Some(lock) => check_submitted_tokens(&live.covering(&lock.root), login, tokens),
             None => Ok(()),
         })
     }
@@ -173,9 +173,9 @@ impl LockTable {
     /// locks, or the owner element is too large.
     pub(super) fn acquire(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
         let _request = self.requests.lock();
-        let lock = self.hold(path, request, login)?;
+        let lock = self.insert_new(path, request, login)?;
         if let Err(error) = self.store.put_lock(&LockRow::from(&lock), self.durability) {
-            self.let_go(&lock.token);
+            self.forget(&lock.token);
             return Err(error.into());
         }
         // What was locked may have been removed before the store knew of the lock.
@@ -186,19 +186,19 @@ impl LockTable {
     }
 
     /// Holds a new lock in memory: from then on it binds.
-    fn hold(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
-        let _alone = self.acquisition_gate.write();
+    fn insert_new(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
+        let _exclusive = self.acquisition_lock.write();
         drop(self.without_expired());
-        let mut held = self.live.write();
-        if let Some(other) = held.conflict(path, request) {
+        let mut live = self.live.write();
+        if let Some(other) = live.conflict(path, request) {
             return Err(locked_error(other, login));
         }
         let limits = self.store.state_limits().locks;
-        let count = held.by_login.get(login).copied().unwrap_or_default();
+        let count = live.by_login.get(login).copied().unwrap_or_default();
         if count as u64 >= limits.per_user {
             return Err(StoreError::QuotaExceeded("the user holds as many locks as may be").into());
         }
-        if held.by_token.len() as u64 >= limits.total {
+        if live.by_token.len() as u64 >= limits.total {
             return Err(StoreError::QuotaExceeded("all users together hold as many locks as may be").into());
         }
         if request.owner.len() > LOCK_OWNER_MAX_BYTES {
@@ -215,15 +215,15 @@ impl LockTable {
             timeout,
             expires: self.clock.now().saturating_add(timeout),
         };
-        held.insert(lock.clone(), self.clock.boottime() + timeout);
-        self.mark_changed(&held);
+        live.insert(lock.clone(), self.clock.boottime() + timeout);
+        self.mark_changed(&live);
         Ok(lock)
     }
 
-    fn let_go(&self, token: &LockToken) {
-        let mut held = self.live.write();
-        held.remove(token);
-        self.mark_changed(&held);
+    fn forget(&self, token: &LockToken) {
+        let mut live = self.live.write();
+        live.remove(token);
+        self.mark_changed(&live);
     }
 
     /// Gives a lock of the user, that covers the path, a new life (RFC 4918 section 9.10.2).
@@ -244,14 +244,14 @@ impl LockTable {
         lock.timeout = timeout.clamp(LOCK_MIN_LIFETIME, LOCK_MAX_LIFETIME);
         lock.expires = self.clock.now().saturating_add(lock.timeout);
         self.store.prolong_lock(&LockRow::from(&lock), self.durability)?;
-        let mut held = self.live.write();
+        let mut live = self.live.write();
         // It has expired meanwhile, or what was locked was removed.
-        if !held.by_token.contains_key(token) {
+        if !live.by_token.contains_key(token) {
             return Err(Error::PreconditionFailed);
         }
-        held.remove(token);
-        held.insert(lock.clone(), self.clock.boottime() + lock.timeout);
-        self.mark_changed(&held);
+        live.remove(token);
+        live.insert(lock.clone(), self.clock.boottime() + lock.timeout);
+        self.mark_changed(&live);
         Ok(lock)
     }
 
@@ -268,7 +268,7 @@ impl LockTable {
         }
         // First the store: where that fails the lock is still held.
         self.store.delete_locks(&[token.as_str()], self.durability)?;
-        self.let_go(token);
+        self.forget(token);
         Ok(())
     }
 
@@ -285,8 +285,8 @@ impl LockTable {
         if self.is_empty() {
             return Vec::new();
         }
-        let held = self.without_expired();
-        let roots = held.by_path.values().filter_map(|locks| {
+        let live = self.without_expired();
+        let roots = live.by_path.values().filter_map(|locks| {
             let root = locks.first()?.root.clone();
             Some((root, locks.iter().any(|lock| lock.depth_infinity)))
         });
@@ -296,28 +296,28 @@ impl LockTable {
     /// Ends the locks at and below a path that was removed or moved away: a lock never moves
     /// (RFC 4918 section 7.6). The change is done: where the store can't follow, they stay there until they expire.
     pub(super) fn remove_subtree(&self, path: &TreePath) {
-        let which = |held: &LiveLocks| {
-            held.locks_at(path).chain(held.locks_below(path)).flatten().map(|l| l.token.clone()).collect()
+        let select = |live: &LiveLocks| {
+            live.locks_at(path).chain(live.locks_below(path)).flatten().map(|l| l.token.clone()).collect()
         };
-        self.end_after_effect(which)
+        self.remove_after_effect(select)
     }
 
     /// As [`LockTable::remove_subtree`], below a path at which something was replaced; a lock of the path itself stays.
     pub(super) fn remove_below(&self, path: &TreePath) {
-        self.end_after_effect(|held| held.locks_below(path).flatten().map(|l| l.token.clone()).collect());
+        self.remove_after_effect(|live| live.locks_below(path).flatten().map(|l| l.token.clone()).collect());
     }
 
-    fn end_after_effect(&self, which: impl Fn(&LiveLocks) -> Vec<LockToken>) {
-        if let Err(error) = self.remove_matching(which, self.durability) {
+    fn remove_after_effect(&self, select: impl Fn(&LiveLocks) -> Vec<LockToken>) {
+        if let Err(error) = self.remove_matching(select, self.durability) {
             tracing::warn!(%error, "locks of what was removed or moved stay in the store until they expire");
         }
     }
 
     /// Ends the locks of users who were removed. Nothing is looked for while the store's epoch stays the same, which a
     /// removal moves.
-    pub(super) fn end_of_removed_users(&self) -> Result<()> {
+    pub(super) fn release_for_removed_users(&self) -> Result<()> {
         let epoch = self.store.epoch()?;
-        if self.users_seen_at.load(Ordering::Relaxed) == epoch {
+        if self.users_checked_epoch.load(Ordering::Relaxed) == epoch {
             return Ok(());
         }
         let mut removed = HashSet::new();
@@ -327,26 +327,30 @@ impl LockTable {
                 removed.insert(login);
             }
         }
-        self.remove_matching(|held| held.of_users(&removed), WriteDurability::Lazy)?;
-        self.users_seen_at.store(epoch, Ordering::Relaxed);
+        self.remove_matching(|live| live.owned_by(&removed), WriteDurability::Lazy)?;
+        self.users_checked_epoch.store(epoch, Ordering::Relaxed);
         Ok(())
     }
 
-    fn remove_matching(&self, which: impl Fn(&LiveLocks) -> Vec<LockToken>, durability: WriteDurability) -> Result<()> {
+    fn remove_matching(
+        &self,
+        select: impl Fn(&LiveLocks) -> Vec<LockToken>,
+        durability: WriteDurability,
+    ) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        let mut held = self.live.write();
-        let tokens = which(&held);
+        let mut live = self.live.write();
+        let tokens = select(&live);
         if tokens.is_empty() {
             return Ok(());
         }
         for token in &tokens {
-            held.remove(token);
+            live.remove(token);
         }
-        self.mark_changed(&held);
+        self.mark_changed(&live);
         // Nobody who only checks locks waits for the disk.
-        drop(held);
+        drop(live);
         let tokens: Vec<&str> = tokens.iter().map(LockToken::as_str).collect();
         Ok(self.store.delete_locks(&tokens, durability)?)
     }
@@ -359,19 +363,19 @@ impl LockTable {
     /// Returns the locks after the expired ones were struck.
     fn without_expired(&self) -> RwLockReadGuard<'_, LiveLocks> {
         let now = self.clock.boottime();
-        let held = self.live.read();
-        if held.expired(now).is_empty() {
-            return held;
+        let live = self.live.read();
+        if live.expired(now).is_empty() {
+            return live;
         }
-        drop(held);
-        if let Err(error) = self.remove_matching(|held| held.expired(now), WriteDurability::Lazy) {
+        drop(live);
+        if let Err(error) = self.remove_matching(|live| live.expired(now), WriteDurability::Lazy) {
             tracing::warn!(%error, "expired locks stay in the store until the next start");
         }
         self.live.read()
     }
 
-    fn mark_changed(&self, held: &LiveLocks) {
-        self.count.store(held.by_token.len(), Ordering::Release);
+    fn mark_changed(&self, live: &LiveLocks) {
+        self.count.store(live.by_token.len(), Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -386,22 +390,22 @@ struct LiveLocks {
 }
 
 impl LiveLocks {
-    fn insert(&mut self, lock: DavLock, ends: Duration) {
-        self.by_token.insert(lock.token.clone(), (lock.root.clone(), ends));
-        self.by_expiry.insert((ends, lock.token.clone()));
+    fn insert(&mut self, lock: DavLock, deadline: Duration) {
+        self.by_token.insert(lock.token.clone(), (lock.root.clone(), deadline));
+        self.by_expiry.insert((deadline, lock.token.clone()));
         *self.by_login.entry(lock.login.clone()).or_default() += 1;
         self.by_path.entry(lock.root.as_bytes().into()).or_default().push(lock);
     }
 
     fn remove(&mut self, token: &LockToken) {
-        let Some((place, ends)) = self.by_token.remove(token) else { return };
-        let Some(locks) = self.by_path.get_mut(place.as_bytes()) else { return };
-        let gone: Vec<DavLock> = locks.extract_if(.., |lock| lock.token == *token).collect();
+        let Some((root, deadline)) = self.by_token.remove(token) else { return };
+        let Some(locks) = self.by_path.get_mut(root.as_bytes()) else { return };
+        let removed: Vec<DavLock> = locks.extract_if(.., |lock| lock.token == *token).collect();
         if locks.is_empty() {
-            self.by_path.remove(place.as_bytes());
+            self.by_path.remove(root.as_bytes());
         }
-        for lock in gone {
-            self.by_expiry.remove(&(ends, lock.token));
+        for lock in removed {
+            self.by_expiry.remove(&(deadline, lock.token));
             if let Some(count) = self.by_login.get_mut(&lock.login) {
                 *count -= 1;
                 if *count == 0 {
@@ -414,8 +418,8 @@ impl LiveLocks {
     fn covering(&self, path: &TreePath) -> Vec<&DavLock> {
         let above = std::iter::successors(path.parent(), TreePath::parent);
         let mut locks: Vec<&DavLock> = self.locks_at(path).flatten().collect();
-        for place in above {
-            locks.extend(self.locks_at(&place).flatten().filter(|lock| lock.depth_infinity));
+        for root in above {
+            locks.extend(self.locks_at(&root).flatten().filter(|lock| lock.depth_infinity));
         }
         locks
     }
@@ -435,12 +439,12 @@ impl LiveLocks {
     }
 
     fn conflict(&self, path: &TreePath, request: &LockRequest) -> Option<&DavLock> {
-        let excludes = |lock: &&DavLock| request.exclusive || lock.exclusive;
-        let covering = self.covering(path).into_iter().find(excludes);
-        covering.or_else(|| self.locks_below(path).filter(|_| request.depth_infinity).flatten().find(excludes))
+        let conflicts = |lock: &&DavLock| request.exclusive || lock.exclusive;
+        let covering = self.covering(path).into_iter().find(conflicts);
+        covering.or_else(|| self.locks_below(path).filter(|_| request.depth_infinity).flatten().find(conflicts))
     }
 
-    fn of_users(&self, logins: &HashSet<Login>) -> Vec<LockToken> {
+    fn owned_by(&self, logins: &HashSet<Login>) -> Vec<LockToken> {
         if logins.is_empty() {
             return Vec::new();
         }
@@ -449,7 +453,7 @@ impl LiveLocks {
     }
 
     fn expired(&self, now: Duration) -> Vec<LockToken> {
-        self.by_expiry.iter().take_while(|(ends, _)| *ends <= now).map(|(_, token)| token.clone()).collect()
+        self.by_expiry.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, token)| token.clone()).collect()
     }
 }
 
@@ -479,8 +483,8 @@ fn random_lock_token() -> std::result::Result<LockToken, StoreError> {
 
 impl From<LockRow> for DavLock {
     fn from(row: LockRow) -> Self {
-        let LockRow { token, path, depth_infinity: deep, exclusive, login, owner, timeout, expires_at: expires } = row;
-        Self { token: LockToken(token), root: path, depth_infinity: deep, exclusive, login, owner, timeout, expires }
+        let LockRow { token, path, depth_infinity, exclusive, login, owner, timeout, expires_at: expires } = row;
+        Self { token: LockToken(token), root: path, depth_infinity, exclusive, login, owner, timeout, expires }
     }
 }
 

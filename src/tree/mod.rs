@@ -160,8 +160,8 @@ impl Tree {
     /// [`Error::TreeMismatch`] when it is not the folder that nodes were named in, [`Error::Filesystem`] when the folder can't be
     /// used or another server uses it or the state, [`Error::Store`] when the store can't.
     pub fn open(options: TreeOptions, store: Store, clock: Clock) -> Result<Self> {
-        let alone = StateDirectoryLock::acquire(store.state_dir()).map_err(Error::Filesystem)?;
-        let tree = Self::open_with(&options, store, clock, Some(alone))?;
+        let serve_lock = StateDirectoryLock::acquire(store.state_dir()).map_err(Error::Filesystem)?;
+        let tree = Self::open_with(&options, store, clock, Some(serve_lock))?;
         tree.shared.index.recover()?;
         Ok(tree)
     }
@@ -174,35 +174,40 @@ impl Tree {
         Self::open_with(&options, store, clock, None)
     }
 
-    fn open_with(options: &TreeOptions, store: Store, clock: Clock, alone: Option<StateDirectoryLock>) -> Result<Self> {
-        let sweeps = alone.is_some().then(|| kept_names_fn(store.clone()));
-        let host = Arc::new(ServedFs::open(&options.root, sweeps).map_err(Error::Filesystem)?);
-        let removals = BackgroundDeletes::default();
-        let hands = FsHostAccess::new(Arc::clone(&host), removals.clone());
-        let lasting = options.durability.of_rows();
-        let index = NodeIndex::new(store.clone(), Arc::new(hands), lasting);
-        availability::verify_root(&host, &index)?;
-        if alone.is_some() {
-            host.lock_for_serving().map_err(Error::Filesystem)?;
-            availability::record_root_marker(&host, &store)?;
+    fn open_with(
+        options: &TreeOptions,
+        store: Store,
+        clock: Clock,
+        serve_lock: Option<StateDirectoryLock>,
+    ) -> Result<Self> {
+        let kept_names = serve_lock.is_some().then(|| kept_names_fn(store.clone()));
+        let fs = Arc::new(ServedFs::open(&options.root, kept_names).map_err(Error::Filesystem)?);
+        let background_deletes = BackgroundDeletes::default();
+        let host_access = FsHostAccess::new(Arc::clone(&fs), background_deletes.clone());
+        let row_durability = options.durability.of_rows();
+        let index = NodeIndex::new(store.clone(), Arc::new(host_access), row_durability);
+        availability::verify_root(&fs, &index)?;
+        if serve_lock.is_some() {
+            fs.lock_for_serving().map_err(Error::Filesystem)?;
+            availability::record_root_marker(&fs, &store)?;
         }
         let tree = Self {
             shared: Arc::new(SharedTree {
-                etags: EtagTracker::new(store.etag_key()?, Some(FineTimes::new(Arc::clone(&host), store.clone()))),
-                fs: host,
+                etags: EtagTracker::new(store.etag_key()?, Some(FineTimes::new(Arc::clone(&fs), store.clone()))),
+                fs,
                 interrupted_uploads: InterruptedUploads::new(store.clone(), clock.clone()),
-                locks: LockTable::open(store.clone(), clock.clone(), lasting)?,
+                locks: LockTable::open(store.clone(), clock.clone(), row_durability)?,
                 index,
                 path_locks: PathLocks::new(),
                 link_moves: LinkMoves::default(),
                 journal_locks: PathLocks::new(),
-                background_deletes: removals,
+                background_deletes,
                 upload_registry: Arc::default(),
                 clock,
                 open_limit: OpenFileLimit::default(),
                 durability: options.durability,
                 availability: AvailabilityState::default(),
-                serve_lock: alone,
+                serve_lock,
             }),
         };
         // Before anything is judged by what stands in the place of a file system that is not mounted.
@@ -228,8 +233,8 @@ impl Tree {
     /// # Errors
     /// As [`Tree::assign_node_id`]; [`Error::Store`] of a shortage where the user, or all together, have as many nodes named as may
     /// be.
-    pub fn mint_for(&self, path: &TreePath, namer: Option<&Login>) -> Result<NodeId> {
-        self.shared.index.mint_for(path, namer)
+    pub fn mint_for(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
+        self.shared.index.mint_for(path, charged_to)
     }
 
     /// Ends the locks of users who were removed; to be called now and then.
@@ -237,7 +242,7 @@ impl Tree {
     /// # Errors
     /// [`Error::Store`].
     pub fn end_locks_of_removed_users(&self) -> Result<()> {
-        self.shared.locks.end_of_removed_users()
+        self.shared.locks.release_for_removed_users()
     }
 
     /// Makes sure that [`Tree::assign_node_id`] can name the node at a path; names nothing.
@@ -270,27 +275,27 @@ impl Tree {
     /// # Errors
     /// [`Error::AlreadyExists`] when something else stands there or on the way.
     pub fn ensure_directory(&self, path: &TreePath) -> Result<bool> {
-        let host = &self.shared.fs;
-        host.check_available()?;
-        let (mut folder, mut place, mut made) = (host.root()?, TreePath::root(), false);
+        let fs = &self.shared.fs;
+        fs.check_available()?;
+        let (mut directory, mut current, mut created) = (fs.root()?, TreePath::root(), false);
         for name in path.names() {
-            made = match folder.create_directory(&name, host.apply_umask(0o777)) {
+            created = match directory.create_directory(&name, fs.apply_umask(0o777)) {
                 Ok(()) => true,
                 Err(Errno::EXIST) => false,
                 Err(error) => return Err(error.into()),
             };
-            if made && self.shared.durability == CommitDurability::Full {
-                folder.sync()?;
+            if created && self.shared.durability == CommitDurability::Full {
+                directory.sync()?;
             }
             let next = TreePath::root().child(&name);
-            folder = folder.open_directory(&next).map_err(|error| match Error::from(error) {
+            directory = directory.open_directory(&next).map_err(|error| match Error::from(error) {
                 Error::Absent => Error::AlreadyExists,
                 other => other,
             })?;
-            place = place.child(&name);
-            host.open_directory(&place)?;
+            current = current.child(&name);
+            fs.open_directory(&current)?;
         }
-        Ok(made)
+        Ok(created)
     }
 
     /// Tells whether locks work on the file system of a folder that was served; `None` where it was not yet.
@@ -308,9 +313,12 @@ impl Tree {
     /// # Errors
     /// [`Error::TreeMismatch`]; [`Error::Filesystem`], [`Error::Store`].
     pub fn verify_root(root: &Path, store: &Store) -> Result<()> {
-        let host = Arc::new(ServedFs::open(root, None).map_err(Error::Filesystem)?);
-        let hands = FsHostAccess::new(Arc::clone(&host), BackgroundDeletes::default());
-        availability::verify_root(&host, &NodeIndex::new(store.clone(), Arc::new(hands), store::WriteDurability::Lazy))
+        let fs = Arc::new(ServedFs::open(root, None).map_err(Error::Filesystem)?);
+        let host_access = FsHostAccess::new(Arc::clone(&fs), BackgroundDeletes::default());
+        availability::verify_root(
+            &fs,
+            &NodeIndex::new(store.clone(), Arc::new(host_access), store::WriteDurability::Lazy),
+        )
     }
 
     /// Waits for removals under way; staging holds nothing then but unfinished uploads.

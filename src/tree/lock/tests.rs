@@ -96,9 +96,9 @@ fn conflicting_locks_are_refused() {
     ];
     for (held_exclusive, held_deep, held_at, asked_exclusive, asked_deep, asked_at, granted) in cases {
         for asker in ["ann", "bob"] {
-            let world = LockFixture::new();
-            world.acquired(held_at, lock_request(held_exclusive, held_deep), "ann");
-            let answer = world.acquire(asked_at, lock_request(asked_exclusive, asked_deep), asker);
+            let fixture = LockFixture::new();
+            fixture.acquired(held_at, lock_request(held_exclusive, held_deep), "ann");
+            let answer = fixture.acquire(asked_at, lock_request(asked_exclusive, asked_deep), asker);
             let case = (held_exclusive, held_deep, held_at, asked_exclusive, asked_deep, asked_at, asker);
             assert_eq!(answer.is_ok(), granted, "{case:?}");
             if let Err(error) = answer {
@@ -112,185 +112,191 @@ fn conflicting_locks_are_refused() {
 
 #[test]
 fn lock_allows_only_its_user_with_its_token() {
-    let world = LockFixture::new();
-    let token = world.acquired("/a/f", exclusive_request(), "ann");
-    assert!(world.may_write("/a/f", "ann", &[&token]));
-    assert!(!world.may_write("/a/f", "ann", &[]));
-    assert!(!world.may_write("/a/f", "bob", &[&token]));
-    assert!(!world.may_write("/a/f", "ann", &[&LockToken::new("urn:uuid:other")]));
-    assert!(world.may_write("/a", "bob", &[]) && world.may_write("/a/g", "bob", &[]));
+    let fixture = LockFixture::new();
+    let token = fixture.acquired("/a/f", exclusive_request(), "ann");
+    assert!(fixture.may_write("/a/f", "ann", &[&token]));
+    assert!(!fixture.may_write("/a/f", "ann", &[]));
+    assert!(!fixture.may_write("/a/f", "bob", &[&token]));
+    assert!(!fixture.may_write("/a/f", "ann", &[&LockToken::new("urn:uuid:other")]));
+    assert!(fixture.may_write("/a", "bob", &[]) && fixture.may_write("/a/g", "bob", &[]));
 }
 
 #[test]
 fn depth_zero_lock_protects_members_and_depth_infinity_lock_the_subtree() {
-    let world = LockFixture::new();
-    let shallow = world.acquired("/a", exclusive_request(), "ann");
-    let below = world.acquired("/d", depth_infinity_request(), "ann");
+    let fixture = LockFixture::new();
+    let shallow = fixture.acquired("/a", exclusive_request(), "ann");
+    let below = fixture.acquired("/d", depth_infinity_request(), "ann");
     // Adding to and removing from /a asks for the lock of /a; what a member holds does not.
-    assert!(!world.may_write("/a", "bob", &[]) && world.may_write("/a", "ann", &[&shallow]));
-    assert!(world.may_write("/a/f", "bob", &[]));
-    assert!(!world.may_write("/d/x/y", "bob", &[]) && world.may_write("/d/x/y", "ann", &[&below]));
-    assert!(!world.may_write("/d/x/y", "ann", &[&shallow]));
+    assert!(!fixture.may_write("/a", "bob", &[]) && fixture.may_write("/a", "ann", &[&shallow]));
+    assert!(fixture.may_write("/a/f", "bob", &[]));
+    assert!(!fixture.may_write("/d/x/y", "bob", &[]) && fixture.may_write("/d/x/y", "ann", &[&below]));
+    assert!(!fixture.may_write("/d/x/y", "ann", &[&shallow]));
 }
 
 #[test]
 fn one_own_shared_lock_token_is_enough() {
-    let world = LockFixture::new();
+    let fixture = LockFixture::new();
     let (ann, bob) =
-        (world.acquired("/a", lock_request(false, true), "ann"), world.acquired("/a/f", shared_request(), "bob"));
-    assert!(world.may_write("/a/f", "ann", &[&ann]) && world.may_write("/a/f", "bob", &[&bob]));
-    assert!(!world.may_write("/a/f", "bob", &[&ann]) && !world.may_write("/a/f", "cid", &[&ann, &bob]));
-    assert!(!world.may_write("/a/g", "bob", &[&bob]), "bob's covers another file");
+        (fixture.acquired("/a", lock_request(false, true), "ann"), fixture.acquired("/a/f", shared_request(), "bob"));
+    assert!(fixture.may_write("/a/f", "ann", &[&ann]) && fixture.may_write("/a/f", "bob", &[&bob]));
+    assert!(!fixture.may_write("/a/f", "bob", &[&ann]) && !fixture.may_write("/a/f", "cid", &[&ann, &bob]));
+    assert!(!fixture.may_write("/a/g", "bob", &[&bob]), "bob's covers another file");
 }
 
 #[test]
 fn removal_needs_token_of_every_lock_in_subtree() {
-    let world = LockFixture::new();
+    let fixture = LockFixture::new();
     let (f, g) =
-        (world.acquired("/a/b/f", exclusive_request(), "ann"), world.acquired("/a/g", exclusive_request(), "ann"));
-    world.acquired("/ab", exclusive_request(), "bob");
-    world.acquired("/a-", exclusive_request(), "bob");
-    assert!(world.may_remove("/a", "ann", &[&f, &g]));
-    assert!(!world.may_remove("/a", "ann", &[&f]) && !world.may_remove("/a", "ann", &[&g]));
-    assert!(!world.may_remove("/a", "bob", &[&f, &g]));
-    assert!(world.may_remove("/a/b", "ann", &[&f]));
-    assert!(!world.may_remove("/", "ann", &[&f, &g]), "bob's stand in the way");
-    let above = world.acquired("/c", depth_infinity_request(), "ann");
-    assert!(!world.may_remove("/c/x", "ann", &[]) && world.may_remove("/c/x", "ann", &[&above]));
+        (fixture.acquired("/a/b/f", exclusive_request(), "ann"), fixture.acquired("/a/g", exclusive_request(), "ann"));
+    fixture.acquired("/ab", exclusive_request(), "bob");
+    fixture.acquired("/a-", exclusive_request(), "bob");
+    assert!(fixture.may_remove("/a", "ann", &[&f, &g]));
+    assert!(!fixture.may_remove("/a", "ann", &[&f]) && !fixture.may_remove("/a", "ann", &[&g]));
+    assert!(!fixture.may_remove("/a", "bob", &[&f, &g]));
+    assert!(fixture.may_remove("/a/b", "ann", &[&f]));
+    assert!(!fixture.may_remove("/", "ann", &[&f, &g]), "bob's stand in the way");
+    let above = fixture.acquired("/c", depth_infinity_request(), "ann");
+    assert!(!fixture.may_remove("/c/x", "ann", &[]) && fixture.may_remove("/c/x", "ann", &[&above]));
 }
 
 #[test]
 fn shared_lock_below_is_satisfied_by_shared_lock_above() {
-    let world = LockFixture::new();
+    let fixture = LockFixture::new();
     let (ann, bob) =
-        (world.acquired("/a", lock_request(false, true), "ann"), world.acquired("/a/f", shared_request(), "bob"));
-    assert!(world.may_remove("/a", "ann", &[&ann]));
-    assert!(!world.may_remove("/a", "bob", &[&bob]));
+        (fixture.acquired("/a", lock_request(false, true), "ann"), fixture.acquired("/a/f", shared_request(), "bob"));
+    assert!(fixture.may_remove("/a", "ann", &[&ann]));
+    assert!(!fixture.may_remove("/a", "bob", &[&bob]));
 }
 
 #[test]
 fn expired_lock_is_ignored_and_removed_from_store() {
-    let world = LockFixture::new();
-    let token = world.acquired("/a", depth_infinity_request(), "ann");
-    world.clock.advance(Duration::from_secs(59));
-    assert!(!world.may_write("/a/f", "bob", &[]));
-    let before = world.locks.generation();
-    world.clock.advance(Duration::from_secs(1));
-    assert!(world.may_write("/a/f", "bob", &[]));
-    assert!(world.locks.covering(&tree_path("/a")).is_empty() && world.locks.generation() != before);
-    assert!(matches!(world.locks.release(&tree_path("/a"), &token, &login_of("ann")), Err(Error::PreconditionFailed)));
-    assert!(world.store.load_unexpired_locks(UnixMillis::from_millis(0)).expect("read").is_empty());
-    world.acquired("/a", depth_infinity_request(), "bob");
+    let fixture = LockFixture::new();
+    let token = fixture.acquired("/a", depth_infinity_request(), "ann");
+    fixture.clock.advance(Duration::from_secs(59));
+    assert!(!fixture.may_write("/a/f", "bob", &[]));
+    let before = fixture.locks.generation();
+    fixture.clock.advance(Duration::from_secs(1));
+    assert!(fixture.may_write("/a/f", "bob", &[]));
+    assert!(fixture.locks.covering(&tree_path("/a")).is_empty() && fixture.locks.generation() != before);
+    assert!(matches!(
+        fixture.locks.release(&tree_path("/a"), &token, &login_of("ann")),
+        Err(Error::PreconditionFailed)
+    ));
+    assert!(fixture.store.load_unexpired_locks(UnixMillis::from_millis(0)).expect("read").is_empty());
+    fixture.acquired("/a", depth_infinity_request(), "bob");
 }
 
 #[test]
 fn refresh_extends_only_own_lock() {
-    let world = LockFixture::new();
-    let token = world.acquired("/a", depth_infinity_request(), "ann");
+    let fixture = LockFixture::new();
+    let token = fixture.acquired("/a", depth_infinity_request(), "ann");
     let refresh = |path: &str, token: &LockToken, login: &str| {
-        world.locks.refresh(&tree_path(path), token, &login_of(login), Duration::from_secs(90))
+        fixture.locks.refresh(&tree_path(path), token, &login_of(login), Duration::from_secs(90))
     };
     assert!(matches!(refresh("/a", &token, "bob"), Err(Error::PreconditionFailed)));
     assert!(matches!(refresh("/b", &token, "ann"), Err(Error::PreconditionFailed)));
     assert!(matches!(refresh("/a", &LockToken::new("x"), "ann"), Err(Error::PreconditionFailed)));
-    world.clock.advance(Duration::from_secs(59));
+    fixture.clock.advance(Duration::from_secs(59));
     let lock = refresh("/a/f", &token, "ann").expect("refreshed");
     assert_eq!((lock.timeout, lock.root), (Duration::from_secs(90), tree_path("/a")));
-    world.clock.advance(Duration::from_secs(89));
-    assert!(!world.may_write("/a", "bob", &[]));
-    assert!(world.restart().check_write(&tree_path("/a"), &login_of("bob"), &[]).is_err());
-    world.clock.advance(Duration::from_secs(1));
-    assert!(world.may_write("/a", "bob", &[]));
+    fixture.clock.advance(Duration::from_secs(89));
+    assert!(!fixture.may_write("/a", "bob", &[]));
+    assert!(fixture.restart().check_write(&tree_path("/a"), &login_of("bob"), &[]).is_err());
+    fixture.clock.advance(Duration::from_secs(1));
+    assert!(fixture.may_write("/a", "bob", &[]));
 }
 
 #[test]
 fn lock_is_released_only_by_its_user_at_a_covered_path() {
-    let world = LockFixture::new();
-    let token = world.acquired("/a", depth_infinity_request(), "ann");
-    let release = |path: &str, login: &str| world.locks.release(&tree_path(path), &token, &login_of(login));
+    let fixture = LockFixture::new();
+    let token = fixture.acquired("/a", depth_infinity_request(), "ann");
+    let release = |path: &str, login: &str| fixture.locks.release(&tree_path(path), &token, &login_of(login));
     assert!(matches!(release("/a", "bob"), Err(Error::Forbidden)));
     assert!(matches!(release("/b", "ann"), Err(Error::PreconditionFailed)));
     release("/a/b/c", "ann").expect("released");
-    assert!(world.may_write("/a", "bob", &[]));
+    assert!(fixture.may_write("/a", "bob", &[]));
     assert!(matches!(release("/a", "ann"), Err(Error::PreconditionFailed)));
-    assert!(world.restart().covering(&tree_path("/a")).is_empty());
+    assert!(fixture.restart().covering(&tree_path("/a")).is_empty());
 }
 
 #[test]
 fn lock_timeout_is_clamped() {
-    let world = LockFixture::new();
+    let fixture = LockFixture::new();
     let request = LockRequest { timeout: Duration::MAX, ..depth_infinity_request() };
-    let lock = world.locks.acquire(&tree_path("/a"), &request, &login_of("ann")).expect("taken");
+    let lock = fixture.locks.acquire(&tree_path("/a"), &request, &login_of("ann")).expect("taken");
     assert_eq!(lock.timeout, LOCK_MAX_LIFETIME);
-    world.clock.advance(LOCK_MAX_LIFETIME);
-    assert!(world.may_write("/a", "bob", &[]));
+    fixture.clock.advance(LOCK_MAX_LIFETIME);
+    assert!(fixture.may_write("/a", "bob", &[]));
     let request = LockRequest { timeout: Duration::ZERO, ..depth_infinity_request() };
     assert_eq!(
-        world.locks.acquire(&tree_path("/a"), &request, &login_of("ann")).expect("taken").timeout,
+        fixture.locks.acquire(&tree_path("/a"), &request, &login_of("ann")).expect("taken").timeout,
         LOCK_MIN_LIFETIME
     );
 }
 
 #[test]
 fn locks_survive_restart_and_clock_set_back_does_not_extend_them() {
-    let world = LockFixture::new();
-    let token = world.acquired("/a\u{e4}/b", lock_request(false, true), "ann");
-    let locks = world.restart();
-    assert_eq!(locks.covering(&tree_path("/a\u{e4}/b/c")), world.locks.covering(&tree_path("/a\u{e4}/b")));
+    let fixture = LockFixture::new();
+    let token = fixture.acquired("/a\u{e4}/b", lock_request(false, true), "ann");
+    let locks = fixture.restart();
+    assert_eq!(locks.covering(&tree_path("/a\u{e4}/b/c")), fixture.locks.covering(&tree_path("/a\u{e4}/b")));
     assert!(locks.check_write(&tree_path("/a\u{e4}/b"), &login_of("ann"), &[token]).is_ok());
     assert!(locks.check_write(&tree_path("/a\u{e4}/b"), &login_of("bob"), &[]).is_err());
     let long_ago = Clock::manual(UnixMillis::from_millis(-900_000_000_000));
-    let locks = LockTable::open(world.store.clone(), long_ago.clone(), WriteDurability::Lazy).expect("locks");
+    let locks = LockTable::open(fixture.store.clone(), long_ago.clone(), WriteDurability::Lazy).expect("locks");
     long_ago.advance(LOCK_MAX_LIFETIME);
     assert!(locks.check_write(&tree_path("/a\u{e4}/b"), &login_of("bob"), &[]).is_ok());
 }
 
 #[test]
 fn locks_are_removed_with_the_locked_entry() {
-    let world = LockFixture::new();
+    let fixture = LockFixture::new();
     for path in ["/a", "/a/b", "/a/b/c", "/ab"] {
-        world.acquired(path, exclusive_request(), "ann");
+        fixture.acquired(path, exclusive_request(), "ann");
     }
-    let free = |path: &str| world.may_write(path, "bob", &[]);
-    world.locks.remove_below(&tree_path("/a/b"));
+    let free = |path: &str| fixture.may_write(path, "bob", &[]);
+    fixture.locks.remove_below(&tree_path("/a/b"));
     assert!(free("/a/b/c") && !free("/a/b"));
-    world.locks.remove_subtree(&tree_path("/a"));
+    fixture.locks.remove_subtree(&tree_path("/a"));
     assert!(free("/a") && free("/a/b") && !free("/ab"));
-    assert_eq!(world.restart().covering(&tree_path("/ab")).len(), 1);
-    world.locks.remove_below(&tree_path("/"));
-    assert!(free("/ab") && world.locks.is_empty());
+    assert_eq!(fixture.restart().covering(&tree_path("/ab")).len(), 1);
+    fixture.locks.remove_below(&tree_path("/"));
+    assert!(free("/ab") && fixture.locks.is_empty());
 }
 
 #[test]
 fn locks_per_user_are_limited() {
-    let world = LockFixture::new();
-    for n in 0..world.store.state_limits().locks.per_user {
-        world.acquired(&format!("/{n}"), exclusive_request(), "ann");
+    let fixture = LockFixture::new();
+    for n in 0..fixture.store.state_limits().locks.per_user {
+        fixture.acquired(&format!("/{n}"), exclusive_request(), "ann");
     }
-    assert!(matches!(world.acquire("/x", exclusive_request(), "ann"), Err(Error::Store(StoreError::QuotaExceeded(_)))));
-    world.acquired("/x", exclusive_request(), "bob");
-    world.locks.remove_subtree(&tree_path("/0"));
-    world.acquired("/y", exclusive_request(), "ann");
+    assert!(matches!(
+        fixture.acquire("/x", exclusive_request(), "ann"),
+        Err(Error::Store(StoreError::QuotaExceeded(_)))
+    ));
+    fixture.acquired("/x", exclusive_request(), "bob");
+    fixture.locks.remove_subtree(&tree_path("/0"));
+    fixture.acquired("/y", exclusive_request(), "ann");
     let owner = "o".repeat(LOCK_OWNER_MAX_BYTES + 1);
     assert!(matches!(
-        world.acquire("/z", LockRequest { owner, ..exclusive_request() }, "bob"),
+        fixture.acquire("/z", LockRequest { owner, ..exclusive_request() }, "bob"),
         Err(Error::Store(StoreError::QuotaExceeded(_)))
     ));
 }
 
 #[test]
 fn lock_is_not_acquired_between_check_and_effect() {
-    let world = LockFixture::new();
-    let steady = world.locks.freeze();
+    let fixture = LockFixture::new();
+    let steady = fixture.locks.freeze();
     std::thread::scope(|scope| {
-        let taking = scope.spawn(|| world.acquired("/a", exclusive_request(), "ann"));
+        let taking = scope.spawn(|| fixture.acquired("/a", exclusive_request(), "ann"));
         // It waits once it keeps new readers out.
-        while world.locks.acquisition_gate.try_read().is_some() {
+        while fixture.locks.acquisition_lock.try_read().is_some() {
             assert!(!taking.is_finished(), "it did not wait");
             std::thread::yield_now();
         }
-        assert!(world.may_write("/a", "bob", &[]));
+        assert!(fixture.may_write("/a", "bob", &[]));
         drop(steady);
     });
-    assert!(!world.may_write("/a", "bob", &[]));
+    assert!(!fixture.may_write("/a", "bob", &[]));
 }
