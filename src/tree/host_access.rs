@@ -16,8 +16,8 @@ pub(super) struct FsHostAccess {
 
 impl FsHostAccess {
     /// Lends hands to a host.
-    pub(super) fn new(host: Arc<ServedFs>, removals: BackgroundDeletes) -> Self {
-        Self { fs: host, background_deletes: removals }
+    pub(super) fn new(fs: Arc<ServedFs>, background_deletes: BackgroundDeletes) -> Self {
+        Self { fs, background_deletes }
     }
 
     fn open_parent(&self, path: &TreePath) -> Result<(DirectoryFd, EntryName)> {
@@ -36,14 +36,14 @@ impl HostAccess for FsHostAccess {
 
     fn changed_since(&self, path: &TreePath, instant: i64) -> Result<bool> {
         self.fs.verify_mounts_below(path)?;
-        let (folder, name) = self.open_parent(path)?;
-        let top = folder.stat_entry(&name)?;
-        if !top.is_directory() {
-            return Ok(top.changed_since(instant));
+        let (directory, name) = self.open_parent(path)?;
+        let stat = directory.stat_entry(&name)?;
+        if !stat.is_directory() {
+            return Ok(stat.changed_since(instant));
         }
         // It may have been taken aside and put back, which changes it.
-        let mut changed = top.modified_since(instant);
-        folder.open_directory(&TreePath::root().child(&name))?.walk(
+        let mut changed = stat.modified_since(instant);
+        directory.open_directory(&TreePath::root().child(&name))?.walk(
             || Ok::<(), Error>(()),
             |_, _, _, stat| {
                 changed |= stat.changed_since(instant);
@@ -55,9 +55,9 @@ impl HostAccess for FsHostAccess {
 
     fn remove_subtree(&self, path: &TreePath) -> Result<()> {
         self.fs.verify_mounts_below(path)?;
-        let (folder, name) = self.open_parent(path)?;
-        let staged = self.fs.staging(&folder, folder.stat()?.mount_key())?.move_in(&folder, &name)?;
-        folder.sync()?;
+        let (directory, name) = self.open_parent(path)?;
+        let staged = self.fs.staging(&directory, directory.stat()?.mount_key())?.move_in(&directory, &name)?;
+        directory.sync()?;
         self.background_deletes.enqueue(staged);
         Ok(())
     }

@@ -86,14 +86,14 @@ pub(super) struct NodeIndex {
 
 impl NodeIndex {
     /// Makes the index of the tree that `hands` reach; `durability` is that of properties.
-    pub(super) fn new(store: Store, hands: Arc<dyn HostAccess>, durability: WriteDurability) -> Self {
-        Self { store, host_access: hands, durability, change_lock: RwLock::new(()), is_serving: AtomicBool::new(false) }
+    pub(super) fn new(store: Store, host_access: Arc<dyn HostAccess>, durability: WriteDurability) -> Self {
+        Self { store, host_access, durability, change_lock: RwLock::new(()), is_serving: AtomicBool::new(false) }
     }
 
     /// Finishes or abandons what was under way when the last server stopped. Only for the process
     /// that serves the tree.
     pub(super) fn recover(&self) -> Result<()> {
-        let _alone = self.change_lock.write();
+        let _exclusive = self.change_lock.write();
         self.is_serving.store(true, Ordering::Relaxed);
         self.settle_intents()
     }
@@ -112,18 +112,18 @@ impl NodeIndex {
     /// # Errors
     /// As [`NodeIndex::assign_id`]; [`Error::Store`] of a shortage where the user, or all together, have as many nodes named as
     /// may be.
-    pub(super) fn mint_for(&self, path: &TreePath, namer: Option<&Login>) -> Result<NodeId> {
+    pub(super) fn mint_for(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
         if let Some(id) = self.find_id(path)? {
             return Ok(id);
         }
-        let _alone = self.change_lock.write();
+        let _exclusive = self.change_lock.write();
         for _ in 0..NAMING_ATTEMPTS {
             self.settle_intents()?;
-            let way = self.path_identities(path)?;
-            self.check_same_root(&way)?;
+            let path_steps = self.path_identities(path)?;
+            self.check_same_root(&path_steps)?;
             // Somebody behind the gateway's back, or the serving process, may have renamed meanwhile.
-            if let Some(id) = self.store.create_nodes(path, &way, &random_node_id, namer)?
-                && self.path_identities(path)? == way
+            if let Some(id) = self.store.create_nodes(path, &path_steps, &random_node_id, charged_to)?
+                && self.path_identities(path)? == path_steps
             {
                 return Ok(id);
             }
@@ -140,12 +140,12 @@ impl NodeIndex {
     ///
     /// # Errors
     /// [`Error::Store`] of a shortage, as [`NodeIndex::mint_for`].
-    pub(super) fn prepare_move(&self, source: &TreePath, target: &TreePath, mover: &Login) -> Result<()> {
+    pub(super) fn prepare_move(&self, source: &TreePath, target: &TreePath, login: &Login) -> Result<()> {
         let Some(directory) = target.parent() else { return Ok(()) };
         if self.store.node_at(source)?.is_none() {
             return Ok(());
         }
-        match self.mint_for(&directory, Some(mover)) {
+        match self.mint_for(&directory, Some(login)) {
             Err(Error::Store(error @ StoreError::QuotaExceeded(_))) => Err(error.into()),
             // Whatever else is amiss there is for the move to tell.
             _ => Ok(()),
@@ -166,7 +166,7 @@ impl NodeIndex {
     /// Returns the name of the node at a path, when it has one.
     pub(super) fn find_id(&self, path: &TreePath) -> Result<Option<NodeId>> {
         let row = self.store.node_at(path)?;
-        Ok(row.map(|row| self.row_matches(&row, path).map(|fits| fits.then_some(row.id))).transpose()?.flatten())
+        Ok(row.map(|row| self.row_matches(&row, path).map(|matches| matches.then_some(row.id))).transpose()?.flatten())
     }
 
     /// Returns where a node is; `None` when it has ended or something else stands in its place.
@@ -186,17 +186,19 @@ impl NodeIndex {
     /// Where the served folder itself is another than the nodes were named in, drops them all.
     /// Returns what dangles, dropped or not.
     pub(super) fn repair(&self) -> Result<Vec<NamedNode>> {
-        let _alone = self.change_lock.write();
+        let _exclusive = self.change_lock.write();
         self.settle_intents()?;
         let named = self.list(&TreePath::root())?;
-        let needed: HashSet<NodeId> = self.store.referenced_nodes()?.into_iter().collect();
-        let moved_house = |node: &NamedNode| node.path.is_root() && node.dangling;
-        let keep: Vec<&TreePath> = match named.first().filter(|first| moved_house(first)) {
+        let referenced: HashSet<NodeId> = self.store.referenced_nodes()?.into_iter().collect();
+        let root_replaced = |node: &NamedNode| node.path.is_root() && node.dangling;
+        let kept_paths: Vec<&TreePath> = match named.first().filter(|first| root_replaced(first)) {
             Some(_) => Vec::new(),
-            None => named.iter().filter(|n| !n.dangling || needed.contains(&n.id)).map(|n| &n.path).collect(),
+            None => named.iter().filter(|n| !n.dangling || referenced.contains(&n.id)).map(|n| &n.path).collect(),
         };
-        let above: HashSet<TreePath> = keep.into_iter().cloned().flat_map(self_and_ancestors).collect();
-        let ended: Vec<NodeId> = named.iter().filter(|n| !above.contains(&n.path)).map(|n| n.id).collect();
+        let kept_with_ancestors: HashSet<TreePath> =
+            kept_paths.into_iter().cloned().flat_map(self_and_ancestors).collect();
+        let ended: Vec<NodeId> =
+            named.iter().filter(|n| !kept_with_ancestors.contains(&n.path)).map(|n| n.id).collect();
         self.store.delete_nodes(&ended)?;
         Ok(named.into_iter().filter(|node| node.dangling).collect())
     }
@@ -253,52 +255,52 @@ impl NodeIndex {
         &self.store
     }
 
-    fn begin_change(&self, source: &TreePath, plan: IntentAction) -> Result<IndexChange<'_>> {
-        let beside = self.change_lock.read();
-        if self.named_source_metadata(source, &plan)?.is_none() {
-            return Ok(IndexChange::unnamed(self, ChangeGuard::Shared(beside), source, plan));
+    fn begin_change(&self, source: &TreePath, action: IntentAction) -> Result<IndexChange<'_>> {
+        let shared = self.change_lock.read();
+        if self.named_source_metadata(source, &action)?.is_none() {
+            return Ok(IndexChange::unnamed(self, ChangeGuard::Shared(shared), source, action));
         }
-        drop(beside);
-        let alone = self.change_lock.write();
+        drop(shared);
+        let exclusive = self.change_lock.write();
         self.settle_intents()?;
-        match self.named_source_metadata(source, &plan)? {
-            Some(facts) => self.record_intent(alone, source, facts, plan),
-            None => Ok(IndexChange::unnamed(self, ChangeGuard::Exclusive(alone), source, plan)),
+        match self.named_source_metadata(source, &action)? {
+            Some(metadata) => self.record_intent(exclusive, source, metadata, action),
+            None => Ok(IndexChange::unnamed(self, ChangeGuard::Exclusive(exclusive), source, action)),
         }
     }
 
-    fn begin_multi_step(&self, source: &TreePath, plan: IntentAction) -> Result<IndexChange<'_>> {
-        let alone = self.change_lock.write();
+    fn begin_multi_step(&self, source: &TreePath, action: IntentAction) -> Result<IndexChange<'_>> {
+        let exclusive = self.change_lock.write();
         self.settle_intents()?;
-        if matches!(plan, IntentAction::Copy(..)) {
+        if matches!(action, IntentAction::Copy(..)) {
             // Once the copy stands there nobody can tell any more which of them fitted the source.
-            let strangers = self.list(source)?.into_iter().filter(|node| node.dangling).map(|node| node.id);
-            self.store.delete_nodes(&strangers.collect::<Vec<_>>())?;
+            let dangling = self.list(source)?.into_iter().filter(|node| node.dangling).map(|node| node.id);
+            self.store.delete_nodes(&dangling.collect::<Vec<_>>())?;
         }
-        let facts = self.metadata(source)?.ok_or(Error::Absent)?;
-        self.record_intent(alone, source, facts, plan)
+        let metadata = self.metadata(source)?.ok_or(Error::Absent)?;
+        self.record_intent(exclusive, source, metadata, action)
     }
 
     fn record_intent<'a>(
         &'a self,
-        alone: RwLockWriteGuard<'a, ()>,
+        exclusive: RwLockWriteGuard<'a, ()>,
         source: &TreePath,
-        facts: InodeMetadata,
-        plan: IntentAction,
+        metadata: InodeMetadata,
+        action: IntentAction,
     ) -> Result<IndexChange<'a>> {
-        let mut intent = ChangeIntent { id: 0, source: source.clone(), entry: facts.entry_identity(), action: plan };
+        let mut intent = ChangeIntent { id: 0, source: source.clone(), entry: metadata.entry_identity(), action };
         intent.id = self.store.record_intent(&intent)?;
         Ok(IndexChange {
             index: self,
-            _gate: ChangeGuard::Exclusive(alone),
+            _guard: ChangeGuard::Exclusive(exclusive),
             state: IndexChangeState::IntentRecorded(intent),
         })
     }
 
     /// Returns what the host shows of a source, when the change touches something named. One look
     /// a side is enough, since nothing is named without its ancestors.
-    fn named_source_metadata(&self, source: &TreePath, plan: &IntentAction) -> Result<Option<InodeMetadata>> {
-        let replaced = match plan.target() {
+    fn named_source_metadata(&self, source: &TreePath, action: &IntentAction) -> Result<Option<InodeMetadata>> {
+        let replaced = match action.target() {
             Some(target) => self.store.node_at(target)?.is_some(),
             None => false,
         };
@@ -342,23 +344,21 @@ impl NodeIndex {
 
     /// Does on the host what a change cut off between its steps has left; tells whether it is done.
     fn finish_on_host(&self, intent: &ChangeIntent) -> Result<bool> {
-        let ChangeIntent { source, entry: entity, action: plan, .. } = intent;
-        let rest = match plan {
+        let ChangeIntent { source, entry, action, .. } = intent;
+        let needs_removal = match action {
             IntentAction::Remove | IntentAction::Move(_) => false,
-            IntentAction::Exchange(target, old) => {
-                self.is_present(target, *entity)? && self.is_present(source, *old)?
-            }
-            IntentAction::Copy(target, copy) => self.is_present(target, *copy)? && self.is_present(source, *entity)?,
+            IntentAction::Exchange(target, old) => self.is_present(target, *entry)? && self.is_present(source, *old)?,
+            IntentAction::Copy(target, copy) => self.is_present(target, *copy)? && self.is_present(source, *entry)?,
         };
         // What came to the source since it was copied is nowhere else; where nobody can tell, it may have.
-        if rest
-            && let IntentAction::Copy(_, EntryIdentity { birth_time: born, .. }) = plan
-            && born.map_or(Ok(true), |copied| self.host_access.changed_since(source, copied))?
+        if needs_removal
+            && let IntentAction::Copy(_, EntryIdentity { birth_time, .. }) = action
+            && birth_time.map_or(Ok(true), |copied_at| self.host_access.changed_since(source, copied_at))?
         {
             tracing::warn!(%source, "this may have changed since a move that was cut off had copied it, and stays");
             return Ok(true);
         }
-        if rest && let Err(error) = self.host_access.remove_subtree(source) {
+        if needs_removal && let Err(error) = self.host_access.remove_subtree(source) {
             tracing::warn!(%source, %error, "what a move was to remove from here stays");
             return Ok(true);
         }
@@ -366,46 +366,46 @@ impl NodeIndex {
     }
 
     fn is_done(&self, intent: &ChangeIntent) -> Result<bool> {
-        let ChangeIntent { source, entry: entity, action: plan, .. } = intent;
-        let gone = !self.is_present(source, *entity)?;
-        match plan {
-            IntentAction::Remove => Ok(gone),
-            IntentAction::Move(target) => Ok(gone && self.is_present(target, *entity)?),
+        let ChangeIntent { source, entry, action, .. } = intent;
+        let source_gone = !self.is_present(source, *entry)?;
+        match action {
+            IntentAction::Remove => Ok(source_gone),
+            IntentAction::Move(target) => Ok(source_gone && self.is_present(target, *entry)?),
             IntentAction::Exchange(target, old) => {
-                Ok(gone && !self.is_present(source, *old)? && self.is_present(target, *entity)?)
+                Ok(source_gone && !self.is_present(source, *old)? && self.is_present(target, *entry)?)
             }
-            IntentAction::Copy(target, copy) => Ok(gone && self.is_present(target, *copy)?),
+            IntentAction::Copy(target, copy) => Ok(source_gone && self.is_present(target, *copy)?),
         }
     }
 
-    fn is_present(&self, path: &TreePath, entity: EntryIdentity) -> Result<bool> {
-        Ok(self.metadata(path)?.is_some_and(|facts| facts.entry_identity() == entity))
+    fn is_present(&self, path: &TreePath, entry: EntryIdentity) -> Result<bool> {
+        Ok(self.metadata(path)?.is_some_and(|metadata| metadata.entry_identity() == entry))
     }
 
     fn finish_intent(&self, intent: &ChangeIntent) -> Result<()> {
-        let ChangeIntent { id, source, entry: entity, action: plan } = intent;
-        let (target, anew) = match plan {
+        let ChangeIntent { id, source, entry, action } = intent;
+        let (target, updated_identities) = match action {
             IntentAction::Remove => return Ok(self.store.complete_removal(*id, source)?),
             IntentAction::Move(target) | IntentAction::Exchange(target, _) => (target, Vec::new()),
             IntentAction::Copy(target, _) => (target, self.copied_identities(source, target)?),
         };
-        self.move_nodes(Some(*id), source, target, *entity, &anew)
+        self.move_nodes(Some(*id), source, target, *entry, &updated_identities)
     }
 
     /// Returns what each named folder at and below a source is recognised by in its copy; nothing for
     /// what the copy doesn't have.
     fn copied_identities(&self, source: &TreePath, target: &TreePath) -> Result<Vec<(NodeId, Option<NodeIdentity>)>> {
-        let mut anew = Vec::new();
+        let mut updated_identities = Vec::new();
         for (path, row) in self.store.nodes_within(source)? {
             let Some(below) = path.strip_prefix(source) else { continue };
             let copy = self.metadata(&target.join(&below))?;
             match row.identity {
-                NodeIdentity::Directory { .. } => anew.push((row.id, copy.and_then(directory_identity))),
+                NodeIdentity::Directory { .. } => updated_identities.push((row.id, copy.and_then(directory_identity))),
                 NodeIdentity::File { .. } if copy.is_some_and(|copy| copy.kind == EntryKind::File) => {}
-                NodeIdentity::File { .. } => anew.push((row.id, None)),
+                NodeIdentity::File { .. } => updated_identities.push((row.id, None)),
             }
         }
-        Ok(anew)
+        Ok(updated_identities)
     }
 
     fn move_nodes(
@@ -413,47 +413,49 @@ impl NodeIndex {
         intent: Option<i64>,
         source: &TreePath,
         target: &TreePath,
-        entity: EntryIdentity,
-        anew: &[(NodeId, Option<NodeIdentity>)],
+        entry: EntryIdentity,
+        updated_identities: &[(NodeId, Option<NodeIdentity>)],
     ) -> Result<()> {
-        let kind = if entity.is_directory { EntryKind::Directory } else { EntryKind::File };
+        let kind = if entry.is_directory { EntryKind::Directory } else { EntryKind::File };
         let identity =
-            self.identity_of(source, InodeMetadata { kind, inode: entity.inode, birth_time: entity.birth_time })?;
-        let way = target.parent().map(|folder| self.path_identities(&folder)).transpose()?;
-        let (Some(identity), Some(way)) = (identity, way) else {
+            self.identity_of(source, InodeMetadata { kind, inode: entry.inode, birth_time: entry.birth_time })?;
+        let path_steps = target.parent().map(|directory| self.path_identities(&directory)).transpose()?;
+        let (Some(identity), Some(path_steps)) = (identity, path_steps) else {
             tracing::warn!(%source, %target, "a move could not be followed: its nodes dangle");
             return Ok(intent.map_or(Ok(()), |id| self.store.delete_intent(id))?);
         };
         Ok(self.store.complete_move(
-            &CompletedMove { intent, source, identity, target, parent_steps: &way, updated_identities: anew },
+            &CompletedMove { intent, source, identity, target, parent_steps: &path_steps, updated_identities },
             &random_node_id,
         )?)
     }
 
     /// Returns the way down to a path, the root first.
     fn path_identities(&self, path: &TreePath) -> Result<Vec<NodePathStep>> {
-        let mut place = TreePath::root();
-        let mut folder = directory_identity(self.host_access.metadata(&place)?).ok_or(Error::Absent)?;
-        let mut way = vec![(Vec::new(), folder)];
+        let mut current = TreePath::root();
+        let mut directory = directory_identity(self.host_access.metadata(&current)?).ok_or(Error::Absent)?;
+        let mut path_steps = vec![(Vec::new(), directory)];
         for name in path.names() {
-            let NodeIdentity::Directory { inode, birth_time: born } = folder else { return Err(Error::Absent) };
-            place = place.child(&name);
-            let facts = self.host_access.metadata(&place)?;
-            folder = match facts.kind {
-                EntryKind::Directory => NodeIdentity::Directory { inode: facts.inode, birth_time: facts.birth_time },
-                EntryKind::File => NodeIdentity::File { inode, birth_time: born },
+            let NodeIdentity::Directory { inode, birth_time } = directory else { return Err(Error::Absent) };
+            current = current.child(&name);
+            let metadata = self.host_access.metadata(&current)?;
+            directory = match metadata.kind {
+                EntryKind::Directory => {
+                    NodeIdentity::Directory { inode: metadata.inode, birth_time: metadata.birth_time }
+                }
+                EntryKind::File => NodeIdentity::File { inode, birth_time },
                 EntryKind::Symlink => return Err(Error::Unsupported),
             };
-            way.push((name.as_bytes().to_vec(), folder));
+            path_steps.push((name.as_bytes().to_vec(), directory));
         }
-        Ok(way)
+        Ok(path_steps)
     }
 
     /// Refuses to name anything in another served folder than before, whatever its marker says: that would end every node
     /// there is.
-    fn check_same_root(&self, way: &[NodePathStep]) -> Result<()> {
+    fn check_same_root(&self, path_steps: &[NodePathStep]) -> Result<()> {
         let row = self.store.node_at(&TreePath::root())?;
-        match (row, way.first()) {
+        match (row, path_steps.first()) {
             (Some(row), Some((_, identity))) if !row.identity.matches(*identity) => Err(Error::TreeMismatch),
             _ => Ok(()),
         }
@@ -461,27 +463,27 @@ impl NodeIndex {
 
     /// Tells whether what stands at a row's place is the node.
     pub(super) fn row_matches(&self, row: &NodeRow, path: &TreePath) -> Result<bool> {
-        let Some(facts) = self.metadata(path)? else { return Ok(false) };
-        Ok(self.identity_of(path, facts)?.is_some_and(|found| row.identity.matches(found)))
+        let Some(metadata) = self.metadata(path)? else { return Ok(false) };
+        Ok(self.identity_of(path, metadata)?.is_some_and(|identity| row.identity.matches(identity)))
     }
 
     /// Returns what an entry is recognised by; `None` for a link, or when its folder is gone.
-    fn identity_of(&self, path: &TreePath, facts: InodeMetadata) -> Result<Option<NodeIdentity>> {
-        match facts.kind {
-            EntryKind::Directory => Ok(directory_identity(facts)),
+    fn identity_of(&self, path: &TreePath, metadata: InodeMetadata) -> Result<Option<NodeIdentity>> {
+        match metadata.kind {
+            EntryKind::Directory => Ok(directory_identity(metadata)),
             EntryKind::Symlink => Ok(None),
             EntryKind::File => {
-                let folder = path.parent().map(|folder| self.metadata(&folder)).transpose()?.flatten();
-                Ok(folder.filter(|folder| folder.kind == EntryKind::Directory).map(
-                    |InodeMetadata { inode, birth_time: born, .. }| NodeIdentity::File { inode, birth_time: born },
-                ))
+                let parent = path.parent().map(|parent| self.metadata(&parent)).transpose()?.flatten();
+                Ok(parent
+                    .filter(|parent| parent.kind == EntryKind::Directory)
+                    .map(|InodeMetadata { inode, birth_time, .. }| NodeIdentity::File { inode, birth_time }))
             }
         }
     }
 
     fn metadata(&self, path: &TreePath) -> Result<Option<InodeMetadata>> {
         match self.host_access.metadata(path) {
-            Ok(facts) => Ok(Some(facts)),
+            Ok(metadata) => Ok(Some(metadata)),
             Err(Error::Absent | Error::NoParent | Error::NotADirectory) => Ok(None),
             Err(error) => Err(error),
         }
@@ -493,7 +495,7 @@ impl NodeIndex {
 #[must_use = "the host changes next, and then the change is finished"]
 pub(super) struct IndexChange<'a> {
     index: &'a NodeIndex,
-    _gate: ChangeGuard<'a>,
+    _guard: ChangeGuard<'a>,
     state: IndexChangeState,
 }
 
@@ -512,8 +514,8 @@ enum ChangeGuard<'a> {
 }
 
 impl<'a> IndexChange<'a> {
-    fn unnamed(index: &'a NodeIndex, gate: ChangeGuard<'a>, source: &TreePath, plan: IntentAction) -> Self {
-        Self { index, _gate: gate, state: IndexChangeState::Unnamed(source.clone(), plan) }
+    fn unnamed(index: &'a NodeIndex, guard: ChangeGuard<'a>, source: &TreePath, action: IntentAction) -> Self {
+        Self { index, _guard: guard, state: IndexChangeState::Unnamed(source.clone(), action) }
     }
 
     /// Lets the index follow, once the host has changed (and is on disk, where durability asks for it).
@@ -531,7 +533,7 @@ impl<'a> IndexChange<'a> {
             return Ok(());
         }
         match self.index.metadata(&target)? {
-            Some(facts) => self.index.move_nodes(None, &source, &target, facts.entry_identity(), &[]),
+            Some(metadata) => self.index.move_nodes(None, &source, &target, metadata.entry_identity(), &[]),
             None => Ok(()),
         }
     }
@@ -546,9 +548,9 @@ impl Drop for IndexChange<'_> {
     }
 }
 
-fn directory_identity(facts: InodeMetadata) -> Option<NodeIdentity> {
-    (facts.kind == EntryKind::Directory)
-        .then_some(NodeIdentity::Directory { inode: facts.inode, birth_time: facts.birth_time })
+fn directory_identity(metadata: InodeMetadata) -> Option<NodeIdentity> {
+    (metadata.kind == EntryKind::Directory)
+        .then_some(NodeIdentity::Directory { inode: metadata.inode, birth_time: metadata.birth_time })
 }
 
 /// Returns a path and all above it.

@@ -56,34 +56,34 @@ impl NodeIndex {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
-    pub(super) fn properties_in(&self, folder: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
-        let Some(node) = self.find_id(folder)? else { return Ok(HashMap::new()) };
+    pub(super) fn properties_in(&self, directory: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
+        let Some(node) = self.find_id(directory)? else { return Ok(HashMap::new()) };
         let rows = self.store().child_properties(node, PROPERTY_BYTES_PER_LISTING)?.ok_or(Error::Unsupported)?;
-        let mut found: HashMap<Vec<u8>, (NodeRow, Vec<DeadProperty>)> = HashMap::new();
+        let mut by_name: HashMap<Vec<u8>, (NodeRow, Vec<DeadProperty>)> = HashMap::new();
         for (row, property) in rows {
-            found.entry(row.name.clone()).or_insert((row, Vec::new())).1.push(property.into());
+            by_name.entry(row.name.clone()).or_insert((row, Vec::new())).1.push(property.into());
         }
-        let mut fitting = HashMap::new();
-        for (name, (row, properties)) in found {
+        let mut matching = HashMap::new();
+        for (name, (row, properties)) in by_name {
             if let Ok(name) = EntryName::new(&name)
-                && self.row_matches(&row, &folder.child(&name))?
+                && self.row_matches(&row, &directory.child(&name))?
             {
-                fitting.insert(name, properties);
+                matching.insert(name, properties);
             }
         }
-        Ok(fitting)
+        Ok(matching)
     }
 
     /// Returns the tags of an entry, and of each below it where `deep`.
     pub(super) fn tags_in(&self, path: &TreePath, deep: bool) -> Result<Vec<Vec<FileTag>>> {
         let Some(top) = self.find_id(path)? else { return Ok(Vec::new()) };
-        let mut found = Vec::new();
+        let mut tags = Vec::new();
         for (_, node) in self.store().nodes_with_properties(top)?.into_iter().filter(|(b, _)| deep || b.is_root()) {
             let properties = self.store().properties(node)?.into_iter().map(DeadProperty::from);
             let tagged = properties.filter(|property| property.name == tags_property());
-            found.extend(tagged.filter_map(|property| parse_tags(&property.value)));
+            tags.extend(tagged.filter_map(|property| parse_tags(&property.value)));
         }
-        Ok(found)
+        Ok(tags)
     }
 
     /// Changes the properties of an entry in the order given and does `also` with them: all or nothing.
@@ -99,18 +99,18 @@ impl NodeIndex {
         path: &TreePath,
         writer: &Login,
         changes: &[PropertyChange],
-        also: impl FnOnce() -> Result<()>,
+        before_commit: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let steps: Vec<PropertyUpdate<'_>> = changes.iter().map(property_step).collect();
         if steps.iter().any(|step| step.value.is_some_and(|value| value.len() > PROPERTY_VALUE_BYTES)) {
             return Err(Error::NoSpace);
         }
         if steps.is_empty() {
-            return also();
+            return before_commit();
         }
-        let keeps = steps.iter().any(|step| step.value.is_some());
-        let node = if keeps { Some(self.mint_for(path, Some(writer))?) } else { self.find_id(path)? };
-        let Some(node) = node else { return also() };
+        let sets_any = steps.iter().any(|step| step.value.is_some());
+        let node = if sets_any { Some(self.mint_for(path, Some(writer))?) } else { self.find_id(path)? };
+        let Some(node) = node else { return before_commit() };
         let mut outcome = Err(Error::NoSpace);
         let changed = self.store().update_properties(
             node,
@@ -119,7 +119,7 @@ impl NodeIndex {
             self.durability(),
             |PropertyTotals { count, bytes }| {
                 if count <= PROPERTIES_PER_ENTRY && bytes <= PROPERTY_BYTES_PER_ENTRY {
-                    outcome = also();
+                    outcome = before_commit();
                 }
                 outcome.is_ok()
             },
@@ -150,9 +150,8 @@ impl NodeIndex {
             return Ok(());
         }
         // Each copy is named with all above it.
-        let places: HashSet<TreePath> =
-            below.iter().flat_map(|(below, _)| self_and_ancestors(to.join(below))).collect();
-        self.store().may_name_nodes(writer, places.len())?;
+        let paths: HashSet<TreePath> = below.iter().flat_map(|(below, _)| self_and_ancestors(to.join(below))).collect();
+        self.store().may_name_nodes(writer, paths.len())?;
         let nodes: Vec<NodeId> = below.into_iter().map(|(_, node)| node).collect();
         Ok(self.store().check_property_quota(writer, self.store().property_bytes(&nodes)?)?)
     }

@@ -41,49 +41,47 @@ impl Tree {
     /// [`Error::Filesystem`] when the folder can't be used, or a server uses it or the state; [`Error::Forbidden`] where it
     /// can't be written to; [`Error::Store`].
     pub fn reattach(options: &TreeOptions, store: &Store, bind: bool) -> Result<Vec<NodeReattachment>> {
-        let _alone =
+        let _serve_lock =
             bind.then(|| StateDirectoryLock::acquire(store.state_dir())).transpose().map_err(Error::Filesystem)?;
-        let kept = bind.then(|| kept_names_fn(store.clone()));
-        let host = Arc::new(ServedFs::open(&options.root, kept).map_err(Error::Filesystem)?);
-        let hands = FsHostAccess::new(Arc::clone(&host), BackgroundDeletes::default());
-        let facts = |path: &TreePath| match hands.metadata(path) {
+        let kept_names = bind.then(|| kept_names_fn(store.clone()));
+        let fs = Arc::new(ServedFs::open(&options.root, kept_names).map_err(Error::Filesystem)?);
+        let host_access = FsHostAccess::new(Arc::clone(&fs), BackgroundDeletes::default());
+        let metadata = |path: &TreePath| match host_access.metadata(path) {
             Err(Error::Absent | Error::NoParent | Error::NotADirectory) => Ok(None),
-            facts => facts.map(Some),
+            metadata => metadata.map(Some),
         };
-        let (mut report, mut folders) = (Vec::new(), Vec::new());
+        let (mut report, mut identities) = (Vec::new(), Vec::new());
         for (path, row) in store.nodes()? {
-            let place = match (facts(&path)?, row.identity) {
+            let node_match = match (metadata(&path)?, row.identity) {
                 (
-                    Some(InodeMetadata { kind: EntryKind::Directory, inode, birth_time: born }),
+                    Some(InodeMetadata { kind: EntryKind::Directory, inode, birth_time }),
                     NodeIdentity::Directory { .. },
                 ) => {
-                    let found = NodeIdentity::Directory { inode, birth_time: born };
-                    folders.push((row.id, found));
+                    let found = NodeIdentity::Directory { inode, birth_time };
+                    identities.push((row.id, found));
                     node_match(row.identity.matches(found))
                 }
                 (Some(InodeMetadata { kind: EntryKind::File, .. }), NodeIdentity::File { .. }) => {
-                    let holder = path.parent().map(|parent| facts(&parent)).transpose()?.flatten();
-                    let found = holder.map(|InodeMetadata { inode, birth_time: born, .. }| NodeIdentity::File {
-                        inode,
-                        birth_time: born,
-                    });
+                    let parent = path.parent().map(|parent| metadata(&parent)).transpose()?.flatten();
+                    let found =
+                        parent.map(|InodeMetadata { inode, birth_time, .. }| NodeIdentity::File { inode, birth_time });
                     node_match(found.is_some_and(|found| row.identity.matches(found)))
                 }
                 (Some(_) | None, _) => NodeMatch::Missing,
             };
-            report.push(NodeReattachment { id: row.id, path, node_match: place });
+            report.push(NodeReattachment { id: row.id, path, node_match });
         }
         if bind {
-            host.lock_for_serving().map_err(Error::Filesystem)?;
-            let marker = host.marker_at(&TreePath::root())?.ok_or(Error::Forbidden)?;
+            fs.lock_for_serving().map_err(Error::Filesystem)?;
+            let marker = fs.marker_at(&TreePath::root())?.ok_or(Error::Forbidden)?;
             let mut mounts = Vec::new();
-            for (path, _) in host.mounts_below_root() {
+            for (path, _) in fs.mounts_below_root() {
                 let named = report.iter().find(|node| node.path == path && node.node_match != NodeMatch::Missing);
-                if let (Some(node), Some(marker)) = (named, host.marker_at(&path)?) {
+                if let (Some(node), Some(marker)) = (named, fs.marker_at(&path)?) {
                     mounts.push((node.id, marker));
                 }
             }
-            store.reattach_nodes(marker, &mounts, &folders)?;
+            store.reattach_nodes(marker, &mounts, &identities)?;
             store.set_served_root(&options.root)?;
         }
         Ok(report)

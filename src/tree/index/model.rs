@@ -36,8 +36,8 @@ impl IndexModel {
         match step {
             IndexStep::Create(path, kind) => self.create(path, *kind),
             IndexStep::AssignId(path) => self.assign_id(path),
-            IndexStep::Rename(from, to, death) => self.rename(from, to, *death),
-            IndexStep::Remove(path, death) => self.remove(path, *death),
+            IndexStep::Rename(from, to, crash) => self.rename(from, to, *crash),
+            IndexStep::Remove(path, crash) => self.remove(path, *crash),
         }
         self.compare(step);
     }
@@ -63,7 +63,7 @@ impl IndexModel {
         }
     }
 
-    fn rename(&mut self, from: &str, to: &str, death: CrashPoint) {
+    fn rename(&mut self, from: &str, to: &str, crash: CrashPoint) {
         let (source, target) = (tree_path(from), tree_path(to));
         let parent = target.parent().and_then(|parent| self.fixture.host.metadata(&parent).ok());
         let overlap = source.starts_with(&target) || target.starts_with(&source);
@@ -72,9 +72,9 @@ impl IndexModel {
             return;
         }
         let replaced = self.metadata(to);
-        let world = Rc::clone(&self.fixture);
-        let change = world.index.begin_move(&source, &target).expect("begun");
-        if death != CrashPoint::BeforeHost {
+        let fixture = Rc::clone(&self.fixture);
+        let change = fixture.index.begin_move(&source, &target).expect("begun");
+        if crash != CrashPoint::BeforeHost {
             let kept = replaced.filter(|replaced| (replaced.kind, moved.kind) == (EntryKind::File, EntryKind::File));
             let heir = kept.and_then(|kept| self.node_by_inode(kept.inode));
             self.remove_nodes(|path| path.starts_with(&target), heir);
@@ -84,28 +84,28 @@ impl IndexModel {
             }
             self.fixture.host.rename(from, to);
         }
-        self.conclude(change, death);
+        self.conclude(change, crash);
     }
 
-    fn remove(&mut self, path: &str, death: CrashPoint) {
+    fn remove(&mut self, path: &str, crash: CrashPoint) {
         if self.metadata(path).is_none() || tree_path(path).is_root() {
             return;
         }
-        let world = Rc::clone(&self.fixture);
-        let change = world.index.begin_remove(&tree_path(path)).expect("begun");
-        if death != CrashPoint::BeforeHost {
+        let fixture = Rc::clone(&self.fixture);
+        let change = fixture.index.begin_remove(&tree_path(path)).expect("begun");
+        if crash != CrashPoint::BeforeHost {
             self.remove_nodes(|p| p.starts_with(&tree_path(path)), None);
             self.fixture.host.remove(path);
         }
-        self.conclude(change, death);
+        self.conclude(change, crash);
     }
 
-    fn conclude(&self, change: IndexChange<'_>, death: CrashPoint) {
-        match death {
+    fn conclude(&self, change: IndexChange<'_>, crash: CrashPoint) {
+        match crash {
             CrashPoint::None => change.finish().expect("finished"),
             CrashPoint::BeforeHost | CrashPoint::AfterHost => change.abandon_as_killed(),
         }
-        if death != CrashPoint::None {
+        if crash != CrashPoint::None {
             self.fixture.index.recover().expect("recovered");
         }
     }
@@ -142,13 +142,13 @@ fn any_path() -> impl Strategy<Value = String> {
 }
 
 fn any_step() -> impl Strategy<Value = IndexStep> {
-    let death = || prop_oneof![3 => Just(CrashPoint::None), 1 => Just(CrashPoint::BeforeHost), 1 => Just(CrashPoint::AfterHost)];
+    let crash = || prop_oneof![3 => Just(CrashPoint::None), 1 => Just(CrashPoint::BeforeHost), 1 => Just(CrashPoint::AfterHost)];
     let kind = prop_oneof![Just(EntryKind::File), Just(EntryKind::Directory)];
     prop_oneof![
         3 => (any_path(), kind).prop_map(|(path, kind)| IndexStep::Create(path, kind)),
         3 => any_path().prop_map(IndexStep::AssignId),
-        3 => (any_path(), any_path(), death()).prop_map(|(from, to, death)| IndexStep::Rename(from, to, death)),
-        1 => (any_path(), death()).prop_map(|(path, death)| IndexStep::Remove(path, death)),
+        3 => (any_path(), any_path(), crash()).prop_map(|(from, to, crash)| IndexStep::Rename(from, to, crash)),
+        1 => (any_path(), crash()).prop_map(|(path, crash)| IndexStep::Remove(path, crash)),
     ]
 }
 
