@@ -27,36 +27,36 @@ impl FileEditor {
     /// Edits a file in place that the check let through and that is open to be written.
     pub(super) fn edit_in_place(
         view: &View,
-        asked: &TreePath,
-        found: (OpenEntry, HandleAccess),
+        requested_path: &TreePath,
+        source: (OpenEntry, HandleAccess),
         mode: EditMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
-        let editor = InPlaceEdit::begin(view, asked, found, mode, claim)?;
+        let edit = InPlaceEdit::begin(view, requested_path, source, mode, conditions)?;
         if mode.truncate {
-            editor.truncate(0)?;
+            edit.truncate(0)?;
         }
-        Ok(Self(EditorBackend::InPlace(Box::new(editor))))
+        Ok(Self(EditorBackend::InPlace(Box::new(edit))))
     }
 
     /// Edits a copy of a file that the check let through and that is open to be read and written.
     pub(super) fn edit_copy(
         view: &View,
-        asked: &TreePath,
-        spot: &EntrySlot,
-        found: OpenEntry,
+        requested_path: &TreePath,
+        slot: &EntrySlot,
+        source: OpenEntry,
         mode: EditMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
-        let mut upload = Box::new(StagedUpload::from_copy(view, asked, spot, &found, mode, claim)?);
-        upload.keep_original(found.file);
-        Ok(Self(EditorBackend::Copy { upload, readable: mode.read, tokens: claim.lock_tokens.to_vec() }))
+        let mut upload = Box::new(StagedUpload::from_copy(view, requested_path, slot, &source, mode, conditions)?);
+        upload.keep_original(source.file);
+        Ok(Self(EditorBackend::Copy { upload, readable: mode.read, tokens: conditions.lock_tokens.to_vec() }))
     }
 
     /// Returns what it writes into, for an open file that outlives the session's path to it.
     pub(super) fn into_target(self) -> EditTarget {
         match self.0 {
-            EditorBackend::InPlace(editor) => EditTarget::InPlace(editor),
+            EditorBackend::InPlace(edit) => EditTarget::InPlace(edit),
             EditorBackend::Copy { upload, .. } => EditTarget::Copy(upload),
         }
     }
@@ -67,7 +67,7 @@ impl FileEditor {
     /// [`Error::WrongOpenMode`] where it was not opened to be read, [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.0 {
-            EditorBackend::InPlace(editor) => editor.read_at(buffer, offset),
+            EditorBackend::InPlace(edit) => edit.read_at(buffer, offset),
             EditorBackend::Copy { readable: false, .. } => Err(Error::WrongOpenMode),
             EditorBackend::Copy { upload, .. } => upload.read_at(buffer, offset),
         }
@@ -80,7 +80,7 @@ impl FileEditor {
     /// [`Error::TooLarge`], [`Error::TypeNotAllowed`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.0 {
-            EditorBackend::InPlace(editor) => editor.write_at(data, offset),
+            EditorBackend::InPlace(edit) => edit.write_at(data, offset),
             EditorBackend::Copy { upload, .. } => upload.write_at(data, offset),
         }
     }
@@ -91,7 +91,7 @@ impl FileEditor {
     /// [`Error::SessionEnded`].
     pub fn stat(&self) -> Result<Entry> {
         match &self.0 {
-            EditorBackend::InPlace(editor) => editor.stat(),
+            EditorBackend::InPlace(edit) => edit.stat(),
             EditorBackend::Copy { upload, .. } => upload.stat(),
         }
     }
@@ -102,7 +102,7 @@ impl FileEditor {
     /// As [`FileEditor::write_at`].
     pub fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         match &self.0 {
-            EditorBackend::InPlace(editor) => editor.set_attributes(attributes),
+            EditorBackend::InPlace(edit) => edit.set_attributes(attributes),
             EditorBackend::Copy { upload, .. } => upload.set_attributes(attributes),
         }
     }
@@ -113,7 +113,7 @@ impl FileEditor {
     /// [`Error::NoSpace`], [`Error::Filesystem`], [`Error::SessionEnded`].
     pub fn sync(&self) -> Result<()> {
         match &self.0 {
-            EditorBackend::InPlace(editor) => editor.sync(),
+            EditorBackend::InPlace(edit) => edit.sync(),
             EditorBackend::Copy { .. } => Ok(()),
         }
     }
@@ -126,7 +126,7 @@ impl FileEditor {
     /// [`StagedUpload::commit`] says: the old content stands then.
     pub fn close(self) -> Result<()> {
         match self.0 {
-            EditorBackend::InPlace(editor) => editor.close(),
+            EditorBackend::InPlace(edit) => edit.close(),
             EditorBackend::Copy { upload, tokens, .. } => {
                 upload.commit(&WriteConditions { lock_tokens: &tokens, evaluate: &|| Ok(()) }).map(drop)
             }

@@ -45,7 +45,7 @@ pub(super) struct HandleAccess {
     opened_at: Option<Instant>,
     last_check: Mutex<LastCheck>,
     /// Its place among the open files of its user.
-    _share: Option<QuotaReservation>,
+    _reservation: Option<QuotaReservation>,
 }
 
 /// What the last check found allowed.
@@ -70,8 +70,8 @@ impl HandleAccess {
     /// # Errors
     /// [`super::Error::SessionEnded`].
     pub(super) fn for_open_file(view: &View, path: TreePath, needed: Permission) -> Result<Self> {
-        let share = view.shared().open_limit.acquire_beyond_limit(view.session().login());
-        Ok(Self { opened_at: None, ..Self::with_share(view, path, needed, HandleAnchor::File, share)? })
+        let reservation = view.shared().open_limit.acquire_beyond_limit(view.session().login());
+        Ok(Self { opened_at: None, ..Self::with_reservation(view, path, needed, HandleAnchor::File, reservation)? })
     }
 
     /// As [`HandleAccess::new`], for what is not found by itself alone.
@@ -79,16 +79,16 @@ impl HandleAccess {
     /// # Errors
     /// As [`HandleAccess::new`].
     pub(super) fn with_anchor(view: &View, path: TreePath, needed: Permission, anchor: HandleAnchor) -> Result<Self> {
-        let share = view.shared().open_limit.acquire(view.session().login())?;
-        Self::with_share(view, path, needed, anchor, share)
+        let reservation = view.shared().open_limit.acquire(view.session().login())?;
+        Self::with_reservation(view, path, needed, anchor, reservation)
     }
 
-    fn with_share(
+    fn with_reservation(
         view: &View,
         path: TreePath,
         needed: Permission,
         anchor: HandleAnchor,
-        share: Option<QuotaReservation>,
+        reservation: Option<QuotaReservation>,
     ) -> Result<Self> {
         let access = view.session().access()?;
         let last = Mutex::new(LastCheck { access, host_path: None, location: HandleLocation { path, linked: true } });
@@ -98,7 +98,7 @@ impl HandleAccess {
             anchor,
             opened_at: Some(Instant::now()),
             last_check: last,
-            _share: share,
+            _reservation: reservation,
         })
     }
 
@@ -133,19 +133,21 @@ impl HandleAccess {
 
     fn is_allowed(&self, file: &impl AsFd, last: &mut LastCheck) -> Result<bool> {
         let access = self.view.session().access()?;
-        let known = Arc::ptr_eq(&access, &last.access);
+        let same_access = Arc::ptr_eq(&access, &last.access);
         let is_opening = || self.opened_at.is_some_and(|opened| opened.elapsed() < HANDLE_RECHECK_GRACE);
-        if known && last.host_path.is_none() && is_opening() {
+        if same_access && last.host_path.is_none() && is_opening() {
             return Ok(true);
         }
         let host_path = self.anchor_host_path(file);
         let moved = host_path != last.host_path;
-        if known && !moved {
+        if same_access && !moved {
             return Ok(true);
         }
-        let place = if moved { self.locate(file, &last.location) } else { Some(last.location.clone()) };
-        let Some(place) = place.filter(|place| access.may(&place.path, self.needed)) else { return Ok(false) };
-        *last = LastCheck { access, host_path, location: place };
+        let location = if moved { self.locate(file, &last.location) } else { Some(last.location.clone()) };
+        let Some(location) = location.filter(|location| access.may(&location.path, self.needed)) else {
+            return Ok(false);
+        };
+        *last = LastCheck { access, host_path, location };
         Ok(true)
     }
 
@@ -166,16 +168,16 @@ impl HandleAccess {
 
     /// Finds where the file is now; none where that is outside of the tree.
     fn locate(&self, file: &impl AsFd, last: &HandleLocation) -> Option<HandleLocation> {
-        let host = self.view.fs();
-        let slot = |directory: &DirectoryFd, name: &EntryName| match host.locate_fd(directory) {
+        let fs = self.view.fs();
+        let slot = |directory: &DirectoryFd, name: &EntryName| match fs.locate_fd(directory) {
             FdLocation::Linked(parent) => FdLocation::Linked(parent.child(name)),
             FdLocation::Unlinked(parent) => FdLocation::Unlinked(parent.child(name)),
-            elsewhere @ (FdLocation::Reserved | FdLocation::Discarded | FdLocation::Outside) => elsewhere,
+            other @ (FdLocation::Reserved | FdLocation::Discarded | FdLocation::Outside) => other,
         };
         let found = match &self.anchor {
-            HandleAnchor::File => host.locate_fd(file),
+            HandleAnchor::File => fs.locate_fd(file),
             HandleAnchor::Slot(directory, name) => slot(directory, name),
-            HandleAnchor::SlotThenFile(directory, name) => match host.locate_fd(file) {
+            HandleAnchor::SlotThenFile(directory, name) => match fs.locate_fd(file) {
                 FdLocation::Reserved => slot(directory, name),
                 // One that was discarded stands for no name: what locks the name does not bind it.
                 found => found,
@@ -218,20 +220,20 @@ impl HandleLocks {
         if locks.is_empty() {
             return Ok(());
         }
-        let now = (generation, access.last_location());
-        let mut passed = self.last_allowed.lock();
-        if passed.as_ref() == Some(&now) {
+        let current = (generation, access.last_location());
+        let mut last_allowed = self.last_allowed.lock();
+        if last_allowed.as_ref() == Some(&current) {
             return Ok(());
         }
-        if now.1.linked {
-            view.check_locks(&now.1.path, &self.tokens)?;
+        if current.1.linked {
+            view.check_locks(&current.1.path, &self.tokens)?;
         }
         let stat = stat()?;
         // A file without the name that it was opened by may have others still.
-        if stat.link_count > u32::from(now.1.linked) {
-            view.check_hard_link_locks(&stat, &now.1.path, &self.tokens)?;
+        if stat.link_count > u32::from(current.1.linked) {
+            view.check_hard_link_locks(&stat, &current.1.path, &self.tokens)?;
         }
-        *passed = Some(now);
+        *last_allowed = Some(current);
         Ok(())
     }
 }

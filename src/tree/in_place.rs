@@ -27,22 +27,22 @@ impl InPlaceEdit {
     /// Edits a file that the check let through and that is open to be written, at the path that `access` is of.
     pub(super) fn begin(
         view: &View,
-        asked: &TreePath,
-        (found, access): (OpenEntry, HandleAccess),
+        requested_path: &TreePath,
+        (entry, access): (OpenEntry, HandleAccess),
         mode: EditMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
         if mode.append {
-            found.file.set_append()?;
+            entry.file.set_append()?;
         }
-        let file = Arc::new(found.file);
+        let file = Arc::new(entry.file);
         Ok(Self {
-            requested_path: asked.clone(),
-            permission: found.permission,
+            requested_path: requested_path.clone(),
+            permission: entry.permission,
             mode,
-            edit: view.shared().etags.begin_edit(&file, &found.stat),
+            edit: view.shared().etags.begin_edit(&file, &entry.stat),
             access,
-            locks: HandleLocks::new(claim.lock_tokens),
+            locks: HandleLocks::new(conditions.lock_tokens),
             file,
             has_unsynced_writes: AtomicBool::new(false),
         })
@@ -177,18 +177,18 @@ impl InPlaceEdit {
     /// # Errors
     /// As [`InPlaceEdit::write_at`].
     pub(super) fn truncate(&self, size: u64) -> Result<()> {
-        let now = self.file.stat()?;
-        if size == now.size {
+        let stat = self.file.stat()?;
+        if size == stat.size {
             self.check_locks()?;
             return self.edit.with_settle_lock(|| {
-                let tags = &self.view().shared().etags;
-                let modified = tags.modified_time(&self.file.stat()?)?;
+                let etags = &self.view().shared().etags;
+                let modified = etags.modified_time(&self.file.stat()?)?;
                 self.file.clear_special_bits()?;
                 self.file.truncate(size)?;
-                tags.set_times(&self.file, Some(keep_mark(modified, tags.fresh_time(None))), None)
+                etags.set_times(&self.file, Some(keep_mark(modified, etags.fresh_time(None))), None)
             });
         }
-        if size > now.size {
+        if size > stat.size {
             self.view().check_size(size)?;
         }
         self.write_content(|| self.file.truncate(size))

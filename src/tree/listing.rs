@@ -34,31 +34,33 @@ struct ReadableListing {
 
 impl DirectoryListing {
     /// Lists a folder that the check let through.
-    pub(super) fn readable(view: &View, asked: &TreePath, found: OpenEntry, follow: bool) -> Result<Self> {
+    pub(super) fn readable(view: &View, requested_path: &TreePath, directory: OpenEntry, follow: bool) -> Result<Self> {
         let access = view.session().access()?;
-        let mixed =
-            access.effective_grants().iter().any(|root| root.path != found.path && root.path.starts_with(&found.path));
-        let all = ReadableListing {
-            access: HandleAccess::new(view, found.path.clone(), Permission::R)?,
-            names: DirectoryFd::from(found.file).read_names()?,
+        let has_nested_grants = access
+            .effective_grants()
+            .iter()
+            .any(|grant| grant.path != directory.path && grant.path.starts_with(&directory.path));
+        let readable = ReadableListing {
+            access: HandleAccess::new(view, directory.path.clone(), Permission::R)?,
+            names: DirectoryFd::from(directory.file).read_names()?,
             batch: Vec::new().into_iter(),
-            path: found.path,
-            permission: found.permission,
-            has_nested_grants: mixed,
+            path: directory.path,
+            permission: directory.permission,
+            has_nested_grants,
         };
         Ok(Self {
             view: view.clone(),
-            requested_path: asked.clone(),
+            requested_path: requested_path.clone(),
             follow,
-            source: ListingSource::Readable(Box::new(all)),
+            source: ListingSource::Readable(Box::new(readable)),
         })
     }
 
     /// Lists only these names, as far as something stands there.
-    pub(super) fn visible_children(view: &View, asked: &TreePath, names: BTreeSet<EntryName>) -> Self {
+    pub(super) fn visible_children(view: &View, requested_path: &TreePath, names: BTreeSet<EntryName>) -> Self {
         Self {
             view: view.clone(),
-            requested_path: asked.clone(),
+            requested_path: requested_path.clone(),
             follow: true,
             source: ListingSource::VisibleChildren(names),
         }
@@ -78,7 +80,7 @@ impl DirectoryListing {
     /// [`Error::SessionEnded`].
     pub(super) fn check(&self) -> Result<()> {
         match &self.source {
-            ListingSource::Readable(all) => all.access.authorize_use(&all.names),
+            ListingSource::Readable(readable) => readable.access.authorize_use(&readable.names),
             ListingSource::VisibleChildren(_) | ListingSource::End => Ok(()),
         }
     }
@@ -88,7 +90,7 @@ impl DirectoryListing {
             let name = match &mut self.source {
                 ListingSource::End => return Ok(None),
                 ListingSource::VisibleChildren(names) => names.pop_first(),
-                ListingSource::Readable(all) => all.next_name()?,
+                ListingSource::Readable(readable) => readable.next_name()?,
             };
             let Some(name) = name else { return Ok(None) };
             if let Some(entry) = self.entry(&name)? {
@@ -98,20 +100,23 @@ impl DirectoryListing {
     }
 
     fn entry(&self, name: &EntryName) -> Result<Option<Entry>> {
-        let ListingSource::Readable(all) = &self.source else {
+        let ListingSource::Readable(readable) = &self.source else {
             return absent_as_none(self.view.stat(&self.requested_path.child(name)));
         };
-        let stat = match all.names.stat_entry(name).map_err(Error::from) {
+        let stat = match readable.names.stat_entry(name).map_err(Error::from) {
             Err(Error::Absent) => return Ok(None),
             stat => stat?,
         };
         match stat.kind {
             None => Ok(None),
-            Some(EntryKind::Symlink) if self.follow => absent_as_none(self.view.stat(&all.path.child(name))),
-            Some(EntryKind::Symlink) => absent_as_none(self.view.link_stat(&all.path.child(name))),
+            Some(EntryKind::Symlink) if self.follow => absent_as_none(self.view.stat(&readable.path.child(name))),
+            Some(EntryKind::Symlink) => absent_as_none(self.view.link_stat(&readable.path.child(name))),
             Some(EntryKind::File | EntryKind::Directory) => {
-                let permission =
-                    if all.has_nested_grants { all.permission_of(&self.view, name)? } else { all.permission };
+                let permission = if readable.has_nested_grants {
+                    readable.permission_of(&self.view, name)?
+                } else {
+                    readable.permission
+                };
                 Ok(Some(self.view.entry_named(name.as_bytes(), &stat, permission)))
             }
         }
@@ -139,11 +144,11 @@ impl Iterator for DirectoryListing {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
-        let step = self.next_entry();
-        if !matches!(step, Ok(Some(_))) {
+        let next = self.next_entry();
+        if !matches!(next, Ok(Some(_))) {
             self.source = ListingSource::End;
         }
-        step.transpose()
+        next.transpose()
     }
 }
 

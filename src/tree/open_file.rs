@@ -109,7 +109,7 @@ impl WritableState {
     fn content(&self) -> Result<ContentRef<'_>> {
         match self {
             Self::Staged(upload) | Self::Superseded(upload) | Self::Unlinked(upload) => Ok(ContentRef::Upload(upload)),
-            Self::InPlace(editor) => Ok(ContentRef::InPlace(editor)),
+            Self::InPlace(edit) => Ok(ContentRef::InPlace(edit)),
             // The session has just ended: no request comes through a closed handle.
             Self::Closed => Err(crate::auth::SessionEnded.into()),
         }
@@ -127,7 +127,7 @@ impl OpenFile {
             OpenFileHandle::Write(file) if !file.mode.read => Err(Error::WrongOpenMode),
             OpenFileHandle::Write(file) => match file.state.read().content()? {
                 ContentRef::Upload(upload) => upload.read_at(buffer, offset),
-                ContentRef::InPlace(editor) => editor.read_at(buffer, offset),
+                ContentRef::InPlace(edit) => edit.read_at(buffer, offset),
             },
         }
     }
@@ -142,11 +142,7 @@ impl OpenFile {
             OpenFileHandle::Read(..) => Err(Error::WrongOpenMode),
             OpenFileHandle::Write(file) => {
                 let written = self.session.with_writable_state(file, |file, state| {
-                    file.with_content(
-                        state,
-                        |upload| upload.write_at(data, offset),
-                        |editor| editor.write_at(data, offset),
-                    )
+                    file.with_content(state, |upload| upload.write_at(data, offset), |edit| edit.write_at(data, offset))
                 });
                 if matches!(written, Err(Error::Superseded)) {
                     file.write_refused.store(true, Ordering::Release);
@@ -203,7 +199,7 @@ impl OpenFile {
             OpenFileHandle::Read(..) => Ok(()),
             OpenFileHandle::Write(file) => match &*file.state.read() {
                 WritableState::Staged(upload) => upload.check_committable(),
-                WritableState::InPlace(editor) => editor.sync(),
+                WritableState::InPlace(edit) => edit.sync(),
                 WritableState::Superseded(_) | WritableState::Unlinked(_) | WritableState::Closed => Ok(()),
             },
         }
@@ -218,7 +214,7 @@ impl OpenFile {
             OpenFileHandle::Read(reader, _) => Ok(filesystem_space(reader.file())?),
             OpenFileHandle::Write(file) => match file.state.read().content()? {
                 ContentRef::Upload(upload) => Ok(filesystem_space(&**upload.file())?),
-                ContentRef::InPlace(editor) => Ok(filesystem_space(editor.file())?),
+                ContentRef::InPlace(edit) => Ok(filesystem_space(edit.file())?),
             },
         }
     }
@@ -248,7 +244,7 @@ impl OpenFile {
         let refused = file.write_refused.load(Ordering::Acquire);
         match std::mem::replace(&mut *file.state.write(), WritableState::Closed) {
             WritableState::Staged(upload) => upload.commit_in_directory(),
-            WritableState::InPlace(editor) => editor.close(),
+            WritableState::InPlace(edit) => edit.close(),
             WritableState::Superseded(upload) if refused || upload.has_failed_write() => Err(Error::Superseded),
             WritableState::Superseded(_) | WritableState::Unlinked(_) | WritableState::Closed => Ok(()),
         }
@@ -301,7 +297,7 @@ impl WritableFile {
     ) -> Result<T> {
         match state {
             WritableState::Staged(upload) | WritableState::Unlinked(upload) => staged(upload),
-            WritableState::InPlace(editor) => in_place(editor),
+            WritableState::InPlace(edit) => in_place(edit),
             WritableState::Superseded(_) => Err(Error::Superseded),
             WritableState::Closed => Err(crate::auth::SessionEnded.into()),
         }
@@ -312,13 +308,13 @@ impl WritableFile {
     }
 
     fn set_attributes_in(&self, state: &WritableState, attributes: &AttributeChanges) -> Result<()> {
-        self.with_content(state, |upload| upload.set_attributes(attributes), |editor| editor.set_attributes(attributes))
+        self.with_content(state, |upload| upload.set_attributes(attributes), |edit| edit.set_attributes(attributes))
     }
 
     fn stat(&self) -> Result<Entry> {
         match self.state.read().content()? {
             ContentRef::Upload(upload) => upload.stat(),
-            ContentRef::InPlace(editor) => editor.stat(),
+            ContentRef::InPlace(edit) => edit.stat(),
         }
     }
 
@@ -333,7 +329,7 @@ impl WritableFile {
     fn file_stat(&self) -> Result<Stat> {
         match self.state.read().content()? {
             ContentRef::Upload(upload) => Ok(upload.file().stat()?),
-            ContentRef::InPlace(editor) => Ok(editor.file().stat()?),
+            ContentRef::InPlace(edit) => Ok(edit.file().stat()?),
         }
     }
 
@@ -394,7 +390,7 @@ impl WritableFile {
                     Err(original) => upload.into_original(original, mode),
                 };
                 // An error here is the end of the session, which every further request is told.
-                *state = in_place.map_or(WritableState::Closed, |editor| WritableState::InPlace(Box::new(editor)));
+                *state = in_place.map_or(WritableState::Closed, |edit| WritableState::InPlace(Box::new(edit)));
                 Ok(done)
             }
             (Err(error), committed) => {
@@ -403,7 +399,7 @@ impl WritableFile {
                     // Somebody has changed the name meanwhile: the file is what was put there.
                     Ok(Err(commit)) => {
                         let in_place = upload.into_in_place(*commit, mode);
-                        in_place.map_or(WritableState::Closed, |editor| WritableState::InPlace(Box::new(editor)))
+                        in_place.map_or(WritableState::Closed, |edit| WritableState::InPlace(Box::new(edit)))
                     }
                 };
                 Err(error)

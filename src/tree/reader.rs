@@ -18,10 +18,10 @@ pub struct FileReader {
 
 impl FileReader {
     /// Reads a file that the check let through, asked for by `asked`.
-    pub(super) fn new(view: &View, asked: &TreePath, found: OpenEntry) -> Result<Self> {
-        let entry = view.entry(asked, &found.stat, found.permission);
-        let access = HandleAccess::new(view, found.path, Permission::R)?;
-        Ok(Self { file: Arc::new(found.file), entry, access, locks: HandleLocks::new(&[]) })
+    pub(super) fn new(view: &View, requested_path: &TreePath, source: OpenEntry) -> Result<Self> {
+        let entry = view.entry(requested_path, &source.stat, source.permission);
+        let access = HandleAccess::new(view, source.path, Permission::R)?;
+        Ok(Self { file: Arc::new(source.file), entry, access, locks: HandleLocks::new(&[]) })
     }
 
     /// Reads a file that is open already, at a canonical path where it may be read.
@@ -89,7 +89,7 @@ impl FileReader {
         if !view.permissions_at(&self.access.last_location().path)?.permission().allows(Permission::W) {
             return Err(Error::Forbidden);
         }
-        let _steady = view.shared().locks.freeze();
+        let _lock_freeze = view.shared().locks.freeze();
         self.locks.check(&self.access, || self.file.stat())?;
         if let Some(mode) = attributes.mode {
             self.file.set_mode(mode & 0o777)?;

@@ -171,9 +171,9 @@ impl SessionFiles {
     fn open_to_edit(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
         let mode = request.edit_mode();
         request.size.map_or(Ok(()), |size| self.view().check_size(size))?;
-        let edit = || self.view().edit(path, mode, &WriteConditions::none());
-        let shown = self.staged_at(path, true);
-        if let Some(file) = &shown
+        let open_editor = || self.view().edit(path, mode, &WriteConditions::none());
+        let staged = self.staged_at(path, true);
+        if let Some(file) = &staged
             && request.write
             && !mode.exclusive
             && let Some(file) = self.take_resumed(file, mode)
@@ -183,7 +183,7 @@ impl SessionFiles {
             }
             return Ok(self.new_open_file(OpenFileHandle::Write(file)));
         }
-        let editor = match shown {
+        let editor = match staged {
             Some(_) if mode.exclusive => return Err(Error::AlreadyExists),
             Some(file) => {
                 // Tried before the commit: nobody is shown what would have to be taken back.
@@ -193,9 +193,9 @@ impl SessionFiles {
                 {
                     return Err(Error::Forbidden);
                 }
-                file.commit_for(edit)?
+                file.commit_for(open_editor)?
             }
-            None => edit()?,
+            None => open_editor()?,
         };
         let handle = match editor.into_target() {
             EditTarget::InPlace(editor) if request.write => {
@@ -383,30 +383,31 @@ impl SessionFiles {
     /// As [`View::list`].
     pub fn list(&self, path: &TreePath) -> Result<SessionListing> {
         let listing = self.view().list(path, false)?;
-        let adds = self.view().stat(path)?.permission.allows(Permission::R);
-        Ok(SessionListing { listing, staged: self.staged_in(path).unwrap_or_default(), shows_new_uploads: adds })
+        let shows_new_uploads = self.view().stat(path)?.permission.allows(Permission::R);
+        Ok(SessionListing { listing, staged: self.staged_in(path).unwrap_or_default(), shows_new_uploads })
     }
 
     fn staged_in(&self, directory: &TreePath) -> Option<HashMap<Vec<u8>, Entry>> {
-        let cut_uploads = &self.view().shared().interrupted_uploads;
-        if cut_uploads.is_empty() && self.0.staged.lock().is_empty() {
+        let interrupted_uploads = &self.view().shared().interrupted_uploads;
+        if interrupted_uploads.is_empty() && self.0.staged.lock().is_empty() {
             return None;
         }
         let path = directory;
         let directory = self.view().open_directory(directory).ok()?;
         let stat = directory.stat().ok()?;
-        for slot in cut_uploads.slots_in(self.view().session().token(), stat.device, stat.inode) {
+        for slot_id in interrupted_uploads.slots_in(self.view().session().token(), stat.device, stat.inode) {
             // Asking for it is enough.
-            self.staged_at(&path.child(slot.name()), false);
+            self.staged_at(&path.child(slot_id.name()), false);
         }
-        let files: Vec<_> = self.0.staged.lock().iter().map(|(slot, file)| (slot.clone(), file.clone())).collect();
-        let here = |slot: &SlotId| slot.is_in(stat.device, stat.inode);
-        let entries = files.into_iter().filter(|(slot, _)| here(slot)).filter_map(|(slot, file)| {
+        let files: Vec<_> =
+            self.0.staged.lock().iter().map(|(slot_id, file)| (slot_id.clone(), file.clone())).collect();
+        let in_directory = |slot_id: &SlotId| slot_id.is_in(stat.device, stat.inode);
+        let entries = files.into_iter().filter(|(slot_id, _)| in_directory(slot_id)).filter_map(|(slot_id, file)| {
             let file = file.upgrade()?;
             let mut entry = file.staged_stat()?.ok()?;
-            entry.name = slot.name().as_bytes().to_vec();
+            entry.name = slot_id.name().as_bytes().to_vec();
             let shown =
-                file.slot_id()? == slot && file.is_visible_over(directory.stat_entry(slot.name()).ok().as_ref());
+                file.slot_id()? == slot_id && file.is_visible_over(directory.stat_entry(slot_id.name()).ok().as_ref());
             shown.then(|| (entry.name.clone(), entry))
         });
         Some(entries.collect())
@@ -419,44 +420,44 @@ impl SessionFiles {
     /// Returns the session's staged file that stands under a path, as long as the tree shows there what it showed when
     /// the file was opened.
     fn staged_at(&self, path: &TreePath, follow: bool) -> Option<Arc<WritableFile>> {
-        let has_cut = !self.view().shared().interrupted_uploads.is_empty();
-        if !has_cut && self.0.staged.lock().is_empty() {
+        let has_interrupted = !self.view().shared().interrupted_uploads.is_empty();
+        if !has_interrupted && self.0.staged.lock().is_empty() {
             return None;
         }
-        let spot = self.resolve_slot(path, follow)?;
-        let slot = SlotId::new(&spot.directory_stat, &spot.name);
-        if has_cut {
-            self.resume_interrupted(&spot, &slot);
+        let slot = self.resolve_slot(path, follow)?;
+        let slot_id = SlotId::new(&slot.directory_stat, &slot.name);
+        if has_interrupted {
+            self.resume_interrupted(&slot, &slot_id);
         }
-        let file = self.0.staged.lock().get(&slot)?.upgrade()?;
+        let file = self.0.staged.lock().get(&slot_id)?.upgrade()?;
         // A file that was staged again is for another name than it was at first.
-        (file.slot_id()? == slot && file.is_visible_over(spot.stat().ok()?.as_ref())).then_some(file)
+        (file.slot_id()? == slot_id && file.is_visible_over(slot.stat().ok()?.as_ref())).then_some(file)
     }
 
     /// Takes what an earlier connection of the token has left of an upload to a name, where nothing stands there.
-    fn resume_interrupted(&self, spot: &EntrySlot, slot: &SlotId) {
-        let (view, cut_uploads) = (self.view(), &self.view().shared().interrupted_uploads);
-        let free = matches!(spot.stat(), Ok(None)) && !self.0.staged.lock().contains_key(slot);
+    fn resume_interrupted(&self, slot: &EntrySlot, slot_id: &SlotId) {
+        let (view, interrupted_uploads) = (self.view(), &self.view().shared().interrupted_uploads);
+        let free = matches!(slot.stat(), Ok(None)) && !self.0.staged.lock().contains_key(slot_id);
         // Who may not write there any more has no use of it.
-        let writable = || view.slot_with_permission(&spot.path, TreeOperation::Create.permission()).ok();
-        let Some(spot) = Some(()).filter(|()| free).and_then(|()| writable()) else { return };
-        let Some(cut) = cut_uploads.take(view.session().token(), slot) else { return };
-        match StagedUpload::resume_interrupted(view, &spot, cut) {
+        let writable = || view.slot_with_permission(&slot.path, TreeOperation::Create.permission()).ok();
+        let Some(slot) = Some(()).filter(|()| free).and_then(|()| writable()) else { return };
+        let Some(interrupted) = interrupted_uploads.take(view.session().token(), slot_id) else { return };
+        match StagedUpload::resume_interrupted(view, &slot, interrupted) {
             Ok(Some(upload)) => {
                 let file = WritableFile::new(EditMode::default(), WritableState::Staged(Box::new(upload)));
                 self.register_staged(&file);
-                self.0.resumed.lock().insert(slot.clone(), file);
+                self.0.resumed.lock().insert(slot_id.clone(), file);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(path = %spot.path, %error, "a cut upload can't be gone on with"),
+            Err(error) => tracing::warn!(path = %slot.path, %error, "a cut upload can't be gone on with"),
         }
     }
 
     /// Returns what was left of an upload by an earlier connection, for a handle that goes on with it.
     fn take_resumed(&self, file: &Arc<WritableFile>, mode: EditMode) -> Option<Arc<WritableFile>> {
         let mut resumed = self.0.resumed.lock();
-        let slot = resumed.iter().find(|(_, other)| Arc::ptr_eq(other, file)).map(|(slot, _)| slot.clone())?;
-        resumed.remove(&slot);
+        let slot_id = resumed.iter().find(|(_, other)| Arc::ptr_eq(other, file)).map(|(slot_id, _)| slot_id.clone())?;
+        resumed.remove(&slot_id);
         let mut state = file.state.write();
         let WritableState::Staged(mut upload) = std::mem::replace(&mut *state, WritableState::Closed) else {
             return None;
@@ -471,31 +472,31 @@ impl SessionFiles {
     fn resolve_slot(&self, path: &TreePath, follow: bool) -> Option<EntrySlot> {
         let mut path = path.clone();
         for _ in 0..MAX_SYMLINKS {
-            let spot = self.view().slot_with_permission(&path, Permission::NONE).ok()?;
-            match spot.stat().ok()? {
+            let slot = self.view().slot_with_permission(&path, Permission::NONE).ok()?;
+            match slot.stat().ok()? {
                 Some(stat) if follow && stat.kind == Some(EntryKind::Symlink) => {
                     path = match self.view().canonical(&path).ok()? {
                         // It leads to nothing in the tree: where that would be.
-                        there if there == spot.path => self.view().dangling_link_target(&spot, &path).ok()??,
-                        there => there,
+                        resolved if resolved == slot.path => self.view().dangling_link_target(&slot, &path).ok()??,
+                        resolved => resolved,
                     };
                 }
-                Some(_) | None => return Some(spot),
+                Some(_) | None => return Some(slot),
             }
         }
         None
     }
 
     fn slot_path(&self, path: &TreePath) -> Result<TreePath> {
-        self.resolve_slot(path, true).map(|spot| spot.path).ok_or(Error::Absent)
+        self.resolve_slot(path, true).map(|slot| slot.path).ok_or(Error::Absent)
     }
 
     /// Shows a staged file under the name that it is for.
     fn register_staged(&self, file: &Arc<WritableFile>) {
-        if let Some(slot) = file.slot_id() {
+        if let Some(slot_id) = file.slot_id() {
             // It is for one name at a time.
             self.unregister_staged(file);
-            self.0.staged.lock().insert(slot, Arc::downgrade(file));
+            self.0.staged.lock().insert(slot_id, Arc::downgrade(file));
         }
     }
 
@@ -534,7 +535,7 @@ impl SessionFiles {
     /// Tells whether what is written next has to go into a copy. A file without any name is seen by nobody.
     fn must_be_staged(&self, state: &WritableState) -> Result<bool> {
         match state {
-            WritableState::InPlace(editor) if self.view().limits_types() => Ok(editor.file().stat()?.link_count > 0),
+            WritableState::InPlace(edit) if self.view().limits_types() => Ok(edit.file().stat()?.link_count > 0),
             _ => Ok(false),
         }
     }
@@ -546,15 +547,15 @@ impl SessionFiles {
     /// [`Error::Replaced`] where another file has its name; as [`View::edit`].
     fn restage(&self, file: &Arc<WritableFile>) -> Result<()> {
         let _one_at_a_time = self.0.copy_lock.lock();
-        let (place, stat) = match &*file.state.read() {
-            WritableState::InPlace(editor) => (editor.current_location()?, editor.file().stat()?),
+        let (location, stat) = match &*file.state.read() {
+            WritableState::InPlace(edit) => (edit.current_location()?, edit.file().stat()?),
             _ => return Ok(()),
         };
-        if !place.linked {
+        if !location.linked {
             // It has other names, which nobody can tell from here.
             return Err(Error::Replaced);
         }
-        let other = self.staged_at(&place.path, false);
+        let other = self.staged_at(&location.path, false);
         let stat = match &other {
             // Another handle of the session edits a copy of this very file: both go on in one.
             Some(other) if other.is_copy_of(&stat) => {
@@ -569,7 +570,7 @@ impl SessionFiles {
             return Ok(());
         }
         let mode = EditMode { create: false, exclusive: false, truncate: false, ..file.mode };
-        let EditTarget::Copy(copy) = self.view().edit(&place.path, mode, &WriteConditions::none())?.into_target()
+        let EditTarget::Copy(copy) = self.view().edit(&location.path, mode, &WriteConditions::none())?.into_target()
         else {
             return Ok(());
         };
