@@ -41,16 +41,16 @@ struct HeldBytes {
 
 impl UnfinishedUploadBytes {
     /// Tells whether a user may hold so many more bytes.
-    pub fn fits(&self, login: &Login, more: u64, most: UserQuotaLimits) -> bool {
-        self.reserved.lock().fits(login, more, most)
+    pub fn fits(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
+        self.reserved.lock().fits(login, bytes, limits)
     }
 
     /// Holds so many more bytes for a user, where he may; tells whether he may.
-    pub fn hold(&self, login: &Login, more: u64, most: UserQuotaLimits) -> bool {
+    pub fn hold(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
         let mut held = self.reserved.lock();
-        let fits = held.fits(login, more, most);
+        let fits = held.fits(login, bytes, limits);
         if fits {
-            held.add(login, more);
+            held.add(login, bytes);
         }
         fits
     }
@@ -65,9 +65,9 @@ impl UnfinishedUploadBytes {
     pub fn release(&self, login: &Login, bytes: u64) {
         let mut held = self.reserved.lock();
         held.in_all = held.in_all.saturating_sub(bytes);
-        if let Some(own) = held.by_user.get_mut(login) {
-            *own = own.saturating_sub(bytes);
-            if *own == 0 {
+        if let Some(user_bytes) = held.by_user.get_mut(login) {
+            *user_bytes = user_bytes.saturating_sub(bytes);
+            if *user_bytes == 0 {
                 held.by_user.remove(login);
             }
         }
@@ -90,17 +90,17 @@ impl UnfinishedUploadBytes {
 }
 
 impl HeldBytes {
-    fn fits(&self, login: &Login, more: u64, most: UserQuotaLimits) -> bool {
-        let own = self.by_user.get(login).copied().unwrap_or(0);
-        let within = |held: u64, most: u64| held.checked_add(more).is_some_and(|sum| sum <= most);
-        within(own, most.per_user) && within(self.in_all, most.total)
+    fn fits(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
+        let user_bytes = self.by_user.get(login).copied().unwrap_or(0);
+        let within = |held: u64, limit: u64| held.checked_add(bytes).is_some_and(|sum| sum <= limit);
+        within(user_bytes, limits.per_user) && within(self.in_all, limits.total)
     }
 
     fn add(&mut self, login: &Login, bytes: u64) {
         self.in_all = self.in_all.saturating_add(bytes);
         if bytes > 0 {
-            let own = self.by_user.entry(login.clone()).or_default();
-            *own = own.saturating_add(bytes);
+            let user_bytes = self.by_user.entry(login.clone()).or_default();
+            *user_bytes = user_bytes.saturating_add(bytes);
         }
     }
 }
@@ -138,8 +138,8 @@ pub(super) struct InterruptedUpload {
 impl InterruptedUploads {
     /// Makes an empty table; nothing is kept before a policy is set.
     pub(super) fn new(store: Store, clock: Clock) -> Self {
-        let (policy, bytes, kept) = (OnceLock::new(), Arc::default(), Mutex::default());
-        Self { store, clock, policy, bytes, by_slot: kept }
+        let (policy, bytes, by_slot) = (OnceLock::new(), Arc::default(), Mutex::default());
+        Self { store, clock, policy, bytes, by_slot }
     }
 
     /// Tells whether nothing is kept.
@@ -151,9 +151,9 @@ impl InterruptedUploads {
     pub(super) fn admits(&self, token: TokenId, login: &Login, size: u64, free: u64) -> bool {
         let Some(policy) = self.policy.get().filter(|policy| !policy.keep_for.is_zero()) else { return false };
         self.discard_expired();
-        let kept = self.by_slot.lock();
-        let of_token = kept.keys().filter(|(other, _)| *other == token).count();
-        let of_user = kept.values().filter(|upload| upload.login == *login).count();
+        let by_slot = self.by_slot.lock();
+        let of_token = by_slot.keys().filter(|(other, _)| *other == token).count();
+        let of_user = by_slot.values().filter(|upload| upload.login == *login).count();
         let fits = self.bytes.fits(login, size, policy.space.most(free, self.bytes.written()));
         size > 0 && fits && of_token < INTERRUPTED_UPLOADS_PER_TOKEN && of_user < INTERRUPTED_UPLOADS_PER_USER
     }
@@ -193,9 +193,9 @@ impl InterruptedUploads {
 
     /// Returns the names in a directory for which something is kept.
     pub(super) fn slots_in(&self, token: TokenId, device: u64, inode: u64) -> Vec<SlotId> {
-        let kept = self.by_slot.lock();
-        let here = kept.keys().filter(|(other, slot)| *other == token && slot.is_in(device, inode));
-        here.map(|(_, slot)| slot.clone()).collect()
+        let by_slot = self.by_slot.lock();
+        let in_directory = by_slot.keys().filter(|(other, slot)| *other == token && slot.is_in(device, inode));
+        in_directory.map(|(_, slot)| slot.clone()).collect()
     }
 
     /// Discards what has been kept for long enough, and what belongs to dead tokens.
@@ -211,16 +211,16 @@ impl InterruptedUploads {
         for token in tokens {
             live.entry(token).or_insert_with(|| is_live(&token));
         }
-        let mut gone = Vec::new();
+        let mut removed = Vec::new();
         self.by_slot.lock().retain(|key, upload| {
-            let stays = self.is_unexpired(upload) && live.get(&key.0).copied().unwrap_or(true);
-            if !stays {
-                gone.extend(upload.content.take());
+            let is_kept = self.is_unexpired(upload) && live.get(&key.0).copied().unwrap_or(true);
+            if !is_kept {
+                removed.extend(upload.content.take());
             }
-            stays
+            is_kept
         });
         // Not under the lock: removing a large file takes time.
-        for content in gone {
+        for content in removed {
             discard_or_warn(&content);
         }
     }

@@ -71,28 +71,28 @@ impl Tree {
 
     /// Returns an upload that can be gone on with; discards any other.
     fn resumable_or_discard(&self, row: store::UploadRow, since: UnixMillis) -> Result<Option<PendingUpload>> {
-        let store::UploadRow { id, token, login, name, request, updated_at: touched, token_inactive: dead } = row;
-        if dead || touched < since {
+        let store::UploadRow { id, token, login, name, request, updated_at, token_inactive } = row;
+        if token_inactive || updated_at < since {
             let parts = self.shared.index.store().upload_parts(id)?;
-            let kept = parts
+            let retained = parts
                 .iter()
                 .filter_map(|part| self.shared.fs.retained_entry(&part.staging_directory, &part.staged_name).ok());
-            return self.discard_upload(id, &kept.map(StagedPart).collect::<Vec<_>>()).map(|()| None);
+            return self.discard_upload(id, &retained.map(StagedPart).collect::<Vec<_>>()).map(|()| None);
         }
         let parts = self.load_parts(id, request.is_some())?;
         if request.is_some() && parts.is_empty() {
             return self.discard_upload(id, []).map(|()| None);
         }
-        Ok(Some(PendingUpload { id, token, login, name, request, updated_at: touched, parts }))
+        Ok(Some(PendingUpload { id, token, login, name, request, updated_at, parts }))
     }
 
     /// Returns what is there of an upload. One that `grows` is as long as what is there of it.
     fn load_parts(&self, upload: i64, grows: bool) -> Result<Vec<(Vec<u8>, u64, StagedPart)>> {
         let store = self.shared.index.store();
-        let mut found = Vec::new();
-        for UploadPart { name, staging_directory: place, staged_name: staged, size } in store.upload_parts(upload)? {
-            let kept = match self.shared.fs.retained_entry(&place, &staged) {
-                Ok(kept) => kept,
+        let mut parts = Vec::new();
+        for UploadPart { name, staging_directory, staged_name, size } in store.upload_parts(upload)? {
+            let retained = match self.shared.fs.retained_entry(&staging_directory, &staged_name) {
+                Ok(retained) => retained,
                 // It may be there once its file system is.
                 Err(Errno::NOMEDIUM | Errno::IO | Errno::STALE | Errno::NOTCONN) => {
                     return Err(TreeOutage::Missing.into());
@@ -102,22 +102,22 @@ impl Tree {
                     continue;
                 }
             };
-            let there = usable_length(&kept, size, grows).unwrap_or_else(|error| {
+            let length = usable_length(&retained, size, grows).unwrap_or_else(|error| {
                 tracing::warn!(%error, upload, "a part of an unfinished upload is given up");
                 None
             });
-            match there {
-                Some(there) => found.push((name, there, StagedPart(kept))),
+            match length {
+                Some(length) => parts.push((name, length, StagedPart(retained))),
                 None => {
                     store.delete_upload_part(upload, &name)?;
                     // What can't be removed now is debris at the next start.
-                    if let Err(error) = kept.discard() {
+                    if let Err(error) = retained.discard() {
                         tracing::warn!(%error, upload, "a part of an unfinished upload stays for now");
                     }
                 }
             }
         }
-        Ok(found)
+        Ok(parts)
     }
 
     /// Returns the numbers of the unfinished uploads whose tokens live.
@@ -145,16 +145,16 @@ impl Tree {
     /// start removes what is left in staging.
     pub fn discard_upload<'a>(&self, upload: i64, parts: impl IntoIterator<Item = &'a StagedPart>) -> Result<()> {
         self.shared.index.store().delete_upload(upload)?;
-        parts.into_iter().try_for_each(|StagedPart(kept)| Ok(kept.discard()?))
+        parts.into_iter().try_for_each(|StagedPart(retained)| Ok(retained.discard()?))
     }
 
     /// Discards one part of an unfinished upload.
     ///
     /// # Errors
     /// As [`Tree::discard_upload`].
-    pub fn discard_part(&self, upload: i64, name: &[u8], StagedPart(kept): &StagedPart) -> Result<()> {
+    pub fn discard_part(&self, upload: i64, name: &[u8], StagedPart(retained): &StagedPart) -> Result<()> {
         self.shared.index.store().delete_upload_part(upload, name)?;
-        Ok(kept.discard()?)
+        Ok(retained.discard()?)
     }
 
     /// Returns how many bytes are free on the file system of the served folder.
@@ -190,14 +190,14 @@ impl StagedUpload {
     /// # Errors
     /// [`Error::Store`], [`Error::Filesystem`]; it is discarded then.
     pub fn suspend(self, name: &[u8], request: &[u8], now: UnixMillis) -> Result<(i64, StagedPart)> {
-        self.persist_with(|view, kept| {
-            let part = upload_part(&kept, b"", 0);
+        self.persist_with(|view, retained| {
+            let part = upload_part(&retained, b"", 0);
             if view.is_synced() {
-                kept.sync_directory()?;
+                retained.sync_directory()?;
             }
             let (store, token) = (view.shared().index.store(), view.session().token());
             let id = store.insert_upload(token, name, Some((request, &part)), now, view.store_durability())?;
-            Ok((id, StagedPart(kept)))
+            Ok((id, StagedPart(retained)))
         })
     }
 
@@ -205,8 +205,8 @@ impl StagedUpload {
     ///
     /// # Errors
     /// As [`StagedUpload::write_at`].
-    pub fn copy_part(&self, StagedPart(kept): &StagedPart, size: u64, offset: u64) -> Result<u64> {
-        self.copy_retained(kept, size, offset)
+    pub fn copy_part(&self, StagedPart(retained): &StagedPart, size: u64, offset: u64) -> Result<u64> {
+        self.copy_retained(retained, size, offset)
     }
 }
 
@@ -218,19 +218,19 @@ impl View {
     /// # Errors
     /// As for [`View::stage`]; [`Error::Forbidden`] also where what is there may not be read. Its commit fails with
     /// [`Error::PreconditionFailed`] when the file has changed meanwhile.
-    pub fn stage_existing(&self, path: &TreePath, claim: &WriteConditions<'_>) -> Result<(StagedUpload, u64)> {
-        let (spot, stat) = self.write_slot(path)?;
-        self.check_create_locks(&spot, stat.as_ref(), claim)?;
+    pub fn stage_existing(&self, path: &TreePath, conditions: &WriteConditions<'_>) -> Result<(StagedUpload, u64)> {
+        let (slot, stat) = self.write_slot(path)?;
+        self.check_create_locks(&slot, stat.as_ref(), conditions)?;
         let Some(stat) = stat.filter(|stat| stat.kind == Some(EntryKind::File)) else {
-            return Ok((StagedUpload::begin(self, path, &spot, None, claim)?, 0));
+            return Ok((StagedUpload::begin(self, path, &slot, None, conditions)?, 0));
         };
-        if !spot.permission.allows(Permission::RW) {
+        if !slot.permission.allows(Permission::RW) {
             self.audit_denial(TreeOperation::Read, path);
             return Err(Error::Forbidden);
         }
-        let (file, permission) = (spot.directory.open(&spot.name, OpenMode::Read)?, spot.permission);
-        let found = OpenEntry { stat: file.stat()?, file, path: spot.path.clone(), permission };
-        Ok((StagedUpload::from_copy(self, path, &spot, &found, EditMode::default(), claim)?, stat.size))
+        let (file, permission) = (slot.directory.open(&slot.name, OpenMode::Read)?, slot.permission);
+        let source = OpenEntry { stat: file.stat()?, file, path: slot.path.clone(), permission };
+        Ok((StagedUpload::from_copy(self, path, &slot, &source, EditMode::default(), conditions)?, stat.size))
     }
 
     /// Goes on with an upload that was set aside. Rights and locks are asked anew, by whatever session this is. What
@@ -240,13 +240,13 @@ impl View {
     /// As for [`View::stage`].
     pub fn resume_upload(
         &self,
-        StagedPart(kept): &StagedPart,
+        StagedPart(retained): &StagedPart,
         path: &TreePath,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<StagedUpload> {
-        let (spot, stat) = self.write_slot(path)?;
-        self.check_create_locks(&spot, stat.as_ref(), claim)?;
-        StagedUpload::resume(self, path, &spot, stat.as_ref(), kept, claim)
+        let (slot, stat) = self.write_slot(path)?;
+        self.check_create_locks(&slot, stat.as_ref(), conditions)?;
+        StagedUpload::resume(self, path, &slot, stat.as_ref(), retained, conditions)
     }
 
     /// Tells that the session may write anywhere at all.
@@ -284,13 +284,13 @@ impl View {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::NoSpace`]; [`Error::SessionEnded`] once the session's token is dead.
-    pub fn write_part(&self, deposit: &mut IncomingPart, data: &[u8]) -> Result<()> {
+    pub fn write_part(&self, part: &mut IncomingPart, data: &[u8]) -> Result<()> {
         self.session().access()?;
         self.session().record_use();
-        let end = deposit.size.saturating_add(data.len() as u64);
+        let end = part.size.saturating_add(data.len() as u64);
         self.check_size(end)?;
-        deposit.file.write_at(data, deposit.size)?;
-        deposit.size = end;
+        part.file.write_at(data, part.size)?;
+        part.size = end;
         Ok(())
     }
 
@@ -298,8 +298,8 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Filesystem`].
-    pub fn sync_part(&self, deposit: IncomingPart) -> Result<SyncedPart> {
-        let IncomingPart { file, staged, size } = deposit;
+    pub fn sync_part(&self, part: IncomingPart) -> Result<SyncedPart> {
+        let IncomingPart { file, staged, size } = part;
         if self.is_synced() {
             file.sync()?;
             staged.to_retained().sync_directory()?;
@@ -311,12 +311,12 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Absent`] where the upload has ended. The deposit is discarded then.
-    pub fn keep_part(&self, upload: i64, name: &[u8], deposit: SyncedPart, now: UnixMillis) -> Result<StagedPart> {
-        let SyncedPart { staged, size } = deposit;
-        let kept = staged.to_retained();
-        self.record_part(upload, &upload_part(&kept, name, size), now)?;
+    pub fn keep_part(&self, upload: i64, name: &[u8], part: SyncedPart, now: UnixMillis) -> Result<StagedPart> {
+        let SyncedPart { staged, size } = part;
+        let retained = staged.to_retained();
+        self.record_part(upload, &upload_part(&retained, name, size), now)?;
         staged.persist();
-        Ok(StagedPart(kept))
+        Ok(StagedPart(retained))
     }
 
     /// Writes down that the first `size` bytes of an upload are there.
@@ -326,19 +326,19 @@ impl View {
     pub fn record_progress(
         &self,
         upload: i64,
-        StagedPart(kept): &StagedPart,
+        StagedPart(retained): &StagedPart,
         size: u64,
         now: UnixMillis,
     ) -> Result<()> {
         if self.is_synced() {
-            kept.open(OpenMode::Read)?.sync()?;
+            retained.open(OpenMode::Read)?.sync()?;
         }
-        self.record_part(upload, &upload_part(kept, b"", size), now)
+        self.record_part(upload, &upload_part(retained, b"", size), now)
     }
 
     fn record_part(&self, upload: i64, part: &UploadPart, now: UnixMillis) -> Result<()> {
-        let kept = self.shared().index.store().put_upload_part(upload, part, now, self.store_durability());
-        kept.map_err(|error| match error {
+        let recorded = self.shared().index.store().put_upload_part(upload, part, now, self.store_durability());
+        recorded.map_err(|error| match error {
             StoreError::NotFound(_) => Error::Absent,
             other => other.into(),
         })
@@ -351,19 +351,24 @@ impl View {
 }
 
 /// Returns how much is there of a part of which `size` bytes were written down; none where it is not whole.
-fn usable_length(kept: &RetainedEntry, size: u64, grows: bool) -> super::fs::Result<Option<u64>> {
-    let there = kept.open(OpenMode::Read)?.stat()?.size;
+fn usable_length(retained: &RetainedEntry, size: u64, grows: bool) -> super::fs::Result<Option<u64>> {
+    let length = retained.open(OpenMode::Read)?.stat()?.size;
     if !grows {
-        return Ok((there == size).then_some(there));
+        return Ok((length == size).then_some(length));
     }
-    if there > size {
+    if length > size {
         // What was not written down is not counted: it takes no room either.
-        kept.open(OpenMode::ReadWrite)?.truncate(size)?;
+        retained.open(OpenMode::ReadWrite)?.truncate(size)?;
     }
-    Ok(Some(size.min(there)))
+    Ok(Some(size.min(length)))
 }
 
-fn upload_part(kept: &RetainedEntry, name: &[u8], size: u64) -> UploadPart {
-    let (place, staged) = kept.mount_path_and_name();
-    UploadPart { name: name.to_vec(), staging_directory: place.clone(), staged_name: staged.as_bytes().to_vec(), size }
+fn upload_part(retained: &RetainedEntry, name: &[u8], size: u64) -> UploadPart {
+    let (staging_directory, staged_name) = retained.mount_path_and_name();
+    UploadPart {
+        name: name.to_vec(),
+        staging_directory: staging_directory.clone(),
+        staged_name: staged_name.as_bytes().to_vec(),
+        size,
+    }
 }

@@ -117,52 +117,58 @@ impl StagedUpload {
     /// Begins an upload to a spot that the check let through.
     pub(super) fn begin(
         view: &View,
-        asked: &TreePath,
-        spot: &EntrySlot,
+        requested_path: &TreePath,
+        slot: &EntrySlot,
         replaced: Option<&Stat>,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
-        let content = view.staging(spot)?.create_file()?;
-        Self::with_content(content, view, asked, (spot, replaced), claim)
+        let content = view.staging(slot)?.create_file()?;
+        Self::with_content(content, view, requested_path, (slot, replaced), conditions)
     }
 
     /// Goes on with what waits, for a spot that the check let through; it stays when this is dropped.
     pub(super) fn resume(
         view: &View,
-        asked: &TreePath,
-        spot: &EntrySlot,
+        requested_path: &TreePath,
+        slot: &EntrySlot,
         replaced: Option<&Stat>,
-        kept: &RetainedEntry,
-        claim: &WriteConditions<'_>,
+        retained: &RetainedEntry,
+        conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
-        Self::with_content((kept.open(OpenMode::ReadWrite)?, kept.to_staged()), view, asked, (spot, replaced), claim)
+        Self::with_content(
+            (retained.open(OpenMode::ReadWrite)?, retained.to_staged()),
+            view,
+            requested_path,
+            (slot, replaced),
+            conditions,
+        )
     }
 
     fn with_content(
         (file, staged): (FileFd, StagedEntry),
         view: &View,
-        asked: &TreePath,
-        (spot, replaced): (&EntrySlot, Option<&Stat>),
-        claim: &WriteConditions<'_>,
+        requested_path: &TreePath,
+        (slot, replaced): (&EntrySlot, Option<&Stat>),
+        conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
         Ok(Self {
-            requested_path: asked.clone(),
-            directory: spot.directory.clone(),
-            name: spot.name.clone(),
+            requested_path: requested_path.clone(),
+            directory: slot.directory.clone(),
+            name: slot.name.clone(),
             replaced_entry: replaced.map(|stat| ReplacedEntry::from_stat(view, stat)),
             copy_source: None,
             file: Arc::new(file),
             staged,
-            final_attributes: FinalAttributes::for_slot(view, spot, replaced),
+            final_attributes: FinalAttributes::for_slot(view, slot, replaced),
             requested_attributes: Mutex::default(),
             tags: Mutex::default(),
             contiguous_bytes: AtomicU64::new(0),
             write_failed: AtomicBool::new(false),
             detached: false,
             interrupted_at: None,
-            access: authorize_slot(view, spot, Permission::W)?,
-            locks: HandleLocks::new(claim.lock_tokens),
-            registration: Some(view.shared().upload_registry.register(&spot.directory, &spot.directory_stat)),
+            access: authorize_slot(view, slot, Permission::W)?,
+            locks: HandleLocks::new(conditions.lock_tokens),
+            registration: Some(view.shared().upload_registry.register(&slot.directory, &slot.directory_stat)),
         })
     }
 
@@ -170,18 +176,22 @@ impl StagedUpload {
     ///
     /// # Errors
     /// [`super::Error::Filesystem`] when its content can't be opened; it is discarded then.
-    pub(super) fn resume_interrupted(view: &View, spot: &EntrySlot, cut: InterruptedUpload) -> Result<Option<Self>> {
-        let (mode, cut_at) = (cut.mode, Some(cut.interrupted_at));
-        let Some(content) = cut.into_content() else { return Ok(None) };
+    pub(super) fn resume_interrupted(
+        view: &View,
+        slot: &EntrySlot,
+        interrupted: InterruptedUpload,
+    ) -> Result<Option<Self>> {
+        let (mode, interrupted_at) = (interrupted.mode, Some(interrupted.interrupted_at));
+        let Some(content) = interrupted.into_content() else { return Ok(None) };
         let file = content.open(OpenMode::ReadWrite)?;
         let upload = Self::with_content(
             (file, content.into_staged()),
             view,
-            &spot.path,
-            (spot, None),
+            &slot.path,
+            (slot, None),
             &WriteConditions::none(),
         )?;
-        let upload = Self { interrupted_at: cut_at, ..upload };
+        let upload = Self { interrupted_at, ..upload };
         upload.requested_attributes.lock().mode = mode;
         // What is there was judged when it came.
         upload.contiguous_bytes.store(u64::MAX, Ordering::Release);
@@ -200,9 +210,9 @@ impl StagedUpload {
     /// Keeps what a lost connection has left of an upload to a new name, for its token; anything else is discarded.
     pub(super) fn keep_interrupted(self) {
         let view = self.access.view().clone();
-        let cut_uploads = &view.shared().interrupted_uploads;
-        let whole = self.replaced_entry.is_none() && !self.detached && !self.write_failed.load(Ordering::Acquire);
-        let resumable = whole && self.copy_source.as_ref().is_none_or(|base| base.etag.is_none());
+        let interrupted_uploads = &view.shared().interrupted_uploads;
+        let is_whole = self.replaced_entry.is_none() && !self.detached && !self.write_failed.load(Ordering::Acquire);
+        let resumable = is_whole && self.copy_source.as_ref().is_none_or(|copy_source| copy_source.etag.is_none());
         if !resumable || view.session().access().is_err() {
             return;
         }
@@ -211,89 +221,90 @@ impl StagedUpload {
         else {
             return;
         };
-        if !cut_uploads.admits(token, &login, stat.size, free.available) {
+        if !interrupted_uploads.admits(token, &login, stat.size, free.available) {
             return;
         }
         let mode = self.requested_attributes.lock().mode;
-        let slot = SlotId::new(&directory, &self.name);
-        let since = self.interrupted_at;
-        let kept = self
-            .persist_with(|_, content| Ok(cut_uploads.interrupted_upload(content, (mode, stat.size), login, since)));
-        match kept {
-            Ok(cut) => cut_uploads.keep(token, slot, cut),
+        let slot_id = SlotId::new(&directory, &self.name);
+        let interrupted_at = self.interrupted_at;
+        let retained = self.persist_with(|_, content| {
+            Ok(interrupted_uploads.interrupted_upload(content, (mode, stat.size), login, interrupted_at))
+        });
+        match retained {
+            Ok(interrupted) => interrupted_uploads.keep(token, slot_id, interrupted),
             Err(error) => tracing::warn!(%error, "a cut upload is not kept"),
         }
     }
 
     /// Leaves the content in staging, to be taken up by later requests, also after a restart; what was asked of its
     /// attributes is forgotten. `keep` has to write it down: where that fails, it is discarded.
-    pub(super) fn persist_with<T>(self, keep: impl FnOnce(&View, RetainedEntry) -> Result<T>) -> Result<T> {
-        let kept = keep(self.access.view(), self.staged.to_retained())?;
+    pub(super) fn persist_with<T>(self, record: impl FnOnce(&View, RetainedEntry) -> Result<T>) -> Result<T> {
+        let recorded = record(self.access.view(), self.staged.to_retained())?;
         self.staged.persist();
-        Ok(kept)
+        Ok(recorded)
     }
 
     /// Copies all of what waits, which is `size` bytes, to an offset; returns where it ends.
-    pub(super) fn copy_retained(&self, kept: &RetainedEntry, size: u64, offset: u64) -> Result<u64> {
-        let from = kept.open(OpenMode::Read)?;
+    pub(super) fn copy_retained(&self, retained: &RetainedEntry, size: u64, offset: u64) -> Result<u64> {
+        let from = retained.open(OpenMode::Read)?;
         self.access.view().check_size(offset.saturating_add(size))?;
-        let mut done = 0;
-        while done < size {
+        let mut copied = 0;
+        while copied < size {
             self.access.view().cancellation().check()?;
             self.check_writable()?;
-            let most = usize::try_from(size - done).map_or(COPY_BLOCK_BYTES, |left| left.min(COPY_BLOCK_BYTES));
-            match from.copy_range(done, &self.file, offset.saturating_add(done), most)? {
+            let block = usize::try_from(size - copied).map_or(COPY_BLOCK_BYTES, |left| left.min(COPY_BLOCK_BYTES));
+            match from.copy_range(copied, &self.file, offset.saturating_add(copied), block)? {
                 0 => break,
-                count => done += count as u64,
+                count => copied += count as u64,
             }
         }
-        Ok(offset.saturating_add(done))
+        Ok(offset.saturating_add(copied))
     }
 
     /// Begins an upload that starts as a copy of what stands at the spot, open to be read; it takes that
     /// one's place only while nobody else has changed it.
     pub(super) fn from_copy(
         view: &View,
-        asked: &TreePath,
-        spot: &EntrySlot,
-        found: &OpenEntry,
+        requested_path: &TreePath,
+        slot: &EntrySlot,
+        source: &OpenEntry,
         mode: EditMode,
-        claim: &WriteConditions<'_>,
+        conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
-        let mut upload = Self::begin(view, asked, spot, Some(&found.stat), claim)?;
-        let mut tag = None;
+        let mut upload = Self::begin(view, requested_path, slot, Some(&source.stat), conditions)?;
+        let mut etag = None;
         if !mode.truncate {
             // What is kept is told of to the end: by checksums, by its type.
-            upload.access = authorize_slot(view, spot, Permission::RW)?;
-            upload.copy_content(found)?;
-            if found.stat.size > 0 {
+            upload.access = authorize_slot(view, slot, Permission::RW)?;
+            upload.copy_content(source)?;
+            if source.stat.size > 0 {
                 // What is changed in the middle of a file is judged when the file is whole again.
                 upload.contiguous_bytes = AtomicU64::new(u64::MAX);
             }
-            tag = Some(view.shared().etags.etag_of(&found.stat));
+            etag = Some(view.shared().etags.etag_of(&source.stat));
         }
         let changed = AtomicBool::new(mode.truncate);
-        upload.copy_source = Some(CopySource { etag: tag, append: mode.append, changed, original: None });
+        upload.copy_source = Some(CopySource { etag, append: mode.append, changed, original: None });
         Ok(upload)
     }
 
     /// Keeps the descriptor of the file that was copied: an early commit of a copy in which nothing was changed goes on
     /// in that file.
     pub(super) fn keep_original(&mut self, original: FileFd) {
-        if let Some(base) = &mut self.copy_source {
-            base.original = Some(Arc::new(original));
+        if let Some(copy_source) = &mut self.copy_source {
+            copy_source.original = Some(Arc::new(original));
         }
     }
 
-    fn copy_content(&self, found: &OpenEntry) -> Result<()> {
+    fn copy_content(&self, source: &OpenEntry) -> Result<()> {
         let mut offset = 0;
         loop {
             self.access.view().cancellation().check()?;
             self.access.authorize_use(&*self.file)?;
-            self.access.view().check_size(found.stat.size.max(offset))?;
-            match found.file.copy_to(&self.file, offset, COPY_BLOCK_BYTES)? {
+            self.access.view().check_size(source.stat.size.max(offset))?;
+            match source.file.copy_to(&self.file, offset, COPY_BLOCK_BYTES)? {
                 // Until it is written, a copy is as old as what it was made of.
-                0 => return Ok(self.file.set_times(Some(found.stat.modified), Some(found.stat.accessed))?),
+                0 => return Ok(self.file.set_times(Some(source.stat.modified), Some(source.stat.accessed))?),
                 count => offset += count as u64,
             }
         }
@@ -311,7 +322,7 @@ impl StagedUpload {
 
     fn write_checked(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check_writable()?;
-        let appends = self.copy_source.as_ref().is_some_and(|base| base.append);
+        let appends = self.copy_source.as_ref().is_some_and(|copy_source| copy_source.append);
         let start = if appends { self.file.stat()?.size } else { offset };
         let end = start.saturating_add(data.len() as u64);
         self.access.view().check_size(end)?;
@@ -365,12 +376,12 @@ impl StagedUpload {
             self.file.truncate(size)?;
         }
         self.mark_changed();
-        let mut wanted = self.requested_attributes.lock();
+        let mut requested = self.requested_attributes.lock();
         // On the staged file itself, so that a later write moves it as it moves any file's.
         self.file.set_times_exactly(attributes.modified, attributes.accessed)?;
-        wanted.mode = attributes.mode.map(|mode| mode & 0o777).or(wanted.mode);
-        wanted.modified = attributes.modified.or(wanted.modified);
-        wanted.accessed = attributes.accessed.or(wanted.accessed);
+        requested.mode = attributes.mode.map(|mode| mode & 0o777).or(requested.mode);
+        requested.modified = attributes.modified.or(requested.modified);
+        requested.accessed = attributes.accessed.or(requested.accessed);
         Ok(())
     }
 
@@ -391,13 +402,14 @@ impl StagedUpload {
 
     /// Tells whether it is a copy in which nothing was changed, nor was to be.
     pub(super) fn is_unchanged_copy(&self) -> bool {
-        let unchanged = self.copy_source.as_ref().is_some_and(|base| !base.changed.load(Ordering::Acquire));
+        let unchanged =
+            self.copy_source.as_ref().is_some_and(|copy_source| !copy_source.changed.load(Ordering::Acquire));
         unchanged && !self.has_failed_write()
     }
 
     fn mark_changed(&self) {
-        if let Some(base) = &self.copy_source {
-            base.changed.store(true, Ordering::Release);
+        if let Some(copy_source) = &self.copy_source {
+            copy_source.changed.store(true, Ordering::Release);
         }
     }
 
@@ -409,8 +421,8 @@ impl StagedUpload {
 
 impl ReplacedEntry {
     fn from_stat(view: &View, stat: &Stat) -> Self {
-        let (device, inode, born) = (stat.device, stat.inode, stat.birth_time());
-        Self { device, inode, birth_time: born, etag: view.shared().etags.etag_of(stat) }
+        let (device, inode, birth_time) = (stat.device, stat.inode, stat.birth_time());
+        Self { device, inode, birth_time, etag: view.shared().etags.etag_of(stat) }
     }
 
     /// Tells whether this is the same entry, whatever its content is now.
@@ -420,34 +432,34 @@ impl ReplacedEntry {
 }
 
 /// Authorizes an upload by the directory that it is for.
-fn authorize_slot(view: &View, spot: &EntrySlot, needed: Permission) -> Result<HandleAccess> {
+fn authorize_slot(view: &View, slot: &EntrySlot, needed: Permission) -> Result<HandleAccess> {
     HandleAccess::with_anchor(
         view,
-        spot.path.clone(),
+        slot.path.clone(),
         needed,
-        HandleAnchor::Slot(spot.directory.clone(), spot.name.clone()),
+        HandleAnchor::Slot(slot.directory.clone(), slot.name.clone()),
     )
 }
 
 impl CopySource {
     /// Tells whether what stands there is what was copied.
-    fn is_current(&self, view: &View, there: Option<&Stat>) -> bool {
-        self.etag.is_none_or(|tag| there.is_some_and(|stat| view.shared().etags.etag_of(stat) == tag))
+    fn is_current(&self, view: &View, current: Option<&Stat>) -> bool {
+        self.etag.is_none_or(|etag| current.is_some_and(|stat| view.shared().etags.etag_of(stat) == etag))
     }
 }
 
 impl FinalAttributes {
     /// A replaced file keeps its mode and owner; a new one has what the process gives new files, and the
     /// group of a folder that hands its group down.
-    fn for_slot(view: &View, spot: &EntrySlot, replaced: Option<&Stat>) -> Self {
+    fn for_slot(view: &View, slot: &EntrySlot, replaced: Option<&Stat>) -> Self {
         if let Some(old) = replaced.filter(|stat| stat.kind == Some(EntryKind::File)) {
             return Self { mode: old.mode & 0o777, uid: Some(old.uid), gid: Some(old.gid) };
         }
-        let gid = (spot.directory_stat.mode & 0o2000 != 0).then_some(spot.directory_stat.gid);
+        let gid = (slot.directory_stat.mode & 0o2000 != 0).then_some(slot.directory_stat.gid);
         Self { mode: view.fs().apply_umask(0o666), uid: None, gid }
     }
 
-    fn apply(&self, file: &FileFd, wanted: &AttributeChanges) -> Result<()> {
+    fn apply(&self, file: &FileFd, requested: &AttributeChanges) -> Result<()> {
         if self.uid.is_some() || self.gid.is_some() {
             let now = file.stat()?;
             let (uid, gid) = (self.uid.filter(|uid| *uid != now.uid), self.gid.filter(|gid| *gid != now.gid));
@@ -455,6 +467,6 @@ impl FinalAttributes {
                 file.set_owner(uid, gid);
             }
         }
-        Ok(file.set_mode(wanted.mode.unwrap_or(self.mode))?)
+        Ok(file.set_mode(requested.mode.unwrap_or(self.mode))?)
     }
 }

@@ -35,8 +35,8 @@ impl UploadRegistry {
     /// # Errors
     /// [`Error::DirectoryNotEmpty`], as if the file were there already; what `remove` says.
     pub(super) fn remove_empty<T>(&self, directory: &Stat, remove: impl FnOnce() -> Result<T>) -> Result<T> {
-        let under_way = self.0.lock();
-        if under_way.contains_key(&(directory.device, directory.inode)) {
+        let active = self.0.lock();
+        if active.contains_key(&(directory.device, directory.inode)) {
             return Err(Error::DirectoryNotEmpty);
         }
         remove()
@@ -49,12 +49,12 @@ impl UploadRegistry {
     /// [`Error::UploadInProgress`]; what `remove` says.
     pub(super) fn remove_all<T>(
         &self,
-        host: &ServedFs,
+        fs: &ServedFs,
         path: &TreePath,
         remove: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let under_way = self.0.lock();
-        self.check_none_below(&under_way, host, path)?;
+        let active = self.0.lock();
+        self.check_none_below(&active, fs, path)?;
         remove()
     }
 
@@ -62,28 +62,28 @@ impl UploadRegistry {
     ///
     /// # Errors
     /// [`Error::UploadInProgress`].
-    pub(super) fn check_no_uploads(&self, host: &ServedFs, path: &TreePath) -> Result<()> {
-        self.check_none_below(&self.0.lock(), host, path)
+    pub(super) fn check_no_uploads(&self, fs: &ServedFs, path: &TreePath) -> Result<()> {
+        self.check_none_below(&self.0.lock(), fs, path)
     }
 
     fn check_none_below(
         &self,
-        under_way: &HashMap<DirectoryId, (usize, DirectoryFd)>,
-        host: &ServedFs,
+        active: &HashMap<DirectoryId, (usize, DirectoryFd)>,
+        fs: &ServedFs,
         path: &TreePath,
     ) -> Result<()> {
-        let mut places = under_way.values().filter_map(|(_, directory)| host.path_of_fd(directory));
-        if places.any(|place| place.starts_with(path)) { Err(Error::UploadInProgress) } else { Ok(()) }
+        let mut paths = active.values().filter_map(|(_, directory)| fs.path_of_fd(directory));
+        if paths.any(|directory| directory.starts_with(path)) { Err(Error::UploadInProgress) } else { Ok(()) }
     }
 }
 
 impl Drop for RegisteredUpload {
     fn drop(&mut self) {
-        let mut under_way = self.registry.0.lock();
-        if let Some((count, _)) = under_way.get_mut(&self.directory) {
+        let mut active = self.registry.0.lock();
+        if let Some((count, _)) = active.get_mut(&self.directory) {
             *count -= 1;
             if *count == 0 {
-                under_way.remove(&self.directory);
+                active.remove(&self.directory);
             }
         }
     }

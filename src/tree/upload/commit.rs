@@ -44,7 +44,7 @@ impl StagedUpload {
     /// # Errors
     /// As for [`View::stage`], and what the claim's judgement says; [`Error::WriteFailed`], [`Error::TypeNotAllowed`];
     /// [`Error::PreconditionFailed`] where somebody else has changed what was copied to be edited.
-    pub fn commit(mut self, claim: &WriteConditions<'_>) -> Result<CommittedUpload> {
+    pub fn commit(mut self, conditions: &WriteConditions<'_>) -> Result<CommittedUpload> {
         self.access.authorize_use(&*self.file)?;
         if self.is_unchanged_copy() {
             return Ok(CommittedUpload { entry: self.stat()?, replaced: true });
@@ -52,23 +52,23 @@ impl StagedUpload {
         let view = self.access.view().clone();
         // What is put by a request is as old as the request, unless the client said otherwise.
         self.prepare(|upload| Ok(upload.requested_attributes.lock().modified))?;
-        let (spot, _) = view.write_slot(&self.requested_path)?;
-        let permission = spot.permission;
-        let names = view.shared().path_locks.lock(&[&spot.path]);
-        let steady = view.shared().locks.freeze();
-        let replaced = spot.stat()?;
-        self.check_replace(&spot, replaced.as_ref(), claim)?;
-        if self.copy_source.as_ref().is_some_and(|base| !base.is_current(&view, replaced.as_ref())) {
+        let (slot, _) = view.write_slot(&self.requested_path)?;
+        let permission = slot.permission;
+        let path_guards = view.shared().path_locks.lock(&[&slot.path]);
+        let lock_freeze = view.shared().locks.freeze();
+        let replaced = slot.stat()?;
+        self.check_replace(&slot, replaced.as_ref(), conditions)?;
+        if self.copy_source.as_ref().is_some_and(|copy_source| !copy_source.is_current(&view, replaced.as_ref())) {
             return Err(Error::PreconditionFailed);
         }
         let (staged, tags) = (&mut self.staged, self.tags.into_inner());
-        let mut put = || staged.rename_to(&spot.directory, &spot.name).map_err(Error::from_target_errno);
+        let mut put = || staged.rename_to(&slot.directory, &slot.name).map_err(Error::from_target_errno);
         view.shared().etags.while_replacing(replaced.as_ref(), 0, || match tags {
-            Some(tags) => view.put_with_tags(&spot, replaced.as_ref(), &tags, put),
+            Some(tags) => view.put_with_tags(&slot, replaced.as_ref(), &tags, put),
             None => put(),
         })?;
-        drop((steady, names));
-        view.sync_directory(&spot.directory)?;
+        drop((lock_freeze, path_guards));
+        view.sync_directory(&slot.directory)?;
         let replaced = replaced.is_some_and(|stat| stat.kind == Some(EntryKind::File));
         Ok(CommittedUpload { entry: view.entry(&self.requested_path, &self.file.stat()?, permission), replaced })
     }
@@ -84,10 +84,10 @@ impl StagedUpload {
             self.apply_final_mode();
             return Ok(());
         }
-        let committed = self.commit_with(0, |upload, _, spot, replaced| {
+        let committed = self.commit_with(0, |upload, _, slot, replaced| {
             let put = match replaced {
-                Some(_) => upload.staged.rename_to(&spot.directory, &spot.name),
-                None => upload.staged.rename_to_new(&spot.directory, &spot.name),
+                Some(_) => upload.staged.rename_to(&slot.directory, &slot.name),
+                None => upload.staged.rename_to_new(&slot.directory, &slot.name),
             };
             put.map_err(error_from_create_new)
         })?;
@@ -100,13 +100,13 @@ impl StagedUpload {
     /// # Errors
     /// As [`StagedUpload::commit_in_directory`].
     pub(in crate::tree) fn commit_early(&mut self) -> Result<EarlyCommit> {
-        let committed = self.commit_with(1, |upload, view, spot, replaced| {
-            let note = upload.staged.note_early(&spot.path)?;
+        let committed = self.commit_with(1, |upload, view, slot, replaced| {
+            let note = upload.staged.note_early(&slot.path)?;
             let put = match replaced {
-                Some(_) => upload.replace_reversibly(view, spot),
+                Some(_) => upload.replace_reversibly(view, slot),
                 None => upload
                     .staged
-                    .rename_to_new(&spot.directory, &spot.name)
+                    .rename_to_new(&slot.directory, &slot.name)
                     .map(|()| CommitUndo::Remove)
                     .map_err(error_from_create_new),
             };
@@ -136,41 +136,41 @@ impl StagedUpload {
         let view = self.access.view().clone();
         // The directory may be renamed between the look at where it is and the lock on the name there.
         for _ in 0..MAX_DIRECTORY_RENAMES {
-            let place = self.current_location()?;
-            let (spot, _) = view.write_slot(&place.path)?;
-            let _names = view.shared().path_locks.lock(&[&spot.path]);
-            let _steady = view.shared().locks.freeze();
+            let location = self.current_location()?;
+            let (slot, _) = view.write_slot(&location.path)?;
+            let _path_guards = view.shared().path_locks.lock(&[&slot.path]);
+            let _lock_freeze = view.shared().locks.freeze();
             // Somebody has put a link there.
-            if spot.path != place.path {
+            if slot.path != location.path {
                 return Err(Error::Replaced);
             }
-            if !spot.directory_stat.is_same_file(&self.directory.stat()?) {
+            if !slot.directory_stat.is_same_file(&self.directory.stat()?) {
                 continue;
             }
-            let replaced = spot.stat()?;
-            self.check_replace(&spot, replaced.as_ref(), &WriteConditions::none())?;
+            let replaced = slot.stat()?;
+            self.check_replace(&slot, replaced.as_ref(), &WriteConditions::none())?;
             // Nobody writes into what is replaced between the look at it and its end.
             let undo = view.shared().etags.while_replacing(replaced.as_ref(), kept_names, || {
-                self.check_unchanged(spot.stat()?.as_ref())?;
-                put(self, &view, &spot, replaced.as_ref())
+                self.check_unchanged(slot.stat()?.as_ref())?;
+                put(self, &view, &slot, replaced.as_ref())
             })?;
-            let (directory, entry) = (spot.directory, (spot.path, spot.permission));
+            let (directory, entry) = (slot.directory, (slot.path, slot.permission));
             return Ok(EarlyCommit { view: view.clone(), directory, replaced, undo, entry });
         }
         Err(Error::NoParent)
     }
 
     /// Puts the file in the place of another so that that one can be had back.
-    fn replace_reversibly(&mut self, view: &View, spot: &EntrySlot) -> Result<CommitUndo> {
-        match self.staged.exchange(&spot.directory, &spot.name) {
+    fn replace_reversibly(&mut self, view: &View, slot: &EntrySlot) -> Result<CommitUndo> {
+        match self.staged.exchange(&slot.directory, &slot.name) {
             Ok(()) => Ok(CommitUndo::Exchange),
             // The file system has no such rename: the next best is two.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                let old = view.staging(spot)?.back_up(&spot.directory, &spot.name, &spot.path)?;
-                match self.staged.rename_to_new(&spot.directory, &spot.name) {
-                    Ok(()) => Ok(CommitUndo::Restore(old)),
+                let backup = view.staging(slot)?.back_up(&slot.directory, &slot.name, &slot.path)?;
+                match self.staged.rename_to_new(&slot.directory, &slot.name) {
+                    Ok(()) => Ok(CommitUndo::Restore(backup)),
                     Err(error) => {
-                        old.restore(&spot.directory, &spot.name)?;
+                        backup.restore(&slot.directory, &slot.name)?;
                         Err(Error::from_target_errno(error))
                     }
                 }
@@ -185,10 +185,11 @@ impl StagedUpload {
     /// The commit, where it can't be taken back: it stands, and the upload is staged no more.
     pub(in crate::tree) fn undo(&mut self, commit: EarlyCommit) -> std::result::Result<(), Box<EarlyCommit>> {
         let view = commit.view.clone();
-        let _names = view.shared().path_locks.lock(&[&commit.entry.0]);
-        let _steady = view.shared().locks.freeze();
-        let ours = self.file.stat().and_then(|ours| Ok(commit.directory.stat_entry(&self.name)?.is_same_file(&ours)));
-        if !ours.unwrap_or(false) {
+        let _path_guards = view.shared().path_locks.lock(&[&commit.entry.0]);
+        let _lock_freeze = view.shared().locks.freeze();
+        let is_ours =
+            self.file.stat().and_then(|staged| Ok(commit.directory.stat_entry(&self.name)?.is_same_file(&staged)));
+        if !is_ours.unwrap_or(false) {
             return Err(Box::new(commit));
         }
         let (directory, name) = (&commit.directory, &self.name);
@@ -245,10 +246,11 @@ impl StagedUpload {
     /// [`Error::Replaced`] where something else stands there now.
     pub(in crate::tree) fn original_file(&self) -> Result<Arc<FileFd>> {
         self.access.authorize_use(&*self.file)?;
-        let original = self.copy_source.as_ref().and_then(|base| base.original.clone()).ok_or(Error::Replaced)?;
-        let there = self.directory.stat_entry(&self.name)?;
-        let stands = self.replaced_entry.is_some_and(|old| old.is_same_entry(&there));
-        if stands { Ok(original) } else { Err(Error::Replaced) }
+        let original =
+            self.copy_source.as_ref().and_then(|copy_source| copy_source.original.clone()).ok_or(Error::Replaced)?;
+        let current = self.directory.stat_entry(&self.name)?;
+        let is_unchanged = self.replaced_entry.is_some_and(|old| old.is_same_entry(&current));
+        if is_unchanged { Ok(original) } else { Err(Error::Replaced) }
     }
 
     /// Goes on in place in what was copied.
@@ -281,11 +283,11 @@ impl StagedUpload {
         self.access.authorize_use(&*self.file)?;
         let (view, modified) = (self.access.view(), modified(self)?);
         view.check_file(&self.name, &self.file)?;
-        let wanted = *self.requested_attributes.lock();
-        self.final_attributes.apply(&self.file, &wanted)?;
-        let tags = &view.shared().etags;
-        let fresh = modified.map_or_else(|| tags.fresh_time(None), |time| tags.fresh_time_at(time));
-        tags.set_times(&self.file, Some(fresh), wanted.accessed)?;
+        let requested = *self.requested_attributes.lock();
+        self.final_attributes.apply(&self.file, &requested)?;
+        let etags = &view.shared().etags;
+        let modified = modified.map_or_else(|| etags.fresh_time(None), |time| etags.fresh_time_at(time));
+        etags.set_times(&self.file, Some(modified), requested.accessed)?;
         if view.is_synced() {
             self.file.sync()?;
         }
@@ -293,18 +295,18 @@ impl StagedUpload {
     }
 
     /// Lets the file take the place of what stands at a spot: asked under the name's commit lock, just before.
-    fn check_replace(&self, spot: &EntrySlot, replaced: Option<&Stat>, claim: &WriteConditions<'_>) -> Result<()> {
+    fn check_replace(&self, slot: &EntrySlot, replaced: Option<&Stat>, conditions: &WriteConditions<'_>) -> Result<()> {
         let view = self.access.view();
-        view.check_create(spot, replaced, claim)?;
+        view.check_create(slot, replaced, conditions)?;
         if self.has_failed_write() {
             return Err(Error::WriteFailed);
         }
-        view.check_file(&spot.name, &self.file)?;
+        view.check_file(&slot.name, &self.file)?;
         // Where what it replaces has gone meanwhile, it still becomes what that was: no more is shown to others.
-        let finish =
-            replaced.map_or(self.final_attributes, |replaced| FinalAttributes::for_slot(view, spot, Some(replaced)));
-        if finish != self.final_attributes {
-            finish.apply(&self.file, &self.requested_attributes.lock())?;
+        let final_attributes =
+            replaced.map_or(self.final_attributes, |replaced| FinalAttributes::for_slot(view, slot, Some(replaced)));
+        if final_attributes != self.final_attributes {
+            final_attributes.apply(&self.file, &self.requested_attributes.lock())?;
         }
         Ok(())
     }
@@ -357,7 +359,7 @@ impl StagedUpload {
     /// Returns the path that it is for now.
     fn current_location(&self) -> Result<HandleLocation> {
         self.access.authorize_use(&*self.file)?;
-        Some(self.access.last_location()).filter(|place| place.linked).ok_or(Error::NoParent)
+        Some(self.access.last_location()).filter(|location| location.linked).ok_or(Error::NoParent)
     }
 
     /// Returns the path that it was for when that was last looked at.
@@ -377,7 +379,7 @@ impl StagedUpload {
 
     /// Tells whether writes go to its end.
     pub(in crate::tree) fn appends(&self) -> bool {
-        self.copy_source.as_ref().is_some_and(|base| base.append)
+        self.copy_source.as_ref().is_some_and(|copy_source| copy_source.append)
     }
 }
 
