@@ -31,22 +31,20 @@ struct MountFingerprint {
 ///
 /// # Errors
 /// [`Error::TreeMismatch`].
-pub(super) fn verify_root(host: &ServedFs, index: &NodeIndex) -> Result<()> {
+pub(super) fn verify_root(fs: &ServedFs, index: &NodeIndex) -> Result<()> {
     let store = index.store();
     let Some(row) = store.node_at(&TreePath::root())? else { return Ok(()) };
-    let same = match store.root_marker()? {
-        Some(known) => {
-            host.marker_at(&TreePath::root())? == Some(known) && inode_of(&row) == host.root()?.stat()?.inode
-        }
+    let is_same = match store.root_marker()? {
+        Some(known) => fs.marker_at(&TreePath::root())? == Some(known) && inode_of(&row) == fs.root()?.stat()?.inode,
         // Written before there were markers, or where none could be made.
         None => index.row_matches(&row, &TreePath::root())?,
     };
-    if same { Ok(()) } else { Err(Error::TreeMismatch) }
+    if is_same { Ok(()) } else { Err(Error::TreeMismatch) }
 }
 
 /// Notes the marker of a served folder that was recognised.
-pub(super) fn record_root_marker(host: &ServedFs, store: &Store) -> Result<()> {
-    match host.marker_at(&TreePath::root())? {
+pub(super) fn record_root_marker(fs: &ServedFs, store: &Store) -> Result<()> {
+    match fs.marker_at(&TreePath::root())? {
         Some(marker) if store.root_marker()? != Some(marker) => Ok(store.set_root_marker(marker)?),
         Some(_) | None => Ok(()),
     }
@@ -108,28 +106,25 @@ impl Tree {
     }
 
     fn refresh_mounts(&self) -> Result<Vec<(TreePath, TreeOutage)>> {
-        let (host, store) = (&self.shared.fs, self.shared.index.store());
+        let (fs, store) = (&self.shared.fs, self.shared.index.store());
         let version = store.data_version()?;
-        let mut seen = self.shared.availability.last_fingerprint.lock();
-        if seen.as_ref().is_none_or(|seen| seen.version != version) {
-            host.set_known_tree(known_tree(store)?);
+        let mut last = self.shared.availability.last_fingerprint.lock();
+        if last.as_ref().is_none_or(|last| last.version != version) {
+            fs.set_known_tree(known_tree(store)?);
         }
-        let outages = host.check_mounts();
-        let now = MountFingerprint { version, mounts: host.mount_points() };
-        if seen.as_ref() == Some(&now) {
+        let outages = fs.check_mounts();
+        let fingerprint = MountFingerprint { version, mounts: fs.mount_points() };
+        if last.as_ref() == Some(&fingerprint) {
             return Ok(outages);
         }
-        *seen = Some(now);
+        *last = Some(fingerprint);
         self.shared.etags.detect_coarse_times()?;
         if self.shared.is_serving() && self.record_mount_markers()? {
             let known = known_tree(store)?;
-            let places: Vec<_> = known.mounts.iter().map(|mount| mount.path.to_string()).collect();
-            host.set_known_tree(known);
-            let outages = host.check_mounts();
-            tracing::info!(
-                ?places,
-                "nodes were named in a file system that is mounted in the tree: it is watched, too"
-            );
+            let paths: Vec<_> = known.mounts.iter().map(|mount| mount.path.to_string()).collect();
+            fs.set_known_tree(known);
+            let outages = fs.check_mounts();
+            tracing::info!(?paths, "nodes were named in a file system that is mounted in the tree: it is watched, too");
             return Ok(outages);
         }
         Ok(outages)
@@ -137,25 +132,25 @@ impl Tree {
 
     /// Notes the markers of mounts in which nodes were named since; tells whether there are any.
     fn record_mount_markers(&self) -> Result<bool> {
-        let (host, index) = (&self.shared.fs, &self.shared.index);
+        let (fs, index) = (&self.shared.fs, &self.shared.index);
         let marked = index.store().marked_mounts()?;
-        let mut noted = false;
-        for (path, stat) in host.mounts_below_root() {
+        let mut recorded = false;
+        for (path, stat) in fs.mounts_below_root() {
             let row = index.store().node_at(&path)?;
             let Some(row) = row.filter(|row| !marked.iter().any(|mount| mount.node.id == row.id)) else { continue };
             if !index.row_matches(&row, &path)? {
                 continue;
             }
             // It has one once something can be staged there.
-            let folder = host.open_directory(&path)?;
-            if let Err(error) = host.staging(&folder, stat.mount_key()) {
+            let directory = fs.open_directory(&path)?;
+            if let Err(error) = fs.staging(&directory, stat.mount_key()) {
                 tracing::debug!(%path, %error, "a mounted file system can't be marked");
             }
-            if let Some(marker) = host.marker_at(&path)? {
+            if let Some(marker) = fs.marker_at(&path)? {
                 index.store().set_mount_marker(row.id, marker)?;
-                noted = true;
+                recorded = true;
             }
         }
-        Ok(noted)
+        Ok(recorded)
     }
 }

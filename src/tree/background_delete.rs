@@ -27,36 +27,36 @@ struct DeleteQueueState {
 impl BackgroundDeletes {
     /// Removes what waits in staging, soon.
     pub(super) fn enqueue(&self, staged: StagedEntry) {
-        let mut work = self.0.state.lock();
-        work.pending.push_back(staged);
-        if work.running {
+        let mut state = self.0.state.lock();
+        state.pending.push_back(staged);
+        if state.running {
             return;
         }
-        let removals = self.clone();
-        work.running = true;
-        drop(work);
-        if thread::Builder::new().name("removals".into()).spawn(move || removals.run()).is_err() {
+        let deletes = self.clone();
+        state.running = true;
+        drop(state);
+        if thread::Builder::new().name("removals".into()).spawn(move || deletes.run()).is_err() {
             self.run();
         }
     }
 
     /// Waits until nothing is left to remove.
     pub(super) fn wait_until_idle(&self) {
-        let mut work = self.0.state.lock();
-        while work.running {
-            self.0.idle.wait(&mut work);
+        let mut state = self.0.state.lock();
+        while state.running {
+            self.0.idle.wait(&mut state);
         }
     }
 
     fn run(&self) {
         loop {
-            let mut work = self.0.state.lock();
-            let Some(staged) = work.pending.pop_front() else {
-                work.running = false;
+            let mut state = self.0.state.lock();
+            let Some(staged) = state.pending.pop_front() else {
+                state.running = false;
                 self.0.idle.notify_all();
                 return;
             };
-            drop(work);
+            drop(state);
             if let Err(error) = staged.discard() {
                 tracing::warn!(%error, "something removed stays in staging until the next start");
             }

@@ -50,46 +50,39 @@ struct EditedFile {
 
 impl EtagTracker {
     /// Makes the tags of a tree by its secret key; `fine` keeps what its file systems don't keep of times.
-    pub(super) fn new(key: [u8; 32], fine: Option<FineTimes>) -> Arc<Self> {
-        let (last, open) = (AtomicI64::new(0), AtomicUsize::new(0));
+    pub(super) fn new(key: [u8; 32], fine_times: Option<FineTimes>) -> Arc<Self> {
+        let (last_nanos, edited_count) = (AtomicI64::new(0), AtomicUsize::new(0));
         // No number of a write that a client has seen a tag of comes again after a restart.
-        let writes = AtomicU64::new(now().max(0).cast_unsigned());
-        Arc::new(Self {
-            key,
-            fine_times: fine,
-            last_nanos: last,
-            write_counter: writes,
-            edited_count: open,
-            edited_files: RwLock::default(),
-        })
+        let write_counter = AtomicU64::new(now().max(0).cast_unsigned());
+        Arc::new(Self { key, fine_times, last_nanos, write_counter, edited_count, edited_files: RwLock::default() })
     }
 
     /// Returns the tag of a file's content as it is now.
     pub(super) fn etag_of(&self, stat: &Stat) -> Etag {
-        let mut facts = [0; 48];
+        let mut input = [0; 48];
         // Where the store fails, the content gets a tag that none has again: better read twice than taken for another.
         let (modified, unknown) = match self.modified_time(stat) {
             Ok(modified) => (modified, 0),
             Err(_) => (stat.modified, self.write_counter.fetch_add(1, Ordering::AcqRel).saturating_add(1)),
         };
-        let born = stat.birth_time().unwrap_or(0).cast_unsigned();
-        let parts = [stat.inode, born, stat.size, mark_of(modified), self.last_write(stat), unknown];
-        for (place, part) in facts.chunks_exact_mut(8).zip(parts) {
-            place.copy_from_slice(&part.to_le_bytes());
+        let birth_time = stat.birth_time().unwrap_or(0).cast_unsigned();
+        let values = [stat.inode, birth_time, stat.size, mark_of(modified), self.last_write(stat), unknown];
+        for (bytes, value) in input.chunks_exact_mut(8).zip(values) {
+            bytes.copy_from_slice(&value.to_le_bytes());
         }
-        let hash = blake3::keyed_hash(&self.key, if unknown == 0 { &facts[..40] } else { &facts });
+        let hash = blake3::keyed_hash(&self.key, if unknown == 0 { &input[..40] } else { &input });
         let (high, low) = hash.as_bytes()[..16].split_at(8);
         let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
         Etag(number(high), number(low))
     }
 
     /// Returns a time with a mark of its own: the present, or at the seconds of one that was asked for.
-    pub(super) fn fresh_time(&self, wanted: Option<Timestamp>) -> Timestamp {
+    pub(super) fn fresh_time(&self, requested: Option<Timestamp>) -> Timestamp {
         let now = now();
-        let bump = |last: i64| Some(now.max(last.saturating_add(1)));
-        let last = self.last_nanos.fetch_update(Ordering::AcqRel, Ordering::Acquire, bump).unwrap_or_default();
-        let time = timestamp_from_nanos(now.max(last.saturating_add(1)));
-        wanted.map_or(time, |wanted| keep_mark(time, wanted))
+        let bump = |last_nanos: i64| Some(now.max(last_nanos.saturating_add(1)));
+        let last_nanos = self.last_nanos.fetch_update(Ordering::AcqRel, Ordering::Acquire, bump).unwrap_or_default();
+        let time = timestamp_from_nanos(now.max(last_nanos.saturating_add(1)));
+        requested.map_or(time, |requested| keep_mark(time, requested))
     }
 
     /// Returns when the content of a file was changed last, as fine as it was set.
@@ -97,7 +90,7 @@ impl EtagTracker {
     /// # Errors
     /// [`Error::Store`].
     pub(super) fn modified_time(&self, stat: &Stat) -> Result<Timestamp> {
-        Ok(self.fine_times.as_ref().map_or(Ok(stat.modified), |fine| fine.modified_time(stat))?)
+        Ok(self.fine_times.as_ref().map_or(Ok(stat.modified), |fine_times| fine_times.modified_time(stat))?)
     }
 
     /// Sets times of a file; the first one, of its content, is kept whole.
@@ -120,7 +113,7 @@ impl EtagTracker {
     /// What the host says; [`Error::Store`].
     pub(super) fn record_time(&self, file: &FileFd, modified: Option<Timestamp>) -> Result<()> {
         match (&self.fine_times, modified) {
-            (Some(fine), Some(modified)) => Ok(fine.record(&file.stat()?, modified)?),
+            (Some(fine_times), Some(modified)) => Ok(fine_times.record(&file.stat()?, modified)?),
             (None, _) | (_, None) => Ok(()),
         }
     }
@@ -135,24 +128,24 @@ impl EtagTracker {
 
     /// Begins an edit in place of a file that is open to be written.
     pub(super) fn begin_edit(self: &Arc<Self>, file: &Arc<FileFd>, stat: &Stat) -> EditGuard {
-        let place = (stat.device, stat.inode);
-        let mut edited = self.edited_files.write();
-        let (editors, shared) = edited.entry(place).or_insert_with(|| {
-            let (file, settling) = (Arc::clone(file), RwLock::default());
+        let inode_key = (stat.device, stat.inode);
+        let mut edited_files = self.edited_files.write();
+        let (editors, edited_file) = edited_files.entry(inode_key).or_insert_with(|| {
+            let (file, settle_lock) = (Arc::clone(file), RwLock::default());
             (
                 0,
                 Arc::new(EditedFile {
                     file,
                     last_write: AtomicU64::new(0),
-                    settle_lock: settling,
+                    settle_lock,
                     replaced: AtomicBool::new(false),
                 }),
             )
         });
         *editors += 1;
-        let shared = Arc::clone(shared);
-        self.edited_count.store(edited.len(), Ordering::Release);
-        EditGuard { tracker: Arc::clone(self), inode_key: place, edited_file: shared }
+        let edited_file = Arc::clone(edited_file);
+        self.edited_count.store(edited_files.len(), Ordering::Release);
+        EditGuard { tracker: Arc::clone(self), inode_key, edited_file }
     }
 
     /// Gives the content of every file that is being edited a mark of its own: what is written no more keeps its tag
@@ -161,9 +154,9 @@ impl EtagTracker {
         if self.edited_count.load(Ordering::Acquire) == 0 {
             return;
         }
-        let files: Vec<_> = self.edited_files.read().values().map(|(_, shared)| Arc::clone(shared)).collect();
-        for shared in files {
-            if let Err(error) = self.settle_file(&shared) {
+        let files: Vec<_> = self.edited_files.read().values().map(|(_, edited_file)| Arc::clone(edited_file)).collect();
+        for edited_file in files {
+            if let Err(error) = self.settle_file(&edited_file) {
                 tracing::warn!(%error, "the tag of an edited file moves once more when it is closed");
             }
         }
@@ -180,21 +173,21 @@ impl EtagTracker {
         kept_names: u32,
         put: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let edited = old.and_then(|old| self.edited_file(old));
-        let _alone = edited.as_ref().map(|shared| shared.settle_lock.write());
+        let edited_file = old.and_then(|old| self.edited_file(old));
+        let _exclusive = edited_file.as_ref().map(|edited_file| edited_file.settle_lock.write());
         let done = put()?;
-        if let Some(shared) = &edited
-            && shared.file.stat().is_ok_and(|stat| stat.link_count <= kept_names)
+        if let Some(edited_file) = &edited_file
+            && edited_file.file.stat().is_ok_and(|stat| stat.link_count <= kept_names)
         {
-            shared.replaced.store(true, Ordering::Release);
+            edited_file.replaced.store(true, Ordering::Release);
         }
         Ok(done)
     }
 
     /// Notes that a file that was replaced stands where it stood again.
     pub(super) fn clear_replaced(&self, old: &Stat) {
-        if let Some(shared) = self.edited_file(old) {
-            shared.replaced.store(false, Ordering::Release);
+        if let Some(edited_file) = self.edited_file(old) {
+            edited_file.replaced.store(false, Ordering::Release);
         }
     }
 
@@ -202,32 +195,32 @@ impl EtagTracker {
         if self.edited_count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        self.edited_files.read().get(&(stat.device, stat.inode)).map(|(_, shared)| Arc::clone(shared))
+        self.edited_files.read().get(&(stat.device, stat.inode)).map(|(_, edited_file)| Arc::clone(edited_file))
     }
 
     /// Does something to the times of a file, not while a tag is being settled for somebody who edits it.
     pub(super) fn with_settle_lock<T>(&self, stat: &Stat, set: impl FnOnce() -> T) -> T {
-        let edited = self.edited_file(stat);
-        let _alone = edited.as_ref().map(|shared| shared.settle_lock.write());
+        let edited_file = self.edited_file(stat);
+        let _exclusive = edited_file.as_ref().map(|edited_file| edited_file.settle_lock.write());
         set()
     }
 
-    fn settle_file(&self, shared: &EditedFile) -> Result<()> {
-        let _alone = shared.settle_lock.write();
-        if shared.last_write.load(Ordering::Acquire) == 0 {
+    fn settle_file(&self, edited_file: &EditedFile) -> Result<()> {
+        let _exclusive = edited_file.settle_lock.write();
+        if edited_file.last_write.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
         // The time of the last write, or whatever was set since, stands: only the mark is new.
-        let modified = shared.file.stat()?.modified;
-        self.set_times(&shared.file, Some(self.fresh_time_at(modified)), None)?;
-        shared.last_write.store(0, Ordering::Release);
+        let modified = edited_file.file.stat()?.modified;
+        self.set_times(&edited_file.file, Some(self.fresh_time_at(modified)), None)?;
+        edited_file.last_write.store(0, Ordering::Release);
         Ok(())
     }
 
     /// Lets go of the mark of content that is about to be changed in place, where the file system might keep it.
-    fn unsettle(&self, shared: &EditedFile) -> Result<()> {
+    fn unsettle(&self, edited_file: &EditedFile) -> Result<()> {
         match &self.fine_times {
-            Some(fine) => Ok(fine.renew(&shared.file.stat()?, self.fresh_time(None).nanos)?),
+            Some(fine_times) => Ok(fine_times.renew(&edited_file.file.stat()?, self.fresh_time(None).nanos)?),
             None => Ok(()),
         }
     }
@@ -242,8 +235,10 @@ impl EtagTracker {
         if self.edited_count.load(Ordering::Acquire) == 0 {
             return 0;
         }
-        let edited = self.edited_files.read();
-        edited.get(&(stat.device, stat.inode)).map_or(0, |(_, shared)| shared.last_write.load(Ordering::Acquire))
+        let edited_files = self.edited_files.read();
+        edited_files
+            .get(&(stat.device, stat.inode))
+            .map_or(0, |(_, edited_file)| edited_file.last_write.load(Ordering::Acquire))
     }
 }
 
@@ -295,13 +290,13 @@ impl EditGuard {
     ) -> Result<()> {
         self.with_settle_lock(|| {
             let now = self.tracker.modified_time(&file.stat()?)?;
-            self.tracker.set_times(file, modified.map(|wanted| keep_mark(now, wanted)), accessed)
+            self.tracker.set_times(file, modified.map(|requested| keep_mark(now, requested)), accessed)
         })
     }
 
     /// Changes times, not while another settles the tag.
     pub(super) fn with_settle_lock(&self, set: impl FnOnce() -> Result<()>) -> Result<()> {
-        let _alone = self.edited_file.settle_lock.write();
+        let _exclusive = self.edited_file.settle_lock.write();
         set()
     }
 
@@ -321,14 +316,14 @@ impl EditGuard {
 
 impl Drop for EditGuard {
     fn drop(&mut self) {
-        let mut edited = self.tracker.edited_files.write();
-        if let Some((editors, _)) = edited.get_mut(&self.inode_key) {
+        let mut edited_files = self.tracker.edited_files.write();
+        if let Some((editors, _)) = edited_files.get_mut(&self.inode_key) {
             *editors -= 1;
             if *editors == 0 {
-                edited.remove(&self.inode_key);
+                edited_files.remove(&self.inode_key);
             }
         }
-        self.tracker.edited_count.store(edited.len(), Ordering::Release);
+        self.tracker.edited_count.store(edited_files.len(), Ordering::Release);
     }
 }
 
@@ -339,10 +334,10 @@ fn now() -> i64 {
 }
 
 /// Returns the time at the seconds of `wanted` that has the mark of `now`.
-pub(super) fn keep_mark(now: Timestamp, wanted: Timestamp) -> Timestamp {
+pub(super) fn keep_mark(now: Timestamp, requested: Timestamp) -> Timestamp {
     let second = NANOS_PER_SECOND.cast_unsigned();
-    let nanos = (mark_of(now) + second - second_shift(wanted.seconds)) % second;
-    Timestamp { seconds: wanted.seconds, nanos: u32::try_from(nanos).unwrap_or(0) }
+    let nanos = (mark_of(now) + second - second_shift(requested.seconds)) % second;
+    Timestamp { seconds: requested.seconds, nanos: u32::try_from(nanos).unwrap_or(0) }
 }
 
 fn mark_of(time: Timestamp) -> u64 {
@@ -388,80 +383,80 @@ mod tests {
 
     #[test]
     fn fresh_times_give_distinct_etags_within_one_second() {
-        let tags = EtagTracker::new([1; 32], None);
-        let asked = Timestamp { seconds: -5, nanos: 0 };
+        let tracker = EtagTracker::new([1; 32], None);
+        let requested = Timestamp { seconds: -5, nanos: 0 };
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
-            assert!(seen.insert(tags.etag_of(&stat_modified_at(tags.fresh_time(None)))));
-            let kept = tags.fresh_time(Some(asked));
+            assert!(seen.insert(tracker.etag_of(&stat_modified_at(tracker.fresh_time(None)))));
+            let kept = tracker.fresh_time(Some(requested));
             assert_eq!(kept.seconds, -5);
-            assert!(seen.insert(tags.etag_of(&stat_modified_at(kept))));
+            assert!(seen.insert(tracker.etag_of(&stat_modified_at(kept))));
         }
     }
 
     #[test]
     fn time_set_through_gateway_keeps_etag() {
-        let tags = EtagTracker::new([1; 32], None);
-        let time = tags.fresh_time(None);
+        let tracker = EtagTracker::new([1; 32], None);
+        let time = tracker.fresh_time(None);
         for seconds in [0, -1, 1, 1_000_000_000, i64::MIN, i64::MAX] {
             let set = keep_mark(time, Timestamp { seconds, nanos: 5 });
             assert_eq!(
-                (set.seconds, tags.etag_of(&stat_modified_at(set))),
-                (seconds, tags.etag_of(&stat_modified_at(time)))
+                (set.seconds, tracker.etag_of(&stat_modified_at(set))),
+                (seconds, tracker.etag_of(&stat_modified_at(time)))
             );
         }
         let touched = Timestamp { seconds: time.seconds + 1, ..time };
-        assert_ne!(tags.etag_of(&stat_modified_at(touched)), tags.etag_of(&stat_modified_at(time)));
+        assert_ne!(tracker.etag_of(&stat_modified_at(touched)), tracker.etag_of(&stat_modified_at(time)));
     }
 
     #[test]
     fn in_place_writes_change_etag_and_settling_makes_it_final() {
-        let tags = EtagTracker::new([1; 32], None);
-        let folder = tempfile::tempdir().expect("a folder");
-        let host = super::super::fs::ServedFs::open(folder.path(), None).expect("opened");
+        let tracker = EtagTracker::new([1; 32], None);
+        let directory = tempfile::tempdir().expect("a folder");
+        let fs = super::super::fs::ServedFs::open(directory.path(), None).expect("opened");
         let name = crate::domain::EntryName::new(b"file").expect("a name");
-        let file = Arc::new(host.root().expect("there").create_file(&name, 0o600).expect("made"));
+        let file = Arc::new(fs.root().expect("there").create_file(&name, 0o600).expect("made"));
         let stat = || file.stat().expect("stat");
-        let before = tags.etag_of(&stat());
-        let (one, two) = (tags.begin_edit(&file, &stat()), tags.begin_edit(&file, &stat()));
-        assert_eq!(tags.etag_of(&stat()), before);
+        let before = tracker.etag_of(&stat());
+        let (one, two) = (tracker.begin_edit(&file, &stat()), tracker.begin_edit(&file, &stat()));
+        assert_eq!(tracker.etag_of(&stat()), before);
         one.write_content(|| Ok(()), || file.write_at(b"1", 0)).expect("written");
-        let first = tags.etag_of(&stat());
+        let first = tracker.etag_of(&stat());
         two.write_content(|| Ok(()), || file.write_at(b"2", 0)).expect("written");
-        let second = tags.etag_of(&stat());
+        let second = tracker.etag_of(&stat());
         assert!(first != before && second != first);
         one.settle().expect("settled");
-        let settled = tags.etag_of(&stat());
+        let settled = tracker.etag_of(&stat());
         assert!(settled != second && settled != before);
         two.settle().expect("nothing to settle");
         drop((one, two));
-        assert_eq!(tags.etag_of(&stat()), settled, "the end of an edit moves nothing");
+        assert_eq!(tracker.etag_of(&stat()), settled, "the end of an edit moves nothing");
     }
     #[test]
     fn edit_that_a_kill_cut_off_moves_the_tag_where_times_are_whole_seconds() {
         let (_state, store) = crate::store::testing::open_temp_store();
-        let folder = tempfile::tempdir().expect("a folder");
-        let host = Arc::new(super::super::fs::ServedFs::open(folder.path(), None).expect("opened"));
+        let directory = tempfile::tempdir().expect("a folder");
+        let fs = Arc::new(super::super::fs::ServedFs::open(directory.path(), None).expect("opened"));
         let name = crate::domain::EntryName::new(b"file").expect("a name");
-        let file = Arc::new(host.root().expect("there").create_file(&name, 0o600).expect("made"));
+        let file = Arc::new(fs.root().expect("there").create_file(&name, 0o600).expect("made"));
         let stat = || file.stat().expect("there");
         let whole_second = || file.set_times(Some(Timestamp { seconds: 1_000_000_000, nanos: 0 }), None).expect("set");
         let started = || {
-            let fine = FineTimes::new(Arc::clone(&host), store.clone());
-            fine.assume_coarse(stat().device);
-            EtagTracker::new([1; 32], Some(fine))
+            let fine_times = FineTimes::new(Arc::clone(&fs), store.clone());
+            fine_times.assume_coarse(stat().device);
+            EtagTracker::new([1; 32], Some(fine_times))
         };
-        let tags = started();
+        let tracker = started();
         file.write_at(b"old", 0).expect("written");
         whole_second();
-        tags.record_time(&file, Some(Timestamp { seconds: 1_000_000_000, nanos: 123 })).expect("noted");
-        let before = tags.etag_of(&stat());
+        tracker.record_time(&file, Some(Timestamp { seconds: 1_000_000_000, nanos: 123 })).expect("noted");
+        let before = tracker.etag_of(&stat());
         assert_eq!(started().etag_of(&stat()), before, "a restart alone moves no tag");
-        let edit = tags.begin_edit(&file, &stat());
+        let edit = tracker.begin_edit(&file, &stat());
         edit.write_content(|| Ok(()), || file.write_at(b"new", 0)).expect("written");
         // All that such a file system tells of a write in the same second.
         whole_second();
-        assert_ne!(tags.etag_of(&stat()), before);
+        assert_ne!(tracker.etag_of(&stat()), before);
         assert_ne!(started().etag_of(&stat()), before, "after the kill");
     }
 }

@@ -26,8 +26,8 @@ pub(super) struct FineTimes {
 
 impl FineTimes {
     /// Begins with no file system known to keep coarse times.
-    pub(super) fn new(host: Arc<ServedFs>, store: Store) -> Self {
-        Self { fs: host, store, coarse_markers: RwLock::default(), has_coarse: AtomicBool::new(false) }
+    pub(super) fn new(fs: Arc<ServedFs>, store: Store) -> Self {
+        Self { fs, store, coarse_markers: RwLock::default(), has_coarse: AtomicBool::new(false) }
     }
 
     /// Finds the file systems of which something was kept before.
@@ -56,32 +56,33 @@ impl FineTimes {
         let Some(Some(marker)) = self.coarse_markers.read().get(&stat.device).copied() else {
             return Ok(stat.modified);
         };
-        let kept = self.store.fine_time(marker, stat.inode)?.filter(|(seconds, _)| *seconds == stat.modified.seconds);
-        Ok(kept.map_or(stat.modified, |(seconds, nanos)| Timestamp { seconds, nanos }))
+        let recorded =
+            self.store.fine_time(marker, stat.inode)?.filter(|(seconds, _)| *seconds == stat.modified.seconds);
+        Ok(recorded.map_or(stat.modified, |(seconds, nanos)| Timestamp { seconds, nanos }))
     }
 
     /// Notes the modification time that a file was given, of which the host says `now` since.
     ///
     /// # Errors
     /// What the store says.
-    pub(super) fn record(&self, now: &Stat, meant: Timestamp) -> Result<()> {
-        if now.modified == meant {
+    pub(super) fn record(&self, stat: &Stat, requested: Timestamp) -> Result<()> {
+        if stat.modified == requested {
             return Ok(());
         }
-        let known = self.coarse_markers.read().get(&now.device).copied();
+        let known = self.coarse_markers.read().get(&stat.device).copied();
         let marker = known.unwrap_or_else(|| {
-            let here = self.mounts().into_iter().find(|(_, stat)| stat.device == now.device);
-            let marker = here.and_then(|(path, _)| self.fs.marker_at(&path).ok().flatten());
+            let mount = self.mounts().into_iter().find(|(_, root)| root.device == stat.device);
+            let marker = mount.and_then(|(path, _)| self.fs.marker_at(&path).ok().flatten());
             if marker.is_none() {
                 tracing::warn!(
                     "a file system keeps coarse times and has no marker: two contents may have one ETag there"
                 );
             }
-            self.add_coarse(now.device, marker);
+            self.add_coarse(stat.device, marker);
             marker
         });
         let Some(marker) = marker else { return Ok(()) };
-        self.store.set_fine_time(marker, now.inode, now.modified.seconds, meant.nanos)
+        self.store.set_fine_time(marker, stat.inode, stat.modified.seconds, requested.nanos)
     }
 
     /// Gives the content of a file, as the host says it is, other nanoseconds than any content had. A write in the second in
@@ -89,12 +90,12 @@ impl FineTimes {
     ///
     /// # Errors
     /// What the store says.
-    pub(super) fn renew(&self, now: &Stat, nanos: u32) -> Result<()> {
+    pub(super) fn renew(&self, stat: &Stat, nanos: u32) -> Result<()> {
         if !self.has_coarse.load(Ordering::Acquire) {
             return Ok(());
         }
-        let Some(Some(marker)) = self.coarse_markers.read().get(&now.device).copied() else { return Ok(()) };
-        self.store.set_fine_time(marker, now.inode, now.modified.seconds, nanos)
+        let Some(Some(marker)) = self.coarse_markers.read().get(&stat.device).copied() else { return Ok(()) };
+        self.store.set_fine_time(marker, stat.inode, stat.modified.seconds, nanos)
     }
 
     /// Takes a device for one that keeps whole seconds.

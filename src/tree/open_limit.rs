@@ -19,14 +19,14 @@ impl OpenFileLimit {
     /// [`Error::TooManyOpenFiles`].
     pub(super) fn acquire(&self, login: &Login) -> Result<Option<QuotaReservation>> {
         match self.0.get() {
-            Some(shares) => shares.try_reserve(login, 1).map(Some).ok_or(Error::TooManyOpenFiles),
+            Some(quotas) => quotas.try_reserve(login, 1).map(Some).ok_or(Error::TooManyOpenFiles),
             None => Ok(None),
         }
     }
 
     /// Takes the place of what was open until now, whose own place is returned soon.
     pub(super) fn acquire_beyond_limit(&self, login: &Login) -> Option<QuotaReservation> {
-        self.0.get().map(|shares| shares.reserve_over_limit(login, 1))
+        self.0.get().map(|quotas| quotas.reserve_over_limit(login, 1))
     }
 }
 

@@ -25,20 +25,20 @@ pub(crate) struct TreeFixture {
 
 impl TreeFixture {
     /// Serves a folder that holds these folders.
-    pub(crate) fn new(folders: &[&str]) -> Self {
-        let temporary = tempfile::tempdir().expect("folder");
-        let house = Self::open_in(temporary.path());
-        for folder in folders {
-            house.tree.ensure_directory(&tree_path(folder)).expect("folder");
+    pub(crate) fn new(directories: &[&str]) -> Self {
+        let temp_dir = tempfile::tempdir().expect("folder");
+        let fixture = Self::open_in(temp_dir.path());
+        for directory in directories {
+            fixture.tree.ensure_directory(&tree_path(directory)).expect("folder");
         }
-        Self { _directory: Some(temporary), ..house }
+        Self { _directory: Some(temp_dir), ..fixture }
     }
 
     /// Serves what is in a folder that stays, with the state beside it.
-    pub(crate) fn open_in(folder: &Path) -> Self {
-        let root = folder.join("root");
+    pub(crate) fn open_in(directory: &Path) -> Self {
+        let root = directory.join("root");
         std::fs::create_dir_all(&root).expect("root");
-        let store = Store::open(&folder.join("state")).expect("store");
+        let store = Store::open(&directory.join("state")).expect("store");
         store.set_policy("max-tokens-per-user", "1000").expect("set");
         let clock = Clock::manual(now());
         let auth = Authenticator::new(store.clone(), clock.clone()).expect("authenticator");
@@ -79,9 +79,9 @@ impl TreeFixture {
 
     fn session(&self, name: &str, scopes: Option<Vec<Scope>>) -> Session {
         let text = generate_token().expect("random");
-        let sealed = self.auth.secret_hasher().hash(text.secret()).expect("sealed");
+        let secret_hash = self.auth.secret_hasher().hash(text.secret()).expect("sealed");
         let made = crate::store::testing::new_token(text.id().as_str(), name, TokenExpiry::Never);
-        let new = NewTokenRow { secret_hash: sealed, scopes, created_at: self.clock.now(), ..made };
+        let new = NewTokenRow { secret_hash, scopes, created_at: self.clock.now(), ..made };
         self.store.add_token(&new).expect("kept");
         let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
         let credential = Credential { login: Some(name.to_owned()), token };

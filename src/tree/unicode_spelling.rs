@@ -26,7 +26,7 @@ impl SessionFiles {
 /// the entry's own name is a new name, so that a move may change the spelling.
 pub fn move_destination(from: &TreePath, existing: TreePath, sent: &TreePath) -> TreePath {
     match (existing.parent(), sent.name()) {
-        (Some(folder), Some(name)) if existing == *from => folder.child(&name),
+        (Some(directory), Some(name)) if existing == *from => directory.child(&name),
         _ => existing,
     }
 }
@@ -36,26 +36,26 @@ fn resolve_spelling(root: &TreePath, below: &TreePath, is_there: impl Fn(&TreePa
     if !below.has_alternate_normalizations() || is_there(&sent) {
         return sent;
     }
-    let mut found = root.clone();
+    let mut resolved = root.clone();
     let mut rest = below.names();
     for name in rest.by_ref() {
-        let spelled = found.child(&name);
-        if is_there(&spelled) {
-            found = spelled;
+        let as_sent = resolved.child(&name);
+        if is_there(&as_sent) {
+            resolved = as_sent;
             continue;
         }
-        let others = name.alternate_normalizations().into_iter().map(|other| found.child(&other));
+        let others = name.alternate_normalizations().into_iter().map(|other| resolved.child(&other));
         let others: Vec<TreePath> = others.filter(|other| is_there(other)).collect();
         match <[TreePath; 1]>::try_from(others) {
-            Ok([other]) => found = other,
+            Ok([other]) => resolved = other,
             Err(_) => {
                 // Nothing is below what does not exist.
-                found = spelled;
+                resolved = as_sent;
                 break;
             }
         }
     }
-    rest.fold(found, |folder, name| folder.child(&name))
+    rest.fold(resolved, |directory, name| directory.child(&name))
 }
 
 fn exists<T>(stat: &Result<T>) -> bool {
