@@ -1,21 +1,21 @@
-//! What a file or folder shows of itself.
+//! Metadata of files and directories, and changes of it.
 
 use std::fmt;
 
 use crate::domain::{EntryName, Permission};
 
-/// What kind of thing an entry is.
+/// Type of an entry of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
     File,
-    /// A folder.
+    /// A directory.
     Directory,
     /// A symbolic link, where links are not followed.
     Symlink,
 }
 
-/// Seconds since 1970 and nanoseconds of the second.
+/// A point in time, as seconds and nanoseconds since 1970 (UTC).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
     /// Whole seconds, possibly before 1970.
@@ -32,7 +32,7 @@ pub struct Timestamp {
 pub struct Etag(pub(super) u64, pub(super) u64);
 
 impl Etag {
-    /// Returns it as the store keeps it.
+    /// Returns the tag as the store keeps it.
     pub(in crate::tree) fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.0.to_be_bytes());
@@ -47,73 +47,73 @@ impl fmt::Display for Etag {
     }
 }
 
-/// What a file or folder shows of itself to one session.
+/// Metadata of a file, directory or link as one session may see it.
 ///
-/// A folder that is merely visible shows constants: times of 1970, link count 2, size 0.
+/// A directory that is only visible (not readable) has constant metadata: times of 1970, link count 2, size 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name in its folder; empty for the root.
+    /// Name in the parent directory; empty for the root.
     pub name: Vec<u8>,
-    /// What it is.
+    /// Type of the entry.
     pub kind: EntryKind,
-    /// Bytes; 0 for folders.
+    /// Size in bytes; 0 for directories.
     pub size: u64,
-    /// The last change of content.
+    /// Time of the last change of content.
     pub modified: Timestamp,
-    /// The last read, as the host keeps it.
+    /// Time of the last read, as the file system keeps it.
     pub accessed: Timestamp,
-    /// When it was made, where the file system knows.
+    /// Birth time; `None` where the file system has none.
     pub created: Option<Timestamp>,
-    /// Permission bits, without the type.
+    /// POSIX permission bits (`0o777` at most), without the type.
     pub mode: u32,
-    /// Hard links.
+    /// Number of hard links.
     pub link_count: u32,
-    /// The tag, for files that the session may read.
+    /// Entity tag; `None` for directories, links, and files that the session may not read.
     pub etag: Option<Etag>,
-    /// What the session may do with it.
+    /// Permission that the session has on the entry.
     pub permission: Permission,
 }
 
 impl Entry {
-    /// Tells whether this is a folder.
+    /// Tells whether the entry is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind == EntryKind::Directory
     }
 
-    /// Returns the name, where it is one (the root has none).
+    /// Returns the name; `None` for the root, which has none.
     pub fn valid_name(&self) -> Option<EntryName> {
         EntryName::new(&self.name).ok()
     }
 }
 
-/// What can be set; `None` leaves a thing as it is.
+/// Attributes to set; `None` leaves an attribute as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttributeChanges {
-    /// Permission bits (set-id and sticky bits are dropped).
+    /// POSIX permission bits; set-user-ID, set-group-ID and sticky bits are dropped.
     pub mode: Option<u32>,
-    /// The last change of content.
+    /// Time of the last change of content.
     pub modified: Option<Timestamp>,
-    /// The last read.
+    /// Time of the last read.
     pub accessed: Option<Timestamp>,
-    /// Bytes: cut or padded with zeros.
+    /// Size in bytes: the file is truncated, or padded with zeros.
     pub size: Option<u64>,
 }
 
-/// Room on the file system, in bytes and inodes.
+/// Space on a file system, in bytes and inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilesystemSpace {
-    /// Bytes in all.
+    /// Total number of bytes.
     pub total: u64,
-    /// Bytes free to an ordinary user.
+    /// Number of bytes free to an unprivileged user.
     pub available: u64,
-    /// Bytes free.
+    /// Number of free bytes, those reserved for root included.
     pub free: u64,
-    /// Inodes in all.
+    /// Total number of inodes.
     pub inodes: u64,
-    /// Inodes free.
+    /// Number of free inodes.
     pub inodes_free: u64,
-    /// The size of a block.
+    /// Size of a block in bytes.
     pub block_size: u64,
-    /// The longest name.
+    /// Maximum length of a name in bytes.
     pub name_max_bytes: u64,
 }

@@ -1,4 +1,4 @@
-//! Why an operation on the tree was refused. Each protocol turns these into its own statuses.
+//! Errors of operations on the tree. Each protocol translates them into its own statuses.
 
 use std::io;
 
@@ -7,99 +7,100 @@ use crate::auth::SessionEnded;
 use crate::domain::{ByteSize, FileTag, TreePath};
 use crate::store::StoreError;
 
-/// A refusal, or a fault of host or store.
+/// A refused operation, or a failure of the file system or the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing is there, or it is as if nothing were.
+    /// The entry does not exist, or the session may not learn that it does.
     #[error("no such file or folder")]
     Absent,
-    /// The folder that would hold it is absent (or as if).
-    #[error("the folder that would hold it does not exist")]
+    /// The parent directory does not exist, or the session may not learn that it does.
+    #[error("the parent directory does not exist")]
     NoParent,
-    /// It can be seen, but not this done with it.
+    /// The entry is visible to the session, but the operation is not allowed on it.
     #[error("not allowed here")]
     Forbidden,
-    /// Something is there already.
+    /// The target exists.
     #[error("it already exists")]
     AlreadyExists,
-    /// A folder was needed.
-    #[error("not a folder")]
+    /// The entry, or one of its ancestors, is not a directory.
+    #[error("not a directory")]
     NotADirectory,
-    /// A file was needed.
-    #[error("it is a folder")]
+    /// The entry is a directory where a file is required.
+    #[error("it is a directory")]
     IsADirectory,
-    /// The folder holds something.
-    #[error("the folder is not empty")]
+    /// The directory to remove has entries.
+    #[error("the directory is not empty")]
     DirectoryNotEmpty,
-    /// A folder into itself or onto one above it, or a thing onto itself.
+    /// Source and target of a copy or move are the same entry, or one is an ancestor of the other.
     #[error("source and target overlap")]
     Overlap,
-    /// Somebody's lock stands in the way.
+    /// A WebDAV lock excludes the operation, and its token was not submitted.
     #[error("locked at {root}")]
     Locked {
-        /// Where the lock was taken, as far as the session may see it.
+        /// Root of the lock, or the requested path when the session may not see the root.
         root: TreePath,
-        /// Its token, for the owner's own locks.
+        /// Token of the lock, if the session's user owns it.
         token: Option<LockToken>,
     },
-    /// A condition that the request made does not hold.
-    #[error("a condition does not hold")]
+    /// A condition of the request is not met.
+    #[error("a condition of the request is not met")]
     PreconditionFailed,
-    /// Larger than the token may make files.
+    /// The file would be larger than the token allows.
     #[error("larger than the token's limit of {0}")]
     TooLarge(ByteSize),
-    /// Of a type that the token may not make files of, by content or by name.
+    /// The media type of the file, by content or by name, is not allowed for the token.
     #[error("the token's limits allow no file of the type {0}")]
     TypeNotAllowed(&'static str),
-    /// A tag that the token may not give.
+    /// The token may not set this tag.
     #[error("the token's limits don't allow the tag {0}")]
     TagNotAllowed(FileTag),
-    /// An upload of which a part was refused: what is left of it is not what the client meant.
-    #[error("a part of the content was refused: the old content stands")]
+    /// A write of the upload was refused, so that its content is incomplete and is not committed.
+    #[error("a write was refused: the upload is incomplete, and the old content is kept")]
     WriteFailed,
-    /// Somebody else has put another file in the place of what was opened to be written.
+    /// Another client has replaced the file since it was opened to be written.
     #[error(
-        "somebody else has put another file here since this one was opened: theirs stands; open it again to change it"
+        "another client has replaced this file since it was opened: its content is kept; open it again to change it"
     )]
     Replaced,
-    /// A later upload of the same session took the name that this one was for.
-    #[error("a later upload of this session has taken this one's place")]
+    /// A later upload of the same session is for the same name.
+    #[error("a later upload of this session to the same name has superseded this one")]
     Superseded,
-    /// Somebody's upload into the directory, or into one below it, is not finished.
+    /// An upload into the directory, or into one below it, is not finished.
     #[error("an upload into this directory is under way: try again when it has ended")]
     UploadInProgress,
-    /// The file was opened for something else: only to be read, or only to be written.
-    #[error("the file was not opened for that")]
+    /// The operation does not fit the mode in which the file was opened: only for reading, or only for writing.
+    #[error("the file was not opened for this operation")]
     WrongOpenMode,
-    /// The user, or all together, have as many files and directories open as may be.
+    /// The user, or all users together, have reached the limit of open files and directories.
     #[error("too many open files and directories: close some, and try again")]
     TooManyOpenFiles,
     /// The disk is full.
     #[error("no space left")]
     NoSpace,
-    /// A name that can't be, or is the gateway's own.
+    /// The name is invalid or reserved for the gateway.
     #[error("the name can't be used")]
     InvalidName,
-    /// Something in a directory would have a path by which nobody could name it.
-    #[error("the path of something in the directory would be too long: 4095 bytes at most")]
+    /// An entry below a directory would get a path that is longer than a request can name.
+    #[error("the path of an entry in the directory would be too long: 4095 bytes at most")]
     PathTooLong,
-    /// The file system or the gateway can't do that.
+    /// The file system or the gateway does not support the operation.
     #[error("not supported")]
     Unsupported,
-    /// The served folder is another one than nodes were named in.
+    /// The served directory is not the one in which node ids were assigned.
     #[error(
-        "it is not the folder that grants and scopes were made for: its file system may not be mounted, or it was restored \
-         or copied"
+        "it is not the directory that grants and scopes were made for: its file system may not be mounted, or it was \
+         restored or copied"
     )]
     TreeMismatch,
-    /// The tree, or the file system that holds the entry, is not served now; it will be again without a restart.
+    /// The tree, or the file system that holds the entry, is not served at present; it is again, without a restart,
+    /// when it is back.
     #[error("not available at present: {0}")]
     Unavailable(#[from] TreeOutage),
-    /// The token died meanwhile.
+    /// The session's token expired, was revoked or lost its access meanwhile.
     #[error(transparent)]
     SessionEnded(#[from] SessionEnded),
-    /// The host failed; the text is for the log.
-    #[error("the host failed: {0}")]
+    /// The file system failed; the text is for the log.
+    #[error("the file system failed: {0}")]
     Filesystem(#[source] io::Error),
     /// The store failed; the text is for the log.
     #[error("the store failed: {0}")]
@@ -107,7 +108,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Tells whether the tree is not there now, whatever was asked of it.
+    /// Tells whether the tree is not served at present, whatever the operation was.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::TreeMismatch)
     }

@@ -128,7 +128,7 @@ fn serve_prints_its_addresses_on_one_line_and_stops_on_sigterm() {
         .output();
     let told = String::from_utf8(second.expect("the program runs").stderr).expect("text");
     assert!(told.contains(": another server ") && told.contains("hint: stop that one first"), "{told}");
-    assert!(!told.contains("the host failed"), "{told}");
+    assert!(!told.contains("the file system failed"), "{told}");
 
     assert_eq!(server.stop(), (Some(0), String::new()));
 }

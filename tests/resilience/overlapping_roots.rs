@@ -108,5 +108,5 @@ async fn doctor_reports_tree_and_lock_support() {
     std::fs::remove_dir_all(folder.join("above/files")).expect("removed");
     std::fs::create_dir(folder.join("above/files")).expect("a folder");
     let found = look();
-    assert!(found.contains("it is not the folder that grants and scopes were made for"), "{found}");
+    assert!(found.contains("it is not the directory that grants and scopes were made for"), "{found}");
 }
