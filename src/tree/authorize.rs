@@ -1,12 +1,12 @@
-//! The one check: what a session may do at a path, and where resolution of it starts.
+//! The authorization check: what a session may do at a path, and where the resolution of the path starts.
 //!
-//! A permission counts only while everything that gives it stands where it was recognised: each time,
-//! the host is asked for the inode and birth time of every granted and scoped folder on the way. A
-//! folder swapped behind the gateway's back so gives nothing, and what is below it is absent.
+//! A grant or scope counts only while its node is where it was recorded: for each request the file system is
+//! asked for the inode and birth time of every granted and scoped directory above the path. A directory that
+//! was swapped behind the gateway's back therefore grants nothing, and everything below it is absent.
 //!
-//! What the check lets through is an open entry ([`OpenEntry`]) or an open folder with a name in it
-//! ([`EntrySlot`]), reached beneath the topmost place at which the operation is allowed, so that the
-//! operation is allowed wherever a link leads. Nothing else reaches the host.
+//! An authorized operation gets an open entry ([`OpenEntry`]) or an open directory with a name in it
+//! ([`EntrySlot`]). Both are resolved beneath the topmost directory at which the operation is allowed, so that
+//! the operation is allowed wherever a symbolic link leads. Nothing else reaches the file system.
 
 use std::sync::Arc;
 
@@ -16,39 +16,36 @@ use crate::domain::{
     EffectiveGrant, EntryName, NodeIdentity, PathAccess, Permission, ResolvedScope, TreeAccess, TreeOperation, TreePath,
 };
 
-/// How many links that lead to nothing in the tree are followed to where a file is made, or staged (as many as the kernel
-/// follows).
+/// Maximum number of dangling symbolic links that are followed to where a file is created or staged; the kernel's own
+/// limit.
 pub(super) const MAX_SYMLINKS: usize = 40;
 
-/// An open entry at which an operation is allowed.
+/// An open entry on which an operation is authorized.
 pub(super) struct OpenEntry {
-    /// The entry, open as it was asked for.
+    /// Descriptor, in the mode that was requested.
     pub(super) file: FileFd,
-    /// What it is.
+    /// Metadata of the open file.
     pub(super) stat: Stat,
-    /// Where it is, without links.
+    /// Canonical path, without symbolic links.
     pub(super) path: TreePath,
-    /// All that the session may do with it.
+    /// All permissions of the session on the entry.
     pub(super) permission: Permission,
 }
 
-/// A name in an open folder, at which an operation is allowed; something may stand there or not.
+/// A name in an open directory at which an operation is authorized, whether or not an entry exists there.
 pub(super) struct EntrySlot {
-    /// The folder.
     pub(super) directory: DirectoryFd,
-    /// What the folder is.
     pub(super) directory_stat: Stat,
-    /// The name.
     pub(super) name: EntryName,
-    /// Where that is, without links above the name.
+    /// Canonical path: without symbolic links above the name, which may be one itself.
     pub(super) path: TreePath,
-    /// All that the session may do there.
+    /// All permissions of the session at that path.
     pub(super) permission: Permission,
-    /// Whether nothing may be made there: the file is granted, its folder is not.
+    /// Whether only an existing file may be replaced: the file is granted, its directory is not.
     pub(super) existing_only: bool,
 }
 
-/// What gives a session permissions at a path, each found to stand.
+/// The grants that give a session permissions at a path, each verified against the file system.
 pub(super) struct PermissionSet {
     access: Arc<TreeAccess>,
     grants: Vec<VerifiedGrant>,
@@ -61,14 +58,14 @@ struct VerifiedGrant {
 }
 
 enum GrantAnchor {
-    /// The folder at the place, and what it is.
+    /// The granted directory and its metadata.
     Directory(DirectoryFd, Stat),
-    /// The folder that holds the file at the place.
+    /// The parent directory of the granted file.
     ParentDirectory(DirectoryFd),
 }
 
 impl View {
-    /// Returns what may be done at a path, and by what.
+    /// Returns the verified grants that cover a path.
     pub(super) fn permissions_at(&self, path: &TreePath) -> Result<PermissionSet> {
         self.permissions_with_mode(path, ResolveMode::Blocking)
     }
@@ -85,10 +82,10 @@ impl View {
         Ok(PermissionSet { access, grants })
     }
 
-    /// Opens an entry to do something with it; links are followed. A refusal is told to the audit trail.
+    /// Opens an entry for an operation; symbolic links are followed. A denial is recorded in the audit trail.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] when it can be seen but that is not allowed, [`Error::Absent`] when it can't.
+    /// [`Error::Forbidden`] when the entry is visible but the operation is not allowed, [`Error::Absent`] otherwise.
     pub(super) fn open_authorized(
         &self,
         operation: TreeOperation,
@@ -98,9 +95,8 @@ impl View {
         self.open_entry(path, operation.permission(), mode).inspect_err(|_| self.audit_denial(operation, path))
     }
 
-    /// Tells the audit trail of an operation that was refused because it is not allowed, and not because
-    /// nothing is there: the rule itself says which. Only refusals come here. Looking at a folder on the way down
-    /// to what is granted is answered with the way, whatever asked for more: nobody is refused.
+    /// Records a refused operation in the audit trail if access rules denied it, and not because the entry is missing:
+    /// the rule is evaluated again to tell the two apart. Walking a visible directory above a grant is no denial.
     pub(super) fn audit_denial(&self, operation: TreeOperation, path: &TreePath) {
         let is_read = matches!(operation, TreeOperation::Stat | TreeOperation::List | TreeOperation::Read);
         if let Ok(access) = self.session().access()
@@ -111,16 +107,16 @@ impl View {
         }
     }
 
-    /// Opens an entry at which `needed` is allowed; links are followed.
+    /// Opens an entry on which `needed` is allowed; symbolic links are followed.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] when it can be seen but that is not allowed, [`Error::Absent`] when it can't.
+    /// [`Error::Forbidden`] when the entry is visible but the operation is not allowed, [`Error::Absent`] otherwise.
     pub(super) fn open_entry(&self, path: &TreePath, needed: Permission, mode: OpenMode) -> Result<OpenEntry> {
         let permissions = self.permissions_at(path)?;
         self.open_with_permissions(&permissions, path, needed, mode)
     }
 
-    /// As [`View::open_entry`], by permissions that were looked up before.
+    /// Opens an entry as [`View::open_entry`] does, with permissions that were looked up before.
     pub(super) fn open_with_permissions(
         &self,
         permissions: &PermissionSet,
@@ -153,8 +149,8 @@ impl View {
         Ok(OpenEntry { file, stat, path: resolved_path, permission })
     }
 
-    /// As [`View::open_entry`] to read, of a file that is reached without links and without waiting for a disk;
-    /// none otherwise, and wherever it is not allowed.
+    /// Opens a file for reading if its path has no symbolic links and resolves without waiting for a disk; returns
+    /// `None` otherwise, and wherever reading is not allowed.
     pub(super) fn open_cached(&self, path: &TreePath, needed: Permission) -> Option<OpenEntry> {
         let permissions = self.permissions_with_mode(path, ResolveMode::Cached).ok()?;
         let grant = permissions.topmost_grant(needed)?;
@@ -164,11 +160,11 @@ impl View {
         (entry.path == *path && entry.stat.kind.is_some()).then_some(entry)
     }
 
-    /// Returns a name in a folder in which the session may create and remove.
+    /// Returns the slot for creating an entry at a path.
     ///
     /// # Errors
-    /// [`Error::NoParent`] when the folder is absent, [`Error::Forbidden`] when it can be seen but
-    /// nothing may be changed in it, or the path is the root.
+    /// [`Error::NoParent`] when the parent directory is absent, [`Error::Forbidden`] when it is visible but may not
+    /// be changed, or the path is the root.
     pub(super) fn create_slot(&self, path: &TreePath) -> Result<EntrySlot> {
         self.slot_for_operation(TreeOperation::Create, path)
             .inspect_err(|_| self.audit_denial(TreeOperation::Create, path))
@@ -178,7 +174,8 @@ impl View {
         self.slot_with_permission(path, operation.permission())
     }
 
-    /// Returns a name in a folder at which `needed` is allowed; nothing needed is any permission.
+    /// Returns the slot of a path if `needed` is allowed in its directory; [`Permission::NONE`] asks for any
+    /// permission.
     pub(super) fn slot_with_permission(&self, path: &TreePath, needed: Permission) -> Result<EntrySlot> {
         let Some((parent, name)) = path.split_last() else { return Err(Error::Forbidden) };
         let permissions = self.permissions_at(&parent)?;
@@ -195,7 +192,7 @@ impl View {
         Ok(EntrySlot { directory, directory_stat, name, path, permission, existing_only: false })
     }
 
-    /// Returns what is allowed at a path by what begins right there and stands.
+    /// Returns the permissions of verified grants on exactly this path.
     fn permission_granted_at(&self, path: &TreePath) -> Result<Permission> {
         let access = self.session().access()?;
         let mut permission = Permission::NONE;
@@ -207,10 +204,10 @@ impl View {
         Ok(permission)
     }
 
-    /// Returns an entry that the session may remove or move away, and what it is.
+    /// Returns the slot of an entry that the session may remove or move away, with the entry's metadata.
     ///
     /// # Errors
-    /// [`Error::Absent`] when it can't be seen, [`Error::Forbidden`] when it can but must stay.
+    /// [`Error::Absent`] when the entry is not visible, [`Error::Forbidden`] when it is but may not be removed.
     pub(super) fn removal_slot(&self, operation: TreeOperation, path: &TreePath) -> Result<(EntrySlot, Stat)> {
         self.resolve_removal_slot(operation, path).inspect_err(|_| self.audit_denial(operation, path))
     }
@@ -224,7 +221,8 @@ impl View {
         match self.visible_stat(&slot, path)? {
             Some(stat) => {
                 if stat.is_directory() {
-                    // Nodes in it would end with the directory on which it is to be mounted.
+                    // With a file system of the tree unmounted, this would remove the bare mount point, and end nodes
+                    // in it.
                     self.fs().verify_mounts_below(&slot.path)?;
                 }
                 Ok((slot, stat))
@@ -233,18 +231,17 @@ impl View {
         }
     }
 
-    /// Returns where a file that is written at a path goes: behind a link that leads to something, or to where
-    /// something could be, to that. Also what stands there: a file, or a link that is absolute or leads out and is
-    /// replaced itself.
+    /// Returns the slot into which a file written at a path goes, with the metadata of the entry there. A symbolic link
+    /// is followed, also to a target that does not exist yet; one that is absolute or leads out is replaced itself.
     ///
     /// # Errors
-    /// [`Error::IsADirectory`]; [`Error::Forbidden`] when path or folder can be seen but not written,
-    /// [`Error::NoParent`] when the folder is absent.
+    /// [`Error::IsADirectory`]; [`Error::Forbidden`] when the entry or its directory is visible but not writable,
+    /// [`Error::NoParent`] when the directory is absent.
     pub(super) fn write_slot(&self, path: &TreePath) -> Result<(EntrySlot, Option<Stat>)> {
         self.resolve_write_slot(path, MAX_SYMLINKS).inspect_err(|_| self.audit_denial(TreeOperation::Write, path))
     }
 
-    /// As [`View::write_slot`], over at most so many links that lead nowhere.
+    /// Implements [`View::write_slot`], following at most `links_left` dangling links.
     fn resolve_write_slot(&self, path: &TreePath, links_left: usize) -> Result<(EntrySlot, Option<Stat>)> {
         let slot = match self.slot_for_operation(TreeOperation::Create, path) {
             Ok(slot) => slot,
@@ -267,7 +264,7 @@ impl View {
         }
     }
 
-    /// Goes on behind a link that leads to nothing, as open(2) does: the file is made where the link leads.
+    /// Resolves a dangling link as open(2) does: the file is created where the link leads.
     fn resolve_dangling_link_slot(
         &self,
         slot: EntrySlot,
@@ -282,10 +279,10 @@ impl View {
         }
     }
 
-    /// Returns where a link to nothing leads; none where that is hidden.
+    /// Returns the target path of a dangling link; `None` when the link leads out of the session's tree.
     ///
     /// # Errors
-    /// [`Error::Absent`] for a target that goes up again behind a name: what that is can't be told without following it.
+    /// [`Error::Absent`] for a target with `..` after a name, which can't be resolved without following that name.
     pub(super) fn dangling_link_target(&self, slot: &EntrySlot, path: &TreePath) -> Result<Option<TreePath>> {
         let Some(target) = self.contained_link_target(slot, path)? else { return Ok(None) };
         let mut segments =
@@ -296,7 +293,7 @@ impl View {
         Ok(slot.directory_path().resolve(&target).ok())
     }
 
-    /// A file that is itself granted, in a folder that is not.
+    /// Returns the slot of a file that is granted itself, in a directory that is not.
     fn granted_file_slot(&self, path: &TreePath, error_otherwise: Error) -> Result<(EntrySlot, Option<Stat>)> {
         let permissions = self.permissions_at(path)?;
         let permission = permissions.permission();
@@ -325,8 +322,8 @@ impl View {
         }
     }
 
-    /// Returns what stands at a spot, none where nothing may be seen: special files, and links that are
-    /// absolute, lead out, or lead to the gateway's own folder.
+    /// Returns the metadata of the entry at a slot; `None` for entries that are never shown: special files, and links
+    /// that are absolute, lead out, or lead to the gateway's reserved directory.
     pub(super) fn visible_stat(&self, slot: &EntrySlot, path: &TreePath) -> Result<Option<Stat>> {
         let Some(stat) = slot.stat()? else { return Ok(None) };
         let is_shown = match stat.kind {
@@ -337,7 +334,7 @@ impl View {
         Ok(is_shown.then_some(stat))
     }
 
-    /// Returns what a link says, none when that is absolute, leads out or to the gateway's own folder.
+    /// Returns the text of a link; `None` when it is absolute, leads out or leads to the gateway's reserved directory.
     pub(super) fn contained_link_target(&self, slot: &EntrySlot, path: &TreePath) -> Result<Option<Vec<u8>>> {
         let target = slot.directory.read_link(&slot.name)?;
         let permissions = self.permissions_at(path)?;
@@ -351,7 +348,7 @@ impl View {
         }
     }
 
-    /// Tells whether a path is a folder above something that the session may reach.
+    /// Tells whether a path is an ancestor of a verified grant of the session.
     pub(super) fn is_visible(&self, access: &TreeAccess, path: &TreePath) -> Result<bool> {
         if path.is_root() {
             return Ok(true);
@@ -364,15 +361,15 @@ impl View {
         Ok(false)
     }
 
-    /// Returns the refusal of what is not allowed at a path, or was not found in the way that was tried: whether it
-    /// can be seen decides.
+    /// Returns the error for an entry that is not allowed, or was not found by the grant that was tried: `Forbidden` if
+    /// the entry is visible to the session, else `Absent`.
     fn absent_or_forbidden(
         &self,
         permissions: &PermissionSet,
         path: &TreePath,
         tried: Option<(&VerifiedGrant, OpenMode)>,
     ) -> Error {
-        // A file where a folder is needed is missing, whichever root shows it.
+        // A file where a directory is needed is missing, whichever grant shows it.
         let open_mode =
             if matches!(tried, Some((_, OpenMode::DirectoryPath))) { OpenMode::DirectoryPath } else { OpenMode::Path };
         let is_visible = match permissions.topmost_grant(Permission::NONE) {
@@ -393,29 +390,28 @@ impl View {
 }
 
 impl PermissionSet {
-    /// Returns all that is allowed.
+    /// Returns the union of the permissions of all grants.
     pub(super) fn permission(&self) -> Permission {
         self.grants.iter().fold(Permission::NONE, |sum, grant| sum | grant.permission)
     }
 
-    /// Tells whether one grant, and not two joined, allows `needed` here and at another path.
+    /// Tells whether one grant alone, and not two together, allows `needed` both here and at another path.
     pub(super) fn single_grant_covers(&self, other: &TreePath, needed: Permission) -> bool {
         let mut covering_both = self.grants.iter().filter(|grant| other.starts_with(&grant.path));
         covering_both.any(|grant| grant.permission.allows(needed))
     }
 
-    /// Returns the topmost place at which all of `needed` is allowed.
+    /// Returns the topmost granted path at which all of `needed` is allowed.
     pub(super) fn topmost_path(&self, needed: Permission) -> Option<&TreePath> {
         self.topmost_grant(needed).map(|grant| &grant.path)
     }
 
-    /// Returns the session's access as it was looked up.
+    /// Returns the access of the session at the time of the look-up.
     pub(super) fn access(&self) -> &Arc<TreeAccess> {
         &self.access
     }
 
-    /// Returns the folder at a path, which is open already where it is the topmost place at which all of `needed`
-    /// is allowed.
+    /// Returns the directory at a path if it is open already, as the topmost grant that allows all of `needed`.
     fn open_directory_at(&self, path: &TreePath, needed: Permission) -> Option<(DirectoryFd, Stat)> {
         match self.topmost_grant(needed)? {
             VerifiedGrant { path: grant_path, anchor: GrantAnchor::Directory(directory, stat), .. }
@@ -427,7 +423,7 @@ impl PermissionSet {
         }
     }
 
-    /// Returns the topmost place at which all of `needed` (and anything at all) is allowed.
+    /// Returns the topmost grant at whose path all of `needed` is allowed.
     fn topmost_grant(&self, needed: Permission) -> Option<&VerifiedGrant> {
         let sum = |path: &TreePath| {
             let above = self.grants.iter().filter(|grant| path.starts_with(&grant.path));
@@ -452,7 +448,7 @@ impl VerifiedGrant {
 }
 
 impl EntrySlot {
-    /// Asks what stands there.
+    /// Returns the metadata of the entry at the slot, links not followed; `None` when there is none.
     pub(super) fn stat(&self) -> Result<Option<Stat>> {
         match self.directory.stat_entry(&self.name) {
             Ok(stat) => Ok(Some(stat)),
@@ -461,13 +457,13 @@ impl EntrySlot {
         }
     }
 
-    /// Returns where the folder is.
+    /// Returns the path of the directory.
     pub(super) fn directory_path(&self) -> TreePath {
         self.path.parent().unwrap_or_default()
     }
 }
 
-/// Opens the place where a permission begins, if all that gives it stands.
+/// Opens the node of a grant; `None` unless all nodes that the grant comes from are still where they were recorded.
 fn verify_grant(fs: &ServedFs, grant: &EffectiveGrant, resolve_mode: ResolveMode) -> Result<Option<GrantAnchor>> {
     let mut anchor = None;
     for scope in &grant.sources {
@@ -505,12 +501,12 @@ fn verify_grant_location(
     }
 }
 
-/// Tells whether an error says that nothing is there, or nothing that a session could be shown.
+/// Tells whether an error means that the entry is missing, or is none that a session could be shown.
 fn is_missing(error: Errno) -> bool {
     matches!(Error::from(error), Error::Absent)
 }
 
-/// Tells whether a link's text, read from where the link is, stays at or below `topmost_path`.
+/// Tells whether the text of a link, resolved from the directory of the link, stays at or below `boundary`.
 pub(super) fn link_stays_within(link: &TreePath, target: &[u8], boundary: &TreePath) -> bool {
     if target.starts_with(b"/") || target.is_empty() || target.contains(&0) {
         return false;

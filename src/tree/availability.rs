@@ -1,9 +1,9 @@
-//! Whether the tree is the one that nodes were named in, and is there.
+//! Availability of the tree: whether it is mounted, and is the one in which node ids were assigned.
 //!
-//! At start the served folder is recognised by its marker; while it is served, [`Tree::check_availability`] compares what its path
-//! shows with what is held open, and lets nothing be served meanwhile that is gone ([`TreeOutage`]). Nothing that would end a
-//! node, or conclude an intent, is done by what stands there in its place. A file system that is mounted in the tree is
-//! recognised in the same way once a node was named in it.
+//! At start the served directory is recognised by its marker. While it is served, [`Tree::check_availability`] compares
+//! the directory at its path with the one that is open, and suspends service while they differ ([`TreeOutage`]): a bare
+//! mount point must not end a node or decide an intent. A file system that is mounted in the tree is watched in the
+//! same way once it has a node.
 
 use parking_lot::{Mutex, RwLock};
 
@@ -13,21 +13,21 @@ use super::{Error, Result, Tree, TreeOutage};
 use crate::domain::{NodeIdentity, TreePath};
 use crate::store::{NodeRow, Store};
 
-/// What the last look has found.
+/// Result of the last check.
 #[derive(Default)]
 pub(super) struct AvailabilityState {
     outages: RwLock<Vec<(TreePath, TreeOutage)>>,
     last_fingerprint: Mutex<Option<MountFingerprint>>,
 }
 
-/// By what is told whether another mount could have to be noted.
+/// Key that changes whenever a mount may have to be recorded: versions of the store, and mount points.
 #[derive(Clone, PartialEq)]
 struct MountFingerprint {
     version: (u64, i64),
     mounts: Vec<TreePath>,
 }
 
-/// Tells that the served folder is the one that nodes were named in. One without nodes may be any.
+/// Checks that the served directory is the one in which node ids were assigned. Without nodes, any directory will do.
 ///
 /// # Errors
 /// [`Error::TreeMismatch`].
@@ -36,13 +36,13 @@ pub(super) fn verify_root(fs: &ServedFs, index: &NodeIndex) -> Result<()> {
     let Some(row) = store.node_at(&TreePath::root())? else { return Ok(()) };
     let is_same = match store.root_marker()? {
         Some(known) => fs.marker_at(&TreePath::root())? == Some(known) && inode_of(&row) == fs.root()?.stat()?.inode,
-        // Written before there were markers, or where none could be made.
+        // No marker: the store is older than markers, or none could be written.
         None => index.row_matches(&row, &TreePath::root())?,
     };
     if is_same { Ok(()) } else { Err(Error::TreeMismatch) }
 }
 
-/// Notes the marker of a served folder that was recognised.
+/// Records the marker of a served directory that was verified.
 pub(super) fn record_root_marker(fs: &ServedFs, store: &Store) -> Result<()> {
     match fs.marker_at(&TreePath::root())? {
         Some(marker) if store.root_marker()? != Some(marker) => Ok(store.set_root_marker(marker)?),
@@ -65,13 +65,13 @@ fn inode_of(row: &NodeRow) -> u64 {
 }
 
 impl Tree {
-    /// Looks whether the served folder, and every file system in it in which nodes were named, is where it was; to be
-    /// called about once a second, and whenever the mount table changes. Returns what is not, with the reason.
+    /// Checks that the served directory, and every mounted file system in it that has nodes, is still mounted. Call it
+    /// about once a second, and whenever the mount table changes. Returns the paths that are not, with the reasons.
     pub fn check_availability(&self) -> Vec<(TreePath, TreeOutage)> {
         let outages = match self.refresh_mounts() {
             Ok(outages) => outages,
             Err(error) => {
-                tracing::warn!(%error, "it can't be told which file systems belong to the tree: the last ones are taken");
+                tracing::warn!(%error, "mounts of the tree can't be read from the store: the last known ones are checked");
                 self.shared.fs.check_mounts()
             }
         };
@@ -84,17 +84,17 @@ impl Tree {
         }
         last.clone_from(&outages);
         drop(last);
-        // What earlier runs left in staging goes in the background.
+        // Debris of earlier runs, found when staging of a mount was opened.
         self.shared.fs.take_debris().into_iter().for_each(|debris| self.shared.background_deletes.enqueue(debris));
         outages
     }
 
-    /// Returns what the last look has found not to be there.
+    /// Returns the outages that the last check has found.
     pub fn outages(&self) -> Vec<(TreePath, TreeOutage)> {
         self.shared.availability.outages.read().clone()
     }
 
-    /// Lets nothing be served until the next look has ended: the one under way gets no answer.
+    /// Suspends the tree until the next check has ended, since the one under way hangs.
     pub fn suspend(&self) {
         let mut last = self.shared.availability.outages.write();
         let silent = (TreePath::root(), TreeOutage::Unresponsive);
@@ -124,13 +124,13 @@ impl Tree {
             let paths: Vec<_> = known.mounts.iter().map(|mount| mount.path.to_string()).collect();
             fs.set_known_tree(known);
             let outages = fs.check_mounts();
-            tracing::info!(?paths, "nodes were named in a file system that is mounted in the tree: it is watched, too");
+            tracing::info!(?paths, "a file system that is mounted in the tree has nodes: it is watched, too");
             return Ok(outages);
         }
         Ok(outages)
     }
 
-    /// Notes the markers of mounts in which nodes were named since; tells whether there are any.
+    /// Records the markers of mounts that have a node since the last call; returns whether there are any.
     fn record_mount_markers(&self) -> Result<bool> {
         let (fs, index) = (&self.shared.fs, &self.shared.index);
         let marked = index.store().marked_mounts()?;
@@ -141,7 +141,7 @@ impl Tree {
             if !index.row_matches(&row, &path)? {
                 continue;
             }
-            // It has one once something can be staged there.
+            // Opening staging writes the marker.
             let directory = fs.open_directory(&path)?;
             if let Err(error) = fs.staging(&directory, stat.mount_key()) {
                 tracing::debug!(%path, %error, "a mounted file system can't be marked");

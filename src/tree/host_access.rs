@@ -1,4 +1,4 @@
-//! What the index has the host do: look, and end what was cut off.
+//! The file system as the node index uses it: metadata, and removals that complete an interrupted change.
 
 use std::sync::Arc;
 
@@ -8,14 +8,13 @@ use super::index::{HostAccess, InodeMetadata};
 use super::{Error, Result};
 use crate::domain::{EntryName, TreePath};
 
-/// The hands that reach the served folder.
+/// Implements [`HostAccess`] on the served directory.
 pub(super) struct FsHostAccess {
     fs: Arc<ServedFs>,
     background_deletes: BackgroundDeletes,
 }
 
 impl FsHostAccess {
-    /// Lends hands to a host.
     pub(super) fn new(fs: Arc<ServedFs>, background_deletes: BackgroundDeletes) -> Self {
         Self { fs, background_deletes }
     }
@@ -41,7 +40,7 @@ impl HostAccess for FsHostAccess {
         if !stat.is_directory() {
             return Ok(stat.changed_since(instant));
         }
-        // It may have been taken aside and put back, which changes it.
+        // Only mtime counts for the directory itself: it may have been moved aside and back, which changes its ctime.
         let mut changed = stat.modified_since(instant);
         directory.open_directory(&TreePath::root().child(&name))?.walk(
             || Ok::<(), Error>(()),

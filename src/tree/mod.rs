@@ -1,10 +1,10 @@
-//! May they, and the bytes: the served tree as one session may see it.
+//! Authorization and file content: the served tree as one session may see it.
 //!
-//! A [`View`] is made from a [`Session`] and is the only way to a byte. Each of its operations is one
-//! check against the session's access, then the host; every refusal comes before the first effect.
+//! A [`View`] is made from a [`Session`] and is the only way to file content. Each of its operations checks
+//! the session's access once and then calls the file system; every refusal comes before the first effect.
 //! All of them block: call them where blocking is allowed.
 //!
-//! `host` alone names host paths.
+//! Only `fs` names paths of the host.
 
 mod authorize;
 mod availability;
@@ -85,18 +85,18 @@ pub use view::{ChangedMember, EditMode, OverwriteMode, SyncChanges, SyncItem, Sy
 /// The result of an operation on the tree.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// When success after a write is answered.
+/// The moment at which a write is answered with success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CommitDurability {
-    /// Once the bytes and their name are on disk.
+    /// After the content and its directory entry were synced to disk.
     #[default]
     Full,
-    /// At once; a power cut may lose what was just written.
+    /// Before anything is synced: a power cut may lose the last writes.
     Fast,
 }
 
 impl CommitDurability {
-    /// Returns how soon what the store keeps for a request is on disk: as soon as content is.
+    /// Returns the durability of store rows that belong to content: the same as that of the content.
     fn of_rows(self) -> store::WriteDurability {
         match self {
             CommitDurability::Full => store::WriteDurability::Synced,
@@ -105,22 +105,22 @@ impl CommitDurability {
     }
 }
 
-/// How a tree is served.
+/// Options of [`Tree::open`].
 #[derive(Clone, Debug)]
 pub struct TreeOptions {
-    /// The served folder.
+    /// Path of the served directory on the host.
     pub root: PathBuf,
-    /// When success is answered.
+    /// Whether content is synced before success is answered.
     pub durability: CommitDurability,
 }
 
-/// The served tree, without regard to who asks; clones share it.
+/// The served tree, independent of any session; clones share it.
 #[derive(Clone)]
 pub struct Tree {
     shared: Arc<SharedTree>,
 }
 
-/// What all views of a tree share.
+/// State that all views of a tree share.
 struct SharedTree {
     fs: Arc<ServedFs>,
     index: NodeIndex,
@@ -129,36 +129,36 @@ struct SharedTree {
     path_locks: PathLocks,
     /// Moves of symbolic links and directories.
     link_moves: LinkMoves,
-    /// One comparison with a journal at a time, by its token and directory.
+    /// Serializes the comparisons of a directory with its sync journal, by token and directory.
     journal_locks: PathLocks,
     background_deletes: BackgroundDeletes,
-    /// Uploads under way, by the directories that they are for.
+    /// Uploads under way, by target directory.
     upload_registry: Arc<UploadRegistry>,
-    /// What lost connections have left of uploads.
+    /// Uploads that lost their connection and may be resumed.
     interrupted_uploads: InterruptedUploads,
     clock: Clock,
-    /// Places of what is open.
+    /// Limit on open files and directories.
     open_limit: OpenFileLimit,
     durability: CommitDurability,
     availability: AvailabilityState,
-    /// Where this is the process that serves the tree.
+    /// Held by the process that serves the tree; `None` for administration beside it.
     serve_lock: Option<StateDirectoryLock>,
 }
 
 impl SharedTree {
-    /// Tells whether this process serves the tree, and does not look at it beside the one that does.
+    /// Tells whether this process serves the tree, rather than administers it beside the server.
     fn is_serving(&self) -> bool {
         self.serve_lock.is_some()
     }
 }
 
 impl Tree {
-    /// Opens the served folder: completes or undoes intents, loads locks, and begins to sweep staging of all but unfinished
-    /// uploads.
+    /// Opens the served directory: completes or undoes intents, loads locks, and starts to sweep everything but
+    /// unfinished uploads from staging.
     ///
     /// # Errors
-    /// [`Error::TreeMismatch`] when it is not the folder that nodes were named in, [`Error::Filesystem`] when the folder can't be
-    /// used or another server uses it or the state, [`Error::Store`] when the store can't.
+    /// [`Error::TreeMismatch`] when it is not the directory in which node ids were assigned, [`Error::Filesystem`] when
+    /// it can't be opened or another server uses it or the state directory, [`Error::Store`].
     pub fn open(options: TreeOptions, store: Store, clock: Clock) -> Result<Self> {
         let serve_lock = StateDirectoryLock::acquire(store.state_dir()).map_err(Error::Filesystem)?;
         let tree = Self::open_with(&options, store, clock, Some(serve_lock))?;
@@ -166,7 +166,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Opens the served folder beside a running server, for administration: sweeps and undoes nothing.
+    /// Opens the served directory for administration beside a running server: it sweeps and undoes nothing.
     ///
     /// # Errors
     /// As [`Tree::open`].
@@ -210,34 +210,34 @@ impl Tree {
                 serve_lock,
             }),
         };
-        // Before anything is judged by what stands in the place of a file system that is not mounted.
+        // Before the first request: a mount point without its file system must not be taken for the tree.
         tree.check_availability();
         Ok(tree)
     }
 
-    /// Returns the tree as a session may see it.
+    /// Returns the view that a session has of the tree.
     pub fn view(&self, session: Session) -> View {
         View::new(Arc::clone(&self.shared), session)
     }
 
-    /// Names the node at a path, with its ancestors; returns the name it has when it has one.
+    /// Assigns a node id to the entry at a path and to its ancestors; returns the id that it has already, if any.
     ///
     /// # Errors
-    /// [`Error::Absent`] when nothing is there.
+    /// [`Error::Absent`] when the entry does not exist.
     pub fn assign_node_id(&self, path: &TreePath) -> Result<NodeId> {
         self.shared.index.assign_id(path)
     }
 
-    /// Likewise, counted for the user who asks for it, where one does.
+    /// Assigns a node id as [`Tree::assign_node_id`] does, and counts it in the quota of a user.
     ///
     /// # Errors
-    /// As [`Tree::assign_node_id`]; [`Error::Store`] of a shortage where the user, or all together, have as many nodes named as may
-    /// be.
+    /// As [`Tree::assign_node_id`]; [`Error::Store`] with a quota error when the user, or all users together, have
+    /// reached the limit of named nodes.
     pub fn mint_for(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
         self.shared.index.mint_for(path, charged_to)
     }
 
-    /// Ends the locks of users who were removed; to be called now and then.
+    /// Removes the locks of users who were removed. Call it periodically.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -245,7 +245,7 @@ impl Tree {
         self.shared.locks.release_for_removed_users()
     }
 
-    /// Makes sure that [`Tree::assign_node_id`] can name the node at a path; names nothing.
+    /// Checks that [`Tree::assign_node_id`] would succeed for a path, without assigning an id.
     ///
     /// # Errors
     /// As [`Tree::assign_node_id`].
@@ -253,27 +253,27 @@ impl Tree {
         self.shared.index.can_assign_id(path)
     }
 
-    /// Returns where a node is; `None` when it has ended or another folder stands in its place.
+    /// Returns the path of a node; `None` when it was removed or another entry is at its path.
     pub fn locate(&self, node: NodeId) -> Result<Option<TreePath>> {
         self.shared.index.locate(node)
     }
 
-    /// Returns the named nodes at and below a path, in the order of their paths.
+    /// Returns the nodes at and below a path, in the order of their paths.
     pub fn nodes(&self, under: &TreePath) -> Result<Vec<NamedNode>> {
         self.shared.index.list(under)
     }
 
-    /// Drops the rows of ended nodes that no grant, scope or property names; all of them where the
-    /// served folder is another than the nodes were named in. Returns what dangles, dropped or not.
+    /// Deletes the rows of removed nodes that no grant, scope or property refers to; all rows when the
+    /// served directory is not the one in which their ids were assigned. Returns the dangling nodes, deleted or not.
     pub fn repair(&self) -> Result<Vec<NamedNode>> {
         self.shared.index.repair()
     }
 
-    /// Makes a folder (and those above it) for administration, where none is, such as a user's home. Returns
-    /// whether it is this that made it.
+    /// Creates a directory with its ancestors for administration, such as a user's home, unless it exists. Returns
+    /// whether this call created it.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] when something else stands there or on the way.
+    /// [`Error::AlreadyExists`] when the path or one of its ancestors is not a directory.
     pub fn ensure_directory(&self, path: &TreePath) -> Result<bool> {
         let fs = &self.shared.fs;
         fs.check_available()?;
@@ -298,17 +298,19 @@ impl Tree {
         Ok(created)
     }
 
-    /// Tells whether locks work on the file system of a folder that was served; `None` where it was not yet.
+    /// Tells whether flock(2) works on the file system of a directory that was served; `None` when it was not served
+    /// yet.
     pub fn supports_flock(root: &Path) -> Option<bool> {
         fs::supports_flock(root)
     }
 
-    /// Tells why the reserved directory of a folder is not ours alone, as the rest of a sentence.
+    /// Returns why the reserved directory `.patgate` below `root` is not private to the server, as the rest of a
+    /// sentence.
     pub fn reserved_directory_fault(root: &Path) -> Option<String> {
         fs::reserved_directory_fault(root)
     }
 
-    /// Tells that a folder is the one that the nodes of a store were named in.
+    /// Checks that a directory is the one in which the node ids of a store were assigned.
     ///
     /// # Errors
     /// [`Error::TreeMismatch`]; [`Error::Filesystem`], [`Error::Store`].
@@ -321,13 +323,13 @@ impl Tree {
         )
     }
 
-    /// Waits for removals under way; staging holds nothing then but unfinished uploads.
+    /// Waits for background removals to end; staging then holds nothing but unfinished uploads.
     pub fn wait_for_background_deletes(&self) {
         self.shared.background_deletes.wait_until_idle();
     }
 }
 
-/// Asks for what of staging belongs to unfinished uploads.
+/// Returns a function that lists the names in staging that belong to unfinished uploads.
 fn kept_names_fn(store: Store) -> KeptNamesFn {
     Box::new(move || {
         let names = store.staged_names();

@@ -1,4 +1,4 @@
-//! Binding nodes to what stands at their paths now: after a restore, or a move of the whole tree to another file system.
+//! Reattaching nodes to the entries at their paths, after a restore or a move of the whole tree to another file system.
 
 use std::sync::Arc;
 
@@ -10,36 +10,36 @@ use super::{EntryKind, Error, Result, Tree, TreeOptions, kept_names_fn};
 use crate::domain::{NodeId, NodeIdentity, TreePath};
 use crate::store::Store;
 
-/// What stands at the path of a node.
+/// Comparison of a node with the entry at its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeMatch {
-    /// The node itself.
+    /// The entry is the node.
     Same,
-    /// Another file or directory, of the same kind: the node is bound to it.
+    /// The entry is another file or directory of the same kind: the node is reattached to it.
     Different,
-    /// Nothing of its kind: the node dangles, as before.
+    /// No entry of its kind exists: the node stays dangling.
     Missing,
 }
 
-/// A node, and what stands at its path.
+/// A node and the result of its reattachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReattachment {
-    /// Its id.
+    /// Id of the node.
     pub id: NodeId,
-    /// Its path by the index.
+    /// Path of the node in the index.
     pub path: TreePath,
-    /// What stands there.
+    /// The entry at that path, compared with the node.
     pub node_match: NodeMatch,
 }
 
 impl Tree {
-    /// Tells what stands at the path of each node in a folder that is not served now, in the order of their paths. When
-    /// it is to `bind` them, the folder is the one that they are named in from now on, whatever its marker was; changes
-    /// that were under way in the old one are forgotten.
+    /// Compares each node with the entry at its path in a directory that is not being served, in the order of their
+    /// paths. With `bind`, the nodes are reattached to those entries, whatever the marker of the directory was; intents
+    /// of changes in the old directory are dropped.
     ///
     /// # Errors
-    /// [`Error::Filesystem`] when the folder can't be used, or a server uses it or the state; [`Error::Forbidden`] where it
-    /// can't be written to; [`Error::Store`].
+    /// [`Error::Filesystem`] when the directory can't be opened, or a server uses it or the state directory;
+    /// [`Error::Forbidden`] when it is not writable; [`Error::Store`].
     pub fn reattach(options: &TreeOptions, store: &Store, bind: bool) -> Result<Vec<NodeReattachment>> {
         let _serve_lock =
             bind.then(|| StateDirectoryLock::acquire(store.state_dir())).transpose().map_err(Error::Filesystem)?;

@@ -1,4 +1,4 @@
-//! A served folder with users, tokens and views of it, for tests of this room and of those that build on it.
+//! A served directory with users, tokens and views, for tests of this module and of those that build on it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use crate::domain::{Permission, Scope, TokenExpiry, TreePath};
 use crate::store::testing::{login, now};
 use crate::store::{NewTokenRow, Store};
 
-/// A tree that is served, and all that is needed to come in.
+/// A served tree with a store and an authenticator for it.
 pub(crate) struct TreeFixture {
     pub(crate) tree: Tree,
     pub(crate) store: Store,
@@ -24,7 +24,7 @@ pub(crate) struct TreeFixture {
 }
 
 impl TreeFixture {
-    /// Serves a folder that holds these folders.
+    /// Serves a temporary directory with the given directories in it.
     pub(crate) fn new(directories: &[&str]) -> Self {
         let temp_dir = tempfile::tempdir().expect("folder");
         let fixture = Self::open_in(temp_dir.path());
@@ -34,7 +34,7 @@ impl TreeFixture {
         Self { _directory: Some(temp_dir), ..fixture }
     }
 
-    /// Serves what is in a folder that stays, with the state beside it.
+    /// Serves `root` in a directory that outlives the fixture, with `state` beside it.
     pub(crate) fn open_in(directory: &Path) -> Self {
         let root = directory.join("root");
         std::fs::create_dir_all(&root).expect("root");
@@ -46,7 +46,7 @@ impl TreeFixture {
         Self { tree, store, auth, clock, root_path: root, token_count: AtomicU32::new(0), _directory: None }
     }
 
-    /// Opens the tree once more, as the next start does; this one's must be gone by then.
+    /// Opens the tree again, as the next start does. All views of the old one must be dropped before.
     pub(crate) fn restart(self) -> Self {
         let Self { tree, store, auth, clock, root_path: root, token_count: tokens, _directory: _folder } = self;
         drop(tree);
@@ -54,7 +54,7 @@ impl TreeFixture {
         Self { tree, store, auth, clock, root_path: root, token_count: tokens, _directory: _folder }
     }
 
-    /// Makes a user who is granted these permissions.
+    /// Creates a user with the given grants.
     pub(crate) fn create_user(&self, name: &str, grants: &[(&str, Permission)]) {
         self.store.create_user(&login(name), &[], now()).expect("user");
         for (path, permission) in grants {
@@ -62,12 +62,12 @@ impl TreeFixture {
         }
     }
 
-    /// Returns the tree as a user sees it with a token without scopes.
+    /// Returns the view of a user's session with a token without scopes.
     pub(crate) fn view(&self, name: &str) -> View {
         self.tree.view(self.session(name, None))
     }
 
-    /// Returns the tree as a user sees it with a token that has these scopes.
+    /// Returns the view of a user's session with a token that has the given scopes.
     pub(crate) fn scoped_view(&self, name: &str, scopes: &[(&str, Permission)]) -> View {
         let scopes = scopes.iter().map(|(path, permission)| self.scope_on(path, *permission)).collect();
         self.tree.view(self.session(name, Some(scopes)))
@@ -85,7 +85,7 @@ impl TreeFixture {
         self.store.add_token(&new).expect("kept");
         let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
         let credential = Credential { login: Some(name.to_owned()), token };
-        // Each from an address of its own, so that the throttle takes no notice.
+        // Each from an address of its own, so that the throttle of failed logins does not count them together.
         let number = self.token_count.fetch_add(1, Ordering::Relaxed);
         let peer = testing::peer(&std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
@@ -97,7 +97,7 @@ fn tree_options(root: &Path) -> TreeOptions {
     TreeOptions { root: root.to_owned(), durability: CommitDurability::Fast }
 }
 
-/// Returns the path that a text names.
+/// Parses a path.
 pub(crate) fn tree_path(path: &str) -> TreePath {
     TreePath::parse(path.as_bytes()).expect("path")
 }
