@@ -1,15 +1,15 @@
-//! The node index: stable names for files and folders, that follow renames and fail closed.
+//! The node index: stable ids of files and directories, which follow renames and fail closed.
 //!
-//! A node is named, with its ancestors, only when somebody asks for it. Its row fits what stands on
-//! the host while the folder there has the inode and birth time that the row was made with; a file's
-//! row while the folder that holds it has. A row that no longer fits names nothing, and ends when its
-//! place is named anew.
+//! A node and its ancestors get an id only on request. The row of a directory matches the file system while the
+//! directory at its path has the inode and birth time that the row was created with; the row of a file matches
+//! while its parent directory has. A row that no longer matches is dangling, and is replaced when an id is
+//! assigned at its path again.
 //!
-//! A move or removal of something named is written down as an intent before the host changes, and is
-//! finished or abandoned at the next start by what the host shows. So is a change that takes two steps on
-//! the host, whether anything in it is named or not: one that was cut off between them is brought to its
-//! end there first. Within a process such changes, and the naming of nodes, happen one at a time; others
-//! go side by side.
+//! A move or removal of a node is recorded as an intent before the file system changes, and is completed or
+//! abandoned at the next start, depending on the state of the file system. So is every change that takes two
+//! steps on the file system, whether it has nodes or not: if it was interrupted between them, the second step
+//! is done first. Within a process, recorded changes and the assignment of ids exclude each other; other changes
+//! run concurrently.
 
 use std::collections::HashSet;
 use std::io;
@@ -25,18 +25,16 @@ use crate::store::{
     ChangeIntent, CompletedMove, EntryIdentity, IntentAction, NodePathStep, NodeRow, Store, StoreError, WriteDurability,
 };
 
-/// How often a name is sought again when the host changes meanwhile, and how long between.
+/// Maximum number of attempts to assign an id while the path keeps changing, and the delay between them.
 const NAMING_ATTEMPTS: usize = 250;
 const NAMING_RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What the host shows of an entry itself, links not followed.
+/// Metadata of an entry, links not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InodeMetadata {
-    /// What it is.
     pub(super) kind: EntryKind,
-    /// Its inode number.
     pub(super) inode: u64,
-    /// Its birth time in nanoseconds since 1970, where the file system has one.
+    /// Birth time in nanoseconds since 1970, where the file system has one.
     pub(super) birth_time: Option<i64>,
 }
 
@@ -50,27 +48,27 @@ impl InodeMetadata {
     }
 }
 
-/// The host as the index needs it: what it shows, and the step by which a change that was cut off is
-/// brought to its end. Paths are resolved beneath the root without following links.
+/// The file system as the index needs it: metadata, and the removal that completes an interrupted change.
+/// Paths are resolved beneath the root without following links.
 pub(super) trait HostAccess: Send + Sync {
-    /// Asks about a path.
+    /// Returns the metadata of the entry at a path.
     fn metadata(&self, path: &TreePath) -> Result<InodeMetadata>;
 
-    /// Tells whether anything at and below a path has changed at or after an instant, in nanoseconds since 1970.
+    /// Tells whether an entry at or below a path was changed at or after an instant, in nanoseconds since 1970.
     fn changed_since(&self, path: &TreePath, instant: i64) -> Result<bool>;
 
-    /// Removes what stands at a path, with all in it, in one step.
+    /// Removes the entry at a path, with all entries below it, in one step.
     fn remove_subtree(&self, path: &TreePath) -> Result<()>;
 }
 
-/// A named node and how it stands.
+/// A node and whether it is still at its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedNode {
-    /// Its id.
+    /// The node's id.
     pub id: NodeId,
-    /// Where it is, or was last known to be.
+    /// Path of the node, or its last known path.
     pub path: TreePath,
-    /// Whether it has ended, or something else stands in its place.
+    /// Whether the node was removed, or another entry is at its path.
     pub dangling: bool,
 }
 
@@ -78,19 +76,19 @@ pub struct NamedNode {
 pub(super) struct NodeIndex {
     store: Store,
     host_access: Arc<dyn HostAccess>,
-    /// Whether properties are on disk when their change is answered.
+    /// Durability of changes of properties.
     durability: WriteDurability,
     change_lock: RwLock<()>,
     is_serving: AtomicBool,
 }
 
 impl NodeIndex {
-    /// Makes the index of the tree that `hands` reach; `durability` is that of properties.
+    /// Creates the index of a tree; `durability` is that of changes of properties.
     pub(super) fn new(store: Store, host_access: Arc<dyn HostAccess>, durability: WriteDurability) -> Self {
         Self { store, host_access, durability, change_lock: RwLock::new(()), is_serving: AtomicBool::new(false) }
     }
 
-    /// Finishes or abandons what was under way when the last server stopped. Only for the process
+    /// Completes or abandons the changes that were under way when the last server stopped. Only for the process
     /// that serves the tree.
     pub(super) fn recover(&self) -> Result<()> {
         let _exclusive = self.change_lock.write();
@@ -98,20 +96,20 @@ impl NodeIndex {
         self.settle_intents()
     }
 
-    /// Names the node at a path, with its ancestors; returns the name it has when it has one.
+    /// Assigns an id to the entry at a path and to its ancestors; returns the id that it has already, if any.
     ///
     /// # Errors
-    /// [`Error::Absent`] when nothing is there, [`Error::Unsupported`] for a symbolic link,
-    /// [`Error::TreeMismatch`] when the served folder is not the one that nodes were named in.
+    /// [`Error::Absent`] when the entry does not exist, [`Error::Unsupported`] for a symbolic link,
+    /// [`Error::TreeMismatch`] when the served directory is not the one in which ids were assigned.
     pub(super) fn assign_id(&self, path: &TreePath) -> Result<NodeId> {
         self.mint_for(path, None)
     }
 
-    /// Likewise, counted for a user where one is given.
+    /// Assigns an id as [`NodeIndex::assign_id`] does, and counts new nodes in the quota of a user if one is given.
     ///
     /// # Errors
-    /// As [`NodeIndex::assign_id`]; [`Error::Store`] of a shortage where the user, or all together, have as many nodes named as
-    /// may be.
+    /// As [`NodeIndex::assign_id`]; [`Error::Store`] with a quota error when the user, or all users together, have
+    /// reached the limit of named nodes.
     pub(super) fn mint_for(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
         if let Some(id) = self.find_id(path)? {
             return Ok(id);
@@ -121,7 +119,7 @@ impl NodeIndex {
             self.settle_intents()?;
             let path_steps = self.path_identities(path)?;
             self.check_same_root(&path_steps)?;
-            // Somebody behind the gateway's back, or the serving process, may have renamed meanwhile.
+            // A process beside the gateway, or the serving process, may have renamed an ancestor meanwhile.
             if let Some(id) = self.store.create_nodes(path, &path_steps, &random_node_id, charged_to)?
                 && self.path_identities(path)? == path_steps
             {
@@ -131,15 +129,15 @@ impl NodeIndex {
         }
         Err(Error::Filesystem(io::Error::new(
             io::ErrorKind::ResourceBusy,
-            format!("{path} kept changing while it was named"),
+            format!("{path} kept changing while an id was assigned to it: try again"),
         )))
     }
 
-    /// Names the directory that an entry is about to move to, where the entry is named itself: its node stands below that
-    /// one then.
+    /// Assigns an id to the target directory of a move if the source has one, since the source's node becomes a child
+    /// of it.
     ///
     /// # Errors
-    /// [`Error::Store`] of a shortage, as [`NodeIndex::mint_for`].
+    /// [`Error::Store`] with a quota error, as [`NodeIndex::mint_for`].
     pub(super) fn prepare_move(&self, source: &TreePath, target: &TreePath, login: &Login) -> Result<()> {
         let Some(directory) = target.parent() else { return Ok(()) };
         if self.store.node_at(source)?.is_none() {
@@ -147,12 +145,12 @@ impl NodeIndex {
         }
         match self.mint_for(&directory, Some(login)) {
             Err(Error::Store(error @ StoreError::QuotaExceeded(_))) => Err(error.into()),
-            // Whatever else is amiss there is for the move to tell.
+            // Any other error is left to the move itself, which reports it as its own.
             _ => Ok(()),
         }
     }
 
-    /// Makes sure that the node at a path has a name or can be given one; gives none.
+    /// Checks that the entry at a path has an id or can be assigned one, without assigning it.
     ///
     /// # Errors
     /// As [`NodeIndex::assign_id`].
@@ -163,28 +161,28 @@ impl NodeIndex {
         }
     }
 
-    /// Returns the name of the node at a path, when it has one.
+    /// Returns the id of the node at a path, if it has one.
     pub(super) fn find_id(&self, path: &TreePath) -> Result<Option<NodeId>> {
         let row = self.store.node_at(path)?;
         Ok(row.map(|row| self.row_matches(&row, path).map(|matches| matches.then_some(row.id))).transpose()?.flatten())
     }
 
-    /// Returns where a node is; `None` when it has ended or something else stands in its place.
+    /// Returns the path of a node; `None` when it was removed or another entry is at its path.
     pub(super) fn locate(&self, id: NodeId) -> Result<Option<TreePath>> {
         let Some((path, row)) = self.store.node(id)? else { return Ok(None) };
         Ok(self.row_matches(&row, &path)?.then_some(path))
     }
 
-    /// Returns all named nodes at and below a path, in the order of their paths.
+    /// Returns all nodes at and below a path, in the order of their paths.
     pub(super) fn list(&self, under: &TreePath) -> Result<Vec<NamedNode>> {
         let rows = self.store.nodes_within(under)?.into_iter();
         rows.map(|(path, row)| Ok(NamedNode { id: row.id, dangling: !self.row_matches(&row, &path)?, path })).collect()
     }
 
-    /// Looks at every named node. Finishes what a stopped server left and its change shows as done, and
-    /// drops the rows of ended nodes unless a grant, a scope or a property names them or one below.
-    /// Where the served folder itself is another than the nodes were named in, drops them all.
-    /// Returns what dangles, dropped or not.
+    /// Checks every node. Completes the recorded changes that the file system shows as done, and deletes the rows
+    /// of dangling nodes unless a grant, a scope or a property refers to them or to one below.
+    /// If the served directory is not the one in which ids were assigned, deletes all rows.
+    /// Returns the dangling nodes, deleted or not.
     pub(super) fn repair(&self) -> Result<Vec<NamedNode>> {
         let _exclusive = self.change_lock.write();
         self.settle_intents()?;
@@ -203,7 +201,7 @@ impl NodeIndex {
         Ok(named.into_iter().filter(|node| node.dangling).collect())
     }
 
-    /// Makes sure that all named nodes below a source can be located once that stands at a target.
+    /// Checks that the paths of all nodes below a source stay short enough after a move to a target.
     ///
     /// # Errors
     /// [`Error::PathTooLong`].
@@ -215,42 +213,42 @@ impl NodeIndex {
         }
     }
 
-    /// Announces a move in one step; to be followed at once by the rename on the host and
-    /// [`IndexChange::finish`]. The thread must not name nodes in between.
+    /// Announces a rename. The caller renames on the file system next and then calls [`IndexChange::finish`]; it must
+    /// not assign ids in between, which would deadlock.
     pub(super) fn begin_move(&self, from: &TreePath, to: &TreePath) -> Result<IndexChange<'_>> {
         self.begin_change(from, IntentAction::Move(to.clone()))
     }
 
-    /// Announces that an entry changes places with `old`, which stands at its target, and that this is
-    /// removed from where it comes to stand then. On disk when this returns; otherwise as
-    /// [`NodeIndex::begin_move`].
+    /// Announces that an entry is exchanged with `old`, the entry at its target, and that `old` is removed from the
+    /// source path after that. The intent is on disk when this returns; otherwise as [`NodeIndex::begin_move`].
     pub(super) fn begin_swap(&self, from: &TreePath, to: &TreePath, old: EntryIdentity) -> Result<IndexChange<'_>> {
         self.begin_multi_step(from, IntentAction::Exchange(to.clone(), old))
     }
 
-    /// Announces that a copy of an entry, and of all in it, is put at a path, and that the entry is removed
-    /// then: its nodes go on as the copy's. On disk when this returns; otherwise as [`NodeIndex::begin_move`].
+    /// Announces a move between file systems: a copy of the entry is put at the target, and the entry is removed after
+    /// that. Its nodes become those of the copy. The intent is on disk when this returns; otherwise as
+    /// [`NodeIndex::begin_move`].
     pub(super) fn begin_copy(&self, from: &TreePath, to: &TreePath, copy: EntryIdentity) -> Result<IndexChange<'_>> {
         self.begin_multi_step(from, IntentAction::Copy(to.clone(), copy))
     }
 
-    /// Announces a removal, be it for ever or into staging; to be followed at once by the host's change
-    /// and [`IndexChange::finish`]. The thread must not name nodes in between.
+    /// Announces a removal, also one into staging. The caller changes the file system next and then calls
+    /// [`IndexChange::finish`]; it must not assign ids in between, which would deadlock.
     pub(super) fn begin_remove(&self, path: &TreePath) -> Result<IndexChange<'_>> {
         self.begin_change(path, IntentAction::Remove)
     }
 
-    /// Waits for a change of names that is under way: until it ends the store tells where nodes were.
+    /// Waits for the recorded change that is under way: until it is finished, the store has the old paths of nodes.
     pub(super) fn wait_for_change(&self) {
         drop(self.change_lock.read());
     }
 
-    /// Returns whether properties are on disk when their change is answered.
+    /// Returns the durability of changes of properties.
     pub(super) fn durability(&self) -> WriteDurability {
         self.durability
     }
 
-    /// Returns where the rows are.
+    /// Returns the store that holds the rows.
     pub(super) fn store(&self) -> &Store {
         &self.store
     }
@@ -273,7 +271,7 @@ impl NodeIndex {
         let exclusive = self.change_lock.write();
         self.settle_intents()?;
         if matches!(action, IntentAction::Copy(..)) {
-            // Once the copy stands there nobody can tell any more which of them fitted the source.
+            // Once the copy is in place, nothing tells any more which rows matched the source.
             let dangling = self.list(source)?.into_iter().filter(|node| node.dangling).map(|node| node.id);
             self.store.delete_nodes(&dangling.collect::<Vec<_>>())?;
         }
@@ -297,8 +295,8 @@ impl NodeIndex {
         })
     }
 
-    /// Returns what the host shows of a source, when the change touches something named. One look
-    /// a side is enough, since nothing is named without its ancestors.
+    /// Returns the metadata of a source when the change concerns a node at source or target. Looking at the two paths
+    /// is enough, since a node below them implies a node at them.
     fn named_source_metadata(&self, source: &TreePath, action: &IntentAction) -> Result<Option<InodeMetadata>> {
         let replaced = match action.target() {
             Some(target) => self.store.node_at(target)?.is_some(),
@@ -308,14 +306,14 @@ impl NodeIndex {
         if touched { self.metadata(source) } else { Ok(None) }
     }
 
-    /// Finishes every intent whose change the host shows; abandons the others if this process is
-    /// the one that serves (and so has none of them under way).
+    /// Completes every intent whose change the file system shows as done; abandons the others if this process serves
+    /// the tree, and so has none of them under way.
     fn settle_intents(&self) -> Result<()> {
         for intent in self.store.intents()? {
             match self.settle_intent(&intent) {
-                // What stands there now says nothing of what was begun: it is told when the file system is back.
+                // The state of a bare mount point says nothing of the change: decided when the file system is back.
                 Err(Error::Unavailable(outage)) => {
-                    tracing::debug!(source = %intent.source, %outage, "a change is not concluded for now");
+                    tracing::debug!(source = %intent.source, %outage, "a recorded change is not completed for now");
                 }
                 settled => settled?,
             }
@@ -333,7 +331,7 @@ impl NodeIndex {
         }
     }
 
-    /// Brings a change to its end that has begun on the host, abandons it otherwise.
+    /// Completes a change that has begun on the file system; abandons it otherwise.
     fn complete_or_abandon(&self, intent: &ChangeIntent) -> Result<()> {
         if self.finish_on_host(intent)? {
             self.finish_intent(intent)
@@ -342,7 +340,7 @@ impl NodeIndex {
         }
     }
 
-    /// Does on the host what a change cut off between its steps has left; tells whether it is done.
+    /// Does the second step of a change that was interrupted between its steps; returns whether the change is done.
     fn finish_on_host(&self, intent: &ChangeIntent) -> Result<bool> {
         let ChangeIntent { source, entry, action, .. } = intent;
         let needs_removal = match action {
@@ -350,16 +348,16 @@ impl NodeIndex {
             IntentAction::Exchange(target, old) => self.is_present(target, *entry)? && self.is_present(source, *old)?,
             IntentAction::Copy(target, copy) => self.is_present(target, *copy)? && self.is_present(source, *entry)?,
         };
-        // What came to the source since it was copied is nowhere else; where nobody can tell, it may have.
+        // Entries that came to the source after the copy exist nowhere else. Without birth times nobody can tell.
         if needs_removal
             && let IntentAction::Copy(_, EntryIdentity { birth_time, .. }) = action
             && birth_time.map_or(Ok(true), |copied_at| self.host_access.changed_since(source, copied_at))?
         {
-            tracing::warn!(%source, "this may have changed since a move that was cut off had copied it, and stays");
+            tracing::warn!(%source, "the source of an interrupted move may have changed since the copy: it is kept");
             return Ok(true);
         }
         if needs_removal && let Err(error) = self.host_access.remove_subtree(source) {
-            tracing::warn!(%source, %error, "what a move was to remove from here stays");
+            tracing::warn!(%source, %error, "the source of an interrupted move can't be removed: it is kept");
             return Ok(true);
         }
         self.is_done(intent)
@@ -392,8 +390,8 @@ impl NodeIndex {
         self.move_nodes(Some(*id), source, target, *entry, &updated_identities)
     }
 
-    /// Returns what each named folder at and below a source is recognised by in its copy; nothing for
-    /// what the copy doesn't have.
+    /// Returns the identity that each node at and below a source has in the copy; `None` for nodes that the copy does
+    /// not have.
     fn copied_identities(&self, source: &TreePath, target: &TreePath) -> Result<Vec<(NodeId, Option<NodeIdentity>)>> {
         let mut updated_identities = Vec::new();
         for (path, row) in self.store.nodes_within(source)? {
@@ -421,7 +419,7 @@ impl NodeIndex {
             self.identity_of(source, InodeMetadata { kind, inode: entry.inode, birth_time: entry.birth_time })?;
         let path_steps = target.parent().map(|directory| self.path_identities(&directory)).transpose()?;
         let (Some(identity), Some(path_steps)) = (identity, path_steps) else {
-            tracing::warn!(%source, %target, "a move could not be followed: its nodes dangle");
+            tracing::warn!(%source, %target, "the node index could not follow a move: its nodes are dangling");
             return Ok(intent.map_or(Ok(()), |id| self.store.delete_intent(id))?);
         };
         Ok(self.store.complete_move(
@@ -430,7 +428,7 @@ impl NodeIndex {
         )?)
     }
 
-    /// Returns the way down to a path, the root first.
+    /// Returns name and identity of each entry on the path, the root first.
     fn path_identities(&self, path: &TreePath) -> Result<Vec<NodePathStep>> {
         let mut current = TreePath::root();
         let mut directory = directory_identity(self.host_access.metadata(&current)?).ok_or(Error::Absent)?;
@@ -451,8 +449,8 @@ impl NodeIndex {
         Ok(path_steps)
     }
 
-    /// Refuses to name anything in another served folder than before, whatever its marker says: that would end every node
-    /// there is.
+    /// Refuses to assign ids in another served directory than before, whatever its marker says: that would end every
+    /// existing node.
     fn check_same_root(&self, path_steps: &[NodePathStep]) -> Result<()> {
         let row = self.store.node_at(&TreePath::root())?;
         match (row, path_steps.first()) {
@@ -461,13 +459,13 @@ impl NodeIndex {
         }
     }
 
-    /// Tells whether what stands at a row's place is the node.
+    /// Tells whether the entry at a row's path is the node.
     pub(super) fn row_matches(&self, row: &NodeRow, path: &TreePath) -> Result<bool> {
         let Some(metadata) = self.metadata(path)? else { return Ok(false) };
         Ok(self.identity_of(path, metadata)?.is_some_and(|identity| row.identity.matches(identity)))
     }
 
-    /// Returns what an entry is recognised by; `None` for a link, or when its folder is gone.
+    /// Returns the identity of an entry; `None` for a symbolic link, or when its parent directory is gone.
     fn identity_of(&self, path: &TreePath, metadata: InodeMetadata) -> Result<Option<NodeIdentity>> {
         match metadata.kind {
             EntryKind::Directory => Ok(directory_identity(metadata)),
@@ -490,9 +488,9 @@ impl NodeIndex {
     }
 }
 
-/// A move or removal under way. Dropped without [`IndexChange::finish`], it is concluded by what the host
-/// shows: mostly that it refused.
-#[must_use = "the host changes next, and then the change is finished"]
+/// A move or removal under way. Dropped without [`IndexChange::finish`], it is completed or abandoned by the state of
+/// the file system, which mostly has refused it.
+#[must_use = "the file system changes next, and then the change is finished"]
 pub(super) struct IndexChange<'a> {
     index: &'a NodeIndex,
     _guard: ChangeGuard<'a>,
@@ -500,14 +498,14 @@ pub(super) struct IndexChange<'a> {
 }
 
 enum IndexChangeState {
-    /// Written down.
+    /// A change whose intent is in the store.
     IntentRecorded(ChangeIntent),
-    /// One that touched nothing named when it began.
+    /// A change that concerned no node when it began.
     Unnamed(TreePath, IntentAction),
     Finished,
 }
 
-#[expect(dead_code, reason = "held, never looked at")]
+#[expect(dead_code, reason = "held for its drop, never read")]
 enum ChangeGuard<'a> {
     Shared(RwLockReadGuard<'a, ()>),
     Exclusive(RwLockWriteGuard<'a, ()>),
@@ -518,17 +516,17 @@ impl<'a> IndexChange<'a> {
         Self { index, _guard: guard, state: IndexChangeState::Unnamed(source.clone(), action) }
     }
 
-    /// Lets the index follow, once the host has changed (and is on disk, where durability asks for it).
+    /// Updates the index after the file system has changed (and was synced, where durability asks for it).
     ///
     /// # Errors
-    /// [`Error::Store`]: the change is made up for before the next one, or at the next start.
+    /// [`Error::Store`]: the index follows before the next recorded change, or at the next start.
     pub(super) fn finish(mut self) -> Result<()> {
         let (source, target) = match std::mem::replace(&mut self.state, IndexChangeState::Finished) {
             IndexChangeState::IntentRecorded(intent) => return self.index.finish_intent(&intent),
             IndexChangeState::Unnamed(source, IntentAction::Move(target)) => (source, target),
             IndexChangeState::Unnamed(..) | IndexChangeState::Finished => return Ok(()),
         };
-        // Another process may have named the source since this began.
+        // Another process (the command line) may have assigned an id to the source since this began.
         if self.index.store.node_at(&source)?.is_none() {
             return Ok(());
         }
@@ -543,7 +541,7 @@ impl Drop for IndexChange<'_> {
     fn drop(&mut self) {
         let IndexChangeState::IntentRecorded(intent) = &self.state else { return };
         if let Err(error) = self.index.complete_or_abandon(intent) {
-            tracing::warn!(%error, "a change is not concluded: it will be before the next one");
+            tracing::warn!(%error, "a recorded change is not completed: it will be before the next one");
         }
     }
 }
@@ -553,7 +551,7 @@ fn directory_identity(metadata: InodeMetadata) -> Option<NodeIdentity> {
         .then_some(NodeIdentity::Directory { inode: metadata.inode, birth_time: metadata.birth_time })
 }
 
-/// Returns a path and all above it.
+/// Returns a path and all its ancestors.
 pub(super) fn self_and_ancestors(path: TreePath) -> impl Iterator<Item = TreePath> {
     std::iter::successors(Some(path), TreePath::parent)
 }

@@ -1,7 +1,7 @@
-//! Write locks (RFC 4918 section 6): on canonical paths, kept in the store, binding both protocols.
+//! Write locks (RFC 4918 section 6): on canonical paths, kept in the store, enforced on both protocols.
 //!
-//! All live locks are in memory, sorted by path, and written through to the store; one process serves
-//! a tree, so nobody else writes them. Checks cost one atomic load while nobody holds a lock.
+//! All unexpired locks are in memory, sorted by path, and written through to the store; one process serves
+//! a tree, so nobody else writes them. A check costs one atomic load while no lock exists.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -16,23 +16,23 @@ use crate::auth::Clock;
 use crate::domain::{Login, TreePath, UnixMillis};
 use crate::store::{LockRow, Store, StoreError, WriteDurability};
 
-/// The longest life of a lock between two refreshes; whoever asks for more, or for ever, gets this.
+/// Maximum lifetime of a lock between two refreshes; a longer or infinite timeout is shortened to it.
 pub(super) const LOCK_MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const LOCK_MIN_LIFETIME: Duration = Duration::from_secs(1);
-/// How many bytes a lock's owner element may have: what is held in memory stays bounded, as the number of locks is.
+/// Maximum size of a lock's owner element, which is held in memory: with the number of locks it bounds their memory.
 const LOCK_OWNER_MAX_BYTES: usize = 8 << 10;
 
-/// Names a lock: `urn:uuid:…` (RFC 4918 section 6.5).
+/// A lock token: `urn:uuid:…` (RFC 4918 section 6.5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockToken(String);
 
 impl LockToken {
-    /// Takes a token as a client sent it, whatever its scheme; one that names no lock fits none.
+    /// Wraps a token as a client sent it, whatever its scheme; one that is unknown matches no lock.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Returns the text.
+    /// Returns the token as a URI, without angle brackets.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -44,37 +44,37 @@ impl fmt::Display for LockToken {
     }
 }
 
-/// What a client asks for with LOCK.
+/// Parameters of a LOCK request.
 #[derive(Clone, Debug)]
 pub struct LockRequest {
-    /// Whether nobody else may hold a lock there.
+    /// Whether the lock is exclusive rather than shared.
     pub exclusive: bool,
-    /// Whether it covers all below.
+    /// Whether the lock covers all descendants (`Depth: infinity`).
     pub depth_infinity: bool,
     /// The client's owner element, as XML text (may be empty).
     pub owner: String,
-    /// How long, at most; capped by the gateway.
+    /// Requested timeout; clamped to between one second and 24 hours.
     pub timeout: Duration,
 }
 
-/// A lock that is held.
+/// An unexpired lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DavLock {
-    /// Its token.
+    /// Token of the lock.
     pub token: LockToken,
-    /// Where it was taken.
+    /// Canonical path on which the lock was taken.
     pub root: TreePath,
-    /// Whether it covers all below.
+    /// Whether the lock covers all descendants of its root.
     pub depth_infinity: bool,
-    /// Whether it excludes others.
+    /// Whether the lock is exclusive rather than shared.
     pub exclusive: bool,
-    /// The user that it belongs to.
+    /// User that took the lock.
     pub login: Login,
-    /// The client's owner element.
+    /// The client's owner element, as XML text (may be empty).
     pub owner: String,
-    /// How long it was given.
+    /// Timeout that was granted by the last LOCK.
     pub timeout: Duration,
-    /// When it ends unless refreshed.
+    /// Time at which the lock expires unless it is refreshed.
     pub expires: UnixMillis,
 }
 
@@ -82,21 +82,21 @@ pub struct DavLock {
 pub(super) struct LockTable {
     store: Store,
     clock: Clock,
-    /// Whether a lock is on disk before its LOCK, refresh or UNLOCK is answered.
+    /// Whether a lock is synced to disk before its LOCK, refresh or UNLOCK is answered.
     durability: WriteDurability,
     live: RwLock<LiveLocks>,
     count: AtomicUsize,
     generation: AtomicU64,
     acquisition_lock: RwLock<()>,
-    /// Held by LOCK, refresh and UNLOCK from their look at memory until the store has followed. It is acquired before all
-    /// else here, so that nobody who only checks locks waits for the disk.
+    /// Serializes LOCK, refresh and UNLOCK, from their look at the table in memory until the store is updated. Acquired
+    /// before the other locks of this struct, so that checks never wait for the disk.
     requests: Mutex<()>,
-    /// The epoch of the store at which locks of removed users were last looked for.
+    /// Epoch of the store at which locks of removed users were last searched.
     users_checked_epoch: AtomicI64,
 }
 
 impl LockTable {
-    /// Loads the locks that still live.
+    /// Loads the unexpired locks from the store.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -105,7 +105,7 @@ impl LockTable {
         let mut live = LiveLocks::default();
         for row in store.load_unexpired_locks(now)? {
             let mut lock = DavLock::from(row);
-            // A clock that was set back must not stretch a life.
+            // A clock that was set back since the lock was stored must not extend its lifetime.
             lock.expires = lock.expires.min(now.saturating_add(LOCK_MAX_LIFETIME));
             let deadline = clock.boottime() + lock.expires.saturating_duration_since(now);
             live.insert(lock, deadline);
@@ -124,21 +124,20 @@ impl LockTable {
         })
     }
 
-    /// Returns a number that moves whenever a lock is taken, refreshed or ends.
+    /// Returns a number that changes whenever a lock is taken, refreshed or removed.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Keeps new locks from being taken until the guard is dropped: what was checked under it still
-    /// holds when the effect follows. Acquired after the commit locks of names
-    /// and before a change of the index begins, and once a thread.
+    /// Blocks new locks until the guard is dropped, so that a check under it is still true at the effect.
+    /// Acquire it after the commit locks of paths and before a change of the index begins, at most once per thread.
     pub(super) fn freeze(&self) -> RwLockReadGuard<'_, ()> {
         self.acquisition_lock.read()
     }
 
-    /// Allows a change of an entry itself or, asked of a folder, of its membership (RFC 4918 section 7.4)
-    /// to whoever submitted what the locks that cover it demand: the token of an exclusive lock, or one
-    /// of those of shared locks, and in each case one's own.
+    /// Checks that a request may change an entry or, for a directory, its members (RFC 4918 section 7.4). It must have
+    /// submitted the tokens of the locks that cover the path and belong to its user: that of an exclusive lock, or one
+    /// of those of shared locks.
     ///
     /// # Errors
     /// [`Error::Locked`].
@@ -149,10 +148,10 @@ impl LockTable {
         check_submitted_tokens(&self.without_expired().covering(path), login, tokens)
     }
 
-    /// Allows a change of an entry and all below it, as removing or moving it is.
+    /// Checks that a request may remove or move an entry and everything below it.
     ///
     /// # Errors
-    /// [`Error::Locked`] for the first lock, on it, above it or below it, that is not satisfied.
+    /// [`Error::Locked`] for the first lock on the path, above it or below it whose token was not submitted.
     pub(super) fn check_subtree(&self, path: &TreePath, login: &Login, tokens: &[LockToken]) -> Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -165,11 +164,11 @@ impl LockTable {
         })
     }
 
-    /// Takes a lock, on disk when this returns where durability asks for it.
+    /// Takes a lock; it is on disk when this returns, where durability asks for it.
     ///
     /// # Errors
-    /// [`Error::Locked`] when it or, for a deep one, a lock below excludes it, whoever holds that
-    /// (RFC 4918 section 6.1); [`Error::Store`] of a shortage when the user holds, or all hold, too many
+    /// [`Error::Locked`] when a conflicting lock covers the path or, for depth infinity, is below it, whoever owns that
+    /// (RFC 4918 section 6.1); [`Error::Store`] with a quota error when the user, or all users together, hold too many
     /// locks, or the owner element is too large.
     pub(super) fn acquire(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
         let _request = self.requests.lock();
@@ -178,14 +177,14 @@ impl LockTable {
             self.forget(&lock.token);
             return Err(error.into());
         }
-        // What was locked may have been removed before the store knew of the lock.
+        // The entry may have been removed before the store knew of the lock: its row would come back at the next start.
         if !self.live.read().by_token.contains_key(&lock.token) {
             self.store.delete_locks(&[lock.token.as_str()], WriteDurability::Lazy)?;
         }
         Ok(lock)
     }
 
-    /// Holds a new lock in memory: from then on it binds.
+    /// Adds a new lock to the table in memory, from where it is enforced at once.
     fn insert_new(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
         let _exclusive = self.acquisition_lock.write();
         drop(self.without_expired());
@@ -226,7 +225,7 @@ impl LockTable {
         self.mark_changed(&live);
     }
 
-    /// Gives a lock of the user, that covers the path, a new life (RFC 4918 section 9.10.2).
+    /// Restarts the timeout of a lock of the user that covers the path (RFC 4918 section 9.10.2).
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`] when the token names no such lock.
@@ -245,7 +244,7 @@ impl LockTable {
         lock.expires = self.clock.now().saturating_add(lock.timeout);
         self.store.prolong_lock(&LockRow::from(&lock), self.durability)?;
         let mut live = self.live.write();
-        // It has expired meanwhile, or what was locked was removed.
+        // It has expired meanwhile, or its entry was removed.
         if !live.by_token.contains_key(token) {
             return Err(Error::PreconditionFailed);
         }
@@ -255,24 +254,24 @@ impl LockTable {
         Ok(lock)
     }
 
-    /// Ends a lock of the user that covers the path (RFC 4918 section 9.11).
+    /// Removes a lock of the user that covers the path (UNLOCK, RFC 4918 section 9.11).
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`] when the token names no lock there, [`Error::Forbidden`] when it is
-    /// another user's.
+    /// [`Error::PreconditionFailed`] when no lock with this token covers the path, [`Error::Forbidden`] when the lock
+    /// is another user's.
     pub(super) fn release(&self, path: &TreePath, token: &LockToken, login: &Login) -> Result<()> {
         let _request = self.requests.lock();
         let lock = self.without_expired().covering(path).into_iter().find(|lock| lock.token == *token).cloned();
         if lock.ok_or(Error::PreconditionFailed)?.login != *login {
             return Err(Error::Forbidden);
         }
-        // First the store: where that fails the lock is still held.
+        // The store first: if that fails, UNLOCK reports an error and the lock is still enforced.
         self.store.delete_locks(&[token.as_str()], self.durability)?;
         self.forget(token);
         Ok(())
     }
 
-    /// Returns the locks that cover a path: its own, of any depth, and deep ones from above.
+    /// Returns the locks that cover a path: those on the path itself, and those of depth infinity on its ancestors.
     pub(super) fn covering(&self, path: &TreePath) -> Vec<DavLock> {
         if self.is_empty() {
             return Vec::new();
@@ -280,7 +279,7 @@ impl LockTable {
         self.without_expired().covering(path).into_iter().cloned().collect()
     }
 
-    /// Returns where locks are rooted, and whether one there covers all below.
+    /// Returns the roots of all locks, each with whether a lock there has depth infinity.
     pub(super) fn roots(&self) -> Vec<(TreePath, bool)> {
         if self.is_empty() {
             return Vec::new();
@@ -293,8 +292,8 @@ impl LockTable {
         roots.collect()
     }
 
-    /// Ends the locks at and below a path that was removed or moved away: a lock never moves
-    /// (RFC 4918 section 7.6). The change is done: where the store can't follow, they stay there until they expire.
+    /// Removes the locks at and below a path that was removed or moved away: a lock never moves
+    /// (RFC 4918 section 7.6). The change is done already: if the store fails, their rows stay until they expire.
     pub(super) fn remove_subtree(&self, path: &TreePath) {
         let select = |live: &LiveLocks| {
             live.locks_at(path).chain(live.locks_below(path)).flatten().map(|l| l.token.clone()).collect()
@@ -302,19 +301,19 @@ impl LockTable {
         self.remove_after_effect(select)
     }
 
-    /// As [`LockTable::remove_subtree`], below a path at which something was replaced; a lock of the path itself stays.
+    /// Removes the locks below a path at which an entry was replaced; a lock on the path itself is kept.
     pub(super) fn remove_below(&self, path: &TreePath) {
         self.remove_after_effect(|live| live.locks_below(path).flatten().map(|l| l.token.clone()).collect());
     }
 
     fn remove_after_effect(&self, select: impl Fn(&LiveLocks) -> Vec<LockToken>) {
         if let Err(error) = self.remove_matching(select, self.durability) {
-            tracing::warn!(%error, "locks of what was removed or moved stay in the store until they expire");
+            tracing::warn!(%error, "locks of a removed or moved entry stay in the store until they expire");
         }
     }
 
-    /// Ends the locks of users who were removed. Nothing is looked for while the store's epoch stays the same, which a
-    /// removal moves.
+    /// Removes the locks of users who were removed. It searches only when the store's epoch has changed, as it does
+    /// when a user is removed.
     pub(super) fn release_for_removed_users(&self) -> Result<()> {
         let epoch = self.store.epoch()?;
         if self.users_checked_epoch.load(Ordering::Relaxed) == epoch {
@@ -349,18 +348,18 @@ impl LockTable {
             live.remove(token);
         }
         self.mark_changed(&live);
-        // Nobody who only checks locks waits for the disk.
+        // Released first: checks of locks never wait for the disk.
         drop(live);
         let tokens: Vec<&str> = tokens.iter().map(LockToken::as_str).collect();
         Ok(self.store.delete_locks(&tokens, durability)?)
     }
 
-    /// Tells whether nobody holds a lock.
+    /// Tells whether no lock exists.
     pub(super) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Returns the locks after the expired ones were struck.
+    /// Removes the expired locks and returns the others.
     fn without_expired(&self) -> RwLockReadGuard<'_, LiveLocks> {
         let now = self.clock.boottime();
         let live = self.live.read();
@@ -384,7 +383,7 @@ impl LockTable {
 struct LiveLocks {
     by_path: BTreeMap<Box<[u8]>, Vec<DavLock>>,
     by_token: HashMap<LockToken, (TreePath, Duration)>,
-    /// In running time, so that no jump of the clock ends or prolongs one.
+    /// By time since boot, so that no change of the wall clock expires or prolongs a lock.
     by_expiry: BTreeSet<(Duration, LockToken)>,
     by_login: HashMap<Login, usize>,
 }
@@ -429,7 +428,8 @@ impl LiveLocks {
     }
 
     fn locks_below(&self, path: &TreePath) -> impl Iterator<Item = &Vec<DavLock>> {
-        // What lies below `a` starts with `a/`, and `0` follows `/`.
+        // Paths below `a` start with `a/`, and `0` is the byte after `/`: the range skips `a-b`, which sorts before
+        // `a/`.
         let (from, to) = ([path.as_bytes(), b"/"].concat(), [path.as_bytes(), b"0"].concat());
         let range: (Bound<&[u8]>, Bound<&[u8]>) = match path.is_root() {
             true => (Bound::Excluded(b""), Bound::Unbounded),
@@ -457,7 +457,7 @@ impl LiveLocks {
     }
 }
 
-/// Demands what the locks that cover one place demand together.
+/// Checks the submitted tokens against all locks that cover one path.
 fn check_submitted_tokens(covering: &[&DavLock], login: &Login, tokens: &[LockToken]) -> Result<()> {
     let submitted = |lock: &DavLock| lock.login == *login && tokens.contains(&lock.token);
     let exclusive = covering.iter().find(|lock| lock.exclusive && !submitted(lock));

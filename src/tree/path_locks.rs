@@ -1,4 +1,4 @@
-//! The commit locks of names: what is judged under one still holds when the effect follows.
+//! Commit locks of paths: a check under one is still true at the effect.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -6,22 +6,25 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::domain::TreePath;
 
+/// Number of mutexes over which paths are spread by hash.
 const PATH_LOCK_STRIPES: usize = 256;
 
-/// The commit locks of a tree's names, by canonical path; two names may share one.
+/// The commit locks of a tree, by canonical path; two paths may share a mutex.
 pub(super) struct PathLocks(Box<[Mutex<()>]>);
 
-/// The commit locks of one or two names, held.
-pub(super) struct PathGuards<'a>(#[expect(dead_code, reason = "held, never looked at")] Vec<MutexGuard<'a, ()>>);
+/// Guards of the commit locks of one or more paths.
+pub(super) struct PathGuards<'a>(
+    #[expect(dead_code, reason = "held for its drop, never read")] Vec<MutexGuard<'a, ()>>,
+);
 
 impl PathLocks {
-    /// Makes the locks, none held.
+    /// Creates the locks, all free.
     pub(super) fn new() -> Self {
         Self((0..PATH_LOCK_STRIPES).map(|_| Mutex::default()).collect())
     }
 
-    /// Waits for the locks of all names at once, in an order of their own. A thread holds one such set
-    /// at a time.
+    /// Waits for the locks of all given paths, in an order that can't deadlock. A thread may hold one such set at a
+    /// time.
     pub(super) fn lock(&self, names: &[&TreePath]) -> PathGuards<'_> {
         let mut stripes: Vec<usize> = names.iter().map(|name| stripe_of(name)).collect();
         stripes.sort_unstable();
@@ -29,7 +32,7 @@ impl PathLocks {
         PathGuards(stripes.into_iter().map(|stripe| self.0[stripe].lock()).collect())
     }
 
-    /// Takes the lock of a name, where nobody holds it.
+    /// Takes the lock of a path if it is free.
     pub(super) fn try_lock(&self, name: &TreePath) -> Option<PathGuards<'_>> {
         self.0[stripe_of(name)].try_lock().map(|held| PathGuards(vec![held]))
     }

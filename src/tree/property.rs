@@ -1,7 +1,7 @@
-//! Dead properties (RFC 4918 section 4): kept for clients, never interpreted.
+//! Dead properties (RFC 4918 section 4): stored for clients, never interpreted.
 //!
-//! They belong to the node: they follow its renames and end with it. What one entry may have, and what
-//! one answer holds in memory, is bounded.
+//! They belong to the node: they follow its renames and are deleted with it. The number and size of the properties of
+//! one entry are bounded, and so is the memory for one listing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,26 +11,28 @@ use super::{Error, Result};
 use crate::domain::{EntryName, FileTag, Login, NodeId, TreePath};
 use crate::store::{NodeRow, PropertyRow, PropertyTotals, PropertyUpdate, StoreError};
 
-/// What one property, and all of one entry, may come to.
+/// Maximum size of the value of one property, in bytes.
 const PROPERTY_VALUE_BYTES: usize = 64 << 10;
+/// Maximum number of properties of one entry.
 const PROPERTIES_PER_ENTRY: u64 = 1000;
+/// Maximum size of all properties of one entry, in bytes.
 const PROPERTY_BYTES_PER_ENTRY: u64 = 1 << 20;
-/// What is read for the entries of one folder at once.
+/// Maximum size of the properties that are read for the entries of one directory at once, in bytes.
 const PROPERTY_BYTES_PER_LISTING: usize = 16 << 20;
 
 /// The name of a property: an XML namespace (may be empty) and a local name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PropertyName {
-    /// The namespace.
+    /// URI of the XML namespace; empty for none.
     pub namespace: String,
-    /// The local name.
+    /// Local name, without a prefix.
     pub name: String,
 }
 
 /// A dead property.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadProperty {
-    /// Its name.
+    /// Expanded name of the element.
     pub name: PropertyName,
     /// The whole element as XML that declares every prefix it uses.
     pub value: String,
@@ -46,16 +48,16 @@ pub enum PropertyChange {
 }
 
 impl NodeIndex {
-    /// Returns the properties of an entry, by name.
+    /// Returns the properties of an entry; none for an entry without a node.
     pub(super) fn properties(&self, path: &TreePath) -> Result<Vec<DeadProperty>> {
         let Some(node) = self.find_id(path)? else { return Ok(Vec::new()) };
         Ok(self.store().properties(node)?.into_iter().map(DeadProperty::from).collect())
     }
 
-    /// Returns the properties of the entries of a folder that have some, in one read.
+    /// Returns the properties of all entries of a directory with one query; entries without properties are left out.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when that is more than 16 MiB: ask for each entry then.
+    /// [`Error::Unsupported`] when they are larger than 16 MiB: the caller reads them entry by entry then.
     pub(super) fn properties_in(&self, directory: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
         let Some(node) = self.find_id(directory)? else { return Ok(HashMap::new()) };
         let rows = self.store().child_properties(node, PROPERTY_BYTES_PER_LISTING)?.ok_or(Error::Unsupported)?;
@@ -74,7 +76,7 @@ impl NodeIndex {
         Ok(matching)
     }
 
-    /// Returns the tags of an entry, and of each below it where `deep`.
+    /// Returns the tags of an entry, and with `deep` those of each entry below it.
     pub(super) fn tags_in(&self, path: &TreePath, deep: bool) -> Result<Vec<Vec<FileTag>>> {
         let Some(top) = self.find_id(path)? else { return Ok(Vec::new()) };
         let mut tags = Vec::new();
@@ -86,14 +88,14 @@ impl NodeIndex {
         Ok(tags)
     }
 
-    /// Changes the properties of an entry in the order given and does `also` with them: all or nothing.
-    /// Names the node when there is something to keep. Nobody else writes to the store while `also` runs
-    /// beside a change; it must not, and it must be short.
+    /// Changes the properties of an entry in the order given and runs `before_commit` in the same transaction: all or
+    /// nothing. An entry without a node gets one when a property is set. The transaction blocks all other writers of
+    /// the store while `before_commit` runs: it must be short, and must not write to the store itself.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more than 1000
-    /// properties or 1 MiB of them; [`Error::Store`] of a shortage when the writer has set, or all have, as much as
-    /// there may be; and what `also` says.
+    /// [`Error::NoSpace`] when a value has more than 64 KiB, or the entry would have more than 1000 properties or 1 MiB
+    /// of them; [`Error::Store`] with a quota error when the properties of the writer, or of all users together, would
+    /// exceed their limit; the errors of `before_commit`.
     pub(super) fn change_properties(
         &self,
         path: &TreePath,
@@ -125,17 +127,18 @@ impl NodeIndex {
             },
         );
         match changed {
-            // It was removed since it was named, or a folder above it.
+            // The entry, or a directory above it, was removed since the id was looked up.
             Err(StoreError::NotFound(_)) => Err(Error::Absent),
             Err(error) => Err(error.into()),
             Ok(_) => outcome,
         }
     }
 
-    /// Refuses a copy with more properties than whoever copies may set, or of more entries than can be named.
+    /// Checks that the properties of a copy, and the nodes that it needs for them, fit the quota of the user who
+    /// copies.
     ///
     /// # Errors
-    /// [`Error::Store`] of a shortage.
+    /// [`Error::Store`] with a quota error.
     pub(super) fn check_copy_properties(
         &self,
         from: &TreePath,
@@ -149,15 +152,15 @@ impl NodeIndex {
         if below.is_empty() {
             return Ok(());
         }
-        // Each copy is named with all above it.
+        // Each copy with properties needs a node, and so do all its ancestors.
         let paths: HashSet<TreePath> = below.iter().flat_map(|(below, _)| self_and_ancestors(to.join(below))).collect();
         self.store().may_name_nodes(writer, paths.len())?;
         let nodes: Vec<NodeId> = below.into_iter().map(|(_, node)| node).collect();
         Ok(self.store().check_property_quota(writer, self.store().property_bytes(&nodes)?)?)
     }
 
-    /// Gives a copy, and all below it, the properties of what it was copied from (RFC 4918 section 9.8.2),
-    /// in place of those that its nodes had; they count as set by whoever copies.
+    /// Copies the properties of an entry, and with `deep` of all entries below it, to a copy (RFC 4918 section 9.8.2).
+    /// They replace those of the copy's nodes and count in the quota of the user who copies.
     pub(super) fn copy_properties(&self, from: &TreePath, to: &TreePath, writer: &Login, deep: bool) -> Result<()> {
         let mut pairs: Vec<(Option<NodeId>, NodeId)> = self.find_id(to)?.map(|old| (None, old)).into_iter().collect();
         if let Some(source) = self.find_id(from)? {
@@ -167,7 +170,7 @@ impl NodeIndex {
                 }
                 match self.mint_for(&to.join(&below), Some(writer)) {
                     Ok(copy) => pairs.push((Some(node), copy)),
-                    // It has ended, or was not copied.
+                    // The entry was removed meanwhile, or was not copied (a link that leads out, a special file).
                     Err(Error::Absent | Error::NoParent | Error::NotADirectory | Error::Unsupported) => {}
                     Err(error) => return Err(error),
                 }

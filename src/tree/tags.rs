@@ -1,5 +1,5 @@
-//! Tags: labels of files, kept as a dead property in a form of its own, so that they follow a file and its
-//! copies as dead properties do.
+//! Tags of files, stored as a dead property with a syntax of its own, so that they follow a file and its copies as dead
+//! properties do.
 
 use super::{DeadProperty, PropertyChange, PropertyName};
 use crate::domain::FileTag;
@@ -7,12 +7,13 @@ use crate::domain::FileTag;
 const TAGS_XML_PREFIX: &str = "<tags xmlns=\"urn:patgate\">";
 const TAGS_XML_SUFFIX: &str = "</tags>";
 
-/// Returns the name of the property that holds tags: `{urn:patgate}tags`, a list with commas.
+/// Returns the name of the property that holds tags: `{urn:patgate}tags`, with a comma-separated list as its text.
 pub fn tags_property() -> PropertyName {
     PropertyName { namespace: "urn:patgate".to_owned(), name: "tags".to_owned() }
 }
 
-/// Returns the change that labels with these tags, and no others; each counts once.
+/// Returns the change that replaces all tags of an entry by these; duplicates are dropped, and none removes the
+/// property.
 pub fn set_tags_change(tags: &[FileTag]) -> PropertyChange {
     let mut list: Vec<&str> = Vec::new();
     for tag in tags.iter().map(FileTag::as_str) {
@@ -30,7 +31,7 @@ pub fn set_tags_change(tags: &[FileTag]) -> PropertyChange {
     })
 }
 
-/// Reads the tags back; none of what [`label`] didn't write.
+/// Parses the value of the property; `None` unless it has exactly the form that [`set_tags_change`] writes.
 pub(super) fn parse_tags(value: &str) -> Option<Vec<FileTag>> {
     let text = value.strip_prefix(TAGS_XML_PREFIX)?.strip_suffix(TAGS_XML_SUFFIX)?;
     let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");

@@ -86,7 +86,7 @@ pub(in crate::tree) struct IndexFixture {
 }
 
 impl IndexFixture {
-    /// A root with the folder `/a/b`, the file `/a/b/f`, and the folder `/c`.
+    /// A root with the directory `/a/b`, the file `/a/b/f`, and the directory `/c`.
     pub(in crate::tree) fn new() -> Self {
         let state = tempfile::tempdir().expect("dir");
         let store = Store::open(&state.path().join("state")).expect("store");
