@@ -1,4 +1,4 @@
-//! A file open for writing, in whichever way the session's limits ask for.
+//! Files that are open for writing, in place or as a copy, as the session's limits require.
 
 use super::authorize::{EntrySlot, OpenEntry};
 use super::handle_access::HandleAccess;
@@ -6,8 +6,8 @@ use super::in_place::InPlaceEdit;
 use super::{AttributeChanges, EditMode, Entry, Error, LockToken, Result, StagedUpload, View, WriteConditions};
 use crate::domain::TreePath;
 
-/// A file open for writing (and for reading, where it was opened so): in place, or, where the types of
-/// files are limited, as a copy that is judged and takes the file's place when it is closed.
+/// A file that is open for writing, and for reading if it was opened so: in place, or, if the token limits the types
+/// of files, as a copy that is checked and replaces the file when it is closed.
 pub struct FileEditor(EditorBackend);
 
 enum EditorBackend {
@@ -15,16 +15,16 @@ enum EditorBackend {
     Copy { upload: Box<StagedUpload>, readable: bool, tokens: Vec<LockToken> },
 }
 
-/// What an editor writes into.
+/// Target of the writes of an editor.
 pub(super) enum EditTarget {
     /// The file itself.
     InPlace(Box<InPlaceEdit>),
-    /// A copy that takes the file's place when it is committed.
+    /// A copy that replaces the file when it is committed.
     Copy(Box<StagedUpload>),
 }
 
 impl FileEditor {
-    /// Edits a file in place that the check let through and that is open to be written.
+    /// Begins an edit in place of an authorized file that is open to write.
     pub(super) fn edit_in_place(
         view: &View,
         requested_path: &TreePath,
@@ -39,7 +39,7 @@ impl FileEditor {
         Ok(Self(EditorBackend::InPlace(Box::new(edit))))
     }
 
-    /// Edits a copy of a file that the check let through and that is open to be read and written.
+    /// Begins an edit of a copy of an authorized file that is open to read and write.
     pub(super) fn edit_copy(
         view: &View,
         requested_path: &TreePath,
@@ -53,7 +53,7 @@ impl FileEditor {
         Ok(Self(EditorBackend::Copy { upload, readable: mode.read, tokens: conditions.lock_tokens.to_vec() }))
     }
 
-    /// Returns what it writes into, for an open file that outlives the session's path to it.
+    /// Returns the target of the writes, for an open file that outlives its path.
     pub(super) fn into_target(self) -> EditTarget {
         match self.0 {
             EditorBackend::InPlace(edit) => EditTarget::InPlace(edit),
@@ -64,7 +64,7 @@ impl FileEditor {
     /// Reads at an offset.
     ///
     /// # Errors
-    /// [`Error::WrongOpenMode`] where it was not opened to be read, [`Error::SessionEnded`].
+    /// [`Error::WrongOpenMode`] if it was not opened to read, [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.0 {
             EditorBackend::InPlace(edit) => edit.read_at(buffer, offset),
@@ -73,8 +73,8 @@ impl FileEditor {
         }
     }
 
-    /// Writes all of `data` at an offset, or at the end where it was opened to append. Locks and the
-    /// token's life are checked each time.
+    /// Writes all of `data` at an offset, or at the end if it was opened to append. Locks and the session are checked
+    /// each time.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::TypeNotAllowed`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`].
@@ -85,7 +85,7 @@ impl FileEditor {
         }
     }
 
-    /// Returns what the file is now, or would be if it were closed now.
+    /// Returns the current metadata of the file, for a copy as its commit would leave it.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -107,7 +107,7 @@ impl FileEditor {
         }
     }
 
-    /// Writes to disk what is in place; a copy is written when it is closed.
+    /// Syncs a file in place to disk; a copy is synced when it is closed.
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Filesystem`], [`Error::SessionEnded`].
@@ -118,12 +118,12 @@ impl FileEditor {
         }
     }
 
-    /// Ends the edit: a new tag for what was written, and a sync where durability asks for it. Dropping
-    /// does the same to a file in place without telling of errors, and discards a copy.
+    /// Ends the edit: the written content gets its final ETag, and is synced where durability asks for it. Dropping
+    /// does the same to a file in place, but only logs errors, and discards a copy.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::Filesystem`] when what was written may not be on disk; for a copy, what
-    /// [`StagedUpload::commit`] says: the old content stands then.
+    /// [`Error::NoSpace`] or [`Error::Filesystem`] when written content may not be on disk; for a copy, the errors of
+    /// [`StagedUpload::commit`]: the old content is kept then.
     pub fn close(self) -> Result<()> {
         match self.0 {
             EditorBackend::InPlace(edit) => edit.close(),

@@ -1,7 +1,7 @@
-//! Access and locks of what is open: asked again at every block, by where the open file is now.
+//! Access and locks of open files: checked again at every block, by the current path of the file.
 //!
-//! A handle outlives the request that opened it, and names change meanwhile. So each block asks whether the session
-//! still lives, whether it may do this where the file is now, and whether a lock covers the file there.
+//! A handle outlives the request that opened it, and names change meanwhile. So each block checks whether the session
+//! is still valid, whether it may do this at the current path of the file, and whether a lock covers the file there.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,19 +14,20 @@ use super::{LockToken, Result, TreeOutage, View};
 use crate::auth::SessionEnded;
 use crate::domain::{EntryName, Permission, QuotaReservation, TreeAccess, TreePath};
 
-/// Time after opening in which a file is not looked for again: opening and the first block are one step then.
+/// Time after opening in which the path of a file is not looked up again, so that the first block of a small file is
+/// cheap.
 const HANDLE_RECHECK_GRACE: Duration = Duration::from_micros(100);
 
-/// Where something open is.
+/// Location of an open file or directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HandleLocation {
-    /// Its path; the last one where it has none any more.
+    /// Current path, or the last one if it has none any more.
     pub(super) path: TreePath,
-    /// Whether it stands there still.
+    /// Whether the file is still there.
     pub(super) linked: bool,
 }
 
-/// How the present place of something open is found.
+/// The way in which the current path of an open file is found.
 pub(super) enum HandleAnchor {
     /// By the open file itself, which is in the tree.
     File,
@@ -36,28 +37,28 @@ pub(super) enum HandleAnchor {
     SlotThenFile(DirectoryFd, EntryName),
 }
 
-/// Authorization of something open.
+/// Authorization of an open file or directory.
 pub(super) struct HandleAccess {
     view: View,
     needed: Permission,
     anchor: HandleAnchor,
-    /// When a path led to it; none for what has been open for longer.
+    /// Time at which it was opened by path; `None` if the descriptor is older than this.
     opened_at: Option<Instant>,
     last_check: Mutex<LastCheck>,
-    /// Its place among the open files of its user.
+    /// Reservation in the user's limit of open files.
     _reservation: Option<QuotaReservation>,
 }
 
-/// What the last check found allowed.
+/// Result of the last successful check.
 struct LastCheck {
     access: Arc<TreeAccess>,
-    /// What the kernel said of the anchor's path; none before the first look.
+    /// Path of the anchor in the kernel's words; `None` before the first look-up.
     host_path: Option<Vec<u8>>,
     location: HandleLocation,
 }
 
 impl HandleAccess {
-    /// Authorizes what was opened at a canonical path with a permission.
+    /// Authorizes a file that was just opened at a canonical path, for uses that need `needed`.
     ///
     /// # Errors
     /// [`super::Error::SessionEnded`]; [`super::Error::TooManyOpenFiles`].
@@ -65,7 +66,7 @@ impl HandleAccess {
         Self::with_anchor(view, path, needed, HandleAnchor::File)
     }
 
-    /// As [`HandleAccess::new`], for a file that was opened earlier: it may be elsewhere already.
+    /// Authorizes as [`HandleAccess::new`] does a file that was opened earlier, and may have been moved since.
     ///
     /// # Errors
     /// [`super::Error::SessionEnded`].
@@ -74,7 +75,7 @@ impl HandleAccess {
         Ok(Self { opened_at: None, ..Self::with_reservation(view, path, needed, HandleAnchor::File, reservation)? })
     }
 
-    /// As [`HandleAccess::new`], for what is not found by itself alone.
+    /// Authorizes as [`HandleAccess::new`] does, with another anchor than the file itself.
     ///
     /// # Errors
     /// As [`HandleAccess::new`].
@@ -102,15 +103,16 @@ impl HandleAccess {
         })
     }
 
-    /// Returns the view that it was opened by.
+    /// Returns the view through which it was opened.
     pub(super) fn view(&self) -> &View {
         &self.view
     }
 
-    /// Notes a use, if the session lives and may go on with the file where it is now.
+    /// Checks that the session is valid and may use the file at its current path, and records the use.
     ///
     /// # Errors
-    /// [`super::Error::SessionEnded`]; [`super::Error::Unavailable`] where the file's file system is not there any more.
+    /// [`super::Error::SessionEnded`]; [`super::Error::Unavailable`] when the file's file system is not served any
+    /// more.
     pub(super) fn authorize_use(&self, file: &impl AsFd) -> Result<()> {
         if let Err(outage) = self.view.fs().check_available() {
             self.view.session().access()?;
@@ -118,10 +120,11 @@ impl HandleAccess {
         }
         let mut last = self.last_check.lock();
         if !self.is_allowed(file, &mut last)? {
-            // A rename of the scope's own root moves the names first and then what the store says of them.
+            // A rename of a scope's own root changes the path first and the store after that: look again once both are
+            // done.
             self.view.shared().index.wait_for_change();
             if !self.is_allowed(file, &mut last)? {
-                // Nobody has taken anything from the session: its file belongs to a mount that has ended.
+                // The session keeps its access, but the file belongs to a mount that was unmounted.
                 let detached = self.view.fs().is_detached(file);
                 return Err(if detached { TreeOutage::Detached.into() } else { SessionEnded.into() });
             }
@@ -151,22 +154,22 @@ impl HandleAccess {
         Ok(true)
     }
 
-    /// Returns where the last check found the file.
+    /// Returns the location of the file at the last check.
     pub(super) fn last_location(&self) -> HandleLocation {
         self.last_check.lock().location.clone()
     }
 
-    /// Returns what tells two places of the anchor apart.
+    /// Returns a key that changes whenever the anchor moves.
     fn anchor_host_path(&self, file: &impl AsFd) -> Option<Vec<u8>> {
         match &self.anchor {
             HandleAnchor::File => host_path(file),
             HandleAnchor::Slot(directory, _) => host_path(directory),
-            // No path of the host has a NUL.
+            // Joined with NUL, which no path contains, so that two pairs never give the same key.
             HandleAnchor::SlotThenFile(directory, _) => Some([host_path(file)?, host_path(directory)?].join(&0)),
         }
     }
 
-    /// Finds where the file is now; none where that is outside of the tree.
+    /// Returns the current location of the file; `None` when it is outside of the tree.
     fn locate(&self, file: &impl AsFd, last: &HandleLocation) -> Option<HandleLocation> {
         let fs = self.view.fs();
         let slot = |directory: &DirectoryFd, name: &EntryName| match fs.locate_fd(directory) {
@@ -179,14 +182,14 @@ impl HandleAccess {
             HandleAnchor::Slot(directory, name) => slot(directory, name),
             HandleAnchor::SlotThenFile(directory, name) => match fs.locate_fd(file) {
                 FdLocation::Reserved => slot(directory, name),
-                // One that was discarded stands for no name: what locks the name does not bind it.
+                // A discarded upload no longer belongs to its name, so locks on the name don't apply to it.
                 found => found,
             },
         };
         match found {
             FdLocation::Linked(path) => Some(HandleLocation { path, linked: true }),
             FdLocation::Unlinked(path) => Some(HandleLocation { path, linked: false }),
-            // Removed, alone or with a directory above it: its last path decides.
+            // Removed, alone or with a directory above it: access is decided by its last path.
             FdLocation::Reserved | FdLocation::Discarded => {
                 Some(HandleLocation { path: last.path.clone(), linked: false })
             }
@@ -195,27 +198,27 @@ impl HandleAccess {
     }
 }
 
-/// The WebDAV locks that bind an open file: those that cover the names it has now, and none of a name that it had.
+/// Check of the WebDAV locks that apply to an open file: those that cover its current names, and not its former ones.
 pub(super) struct HandleLocks {
     tokens: Vec<LockToken>,
-    /// The locks' generation and the place that were let through last.
+    /// Generation of the lock table and location of the file at the last successful check.
     last_allowed: Mutex<Option<(u64, HandleLocation)>>,
 }
 
 impl HandleLocks {
-    /// Makes the check of one who submitted `tokens`.
+    /// Creates the check for a request that submitted `tokens`.
     pub(super) fn new(tokens: &[LockToken]) -> Self {
         Self { tokens: tokens.to_vec(), last_allowed: Mutex::default() }
     }
 
-    /// Lets a change of the open file pass, after `access` has found where it is. `stat` asks the file.
+    /// Checks that no lock excludes a change of the open file at the location that `access` has found last.
     ///
     /// # Errors
     /// [`super::Error::Locked`].
     pub(super) fn check(&self, access: &HandleAccess, stat: impl FnOnce() -> super::fs::Result<Stat>) -> Result<()> {
         let view = access.view();
         let locks = &view.shared().locks;
-        // Read before the locks are: a lock that is taken meanwhile has another number.
+        // Read before the table: a lock that is taken in between changes the generation, so it is not missed next time.
         let generation = locks.generation();
         if locks.is_empty() {
             return Ok(());
@@ -229,7 +232,7 @@ impl HandleLocks {
             view.check_locks(&current.1.path, &self.tokens)?;
         }
         let stat = stat()?;
-        // A file without the name that it was opened by may have others still.
+        // Besides the name that was opened, if that still exists, the file may have hard links under locked paths.
         if stat.link_count > u32::from(current.1.linked) {
             view.check_hard_link_locks(&stat, &current.1.path, &self.tokens)?;
         }

@@ -1,4 +1,4 @@
-//! A file open for writing in place: what is written goes into the file itself, whatever happens to its names.
+//! Files that are open for writing in place: writes go into the file itself, whatever happens to its names.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use super::handle_access::{HandleAccess, HandleLocation, HandleLocks};
 use super::{AttributeChanges, EditMode, Entry, Error, FileReader, Result, View, WriteConditions};
 use crate::domain::{Permission, TreePath};
 
-/// A file open for writing in place (and for reading, where it was opened so).
+/// A file that is open for writing in place, and for reading if it was opened so.
 pub(super) struct InPlaceEdit {
     requested_path: TreePath,
     permission: Permission,
@@ -19,12 +19,12 @@ pub(super) struct InPlaceEdit {
     edit: EditGuard,
     access: HandleAccess,
     locks: HandleLocks,
-    /// Whether anything was written through this handle that may not be on disk.
+    /// Whether this handle has written content that may not be on disk.
     has_unsynced_writes: AtomicBool,
 }
 
 impl InPlaceEdit {
-    /// Edits a file that the check let through and that is open to be written, at the path that `access` is of.
+    /// Begins an edit of an authorized file that is open to write; `access` is for its canonical path.
     pub(super) fn begin(
         view: &View,
         requested_path: &TreePath,
@@ -48,7 +48,7 @@ impl InPlaceEdit {
         })
     }
 
-    /// Goes on with an upload that has just been put in place, by the descriptor that it was written through.
+    /// Continues an upload that was just committed, with the descriptor through which it was written.
     pub(super) fn after_commit(
         view: &View,
         entry: (TreePath, Permission),
@@ -72,7 +72,7 @@ impl InPlaceEdit {
         })
     }
 
-    /// Returns the file, for one who opened it to be made or emptied and then only reads it; the edit ends.
+    /// Ends the edit and returns a reader of the file, for an OPEN that creates or truncates it but only reads.
     ///
     /// # Errors
     /// As [`InPlaceEdit::close`].
@@ -88,7 +88,7 @@ impl InPlaceEdit {
         &self.file
     }
 
-    /// Returns where the file is now, if the session may go on with it there.
+    /// Returns the current location of the file, if the session may use it there.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -100,7 +100,7 @@ impl InPlaceEdit {
     /// Reads at an offset.
     ///
     /// # Errors
-    /// [`Error::WrongOpenMode`] where it was not opened to be read, [`Error::SessionEnded`].
+    /// [`Error::WrongOpenMode`] if it was not opened to read, [`Error::SessionEnded`].
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.authorize_use(&*self.file)?;
         if !self.mode.read {
@@ -109,15 +109,15 @@ impl InPlaceEdit {
         Ok(self.file.read_at(buffer, offset)?)
     }
 
-    /// Writes all of `data` at an offset, or at the end where it was opened to append. Locks and the
-    /// token's life are checked each time.
+    /// Writes all of `data` at an offset, or at the end if it was opened to append. Locks and the session are checked
+    /// each time.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::Replaced`], [`Error::SessionEnded`].
     pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.access.authorize_use(&*self.file)?;
         if self.mode.append && self.view().limits_size() {
-            // One at a time, so that two can't pass the limit together.
+            // Serialized from stat to write, so that two appends can't exceed the size limit together.
             let _name = self.view().shared().path_locks.lock(&[&self.access.last_location().path]);
             self.view().check_size(self.file.stat()?.size.saturating_add(data.len() as u64))?;
             return self.write_content(|| self.file.write_at(data, offset));
@@ -126,7 +126,7 @@ impl InPlaceEdit {
         self.write_content(|| self.file.write_at(data, offset))
     }
 
-    /// Returns what the file is now.
+    /// Returns the current metadata of the file.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -154,7 +154,7 @@ impl InPlaceEdit {
         Ok(())
     }
 
-    /// Writes to disk.
+    /// Syncs the file to disk.
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Filesystem`], [`Error::SessionEnded`].
@@ -163,16 +163,16 @@ impl InPlaceEdit {
         Ok(self.file.sync()?)
     }
 
-    /// Ends the edit: a new tag for what was written, and a sync where durability asks for it.
-    /// Dropping does the same without telling of errors.
+    /// Ends the edit: the written content gets its final ETag, and is synced where durability asks for it.
+    /// Dropping does the same, but only logs errors.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::Filesystem`] when what was written may not be on disk.
+    /// [`Error::NoSpace`] or [`Error::Filesystem`] when written content may not be on disk.
     pub(super) fn close(self) -> Result<()> {
         self.settle_and_sync()
     }
 
-    /// Cuts or pads the file. One that has the size already keeps its content and its tag; its time moves.
+    /// Truncates or pads the file. A file that has the size already keeps its content and its ETag; its mtime changes.
     ///
     /// # Errors
     /// As [`InPlaceEdit::write_at`].
@@ -208,7 +208,8 @@ impl InPlaceEdit {
     }
 
     fn settle_and_sync(&self) -> Result<()> {
-        // Whoever wrote: what is closed now has its tag.
+        // All writes so far get the final ETag, also those of other handles, since the client of this one may read it
+        // now.
         self.edit.settle()?;
         if self.has_unsynced_writes.swap(false, Ordering::AcqRel) && self.view().is_synced() {
             self.file.sync()?;
@@ -220,7 +221,7 @@ impl InPlaceEdit {
 impl Drop for InPlaceEdit {
     fn drop(&mut self) {
         if let Err(error) = self.settle_and_sync() {
-            tracing::warn!(path = %self.requested_path, %error, "an edit in place could not be ended");
+            tracing::warn!(path = %self.requested_path, %error, "an edit in place could not be completed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The entries of a folder.
+//! Directory listings.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,8 @@ use super::handle_access::HandleAccess;
 use super::{Entry, EntryKind, Error, Result, View};
 use crate::domain::{EntryName, Permission, TreePath};
 
-/// The entries of a folder, in no order, without `.` and `..`; read as they are asked for.
+/// The entries of a directory, in no order, without `.` and `..`. They are read from the directory as the iterator
+/// advances.
 pub struct DirectoryListing {
     view: View,
     requested_path: TreePath,
@@ -22,7 +23,7 @@ enum ListingSource {
     End,
 }
 
-/// All entries of a folder that may be read.
+/// Listing of a directory that the session may read.
 struct ReadableListing {
     access: HandleAccess,
     names: DirectoryStream,
@@ -33,7 +34,7 @@ struct ReadableListing {
 }
 
 impl DirectoryListing {
-    /// Lists a folder that the check let through.
+    /// Lists all entries of an authorized directory.
     pub(super) fn readable(view: &View, requested_path: &TreePath, directory: OpenEntry, follow: bool) -> Result<Self> {
         let access = view.session().access()?;
         let has_nested_grants = access
@@ -56,7 +57,7 @@ impl DirectoryListing {
         })
     }
 
-    /// Lists only these names, as far as something stands there.
+    /// Lists only the given names, as far as they exist.
     pub(super) fn visible_children(view: &View, requested_path: &TreePath, names: BTreeSet<EntryName>) -> Self {
         Self {
             view: view.clone(),
@@ -66,7 +67,7 @@ impl DirectoryListing {
         }
     }
 
-    /// Returns the names that are listed where something stands there; none where all that can be seen is.
+    /// Returns the names that are listed if they exist; `None` for a listing of all entries.
     pub(super) fn into_visible_children(self) -> Option<BTreeSet<EntryName>> {
         match self.source {
             ListingSource::VisibleChildren(names) => Some(names),
@@ -74,7 +75,7 @@ impl DirectoryListing {
         }
     }
 
-    /// Tells whether the session may go on listing the folder where it is now.
+    /// Checks that the session may still list the directory at its current path.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -129,7 +130,7 @@ impl ReadableListing {
             return Ok(Some(name));
         }
         self.access.authorize_use(&self.names)?;
-        // Where the folder is now: a rename leads nothing of it elsewhere.
+        // The path of the directory now: after a rename, entries are authorized by the new one.
         self.path = self.access.last_location().path;
         self.batch = self.names.next_batch()?.into_iter();
         Ok(self.batch.next())

@@ -1,29 +1,29 @@
-//! A handle is the file that was opened: what becomes of open files and of uploads that are not closed yet, for one
-//! session that keeps files open over many requests (SFTP).
+//! Open files of one session that keeps them open over many requests (SFTP), and its uploads that are not closed yet.
+//! A handle is the file that was opened, not its name.
 //!
-//! A program that opens a file to replace it expects to find it at once: it stats it, sets its times, renames it, removes
-//! it, all before CLOSE. The tree shows a staged upload to nobody; its own session sees it under its name. All of that is
-//! here: how a handle changes in this file, what a path means to such a session in `names`; nothing else asks for an
-//! upload by its path.
+//! A program that opens a file to replace it expects to find it at once: it stats it, sets its times, renames it,
+//! removes it, all before CLOSE. A staged upload is not visible in the tree; its own session sees it under its name.
+//! How a handle changes is in this file, how paths are resolved for such a session in `session_paths`; nothing else
+//! looks up an upload by its path.
 //!
-//! A handle opened to read reads that file, whatever happens to its names, and changes nothing of it but mode and times.
+//! A handle opened to read reads that file, whatever happens to its names, and changes only its mode and times.
 //! A handle opened to write is in one of these states ([`WritableState`]):
 //!
-//! | state | entered by | the name shows it | reads and writes | CLOSE |
+//! | state | entered by | visible under the name | reads and writes | CLOSE |
 //! |---|---|---|---|---|
-//! | staged | OPEN that makes or empties a file (CREAT and TRUNC); any OPEN to write where the token limits types of files (a copy) | to its own session, while nobody else has put another entry there or taken that one away | the staged file | commits: in the directory that was opened, wherever that is now; fails where somebody else has finished something there since OPEN |
+//! | staged | OPEN that creates or truncates a file (CREAT and TRUNC); any OPEN to write where the token limits types of files (a copy) | to its own session, while no other client has put another entry there or removed that one | the staged file | commits: in the directory that was opened, wherever that is now; fails where another client has finished something there since OPEN |
 //! | in place | any other OPEN to write; an early commit of a staged one | to everybody | the file itself | ends the edit |
-//! | superseded | a later upload of the session took the name | to nobody | reads go on, writes are refused | puts nothing in place; fails where a write was refused |
-//! | unlinked | the session removed the name, or renamed something onto it | to nobody | the staged file | puts nothing in place |
+//! | superseded | a later upload of the session to the same name | to nobody | reads succeed, writes are refused | commits nothing; fails where a write was refused |
+//! | unlinked | the session removed the name, or renamed another entry onto it | to nobody | the staged file | commits nothing |
 //! | closed | CLOSE; the end of the session, which commits nothing | | | |
 //!
-//! What a lost session had staged for a new name is kept for its token for a time ([`super::cut_uploads`]): it stands
-//! under its name to the next session, which goes on with it by an OPEN that does not empty it.
+//! A staged upload to a new name whose session was lost is kept for its token for a time
+//! ([`super::interrupted_uploads`]): the next session sees it under its name, and resumes it by an OPEN without TRUNC.
 //!
-//! *staged -> in place* is the early commit: the session asks for something under the name that needs the file in the
-//! tree (rename, hard link, another OPEN to write). What is asked is tried first; where it is refused, the old content
-//! stands and the upload stays staged. *in place -> staged* happens where the token limits types of files: what is
-//! written after an early commit goes into a new copy.
+//! *staged -> in place* is the early commit: the session requests an operation under the name that needs the file in the
+//! tree (rename, hard link, another OPEN to write). If the operation is refused, the commit is undone: the old content
+//! is back and the upload stays staged. *in place -> staged* happens where the token limits types of files: writes
+//! after an early commit go into a new copy.
 //!
 //! Locks and scopes follow the file: see [`super::handle_access`].
 
@@ -42,44 +42,43 @@ use super::{AttributeChanges, EditMode, Entry, Error, FileReader, FilesystemSpac
 
 pub use session_paths::{OpenRequest, SessionListing};
 
-/// The tree as a session sees it that keeps files open: as its view shows it, and its own uploads under their names.
-/// Clones share all.
+/// The view of a session that keeps files open: the tree, with the session's own staged uploads under their names.
+/// Clones share the state.
 #[derive(Clone)]
 pub struct SessionFiles(Arc<SessionFilesInner>);
 
 struct SessionFilesInner {
     view: View,
-    /// The session's staged files by the slot that they are for; bounded by its handles.
+    /// Staged files of the session, by target slot. Bounded by its handles.
     staged: Mutex<HashMap<SlotId, Weak<WritableFile>>>,
-    /// What an earlier connection of the token has left of uploads, and this one has asked for: staged as if a handle
-    /// were open still.
+    /// Interrupted uploads of the token that this session has looked up: staged, as if their handles were still open.
     resumed: Mutex<HashMap<SlotId, Arc<WritableFile>>>,
-    /// Held by who makes a copy anew while it commits another: one at a time, so that two never wait for each other.
+    /// Serializes restaging, which may commit another file of the session: two at once could deadlock.
     copy_lock: Mutex<()>,
 }
 
-/// An open file. Dropping it ends it without a commit.
+/// An open file. Dropping it closes it without a commit.
 pub struct OpenFile {
     session: SessionFiles,
     handle: OpenFileHandle,
 }
 
 enum OpenFileHandle {
-    /// Opened to be read; of an upload of the session, with that upload.
+    /// Opened to read; with the staged upload that it reads, if any.
     Read(Box<FileReader>, Option<Weak<WritableFile>>),
-    /// Opened to be written.
+    /// Opened to write.
     Write(Arc<WritableFile>),
 }
 
-/// A file open to be written, and what has become of it.
+/// A file that was opened to write, with its state.
 struct WritableFile {
     mode: EditMode,
-    /// Whether a write was refused after something else took the name.
+    /// Whether a write was refused because the upload was superseded.
     write_refused: AtomicBool,
     state: RwLock<WritableState>,
 }
 
-/// What has become of a file that was opened to be written: the table in the module's documentation.
+/// State of a file that was opened to write: see the table in the module's documentation.
 enum WritableState {
     Staged(Box<StagedUpload>),
     InPlace(Box<InPlaceEdit>),
@@ -88,14 +87,15 @@ enum WritableState {
     Closed,
 }
 
-/// Where the content of an open file is.
+/// Location of the content of an open file.
 enum ContentRef<'a> {
     Upload(&'a StagedUpload),
     InPlace(&'a InPlaceEdit),
 }
 
 impl WritableState {
-    /// Lets a staged upload go on without its name, in the state that `next` makes of it; any other stays as it is.
+    /// Detaches a staged upload from its name and changes to the state that `next` returns; other states stay as they
+    /// are.
     fn detach_name(&mut self, next: impl FnOnce(Box<StagedUpload>) -> Self) {
         *self = match std::mem::replace(self, Self::Closed) {
             Self::Staged(mut upload) => {
@@ -110,17 +110,17 @@ impl WritableState {
         match self {
             Self::Staged(upload) | Self::Superseded(upload) | Self::Unlinked(upload) => Ok(ContentRef::Upload(upload)),
             Self::InPlace(edit) => Ok(ContentRef::InPlace(edit)),
-            // The session has just ended: no request comes through a closed handle.
+            // The session has just ended, since no request reaches a handle after its CLOSE.
             Self::Closed => Err(crate::auth::SessionEnded.into()),
         }
     }
 }
 
 impl OpenFile {
-    /// Reads at an offset into the buffer; fewer bytes than it holds only at the end of the file.
+    /// Reads at an offset until the buffer is full or the file ends; returns the number of bytes.
     ///
     /// # Errors
-    /// [`Error::WrongOpenMode`] for a file that was not opened to be read; [`Error::SessionEnded`].
+    /// [`Error::WrongOpenMode`] for a file that was not opened to read; [`Error::SessionEnded`].
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         match &self.handle {
             OpenFileHandle::Read(reader, _) => reader.read_at(buffer, offset),
@@ -132,11 +132,12 @@ impl OpenFile {
         }
     }
 
-    /// Writes all of `data` at an offset, or at the end where the file was opened to append.
+    /// Writes all of `data` at an offset, or at the end if the file was opened to append.
     ///
     /// # Errors
-    /// [`Error::WrongOpenMode`] for a file that was opened only to be read; [`Error::TooLarge`], [`Error::TypeNotAllowed`],
-    /// [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::Superseded`], [`Error::Replaced`].
+    /// [`Error::WrongOpenMode`] for a file that was opened only to read; [`Error::TooLarge`],
+    /// [`Error::TypeNotAllowed`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`];
+    /// [`Error::Superseded`], [`Error::Replaced`].
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         match &self.handle {
             OpenFileHandle::Read(..) => Err(Error::WrongOpenMode),
@@ -152,7 +153,7 @@ impl OpenFile {
         }
     }
 
-    /// Returns what the file is, or would be if it were committed now.
+    /// Returns the metadata of the file, for a staged one as a commit would leave it.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -169,10 +170,10 @@ impl OpenFile {
         }
     }
 
-    /// Sets attributes, now or with the commit.
+    /// Sets attributes: at once, or for a staged file with its commit.
     ///
     /// # Errors
-    /// As [`OpenFile::write_at`]; [`Error::WrongOpenMode`] for the size of a file that was opened only to be read;
+    /// As [`OpenFile::write_at`]; [`Error::WrongOpenMode`] for the size of a file that was opened only to read;
     /// [`Error::Forbidden`].
     pub fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         match &self.handle {
@@ -190,7 +191,7 @@ impl OpenFile {
         }
     }
 
-    /// Writes to disk what is in place; of what is staged, tells whether its commit would still be let through.
+    /// Syncs a file in place to disk; for a staged one, checks that its commit would still succeed.
     ///
     /// # Errors
     /// [`Error::Replaced`], [`Error::NoSpace`], [`Error::Filesystem`], [`Error::SessionEnded`].
@@ -205,7 +206,7 @@ impl OpenFile {
         }
     }
 
-    /// Returns the room on the file system of the file.
+    /// Returns the space on the file system of the file.
     ///
     /// # Errors
     /// [`Error::Filesystem`].
@@ -219,7 +220,7 @@ impl OpenFile {
         }
     }
 
-    /// Tells whether both are one file.
+    /// Tells whether both handles have the same file open.
     ///
     /// # Errors
     /// [`Error::Filesystem`].
@@ -234,13 +235,14 @@ impl OpenFile {
         }
     }
 
-    /// Ends it: commits what is staged, syncs what is in place.
+    /// Closes the file: commits a staged one, syncs one in place.
     ///
     /// # Errors
-    /// [`Error::Replaced`] and whatever else refuses the commit: then what stood there stands, and the upload is gone.
+    /// [`Error::Replaced`] and all other errors of the commit: the old content is kept then, and the upload is
+    /// discarded.
     pub fn close(self) -> Result<()> {
         let OpenFileHandle::Write(file) = &self.handle else { return Ok(()) };
-        // Replaced by the session's own hand, it still has to be told what became of its data.
+        // The session itself has superseded this upload; CLOSE still must not succeed for data that was refused.
         let refused = file.write_refused.load(Ordering::Acquire);
         match std::mem::replace(&mut *file.state.write(), WritableState::Closed) {
             WritableState::Staged(upload) => upload.commit_in_directory(),
@@ -261,13 +263,13 @@ impl Drop for OpenFile {
 }
 
 impl Drop for SessionFilesInner {
-    /// What was asked for and not gone on with is kept for the next session.
+    /// Keeps the interrupted uploads that were looked up but not resumed for the next session.
     fn drop(&mut self) {
         self.resumed.get_mut().drain().for_each(|(_, file)| file.keep_interrupted());
     }
 }
 
-/// Returns the upload that a handle reads, while what it reads is staged.
+/// Returns the upload that a handle reads, while the file that it reads is still staged.
 fn staged_upload_of(reader: &FileReader, file: &Weak<WritableFile>) -> Option<Arc<WritableFile>> {
     let file = file.upgrade()?;
     let is_staged = match file.state.read().content() {
@@ -282,7 +284,7 @@ impl WritableFile {
         Arc::new(Self { mode, write_refused: AtomicBool::new(false), state: RwLock::new(state) })
     }
 
-    /// staged -> closed, without a CLOSE: the session is lost.
+    /// staged -> closed, without a CLOSE: the connection was lost.
     fn keep_interrupted(&self) {
         if let WritableState::Staged(upload) = std::mem::replace(&mut *self.state.write(), WritableState::Closed) {
             upload.keep_interrupted();
@@ -318,7 +320,7 @@ impl WritableFile {
         }
     }
 
-    /// Returns what an upload that is not in place would be; none once it is, or is closed.
+    /// Returns the metadata of an upload that is not in place; `None` once it is, or is closed.
     fn staged_stat(&self) -> Option<Result<Entry>> {
         match self.state.read().content() {
             Ok(ContentRef::Upload(upload)) => Some(upload.stat()),
@@ -333,19 +335,19 @@ impl WritableFile {
         }
     }
 
-    /// Tells whether the name that it is staged for shows it, where `now` stands in the tree.
+    /// Tells whether the file is visible under the name that it is staged for, where the tree has `now`.
     fn is_visible_over(&self, now: Option<&Stat>) -> bool {
         matches!(&*self.state.read(), WritableState::Staged(upload) if upload.is_visible_over(now))
     }
 
-    /// staged -> superseded: a later upload of the session has taken the name.
+    /// staged -> superseded: a later upload of the session is for the same name.
     fn supersede(&self) {
         self.state.write().detach_name(WritableState::Superseded);
     }
 
-    /// staged -> unlinked, by an operation that removes what stands under the name in the tree, if anything does.
+    /// staged -> unlinked, with an operation that removes the entry under the name in the tree, if there is one.
     fn unlink_with(&self, remove: impl FnOnce() -> Result<()>) -> Result<()> {
-        // Held, so that no CLOSE of another channel comes between.
+        // Locked over the removal, so that no CLOSE of another channel commits in between.
         let mut state = self.state.write();
         let is_staged = matches!(&*state, WritableState::Staged(_));
         match remove() {
@@ -356,13 +358,13 @@ impl WritableFile {
         Ok(())
     }
 
-    /// staged -> unlinked: the session has put something else under the name.
+    /// staged -> unlinked: the session has put another entry under the name.
     fn unlink(&self) {
         self.state.write().detach_name(WritableState::Unlinked);
     }
 
-    /// staged -> in place, for an operation that needs the file under its name. Where the operation fails the commit is
-    /// taken back: the old content stands and the file stays staged.
+    /// staged -> in place, for an operation that needs the file under its name. If the operation fails, the commit is
+    /// undone: the old content is back and the file stays staged.
     fn commit_for<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut state = self.state.write();
         let mut upload = match std::mem::replace(&mut *state, WritableState::Closed) {
@@ -389,14 +391,15 @@ impl WritableFile {
                     Ok(commit) => upload.into_in_place(commit, mode),
                     Err(original) => upload.into_original(original, mode),
                 };
-                // An error here is the end of the session, which every further request is told.
+                // This fails only when the session has ended, which is also the answer to every further request.
                 *state = in_place.map_or(WritableState::Closed, |edit| WritableState::InPlace(Box::new(edit)));
                 Ok(done)
             }
             (Err(error), committed) => {
                 *state = match committed.map(|commit| upload.undo(commit)) {
                     Ok(Ok(())) | Err(_) => WritableState::Staged(upload),
-                    // Somebody has changed the name meanwhile: the file is what was put there.
+                    // Another client has changed the name meanwhile: the commit can't be undone, so the file stays in
+                    // place.
                     Ok(Err(commit)) => {
                         let in_place = upload.into_in_place(*commit, mode);
                         in_place.map_or(WritableState::Closed, |edit| WritableState::InPlace(Box::new(edit)))

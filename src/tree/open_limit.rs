@@ -1,19 +1,19 @@
-//! The bound on files and directories that are open: for each user over all of his connections, and in all.
+//! The limit on open files and directories: per user over all connections of the user, and in total.
 //!
-//! Each Reader, Listing, upload, edit and copy holds a share as long as it is open, whichever protocol it serves. A
-//! process that may open no more files accepts no connection and reads no store: a caller reaches his bound before.
+//! Each reader, listing, upload, edit and copy holds a reservation while it is open, on either protocol. A process
+//! without free descriptors accepts no connection and can't use the store: users reach this limit before that.
 
 use std::sync::OnceLock;
 
 use super::{Error, Result, Tree};
 use crate::domain::{Login, QuotaReservation, UserQuotaLimits, UserQuotas};
 
-/// The shares of a tree; without limits until they are set.
+/// The reservations of a tree; unlimited until [`Tree::limit_open_files`] was called.
 #[derive(Default)]
 pub(super) struct OpenFileLimit(OnceLock<UserQuotas>);
 
 impl OpenFileLimit {
-    /// Takes the place of one more open file or directory.
+    /// Reserves one open file or directory; `None` while no limit is set.
     ///
     /// # Errors
     /// [`Error::TooManyOpenFiles`].
@@ -24,14 +24,14 @@ impl OpenFileLimit {
         }
     }
 
-    /// Takes the place of what was open until now, whose own place is returned soon.
+    /// Reserves for a file that is open already and whose own reservation is released soon, even beyond the limit.
     pub(super) fn acquire_beyond_limit(&self, login: &Login) -> Option<QuotaReservation> {
         self.0.get().map(|quotas| quotas.reserve_over_limit(login, 1))
     }
 }
 
 impl Tree {
-    /// Bounds how many files and directories are open at once, from now on; to be called once.
+    /// Limits how many files and directories are open at once. Only the first call has an effect.
     pub fn limit_open_files(&self, limits: UserQuotaLimits) {
         let _ = self.shared.open_limit.0.set(UserQuotas::new(limits));
     }

@@ -1,4 +1,4 @@
-//! A file open for reading.
+//! Files that are open for reading.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::handle_access::{HandleAccess, HandleAnchor, HandleLocks};
 use super::{AttributeChanges, Entry, Error, Result, StagedUpload, View};
 use crate::domain::{Permission, TreePath};
 
-/// A file open for reading. A file that shrinks while it is read cuts what is read, never pads it.
+/// A file that is open for reading. If the file shrinks meanwhile, reads end early; they are never padded.
 pub struct FileReader {
     file: Arc<FileFd>,
     entry: Entry,
@@ -17,14 +17,14 @@ pub struct FileReader {
 }
 
 impl FileReader {
-    /// Reads a file that the check let through, asked for by `asked`.
+    /// Creates a reader of an authorized file; its entry is named after `requested_path`.
     pub(super) fn new(view: &View, requested_path: &TreePath, source: OpenEntry) -> Result<Self> {
         let entry = view.entry(requested_path, &source.stat, source.permission);
         let access = HandleAccess::new(view, source.path, Permission::R)?;
         Ok(Self { file: Arc::new(source.file), entry, access, locks: HandleLocks::new(&[]) })
     }
 
-    /// Reads a file that is open already, at a canonical path where it may be read.
+    /// Creates a reader of a file that is open already, at a canonical path where it may be read.
     pub(super) fn from_file(view: &View, path: TreePath, file: Arc<FileFd>) -> Result<Self> {
         let permission = view.permissions_at(&path)?.permission();
         let entry = view.entry(&path, &file.stat()?, permission);
@@ -32,7 +32,7 @@ impl FileReader {
         Ok(Self { file, entry, access, locks: HandleLocks::new(&[]) })
     }
 
-    /// Reads what an upload has staged, and goes on reading it whatever becomes of the upload.
+    /// Creates a reader of a staged file, which can be read whatever becomes of the upload.
     pub(super) fn from_upload(view: &View, upload: &StagedUpload) -> Result<Self> {
         let (entry, (directory, name)) = (upload.stat()?, upload.directory_and_name());
         if !entry.permission.allows(Permission::R) {
@@ -43,12 +43,12 @@ impl FileReader {
         Ok(Self { file: Arc::clone(upload.file()), entry, access, locks: HandleLocks::new(&[]) })
     }
 
-    /// Returns what the file was when it was opened.
+    /// Returns the metadata of the file when it was opened.
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
-    /// Returns what the file is now.
+    /// Returns the current metadata of the file.
     ///
     /// # Errors
     /// As [`FileReader::read_at`].
@@ -57,29 +57,31 @@ impl FileReader {
         Ok(self.access.view().entry_named(&self.entry.name, &self.file.stat()?, self.entry.permission))
     }
 
-    /// Reads at an offset into the buffer; fewer bytes than it holds only at the end of the file.
+    /// Reads at an offset until the buffer is full or the file ends; returns the number of bytes.
     ///
     /// # Errors
-    /// [`super::Error::SessionEnded`] once the session's token is dead or no longer reaches the file where it is now.
+    /// [`super::Error::SessionEnded`] once the session's token is not active, or no longer allows reading at the file's
+    /// current path.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.authorize_use(&*self.file)?;
         Ok(self.file.read_at(buffer, offset)?)
     }
 
-    /// As [`FileReader::read_at`] for bytes that the file has, if they are in memory: it never waits for a
-    /// disk, so that a runtime may call it.
+    /// Fills the buffer at an offset from the page cache. It never waits for a disk, so an async task may call it.
     ///
     /// # Errors
-    /// As [`FileReader::read_at`]; [`super::Error::Filesystem`] with [`std::io::ErrorKind::WouldBlock`] when they are not.
+    /// As [`FileReader::read_at`]; [`super::Error::Filesystem`] with [`std::io::ErrorKind::WouldBlock`] when not all
+    /// bytes are in the page cache.
     pub fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.authorize_use(&*self.file)?;
         Ok(self.file.read_cached_at(buffer, offset)?)
     }
 
-    /// Sets mode and times of the file, where the session may write it.
+    /// Sets mode and times of the file, if the session may write it.
     ///
     /// # Errors
-    /// [`Error::WrongOpenMode`] for a size, which is content; [`Error::Forbidden`], [`Error::Locked`], [`Error::SessionEnded`].
+    /// [`Error::WrongOpenMode`] for a size, which is content; [`Error::Forbidden`], [`Error::Locked`],
+    /// [`Error::SessionEnded`].
     pub(super) fn set_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
         self.access.authorize_use(&*self.file)?;
         if attributes.size.is_some() {

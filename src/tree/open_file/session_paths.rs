@@ -1,4 +1,4 @@
-//! What a path means to a session that keeps files open: its own staged uploads stand under their names.
+//! Path resolution for a session that keeps files open: its own staged uploads are visible under their names.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -16,34 +16,34 @@ use crate::tree::{
     Result, View, WriteConditions,
 };
 
-/// What a new file never lets its group and others do, unless the client sets it later: as a umask does.
+/// Permission bits that are cleared in the mode of a new file, as by a umask; the client may set them later.
 const NEW_FILE_UMASK: u32 = 0o022;
-/// How often a file is staged again for one write before another channel of the session has its way.
+/// Maximum number of times that one write stages its file again while another channel of the session commits it.
 const STAGING_ATTEMPTS: usize = 8;
 
-/// How a file is to be opened (OPEN's `pflags` and attributes).
+/// Parameters of an OPEN request: its `pflags` and attributes (draft-ietf-secsh-filexfer-02 section 6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenRequest {
-    /// Allow reading. A handle that does not allow writing allows this.
+    /// Allow reading. A handle without `write` always allows reading.
     pub read: bool,
     /// Allow writing.
     pub write: bool,
-    /// Write always at the end.
+    /// Append: every write goes to the end of the file, whatever its offset.
     pub append: bool,
     /// Create the file when it is missing.
     pub create: bool,
-    /// Empty it.
+    /// Truncate the file to zero bytes.
     pub truncate: bool,
-    /// With `create`: refuse a file that exists.
+    /// With `create`: fail if the file exists.
     pub exclusive: bool,
     /// Permission bits for a file that is created.
     pub mode: Option<u32>,
-    /// Announced length in bytes.
+    /// Length in bytes that the client announces, if any.
     pub size: Option<u64>,
 }
 
 impl OpenRequest {
-    /// Tells whether the file is written whole, so that nobody else has to see it before it is.
+    /// Tells whether the file is written as a whole, so that it can be staged until CLOSE.
     fn replaces_whole_file(&self) -> bool {
         self.write && self.create && self.truncate && !self.exclusive && !self.append
     }
@@ -60,16 +60,16 @@ impl OpenRequest {
     }
 }
 
-/// The entries of a directory, the session's own uploads in place of what they replace.
+/// The entries of a directory, with the session's own uploads instead of the entries that they replace.
 pub struct SessionListing {
     listing: DirectoryListing,
     staged: HashMap<Vec<u8>, Entry>,
-    /// Whether uploads that replace nothing are shown: not where the listing shows nothing either.
+    /// Whether uploads to new names are listed: not in a directory whose own entries are hidden from the session.
     shows_new_uploads: bool,
 }
 
 impl SessionListing {
-    /// Tells whether the session may go on listing the directory where it is now.
+    /// Checks that the session may still list the directory at its current path.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -95,7 +95,7 @@ impl Iterator for SessionListing {
 }
 
 impl SessionFiles {
-    /// Shows a tree to a session that keeps files open.
+    /// Creates the state of a session without open files.
     pub fn new(view: View) -> Self {
         Self(Arc::new(SessionFilesInner {
             view,
@@ -105,12 +105,12 @@ impl SessionFiles {
         }))
     }
 
-    /// Returns the view that it shows.
+    /// Returns the session's view of the tree.
     pub fn view(&self) -> &View {
         &self.0.view
     }
 
-    /// Opens a file; a link is followed.
+    /// Opens a file; a symbolic link is followed.
     ///
     /// # Errors
     /// As [`View::read`], [`View::stage`] and [`View::edit`].
@@ -125,7 +125,7 @@ impl SessionFiles {
             return self.open_to_edit(path, request);
         }
         match self.open_to_read(path) {
-            // Only what is missing is created: one that is there needs no right to write.
+            // CREAT without WRITE on an existing file is a plain read, which needs no permission to write.
             Err(Error::Absent) if request.create => self.open_to_edit(path, request),
             opened => opened,
         }
@@ -135,7 +135,7 @@ impl SessionFiles {
         if let Some(file) = self.staged_at(path, true) {
             let reader = match file.state.read().content() {
                 Ok(super::ContentRef::Upload(upload)) => Some(FileReader::from_upload(self.view(), upload)?),
-                // Another channel has just put it in place.
+                // Another channel of the session has just committed it.
                 Ok(super::ContentRef::InPlace(_)) | Err(_) => None,
             };
             if let Some(reader) = reader {
@@ -152,7 +152,7 @@ impl SessionFiles {
             return Err(Error::Forbidden);
         }
         let mode = match earlier.as_ref().and_then(|earlier| earlier.staged_stat()) {
-            // One that was there already keeps its mode.
+            // The earlier upload to this name counts as the existing file, which keeps its mode.
             Some(entry) => Some(entry?.mode),
             None => request.mode.map(|mode| mode & !NEW_FILE_UMASK).filter(|_| !upload.replaces_file()),
         };
@@ -186,7 +186,7 @@ impl SessionFiles {
         let editor = match staged {
             Some(_) if mode.exclusive => return Err(Error::AlreadyExists),
             Some(file) => {
-                // Tried before the commit: nobody is shown what would have to be taken back.
+                // Refused before the early commit, so that no other client sees a file that would be removed again.
                 if let Some(entry) = file.staged_stat()
                     && mode.read
                     && !entry?.permission.allows(Permission::RW)
@@ -207,7 +207,7 @@ impl SessionFiles {
                 self.register_staged(&file);
                 OpenFileHandle::Write(file)
             }
-            // Nothing was emptied: the file itself is what was opened.
+            // Without TRUNC nothing was changed: the handle reads the file itself, not its copy.
             EditTarget::Copy(upload) if upload.is_unchanged_copy() => {
                 let original = upload.original_file()?;
                 OpenFileHandle::Read(Box::new(FileReader::from_file(self.view(), upload.last_path(), original)?), None)
@@ -225,7 +225,7 @@ impl SessionFiles {
         OpenFile { session: self.clone(), handle }
     }
 
-    /// Shows an entry; a link is followed.
+    /// Returns the metadata of an entry; a symbolic link is followed.
     ///
     /// # Errors
     /// As [`View::stat`].
@@ -233,7 +233,7 @@ impl SessionFiles {
         self.staged_entry(path, true).unwrap_or_else(|| self.view().stat(path))
     }
 
-    /// Shows an entry; a link shows itself.
+    /// Returns the metadata of an entry; a symbolic link is not followed.
     ///
     /// # Errors
     /// As [`View::link_stat`].
@@ -249,7 +249,7 @@ impl SessionFiles {
         Some(entry)
     }
 
-    /// Sets attributes of an entry; a link is followed where `move_nodes`.
+    /// Sets attributes of an entry; a symbolic link is followed if `follow`.
     ///
     /// # Errors
     /// As [`View::set_attributes`].
@@ -260,7 +260,7 @@ impl SessionFiles {
         }
     }
 
-    /// Removes a file or link. An upload under that name goes on without one.
+    /// Removes a file or link. A staged upload under that name is detached from it.
     ///
     /// # Errors
     /// As [`View::remove_file`].
@@ -276,7 +276,7 @@ impl SessionFiles {
         }
     }
 
-    /// Removes an empty directory; one with an upload in it is not empty.
+    /// Removes an empty directory; one with an upload into it does not count as empty.
     ///
     /// # Errors
     /// As [`View::remove_directory`].
@@ -287,7 +287,7 @@ impl SessionFiles {
         }
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     ///
     /// # Errors
     /// As [`View::create_directory`].
@@ -296,7 +296,7 @@ impl SessionFiles {
         self.view().create_directory(path, attributes, &WriteConditions::none()).map(drop)
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     ///
     /// # Errors
     /// As [`View::symlink`].
@@ -305,7 +305,7 @@ impl SessionFiles {
         self.view().symlink(target, path, &WriteConditions::none())
     }
 
-    /// Returns a link's target.
+    /// Returns the target of a symbolic link.
     ///
     /// # Errors
     /// As [`View::read_link`].
@@ -316,7 +316,7 @@ impl SessionFiles {
         }
     }
 
-    /// Makes a hard link to a file; of a staged one, once it is in place.
+    /// Creates a hard link to a file; a staged file is committed first.
     ///
     /// # Errors
     /// As [`View::hard_link`].
@@ -335,7 +335,7 @@ impl SessionFiles {
         }
     }
 
-    /// Renames an entry; a staged file, once it is in place. An upload under the new name goes on without one.
+    /// Renames an entry; a staged file is committed first. A staged upload under the new name is detached from it.
     ///
     /// # Errors
     /// As [`View::rename`].
@@ -346,7 +346,7 @@ impl SessionFiles {
             Some(_) if overwrite == OverwriteMode::Refuse => return Err(Error::AlreadyExists),
             Some(replaced) if moved.as_ref().is_some_and(|moved| Arc::ptr_eq(moved, replaced)) => return Ok(()),
             Some(_) if self.link_stat(from)?.is_directory() => return Err(Error::NotADirectory),
-            // To the session the two are never one file, even where what the upload replaces is what moves.
+            // To the session, source and upload are two files, even where the upload is to replace the source itself.
             Some(_) => OverwriteMode::FileOnly,
         };
         let rename = || self.view().rename(from, to, overwrite, &WriteConditions::none());
@@ -366,7 +366,7 @@ impl SessionFiles {
         Ok(())
     }
 
-    /// Returns the room on the file system at a path; an upload's is that of its directory.
+    /// Returns the space on the file system at a path; for a staged upload, on that of its directory.
     ///
     /// # Errors
     /// As [`View::space`].
@@ -377,7 +377,7 @@ impl SessionFiles {
         }
     }
 
-    /// Lists a directory; links show as links.
+    /// Lists a directory; symbolic links are not followed.
     ///
     /// # Errors
     /// As [`View::list`].
@@ -396,7 +396,7 @@ impl SessionFiles {
         let directory = self.view().open_directory(directory).ok()?;
         let stat = directory.stat().ok()?;
         for slot_id in interrupted_uploads.slots_in(self.view().session().token(), stat.device, stat.inode) {
-            // Asking for it is enough.
+            // Looking it up is enough: that stages it in this session.
             self.staged_at(&path.child(slot_id.name()), false);
         }
         let files: Vec<_> =
@@ -417,8 +417,8 @@ impl SessionFiles {
         if self.staged_at(path, false).is_some() { Err(Error::AlreadyExists) } else { Ok(()) }
     }
 
-    /// Returns the session's staged file that stands under a path, as long as the tree shows there what it showed when
-    /// the file was opened.
+    /// Returns the session's staged file under a path, as long as the tree has the same entry there as when the file
+    /// was opened.
     fn staged_at(&self, path: &TreePath, follow: bool) -> Option<Arc<WritableFile>> {
         let has_interrupted = !self.view().shared().interrupted_uploads.is_empty();
         if !has_interrupted && self.0.staged.lock().is_empty() {
@@ -430,15 +430,15 @@ impl SessionFiles {
             self.resume_interrupted(&slot, &slot_id);
         }
         let file = self.0.staged.lock().get(&slot_id)?.upgrade()?;
-        // A file that was staged again is for another name than it was at first.
+        // A file that was staged again may be for another name than when it was registered.
         (file.slot_id()? == slot_id && file.is_visible_over(slot.stat().ok()?.as_ref())).then_some(file)
     }
 
-    /// Takes what an earlier connection of the token has left of an upload to a name, where nothing stands there.
+    /// Stages an interrupted upload of the token to a slot, if no entry exists there.
     fn resume_interrupted(&self, slot: &EntrySlot, slot_id: &SlotId) {
         let (view, interrupted_uploads) = (self.view(), &self.view().shared().interrupted_uploads);
         let free = matches!(slot.stat(), Ok(None)) && !self.0.staged.lock().contains_key(slot_id);
-        // Who may not write there any more has no use of it.
+        // It stays kept if the session may not write there any more.
         let writable = || view.slot_with_permission(&slot.path, TreeOperation::Create.permission()).ok();
         let Some(slot) = Some(()).filter(|()| free).and_then(|()| writable()) else { return };
         let Some(interrupted) = interrupted_uploads.take(view.session().token(), slot_id) else { return };
@@ -449,11 +449,11 @@ impl SessionFiles {
                 self.0.resumed.lock().insert(slot_id.clone(), file);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(path = %slot.path, %error, "a cut upload can't be gone on with"),
+            Err(error) => tracing::warn!(path = %slot.path, %error, "an interrupted upload can't be resumed"),
         }
     }
 
-    /// Returns what was left of an upload by an earlier connection, for a handle that goes on with it.
+    /// Hands an interrupted upload over to a handle that resumes it; `None` if the file is none.
     fn take_resumed(&self, file: &Arc<WritableFile>, mode: EditMode) -> Option<Arc<WritableFile>> {
         let mut resumed = self.0.resumed.lock();
         let slot_id = resumed.iter().find(|(_, other)| Arc::ptr_eq(other, file)).map(|(slot_id, _)| slot_id.clone())?;
@@ -468,7 +468,7 @@ impl SessionFiles {
         Some(file)
     }
 
-    /// Returns the slot that a path leads to, over links that lead to nothing in the tree too.
+    /// Returns the slot of a path; with `follow` of the target of a symbolic link, also a dangling one.
     fn resolve_slot(&self, path: &TreePath, follow: bool) -> Option<EntrySlot> {
         let mut path = path.clone();
         for _ in 0..MAX_SYMLINKS {
@@ -476,7 +476,7 @@ impl SessionFiles {
             match slot.stat().ok()? {
                 Some(stat) if follow && stat.kind == Some(EntryKind::Symlink) => {
                     path = match self.view().canonical(&path).ok()? {
-                        // It leads to nothing in the tree: where that would be.
+                        // A dangling link resolves to itself: the slot is where its target would be.
                         resolved if resolved == slot.path => self.view().dangling_link_target(&slot, &path).ok()??,
                         resolved => resolved,
                     };
@@ -491,30 +491,30 @@ impl SessionFiles {
         self.resolve_slot(path, true).map(|slot| slot.path).ok_or(Error::Absent)
     }
 
-    /// Shows a staged file under the name that it is for.
+    /// Registers a staged file under the slot that it is for.
     fn register_staged(&self, file: &Arc<WritableFile>) {
         if let Some(slot_id) = file.slot_id() {
-            // It is for one name at a time.
+            // A file has one slot at a time: an entry under an older one would show it twice.
             self.unregister_staged(file);
             self.0.staged.lock().insert(slot_id, Arc::downgrade(file));
         }
     }
 
-    /// Shows a file no longer that has ended.
+    /// Removes a file that is no longer staged.
     pub(super) fn unregister_staged(&self, file: &Arc<WritableFile>) {
         let ended = Arc::downgrade(file);
         self.0.staged.lock().retain(|_, shown| !Weak::ptr_eq(shown, &ended));
     }
 
-    /// Lets go of what was left by an earlier connection, once it is staged no more.
+    /// Drops the resumed files that are no longer staged.
     fn drop_finished_resumed(&self) {
         self.0.resumed.lock().retain(|_, file| matches!(&*file.state.read(), WritableState::Staged(_)));
     }
 
-    /// Does something to the content of a file, in a state in which its type is judged where the token limits types.
+    /// Runs `work` on a file, in a state in which the type of its content is checked if the token limits types.
     ///
     /// # Errors
-    /// What `work` says; as [`SessionFiles::restage`].
+    /// The errors of `work` and of [`SessionFiles::restage`].
     pub(super) fn with_writable_state<T>(
         &self,
         file: &Arc<WritableFile>,
@@ -526,13 +526,13 @@ impl SessionFiles {
                 return work(file, &state);
             }
             drop(state);
-            // Another channel may commit it again before the lock is back.
+            // Another channel may commit it again before the lock is reacquired: hence the loop.
             self.restage(file)?;
         }
         Err(Error::Replaced)
     }
 
-    /// Tells whether what is written next has to go into a copy. A file without any name is seen by nobody.
+    /// Tells whether the next write has to go into a copy. A file without any name needs none, since no client sees it.
     fn must_be_staged(&self, state: &WritableState) -> Result<bool> {
         match state {
             WritableState::InPlace(edit) if self.view().limits_types() => Ok(edit.file().stat()?.link_count > 0),
@@ -540,11 +540,11 @@ impl SessionFiles {
         }
     }
 
-    /// in place -> staged, where the token limits types of files: what is written next goes into a copy, which is judged
+    /// in place -> staged, where the token limits types of files: the next writes go into a copy, whose type is checked
     /// as a whole.
     ///
     /// # Errors
-    /// [`Error::Replaced`] where another file has its name; as [`View::edit`].
+    /// [`Error::Replaced`] when another file has its name; as [`View::edit`].
     fn restage(&self, file: &Arc<WritableFile>) -> Result<()> {
         let _one_at_a_time = self.0.copy_lock.lock();
         let (location, stat) = match &*file.state.read() {
@@ -552,12 +552,12 @@ impl SessionFiles {
             _ => return Ok(()),
         };
         if !location.linked {
-            // It has other names, which nobody can tell from here.
+            // The name is gone. Other hard links may exist, but they can't be found from the file.
             return Err(Error::Replaced);
         }
         let other = self.staged_at(&location.path, false);
         let stat = match &other {
-            // Another handle of the session edits a copy of this very file: both go on in one.
+            // Another handle of the session edits a copy of this very file: both continue in one copy.
             Some(other) if other.is_copy_of(&stat) => {
                 other.commit_for(|| Ok(()))?;
                 other.file_stat()?
@@ -585,7 +585,7 @@ impl SessionFiles {
 }
 
 impl WritableFile {
-    /// Tells whether it is a staged copy of a file.
+    /// Tells whether this is a staged copy of a file.
     fn is_copy_of(&self, file: &Stat) -> bool {
         matches!(&*self.state.read(), WritableState::Staged(upload) if upload.replaces_entry(file))
     }
