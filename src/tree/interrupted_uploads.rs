@@ -1,9 +1,9 @@
-//! What a lost connection has left of uploads to new names: kept in staging for the token that sent it, so that a client
-//! goes on where it was cut.
+//! Interrupted uploads: SFTP uploads to new names whose connection was lost. Their content is kept in staging for the
+//! token that sent it, so that a client can resume them.
 //!
-//! Nothing of them has a name in the tree. To the sessions of their token they stand under the names that they were for;
-//! the first session that asks for one takes it, and gives it back when it ends. Memory alone knows of them: a restart of
-//! the server sweeps them.
+//! They have no name in the tree. Sessions of their token see them under the names that they were for; the first
+//! session that looks one up takes it, and returns it when it ends. They are known in memory only: a restart of the
+//! server sweeps them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,17 +19,17 @@ use crate::auth::Clock;
 use crate::domain::{Login, TokenId, UploadSpaces, UserQuotaLimits};
 use crate::store::{Store, TokenState};
 
-/// Maximum number of cut uploads that are kept for one token.
+/// Maximum number of interrupted uploads that are kept for one token.
 const INTERRUPTED_UPLOADS_PER_TOKEN: usize = 64;
-/// Maximum number of cut uploads that are kept for all tokens of one user.
+/// Maximum number of interrupted uploads that are kept for all tokens of one user.
 const INTERRUPTED_UPLOADS_PER_USER: usize = 256;
 
-/// Bytes that unfinished uploads of all protocols hold: those of each user, and all.
+/// Number of bytes that unfinished uploads of all protocols hold, by user and in total.
 #[derive(Debug, Default)]
 pub struct UnfinishedUploadBytes {
-    /// Announced or written.
+    /// Bytes that were announced or written.
     reserved: Mutex<HeldBytes>,
-    /// What of that is written: it is free on the disk no more.
+    /// The part of them that is written, and so no longer free on the disk.
     written: AtomicU64,
 }
 
@@ -40,12 +40,12 @@ struct HeldBytes {
 }
 
 impl UnfinishedUploadBytes {
-    /// Tells whether a user may hold so many more bytes.
+    /// Tells whether a user may hold `bytes` more within the limits.
     pub fn fits(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
         self.reserved.lock().fits(login, bytes, limits)
     }
 
-    /// Holds so many more bytes for a user, where he may; tells whether he may.
+    /// Reserves `bytes` more for a user if the limits allow it; returns whether they do.
     pub fn hold(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
         let mut held = self.reserved.lock();
         let fits = held.fits(login, bytes, limits);
@@ -55,13 +55,13 @@ impl UnfinishedUploadBytes {
         fits
     }
 
-    /// Holds so many bytes that are written already, whatever is held.
+    /// Reserves bytes that are written already, even beyond the limits.
     pub fn hold_written(&self, login: &Login, bytes: u64) {
         self.reserved.lock().add(login, bytes);
         self.wrote(bytes);
     }
 
-    /// Holds so many bytes less.
+    /// Releases reserved bytes of a user.
     pub fn release(&self, login: &Login, bytes: u64) {
         let mut held = self.reserved.lock();
         held.in_all = held.in_all.saturating_sub(bytes);
@@ -73,17 +73,17 @@ impl UnfinishedUploadBytes {
         }
     }
 
-    /// Notes that so many bytes of those that are held are written.
+    /// Records that `bytes` of the reserved ones were written.
     pub fn wrote(&self, bytes: u64) {
         self.written.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Notes that so many bytes that were written are gone.
+    /// Records that `bytes` of the written ones were removed from disk.
     pub fn release_written(&self, bytes: u64) {
         self.written.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Returns how many bytes are written.
+    /// Returns the number of written bytes.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
     }
@@ -105,16 +105,16 @@ impl HeldBytes {
     }
 }
 
-/// For how long, and in how much space, cut uploads are kept.
+/// Retention time and space of interrupted uploads.
 #[derive(Clone, Copy, Debug)]
 pub struct InterruptedUploadPolicy {
-    /// Time after the connection was lost; zero: they are discarded at once.
+    /// Retention time after the loss of the connection; zero discards them at once.
     pub keep_for: Duration,
-    /// Space that unfinished uploads may hold.
+    /// Space that unfinished uploads of all protocols may hold.
     pub space: UploadSpaces,
 }
 
-/// The cut uploads of a tree.
+/// The interrupted uploads of a tree.
 pub(super) struct InterruptedUploads {
     store: Store,
     clock: Clock,
@@ -123,31 +123,31 @@ pub(super) struct InterruptedUploads {
     by_slot: Mutex<HashMap<(TokenId, SlotId), InterruptedUpload>>,
 }
 
-/// An upload that was cut; what it holds in staging is removed when this is dropped.
+/// An interrupted upload; its content is removed from staging when this is dropped.
 pub(super) struct InterruptedUpload {
     content: Option<RetainedEntry>,
-    /// The mode that it was to have.
+    /// Mode that the client requested for the file.
     pub(super) mode: Option<u32>,
     login: Login,
     size: u64,
-    /// When the connection was lost, in running time: no jump of the clock makes it older.
+    /// Time since boot at which the connection was lost: no change of the wall clock makes it older.
     pub(super) interrupted_at: Duration,
     bytes: Arc<UnfinishedUploadBytes>,
 }
 
 impl InterruptedUploads {
-    /// Makes an empty table; nothing is kept before a policy is set.
+    /// Creates an empty table; nothing is kept before a policy is set.
     pub(super) fn new(store: Store, clock: Clock) -> Self {
         let (policy, bytes, by_slot) = (OnceLock::new(), Arc::default(), Mutex::default());
         Self { store, clock, policy, bytes, by_slot }
     }
 
-    /// Tells whether nothing is kept.
+    /// Tells whether no upload is kept.
     pub(super) fn is_empty(&self) -> bool {
         self.by_slot.lock().is_empty()
     }
 
-    /// Tells whether one more of so many bytes may be kept for a token, `free` being free on the disk.
+    /// Tells whether one more upload of `size` bytes may be kept for a token, with `free` bytes free on the disk.
     pub(super) fn admits(&self, token: TokenId, login: &Login, size: u64, free: u64) -> bool {
         let Some(policy) = self.policy.get().filter(|policy| !policy.keep_for.is_zero()) else { return false };
         self.discard_expired();
@@ -158,14 +158,14 @@ impl InterruptedUploads {
         size > 0 && fits && of_token < INTERRUPTED_UPLOADS_PER_TOKEN && of_user < INTERRUPTED_UPLOADS_PER_USER
     }
 
-    /// Keeps what was cut, unless its time was over while a session had it; an older one of the same name goes.
+    /// Keeps an upload, unless it expired while a session had it; it replaces an older one for the same slot.
     pub(super) fn keep(&self, token: TokenId, slot: SlotId, upload: InterruptedUpload) {
         if self.is_unexpired(&upload) {
             drop(self.by_slot.lock().insert((token, slot), upload));
         }
     }
 
-    /// Returns what is kept of a content: its mode and size; since now, where nothing is said.
+    /// Creates an interrupted upload from content in staging; without `since` it was interrupted now.
     pub(super) fn interrupted_upload(
         &self,
         content: RetainedEntry,
@@ -185,26 +185,26 @@ impl InterruptedUploads {
         }
     }
 
-    /// Takes what is kept for a name.
+    /// Takes the upload that is kept for a slot.
     pub(super) fn take(&self, token: TokenId, slot: &SlotId) -> Option<InterruptedUpload> {
         let upload = self.by_slot.lock().remove(&(token, slot.clone()))?;
         self.is_unexpired(&upload).then_some(upload)
     }
 
-    /// Returns the names in a directory for which something is kept.
+    /// Returns the slots in a directory for which an upload is kept.
     pub(super) fn slots_in(&self, token: TokenId, device: u64, inode: u64) -> Vec<SlotId> {
         let by_slot = self.by_slot.lock();
         let in_directory = by_slot.keys().filter(|(other, slot)| *other == token && slot.is_in(device, inode));
         in_directory.map(|(_, slot)| slot.clone()).collect()
     }
 
-    /// Discards what has been kept for long enough, and what belongs to dead tokens.
+    /// Discards the uploads that have expired, and those of inactive tokens.
     pub(super) fn discard_expired(&self) {
         let tokens: Vec<TokenId> = self.by_slot.lock().keys().map(|(token, _)| *token).collect();
         let now = self.clock.now();
         let is_live = |token: &TokenId| match self.store.token(*token, now) {
             Ok(record) => record.is_some_and(|record| record.state == TokenState::Live),
-            // What can't be known is asked again.
+            // When the store fails, the upload is kept until the next call.
             Err(_) => true,
         };
         let mut live: HashMap<TokenId, bool> = HashMap::new();
@@ -219,7 +219,7 @@ impl InterruptedUploads {
             }
             is_kept
         });
-        // Not under the lock: removing a large file takes time.
+        // After the lock is released: removing a large file takes long, and each look-up of a session would wait.
         for content in removed {
             discard_or_warn(&content);
         }
@@ -233,7 +233,7 @@ impl InterruptedUploads {
 }
 
 impl InterruptedUpload {
-    /// Returns its content, to be gone on with.
+    /// Returns the content, which is then no longer removed on drop.
     pub(super) fn into_content(mut self) -> Option<RetainedEntry> {
         self.content.take()
     }
@@ -251,24 +251,24 @@ impl Drop for InterruptedUpload {
 
 fn discard_or_warn(content: &RetainedEntry) {
     if let Err(error) = content.discard() {
-        tracing::warn!(%error, "what is left of an upload stays in staging until the next start");
+        tracing::warn!(%error, "an interrupted upload stays in staging until the next start");
     }
 }
 
 impl Tree {
-    /// Keeps what lost connections leave of uploads, from now on by this policy; the first that is set counts.
+    /// Keeps interrupted uploads from now on, by this policy. Only the first call has an effect.
     pub fn keep_interrupted_uploads(&self, policy: InterruptedUploadPolicy) {
         let _ = self.shared.interrupted_uploads.policy.set(policy);
     }
 
-    /// Discards cut uploads that have been kept for long enough, and those of dead tokens; to be called now and then.
+    /// Discards the interrupted uploads that have expired, and those of inactive tokens. Call it periodically.
     pub fn discard_expired_uploads(&self) {
         if !self.shared.interrupted_uploads.is_empty() {
             self.shared.interrupted_uploads.discard_expired();
         }
     }
 
-    /// Returns the count of bytes that unfinished uploads hold, for whoever holds some beside the tree.
+    /// Returns the counter of bytes of unfinished uploads, for protocols that keep uploads of their own.
     pub fn unfinished_upload_bytes(&self) -> Arc<UnfinishedUploadBytes> {
         Arc::clone(&self.shared.interrupted_uploads.bytes)
     }

@@ -1,8 +1,9 @@
-//! Uploads that take more than one request: content that waits in staging for the rest of it, also over a restart.
+//! Uploads that take more than one request: their content is kept in staging until the rest arrives, also over a
+//! restart.
 //!
-//! What waits is written down in the store, with whose it is and the request that began it. Under full durability it is
-//! on disk, with its name and its row, before anybody is told that it is there; where the process ends before that, the
-//! next start sweeps it. What is written down belongs to a token and ends with it.
+//! The store records each of them, with its token and the request that began it. Under full durability the content, its
+//! name and its row are on disk before a client is told that they are; if the process ends before that, the next start
+//! sweeps the content. A recorded upload belongs to a token and is discarded with it.
 
 use std::collections::HashSet;
 
@@ -12,7 +13,7 @@ use super::{EditMode, EntryKind, Error, Result, StagedUpload, Tree, TreeOutage, 
 use crate::domain::{Login, Permission, TokenId, TreeOperation, TreePath, UnixMillis};
 use crate::store::{self, StoreError, UploadPart};
 
-/// Content that comes in and has no place yet; dropping it discards it.
+/// Content that is being received and is not recorded yet; dropping it discards it.
 #[derive(Debug)]
 pub struct IncomingPart {
     file: FileFd,
@@ -20,40 +21,41 @@ pub struct IncomingPart {
     size: u64,
 }
 
-/// A deposit whose content is on disk, where durability asks for that.
+/// A received part that was synced to disk, where durability asks for that; dropping it discards it.
 #[derive(Debug)]
 pub struct SyncedPart {
     staged: StagedEntry,
     size: u64,
 }
 
-/// Content that waits in staging for the rest of its upload: it has no place, nobody sees it, and it holds no file open.
+/// A recorded part in staging: it is not visible in the tree, survives a restart, and holds no file open.
 #[derive(Clone, Debug)]
 pub struct StagedPart(RetainedEntry);
 
-/// An upload that is not finished, as it was written down.
+/// An unfinished upload, as the store has it.
 #[derive(Debug)]
 pub struct PendingUpload {
-    /// Its number.
+    /// Id of the row.
     pub id: i64,
-    /// Whose it is.
+    /// Token that began the upload.
     pub token: TokenId,
-    /// The owner of that token.
+    /// Owner of that token.
     pub login: Login,
-    /// What its client calls it.
+    /// Name that its client gave it.
     pub name: Vec<u8>,
-    /// The request that began it; `None` where it comes in parts.
+    /// The request that began it; `None` for an upload in parts.
     pub request: Option<Vec<u8>>,
-    /// When it last went on.
+    /// Time of its last progress.
     pub updated_at: UnixMillis,
-    /// What has come of it: the names, lengths and contents of its parts. Where there are none: one without a name.
+    /// Name, length in bytes and content of each part that was received; an upload that is not in parts has one without
+    /// a name.
     pub parts: Vec<(Vec<u8>, u64, StagedPart)>,
 }
 
 impl Tree {
-    /// Returns the uploads that earlier runs of the server left unfinished; for its start. Those of dead tokens and
-    /// those that did not go on `since` then are discarded, and so is what is not whole or can't be opened. What fails
-    /// of one is no matter of the others: the log tells it.
+    /// Returns the uploads that earlier runs of the server left unfinished; called at the start. Uploads of inactive
+    /// tokens and those without progress since `since` are discarded, and so are parts that are incomplete or can't be
+    /// opened. An upload that fails is logged and left out.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -62,14 +64,14 @@ impl Tree {
         let left = rows.into_iter().filter_map(|row| {
             let id = row.id;
             self.resumable_or_discard(row, since).unwrap_or_else(|error| {
-                tracing::warn!(%error, upload = id, "an unfinished upload can't be gone on with for now");
+                tracing::warn!(%error, upload = id, "an unfinished upload can't be resumed for now");
                 None
             })
         });
         Ok(left.collect())
     }
 
-    /// Returns an upload that can be gone on with; discards any other.
+    /// Returns an upload that can be resumed; discards any other.
     fn resumable_or_discard(&self, row: store::UploadRow, since: UnixMillis) -> Result<Option<PendingUpload>> {
         let store::UploadRow { id, token, login, name, request, updated_at, token_inactive } = row;
         if token_inactive || updated_at < since {
@@ -86,14 +88,15 @@ impl Tree {
         Ok(Some(PendingUpload { id, token, login, name, request, updated_at, parts }))
     }
 
-    /// Returns what is there of an upload. One that `grows` is as long as what is there of it.
+    /// Returns the usable parts of an upload. The single part of one that `grows` may be shorter or longer than its row
+    /// says.
     fn load_parts(&self, upload: i64, grows: bool) -> Result<Vec<(Vec<u8>, u64, StagedPart)>> {
         let store = self.shared.index.store();
         let mut parts = Vec::new();
         for UploadPart { name, staging_directory, staged_name, size } in store.upload_parts(upload)? {
             let retained = match self.shared.fs.retained_entry(&staging_directory, &staged_name) {
                 Ok(retained) => retained,
-                // It may be there once its file system is.
+                // Its file system may only be unmounted at present: its row must not be deleted.
                 Err(Errno::NOMEDIUM | Errno::IO | Errno::STALE | Errno::NOTCONN) => {
                     return Err(TreeOutage::Missing.into());
                 }
@@ -103,16 +106,16 @@ impl Tree {
                 }
             };
             let length = usable_length(&retained, size, grows).unwrap_or_else(|error| {
-                tracing::warn!(%error, upload, "a part of an unfinished upload is given up");
+                tracing::warn!(%error, upload, "a part of an unfinished upload can't be read and is discarded");
                 None
             });
             match length {
                 Some(length) => parts.push((name, length, StagedPart(retained))),
                 None => {
                     store.delete_upload_part(upload, &name)?;
-                    // What can't be removed now is debris at the next start.
+                    // The row is gone, so the next start sweeps the file if it can't be removed now.
                     if let Err(error) = retained.discard() {
-                        tracing::warn!(%error, upload, "a part of an unfinished upload stays for now");
+                        tracing::warn!(%error, upload, "an upload's part stays in staging until the next start");
                     }
                 }
             }
@@ -120,7 +123,7 @@ impl Tree {
         Ok(parts)
     }
 
-    /// Returns the numbers of the unfinished uploads whose tokens live.
+    /// Returns the ids of the unfinished uploads whose tokens are active.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -129,8 +132,8 @@ impl Tree {
         Ok(rows.into_iter().filter(|row| !row.token_inactive).map(|row| row.id).collect())
     }
 
-    /// Returns a number that moves whenever a token is taken back or removed: what lives is the same while it stays, but
-    /// for tokens that expire.
+    /// Returns a number that changes whenever a token is revoked or removed: while it stays, the set of active tokens
+    /// changes only by expiration.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -138,11 +141,11 @@ impl Tree {
         Ok(self.shared.index.store().epoch()?)
     }
 
-    /// Ends an unfinished upload, with all that waits of it.
+    /// Discards an unfinished upload with all its parts.
     ///
     /// # Errors
-    /// [`Error::Store`]: it stays then, and the next start finds it again. [`Error::Filesystem`]: it has ended, and the next
-    /// start removes what is left in staging.
+    /// [`Error::Store`]: nothing is discarded, and the next start finds it again. [`Error::Filesystem`]: the upload is
+    /// discarded, and the next start sweeps what is left in staging.
     pub fn discard_upload<'a>(&self, upload: i64, parts: impl IntoIterator<Item = &'a StagedPart>) -> Result<()> {
         self.shared.index.store().delete_upload(upload)?;
         parts.into_iter().try_for_each(|StagedPart(retained)| Ok(retained.discard()?))
@@ -157,7 +160,7 @@ impl Tree {
         Ok(retained.discard()?)
     }
 
-    /// Returns how many bytes are free on the file system of the served folder.
+    /// Returns the number of bytes that are free on the file system of the served directory.
     ///
     /// # Errors
     /// [`Error::Filesystem`].
@@ -167,14 +170,14 @@ impl Tree {
 }
 
 impl SyncedPart {
-    /// Returns how many bytes it has.
+    /// Returns the size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 }
 
 impl StagedPart {
-    /// Discards a part of which nothing is written down any more: another has its name.
+    /// Discards a part without a row, which another part of the same name has replaced.
     ///
     /// # Errors
     /// [`Error::Filesystem`].
@@ -184,8 +187,8 @@ impl StagedPart {
 }
 
 impl StagedUpload {
-    /// Leaves the content in staging, to be taken up by later requests of the session's token, and writes down how the
-    /// client calls it and which request began it. Returns the number of the upload.
+    /// Leaves the content in staging for later requests of the session's token, and records the client's name for it
+    /// and the request that began it. Returns the id of the upload.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Filesystem`]; it is discarded then.
@@ -201,7 +204,7 @@ impl StagedUpload {
         })
     }
 
-    /// Copies all of a part, which is `size` bytes, to an offset; returns where it ends.
+    /// Copies a part of `size` bytes to an offset; returns the offset at which it ends.
     ///
     /// # Errors
     /// As [`StagedUpload::write_at`].
@@ -211,12 +214,11 @@ impl StagedUpload {
 }
 
 impl View {
-    /// Begins an upload that replaces a file by a copy of which a part was changed. Returns also the file's size;
-    /// 0 where there is none yet. What the copy keeps can be compared with what the client guesses of it: where a
-    /// file is there, it has to be one that may be read.
+    /// Begins an upload that replaces a file by a partly changed copy. Returns also the file's size; 0 if it does not
+    /// exist. A client could guess content that the copy keeps and compare, so an existing file must be readable.
     ///
     /// # Errors
-    /// As for [`View::stage`]; [`Error::Forbidden`] also where what is there may not be read. Its commit fails with
+    /// As for [`View::stage`]; [`Error::Forbidden`] also for a file that may not be read. Its commit fails with
     /// [`Error::PreconditionFailed`] when the file has changed meanwhile.
     pub fn stage_existing(&self, path: &TreePath, conditions: &WriteConditions<'_>) -> Result<(StagedUpload, u64)> {
         let (slot, stat) = self.write_slot(path)?;
@@ -233,8 +235,8 @@ impl View {
         Ok((StagedUpload::from_copy(self, path, &slot, &source, EditMode::default(), conditions)?, stat.size))
     }
 
-    /// Goes on with an upload that was set aside. Rights and locks are asked anew, by whatever session this is. What
-    /// waits stays where it is until it is committed.
+    /// Resumes a pending upload. Rights and locks are checked again for this session, which may be another than began
+    /// it. The part stays in staging until it is committed.
     ///
     /// # Errors
     /// As for [`View::stage`].
@@ -249,29 +251,29 @@ impl View {
         StagedUpload::resume(self, path, &slot, stat.as_ref(), retained, conditions)
     }
 
-    /// Tells that the session may write anywhere at all.
+    /// Checks that the session may write anywhere at all.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] otherwise.
+    /// [`Error::Forbidden`] if it may write nowhere.
     pub fn check_write_anywhere(&self) -> Result<()> {
         let may = self.session().access()?.effective_grants().iter().any(|root| root.permission.allows(Permission::W));
         if may { Ok(()) } else { Err(Error::Forbidden) }
     }
 
-    /// Begins an upload that comes in parts, for one who may write anywhere at all. Returns its number.
+    /// Begins an upload in parts, for a session that may write anywhere at all. Returns its id.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for one who may write nowhere; [`Error::Store`].
+    /// [`Error::Forbidden`] for a session that may write nowhere; [`Error::Store`].
     pub fn begin_pending_upload(&self, name: &[u8], now: UnixMillis) -> Result<i64> {
         self.check_write_anywhere()?;
         let (store, token) = (self.shared().index.store(), self.session().token());
         Ok(store.insert_upload(token, name, None, now, self.store_durability())?)
     }
 
-    /// Makes room for content whose place is not known yet, for one who may write anywhere at all.
+    /// Begins a part whose target path is not known yet, for a session that may write anywhere at all.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for one who may write nowhere.
+    /// [`Error::Forbidden`] for a session that may write nowhere.
     pub fn begin_part(&self) -> Result<IncomingPart> {
         self.check_write_anywhere()?;
         self.fs().check_available()?;
@@ -280,10 +282,10 @@ impl View {
         Ok(IncomingPart { file, staged, size: 0 })
     }
 
-    /// Writes `data` at the end of a deposit.
+    /// Writes `data` at the end of a part.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`]; [`Error::SessionEnded`] once the session's token is dead.
+    /// [`Error::TooLarge`], [`Error::NoSpace`]; [`Error::SessionEnded`] once the session's token is no longer active.
     pub fn write_part(&self, part: &mut IncomingPart, data: &[u8]) -> Result<()> {
         self.session().access()?;
         self.session().record_use();
@@ -294,7 +296,7 @@ impl View {
         Ok(())
     }
 
-    /// Writes a deposit to disk, where durability asks for it.
+    /// Syncs a part to disk, where durability asks for it.
     ///
     /// # Errors
     /// [`Error::Filesystem`].
@@ -307,10 +309,10 @@ impl View {
         Ok(SyncedPart { staged, size })
     }
 
-    /// Keeps a deposit as a part of an unfinished upload, in place of one that is called alike.
+    /// Records a part of an unfinished upload; it replaces an earlier part of the same name.
     ///
     /// # Errors
-    /// [`Error::Store`]; [`Error::Absent`] where the upload has ended. The deposit is discarded then.
+    /// [`Error::Store`]; [`Error::Absent`] when the upload was discarded. The part is discarded then.
     pub fn keep_part(&self, upload: i64, name: &[u8], part: SyncedPart, now: UnixMillis) -> Result<StagedPart> {
         let SyncedPart { staged, size } = part;
         let retained = staged.to_retained();
@@ -319,10 +321,10 @@ impl View {
         Ok(StagedPart(retained))
     }
 
-    /// Writes down that the first `size` bytes of an upload are there.
+    /// Records that the first `size` bytes of an upload were received.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Filesystem`]; [`Error::Absent`] where it has ended.
+    /// [`Error::Store`], [`Error::Filesystem`]; [`Error::Absent`] when the upload was discarded.
     pub fn record_progress(
         &self,
         upload: i64,
@@ -344,20 +346,20 @@ impl View {
         })
     }
 
-    /// Returns how soon what is written down of content is on disk.
+    /// Returns the durability of rows that record content.
     fn store_durability(&self) -> store::WriteDurability {
         self.shared().durability.of_rows()
     }
 }
 
-/// Returns how much is there of a part of which `size` bytes were written down; none where it is not whole.
+/// Returns the usable length of a part with `size` recorded bytes; `None` for an incomplete one.
 fn usable_length(retained: &RetainedEntry, size: u64, grows: bool) -> super::fs::Result<Option<u64>> {
     let length = retained.open(OpenMode::Read)?.stat()?.size;
     if !grows {
         return Ok((length == size).then_some(length));
     }
     if length > size {
-        // What was not written down is not counted: it takes no room either.
+        // Bytes beyond the record are not counted in any quota, and the client sends them again.
         retained.open(OpenMode::ReadWrite)?.truncate(size)?;
     }
     Ok(Some(size.min(length)))

@@ -1,4 +1,4 @@
-//! A staged upload.
+//! Staged uploads: content that is written in staging and committed to its name in one step.
 
 mod commit;
 
@@ -19,17 +19,17 @@ use super::upload_registry::RegisteredUpload;
 use super::{AttributeChanges, EditMode, Entry, EntryKind, Etag, Result, View, WriteConditions};
 use crate::domain::{EntryName, FileTag, Permission, TreePath};
 
-/// How much is copied between two looks at whether the session lives.
+/// Number of bytes that are copied between two checks that the session is still valid.
 const COPY_BLOCK_BYTES: usize = 8 << 20;
 
-/// A staged upload: nobody sees it under its name before it is committed; dropping it discards it, unless it goes on
-/// with what waits.
+/// A staged upload: it is not visible under its name before it is committed. Dropping it discards the content, unless
+/// that is a part of a pending upload.
 pub struct StagedUpload {
     requested_path: TreePath,
-    /// The directory that it is for, whatever its path is now.
+    /// Target directory, whatever its path is now.
     directory: DirectoryFd,
     name: EntryName,
-    /// What stood at the name when the upload began.
+    /// Entry at the name when the upload began.
     replaced_entry: Option<ReplacedEntry>,
     copy_source: Option<CopySource>,
     file: Arc<FileFd>,
@@ -37,21 +37,21 @@ pub struct StagedUpload {
     final_attributes: FinalAttributes,
     requested_attributes: Mutex<AttributeChanges>,
     tags: Mutex<Option<Vec<FileTag>>>,
-    /// How many bytes from the start are written without a gap.
+    /// Number of bytes from the start that are written without a gap.
     contiguous_bytes: AtomicU64,
-    /// Whether a write was refused.
+    /// Whether a write was refused: the content is incomplete and must not be committed.
     write_failed: AtomicBool,
-    /// Whether its name was removed by its own session.
+    /// Whether its own session has removed or replaced its name.
     detached: bool,
-    /// When its connection was lost, for one that nobody has gone on with since.
+    /// Boot time at which the connection was lost; `None` once the upload was resumed.
     interrupted_at: Option<Duration>,
     access: HandleAccess,
     locks: HandleLocks,
-    /// Its place among the uploads of its directory, as long as it is for a name there.
+    /// Registration of the target directory, until the upload is detached from its name.
     registration: Option<RegisteredUpload>,
 }
 
-/// A name in a directory of the host, whatever path leads there.
+/// A name in a directory, identified by device and inode, whatever the directory's path is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SlotId {
     device: u64,
@@ -60,23 +60,22 @@ pub(super) struct SlotId {
 }
 
 impl SlotId {
-    /// Returns the name in a directory of which the host says `directory`.
+    /// Returns the slot of a name in the directory with the metadata `directory`.
     pub(super) fn new(directory: &Stat, name: &EntryName) -> Self {
         Self { device: directory.device, inode: directory.inode, name: name.clone() }
     }
 
-    /// Returns the name.
     pub(super) fn name(&self) -> &EntryName {
         &self.name
     }
 
-    /// Tells whether it is in a directory.
+    /// Tells whether the slot is in the directory with this device and inode.
     pub(super) fn is_in(&self, device: u64, inode: u64) -> bool {
         (self.device, self.inode) == (device, inode)
     }
 }
 
-/// An entry as it stood under a name: which one, and with which content.
+/// Identity and content of the entry that was under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ReplacedEntry {
     device: u64,
@@ -85,18 +84,18 @@ struct ReplacedEntry {
     etag: Etag,
 }
 
-/// What is edited as a copy.
+/// The file that an upload began as a copy of.
 struct CopySource {
-    /// Its content as it was copied; none where it counts for nothing.
+    /// Entity tag of the copied content; `None` where changes of it meanwhile don't matter.
     etag: Option<Etag>,
     append: bool,
-    /// Whether there is anything to commit.
+    /// Whether the copy was changed, so that there is something to commit.
     changed: AtomicBool,
-    /// The file that was copied, open to be written: its mode may not let it be opened so again.
+    /// The copied file, open to write. Kept because its mode may not allow opening it again.
     original: Option<Arc<FileFd>>,
 }
 
-/// What a file becomes when it is put in its place, unless the client wanted otherwise.
+/// Mode and owner of a file once it is committed, unless the client sets others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FinalAttributes {
     mode: u32,
@@ -104,17 +103,17 @@ struct FinalAttributes {
     gid: Option<u32>,
 }
 
-/// What a commit put in its place.
+/// Result of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedUpload {
-    /// The file.
+    /// Metadata of the committed file.
     pub entry: Entry,
-    /// Whether a file stood there; a link that led nowhere is none.
+    /// Whether a file was replaced; a dangling link does not count as one.
     pub replaced: bool,
 }
 
 impl StagedUpload {
-    /// Begins an upload to a spot that the check let through.
+    /// Begins an upload to an authorized slot.
     pub(super) fn begin(
         view: &View,
         requested_path: &TreePath,
@@ -126,7 +125,7 @@ impl StagedUpload {
         Self::with_content(content, view, requested_path, (slot, replaced), conditions)
     }
 
-    /// Goes on with what waits, for a spot that the check let through; it stays when this is dropped.
+    /// Resumes a part of a pending upload, for an authorized slot. The part is kept when the upload is dropped.
     pub(super) fn resume(
         view: &View,
         requested_path: &TreePath,
@@ -172,7 +171,7 @@ impl StagedUpload {
         })
     }
 
-    /// Goes on with an upload that was cut, for a slot that the check let through and where nothing stands.
+    /// Resumes an interrupted upload, for an authorized slot without an entry.
     ///
     /// # Errors
     /// [`super::Error::Filesystem`] when its content can't be opened; it is discarded then.
@@ -193,12 +192,12 @@ impl StagedUpload {
         )?;
         let upload = Self { interrupted_at, ..upload };
         upload.requested_attributes.lock().mode = mode;
-        // What is there was judged when it came.
+        // The type of the content that is there was checked when it was written.
         upload.contiguous_bytes.store(u64::MAX, Ordering::Release);
         Ok(Some(upload))
     }
 
-    /// Goes on with it through a handle, every write of which goes to the end where it `appends`.
+    /// Continues a resumed upload through a handle; with `appends`, every write goes to the end.
     pub(super) fn continue_writing(&mut self, appends: bool) {
         self.interrupted_at = None;
         if appends {
@@ -207,7 +206,7 @@ impl StagedUpload {
         }
     }
 
-    /// Keeps what a lost connection has left of an upload to a new name, for its token; anything else is discarded.
+    /// Keeps an upload to a new name whose connection was lost, for its token; any other upload is discarded.
     pub(super) fn keep_interrupted(self) {
         let view = self.access.view().clone();
         let interrupted_uploads = &view.shared().interrupted_uploads;
@@ -232,19 +231,19 @@ impl StagedUpload {
         });
         match retained {
             Ok(interrupted) => interrupted_uploads.keep(token, slot_id, interrupted),
-            Err(error) => tracing::warn!(%error, "a cut upload is not kept"),
+            Err(error) => tracing::warn!(%error, "an interrupted upload is not kept"),
         }
     }
 
-    /// Leaves the content in staging, to be taken up by later requests, also after a restart; what was asked of its
-    /// attributes is forgotten. `keep` has to write it down: where that fails, it is discarded.
+    /// Leaves the content in staging for later requests, also after a restart; requested attributes are dropped.
+    /// `record` stores where it is: if that fails, the content is discarded.
     pub(super) fn persist_with<T>(self, record: impl FnOnce(&View, RetainedEntry) -> Result<T>) -> Result<T> {
         let recorded = record(self.access.view(), self.staged.to_retained())?;
         self.staged.persist();
         Ok(recorded)
     }
 
-    /// Copies all of what waits, which is `size` bytes, to an offset; returns where it ends.
+    /// Copies a retained part of `size` bytes to an offset; returns the offset at which it ends.
     pub(super) fn copy_retained(&self, retained: &RetainedEntry, size: u64, offset: u64) -> Result<u64> {
         let from = retained.open(OpenMode::Read)?;
         self.access.view().check_size(offset.saturating_add(size))?;
@@ -261,8 +260,8 @@ impl StagedUpload {
         Ok(offset.saturating_add(copied))
     }
 
-    /// Begins an upload that starts as a copy of what stands at the spot, open to be read; it takes that
-    /// one's place only while nobody else has changed it.
+    /// Begins an upload as a copy of the file at the slot, which is open to read. Its commit fails once another client
+    /// has changed that file.
     pub(super) fn from_copy(
         view: &View,
         requested_path: &TreePath,
@@ -274,11 +273,11 @@ impl StagedUpload {
         let mut upload = Self::begin(view, requested_path, slot, Some(&source.stat), conditions)?;
         let mut etag = None;
         if !mode.truncate {
-            // What is kept is told of to the end: by checksums, by its type.
+            // Answers reveal the copied content (checksums, its type), so reading it has to stay allowed to the end.
             upload.access = authorize_slot(view, slot, Permission::RW)?;
             upload.copy_content(source)?;
             if source.stat.size > 0 {
-                // What is changed in the middle of a file is judged when the file is whole again.
+                // The type is checked at the commit: a file that is being changed in the middle is not whole.
                 upload.contiguous_bytes = AtomicU64::new(u64::MAX);
             }
             etag = Some(view.shared().etags.etag_of(&source.stat));
@@ -288,8 +287,7 @@ impl StagedUpload {
         Ok(upload)
     }
 
-    /// Keeps the descriptor of the file that was copied: an early commit of a copy in which nothing was changed goes on
-    /// in that file.
+    /// Keeps the descriptor of the copied file, since an early commit of an unchanged copy continues in that file.
     pub(super) fn keep_original(&mut self, original: FileFd) {
         if let Some(copy_source) = &mut self.copy_source {
             copy_source.original = Some(Arc::new(original));
@@ -303,7 +301,7 @@ impl StagedUpload {
             self.access.authorize_use(&*self.file)?;
             self.access.view().check_size(source.stat.size.max(offset))?;
             match source.file.copy_to(&self.file, offset, COPY_BLOCK_BYTES)? {
-                // Until it is written, a copy is as old as what it was made of.
+                // Until the first write, a copy shows the times of its source.
                 0 => return Ok(self.file.set_times(Some(source.stat.modified), Some(source.stat.accessed))?),
                 count => offset += count as u64,
             }
@@ -311,11 +309,11 @@ impl StagedUpload {
     }
 
     /// Writes all of `data` at an offset, or at the end of a copy that was opened to append. Once a write was
-    /// refused the upload can't be committed any more.
+    /// refused, the upload can't be committed any more.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::TypeNotAllowed`] as
-    /// soon as the first bytes tell.
+    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::TypeNotAllowed`]
+    /// as soon as the first bytes show the type.
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.write_checked(data, offset).inspect_err(|_| self.write_failed.store(true, Ordering::Release))
     }
@@ -331,8 +329,8 @@ impl StagedUpload {
         self.check_leading_type(start, end)
     }
 
-    /// Judges the type of the content as soon as its first bytes tell: many clients don't look at what CLOSE says.
-    /// Blocks may come in any order, so only what is there without a gap counts.
+    /// Checks the type of the content as soon as its first bytes show it, since many clients ignore the status of
+    /// CLOSE. Blocks may come in any order, so only content without a gap counts.
     fn check_leading_type(&self, start: u64, end: u64) -> Result<()> {
         let known = self.contiguous_bytes.load(Ordering::Acquire);
         if known >= SNIFF_BYTES as u64 || start > known || end <= known {
@@ -351,7 +349,7 @@ impl StagedUpload {
         Ok(self.file.read_at(buffer, offset)?)
     }
 
-    /// Returns what the file would be if it were committed now, but for its tag.
+    /// Returns the metadata that the file would have if it were committed now, without an entity tag.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -359,13 +357,13 @@ impl StagedUpload {
         self.access.authorize_use(&*self.file)?;
         let mode = self.requested_attributes.lock().mode.unwrap_or(self.final_attributes.mode);
         let stat = Stat { mode, ..self.file.stat()? };
-        // Where its directory is now.
+        // The path of its directory now, which another client may have renamed.
         let path = self.access.last_location().path;
         let permission = self.access.view().session().access()?.permission_at(&path);
         Ok(Entry { etag: None, ..self.access.view().entry(&path, &stat, permission) })
     }
 
-    /// Sets attributes of what will be committed; times set here survive the commit.
+    /// Sets attributes of the file to commit; times that are set here are kept by the commit.
     ///
     /// # Errors
     /// As [`StagedUpload::write_at`].
@@ -377,7 +375,7 @@ impl StagedUpload {
         }
         self.mark_changed();
         let mut requested = self.requested_attributes.lock();
-        // On the staged file itself, so that a later write moves it as it moves any file's.
+        // Set on the staged file itself, so that a later write changes the time as it does for any file.
         self.file.set_times_exactly(attributes.modified, attributes.accessed)?;
         requested.mode = attributes.mode.map(|mode| mode & 0o777).or(requested.mode);
         requested.modified = attributes.modified.or(requested.modified);
@@ -385,7 +383,7 @@ impl StagedUpload {
         Ok(())
     }
 
-    /// Labels what will be committed with these tags, in place of those that stand there.
+    /// Sets the tags of the file to commit, which replace those of the old file.
     ///
     /// # Errors
     /// [`Error::TagNotAllowed`].
@@ -395,12 +393,12 @@ impl StagedUpload {
         Ok(())
     }
 
-    /// Tells whether a write was refused: it is not whole.
+    /// Tells whether a write was refused, so that the content is incomplete.
     pub(super) fn has_failed_write(&self) -> bool {
         self.write_failed.load(Ordering::Acquire)
     }
 
-    /// Tells whether it is a copy in which nothing was changed, nor was to be.
+    /// Tells whether this is a copy without changes, and without refused ones.
     pub(super) fn is_unchanged_copy(&self) -> bool {
         let unchanged =
             self.copy_source.as_ref().is_some_and(|copy_source| !copy_source.changed.load(Ordering::Acquire));
@@ -431,7 +429,7 @@ impl ReplacedEntry {
     }
 }
 
-/// Authorizes an upload by the directory that it is for.
+/// Authorizes an upload by its target directory.
 fn authorize_slot(view: &View, slot: &EntrySlot, needed: Permission) -> Result<HandleAccess> {
     HandleAccess::with_anchor(
         view,
@@ -442,15 +440,15 @@ fn authorize_slot(view: &View, slot: &EntrySlot, needed: Permission) -> Result<H
 }
 
 impl CopySource {
-    /// Tells whether what stands there is what was copied.
+    /// Tells whether the entry at the slot is still the content that was copied.
     fn is_current(&self, view: &View, current: Option<&Stat>) -> bool {
         self.etag.is_none_or(|etag| current.is_some_and(|stat| view.shared().etags.etag_of(stat) == etag))
     }
 }
 
 impl FinalAttributes {
-    /// A replaced file keeps its mode and owner; a new one has what the process gives new files, and the
-    /// group of a folder that hands its group down.
+    /// Returns the attributes for a slot: a replaced file keeps its mode and owner; a new one gets those of new files
+    /// of the process, and the group of a set-group-ID directory.
     fn for_slot(view: &View, slot: &EntrySlot, replaced: Option<&Stat>) -> Self {
         if let Some(old) = replaced.filter(|stat| stat.kind == Some(EntryKind::File)) {
             return Self { mode: old.mode & 0o777, uid: Some(old.uid), gid: Some(old.gid) };

@@ -1,4 +1,4 @@
-//! The directories into which uploads are under way: none of them is removed before its uploads have ended.
+//! Directories into which uploads are under way: none of them is removed before its uploads have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,31 +9,31 @@ use super::fs::{DirectoryFd, ServedFs, Stat};
 use super::{Error, Result};
 use crate::domain::TreePath;
 
-/// A directory of the host, by device and inode; held open, so that no other gets the same numbers.
+/// Device and inode of a directory. The registry holds it open, so that no other directory gets the same numbers.
 type DirectoryId = (u64, u64);
 
-/// Counts the uploads under way by directory. Bounded by the uploads themselves: each has an open file.
+/// Counts of the uploads under way, by directory. Bounded by the limit on open files, since each upload has one.
 #[derive(Default)]
 pub(super) struct UploadRegistry(Mutex<HashMap<DirectoryId, (usize, DirectoryFd)>>);
 
-/// An upload in the registry; leaves it when dropped.
+/// An upload in the registry; it is removed from it when dropped.
 pub(super) struct RegisteredUpload {
     registry: Arc<UploadRegistry>,
     directory: DirectoryId,
 }
 
 impl UploadRegistry {
-    /// Registers an upload into a directory, of which the host says `stat`.
+    /// Registers an upload into a directory with the metadata `stat`.
     pub(super) fn register(self: &Arc<Self>, directory: &DirectoryFd, stat: &Stat) -> RegisteredUpload {
         let id = (stat.device, stat.inode);
         self.0.lock().entry(id).or_insert_with(|| (0, directory.clone())).0 += 1;
         RegisteredUpload { registry: Arc::clone(self), directory: id }
     }
 
-    /// Removes a directory that has to be empty, unless an upload is under way into it. None begins meanwhile.
+    /// Runs the removal of an empty directory, unless an upload into it is under way. No upload begins meanwhile.
     ///
     /// # Errors
-    /// [`Error::DirectoryNotEmpty`], as if the file were there already; what `remove` says.
+    /// [`Error::DirectoryNotEmpty`], as if the file were there already; the errors of `remove`.
     pub(super) fn remove_empty<T>(&self, directory: &Stat, remove: impl FnOnce() -> Result<T>) -> Result<T> {
         let active = self.0.lock();
         if active.contains_key(&(directory.device, directory.inode)) {
@@ -42,11 +42,11 @@ impl UploadRegistry {
         remove()
     }
 
-    /// Removes or replaces a directory with all in it, unless an upload is under way anywhere in it. None begins
-    /// meanwhile.
+    /// Runs the removal or replacement of a whole directory, unless an upload is under way anywhere in it. No upload
+    /// begins meanwhile.
     ///
     /// # Errors
-    /// [`Error::UploadInProgress`]; what `remove` says.
+    /// [`Error::UploadInProgress`]; the errors of `remove`.
     pub(super) fn remove_all<T>(
         &self,
         fs: &ServedFs,
@@ -58,7 +58,7 @@ impl UploadRegistry {
         remove()
     }
 
-    /// Tells whether an upload is under way anywhere in a directory.
+    /// Checks that no upload is under way anywhere in a directory.
     ///
     /// # Errors
     /// [`Error::UploadInProgress`].

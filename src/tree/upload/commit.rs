@@ -1,8 +1,8 @@
-//! How an upload takes its place: at the path that a request named, or in the directory that it was begun in.
+//! Commits of uploads: to the path of a request, or into the directory in which the upload was begun.
 //!
-//! A request of WebDAV names a path and its conditions; what stands there when its body has come is replaced. An upload
-//! over SFTP belongs to a handle: it goes into its own directory, and never in the place of what somebody else has
-//! finished since it began.
+//! A WebDAV request has a path and conditions; the entry that is there when its body is complete is replaced. An SFTP
+//! upload belongs to a handle: it is committed into the directory that was opened, and never replaces a file that
+//! another client has finished since it began.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,10 +15,10 @@ use crate::tree::handle_access::HandleLocation;
 use crate::tree::in_place::InPlaceEdit;
 use crate::tree::{EditMode, EntryKind, Error, Result, Timestamp, View, WriteConditions};
 
-/// How many renames of its directory a commit follows before it gives up.
+/// Maximum number of renames of its directory that a commit follows before it fails.
 const MAX_DIRECTORY_RENAMES: usize = 16;
 
-/// A commit, and how it can still be taken back: also by the next start, where this process is killed meanwhile.
+/// A commit that can be undone; with a note in staging, also by the next start if this process is killed.
 pub(in crate::tree) struct EarlyCommit<T = (EarlyNote, CommitUndo)> {
     view: View,
     directory: DirectoryFd,
@@ -27,30 +27,30 @@ pub(in crate::tree) struct EarlyCommit<T = (EarlyNote, CommitUndo)> {
     entry: (TreePath, Permission),
 }
 
-/// How a commit is taken back.
+/// The way to undo a commit.
 pub(in crate::tree) enum CommitUndo {
-    /// Nothing stood there.
+    /// Nothing was replaced: remove the file.
     Remove,
-    /// What stood there waits under the staged file's name.
+    /// The replaced file is in staging under the name of the staged file: exchange them.
     Exchange,
-    /// What stood there waits in staging, with a note.
+    /// The replaced file is in staging as a backup with a note: restore it.
     Restore(StagedBackup),
 }
 
 impl StagedUpload {
-    /// Puts the file in its place in one step, synced as the tree's durability asks. Rights, locks and
-    /// the claim's judgement are asked again just before. On an error the old content stands.
+    /// Commits the file to its path in one step, synced as the tree's durability asks. Rights, locks and
+    /// conditions are checked again just before. On an error the old content is kept.
     ///
     /// # Errors
-    /// As for [`View::stage`], and what the claim's judgement says; [`Error::WriteFailed`], [`Error::TypeNotAllowed`];
-    /// [`Error::PreconditionFailed`] where somebody else has changed what was copied to be edited.
+    /// As for [`View::stage`], and the errors of the conditions; [`Error::WriteFailed`], [`Error::TypeNotAllowed`];
+    /// [`Error::PreconditionFailed`] when another client has changed the file that was copied to be edited.
     pub fn commit(mut self, conditions: &WriteConditions<'_>) -> Result<CommittedUpload> {
         self.access.authorize_use(&*self.file)?;
         if self.is_unchanged_copy() {
             return Ok(CommittedUpload { entry: self.stat()?, replaced: true });
         }
         let view = self.access.view().clone();
-        // What is put by a request is as old as the request, unless the client said otherwise.
+        // A PUT sets the time of the request as mtime, unless the client sent one (X-OC-Mtime).
         self.prepare(|upload| Ok(upload.requested_attributes.lock().modified))?;
         let (slot, _) = view.write_slot(&self.requested_path)?;
         let permission = slot.permission;
@@ -73,8 +73,8 @@ impl StagedUpload {
         Ok(CommittedUpload { entry: view.entry(&self.requested_path, &self.file.stat()?, permission), replaced })
     }
 
-    /// Puts the file in the directory that it was begun in, wherever that is now, unless somebody else has put another
-    /// entry under its name, or has changed the one there, since it began. On an error the old content stands.
+    /// Commits the file into the directory in which it was begun, wherever that is now, unless another client has put
+    /// another entry under its name, or has changed the one there, since it began. On an error the old content is kept.
     ///
     /// # Errors
     /// [`Error::Replaced`]; [`Error::NoParent`] where the directory is gone; else as [`StagedUpload::commit`].
@@ -94,8 +94,8 @@ impl StagedUpload {
         committed.view.sync_directory(&committed.directory)
     }
 
-    /// As [`StagedUpload::commit_in_directory`], before CLOSE: what is replaced waits, so that the commit can be taken back,
-    /// and on an error the upload can go on.
+    /// Commits as [`StagedUpload::commit_in_directory`] does, but before CLOSE: the replaced file is kept, so that the
+    /// commit can be undone, and on an error the upload stays staged.
     ///
     /// # Errors
     /// As [`StagedUpload::commit_in_directory`].
@@ -118,15 +118,15 @@ impl StagedUpload {
         match committed.view.sync_directory(&committed.directory) {
             Ok(()) => Ok(committed),
             Err(error) => {
-                // What can't be taken back stays as it was put; nobody was told that it is safe.
+                // If it can't be undone either, the file stays committed: the client was not told that it is on disk.
                 let _ = self.undo(committed);
                 Err(error)
             }
         }
     }
 
-    /// Lets `put` do its work under the lock of the name, in the directory that the upload is for; what it replaces keeps
-    /// so many names in staging.
+    /// Runs `put` under the commit lock of the path, in the target directory of the upload. The replaced file keeps
+    /// `kept_names` names in staging.
     fn commit_with<T>(
         &mut self,
         kept_names: u32,
@@ -134,13 +134,13 @@ impl StagedUpload {
     ) -> Result<EarlyCommit<T>> {
         self.prepare(|upload| Ok(Some(upload.file.stat()?.modified)))?;
         let view = self.access.view().clone();
-        // The directory may be renamed between the look at where it is and the lock on the name there.
+        // Another client may rename the directory between the look-up of its path and the lock of the path.
         for _ in 0..MAX_DIRECTORY_RENAMES {
             let location = self.current_location()?;
             let (slot, _) = view.write_slot(&location.path)?;
             let _path_guards = view.shared().path_locks.lock(&[&slot.path]);
             let _lock_freeze = view.shared().locks.freeze();
-            // Somebody has put a link there.
+            // A symbolic link was put at the name: an upload of a handle must not follow it elsewhere.
             if slot.path != location.path {
                 return Err(Error::Replaced);
             }
@@ -149,7 +149,7 @@ impl StagedUpload {
             }
             let replaced = slot.stat()?;
             self.check_replace(&slot, replaced.as_ref(), &WriteConditions::none())?;
-            // Nobody writes into what is replaced between the look at it and its end.
+            // Under the settle lock, no client writes into the replaced file between this check and the rename.
             let undo = view.shared().etags.while_replacing(replaced.as_ref(), kept_names, || {
                 self.check_unchanged(slot.stat()?.as_ref())?;
                 put(self, &view, &slot, replaced.as_ref())
@@ -160,11 +160,11 @@ impl StagedUpload {
         Err(Error::NoParent)
     }
 
-    /// Puts the file in the place of another so that that one can be had back.
+    /// Replaces a file so that it can be restored.
     fn replace_reversibly(&mut self, view: &View, slot: &EntrySlot) -> Result<CommitUndo> {
         match self.staged.exchange(&slot.directory, &slot.name) {
             Ok(()) => Ok(CommitUndo::Exchange),
-            // The file system has no such rename: the next best is two.
+            // The file system lacks RENAME_EXCHANGE: two renames, between which the name is missing for a moment.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 let backup = view.staging(slot)?.back_up(&slot.directory, &slot.name, &slot.path)?;
                 match self.staged.rename_to_new(&slot.directory, &slot.name) {
@@ -179,10 +179,10 @@ impl StagedUpload {
         }
     }
 
-    /// Takes an early commit back, where nobody has put anything else under the name since.
+    /// Undoes an early commit, unless another client has put another entry under the name since.
     ///
     /// # Errors
-    /// The commit, where it can't be taken back: it stands, and the upload is staged no more.
+    /// The commit, if it can't be undone: the file stays committed, and the upload is no longer staged.
     pub(in crate::tree) fn undo(&mut self, commit: EarlyCommit) -> std::result::Result<(), Box<EarlyCommit>> {
         let view = commit.view.clone();
         let _path_guards = view.shared().path_locks.lock(&[&commit.entry.0]);
@@ -205,12 +205,12 @@ impl StagedUpload {
         if let CommitUndo::Restore(old) = undo
             && let Err(error) = old.restore(directory, name)
         {
-            tracing::warn!(path = %self.requested_path, %error, "what an upload had replaced comes back at the next start");
+            tracing::warn!(path = %self.requested_path, %error, "the replaced file is restored at the next start");
         }
-        // Last: until then the next start would do the same.
+        // The note is deleted last: if the process is killed before, the next start undoes the commit likewise.
         if let Err(error) = note.delete() {
-            tracing::error!(path = %self.requested_path, %error, "an upload can't be committed any more: its note stays");
-            // The next start would take it back.
+            tracing::error!(path = %self.requested_path, %error, "the note of an undone commit can't be deleted");
+            // With the note in place, the next start would undo a commit that the client was told of.
             self.write_failed.store(true, Ordering::Release);
         }
         if let Some(old) = &commit.replaced {
@@ -219,20 +219,19 @@ impl StagedUpload {
         Ok(())
     }
 
-    /// Ends the staging of an upload that was committed early for good, and goes on in place by the same descriptor: what
-    /// it replaced goes.
+    /// Makes an early commit final and continues in place with the same descriptor; the replaced file is deleted.
     ///
     /// # Errors
-    /// [`Error::SessionEnded`]; it stays committed.
+    /// [`Error::SessionEnded`]; the file stays committed.
     pub(in crate::tree) fn into_in_place(self, commit: EarlyCommit, mode: EditMode) -> Result<InPlaceEdit> {
         let EarlyCommit { view, undo: (note, undo), entry, .. } = commit;
         let (file, staged) = (self.file, self.staged);
-        // First: from here on nothing is taken back, also by the next start.
+        // The note is deleted first: from here on nothing is undone, also not by the next start.
         if let Err(error) = note.delete() {
-            tracing::error!(path = %self.requested_path, %error, "the next start may take an upload back that is in its place");
+            tracing::error!(path = %self.requested_path, %error, "the next start may undo the commit of an upload");
         }
         match undo {
-            // What was replaced waits in the place of the staged file and goes with it.
+            // The replaced file is under the name of the staged one, and is deleted with it.
             CommitUndo::Exchange => drop(staged),
             CommitUndo::Restore(old) => drop(old.discard()),
             CommitUndo::Remove => staged.persist(),
@@ -240,10 +239,10 @@ impl StagedUpload {
         InPlaceEdit::after_commit(&view, entry, file, mode)
     }
 
-    /// Returns what was copied, open to be edited, where it still has its name.
+    /// Returns the copied file, open to write, if it still has its name.
     ///
     /// # Errors
-    /// [`Error::Replaced`] where something else stands there now.
+    /// [`Error::Replaced`] when another entry has the name now.
     pub(in crate::tree) fn original_file(&self) -> Result<Arc<FileFd>> {
         self.access.authorize_use(&*self.file)?;
         let original =
@@ -253,7 +252,7 @@ impl StagedUpload {
         if is_unchanged { Ok(original) } else { Err(Error::Replaced) }
     }
 
-    /// Goes on in place in what was copied.
+    /// Continues in place in the copied file.
     ///
     /// # Errors
     /// [`Error::SessionEnded`].
@@ -264,21 +263,21 @@ impl StagedUpload {
         InPlaceEdit::after_commit(view, (path, permission), original, mode)
     }
 
-    /// Lets go of the name that it was for: it is never put in place, and locks on the name do not bind it.
+    /// Detaches the upload from its name: it is never committed, and locks on the name do not apply to it.
     pub(in crate::tree) fn detach(&mut self) {
         (self.detached, self.registration) = (true, None);
         self.apply_final_mode();
     }
 
-    /// Gives a staged file that is not put in place the mode that it would have: handles that go on reading it show what
-    /// it is, and not how it was staged.
+    /// Sets the final mode of a staged file that is not committed, so that handles that still read it show that mode
+    /// and not the one of staging.
     fn apply_final_mode(&self) {
         if let Err(error) = self.final_attributes.apply(&self.file, &self.requested_attributes.lock()) {
             tracing::debug!(%error, "an upload without a name keeps the mode that it was staged with");
         }
     }
 
-    /// Does what can be done before the name is locked: limits, attributes, sync.
+    /// Does all that needs no lock of the path: checks limits, sets attributes, syncs.
     fn prepare(&self, modified: impl FnOnce(&Self) -> Result<Option<Timestamp>>) -> Result<()> {
         self.access.authorize_use(&*self.file)?;
         let (view, modified) = (self.access.view(), modified(self)?);
@@ -294,7 +293,8 @@ impl StagedUpload {
         Ok(())
     }
 
-    /// Lets the file take the place of what stands at a spot: asked under the name's commit lock, just before.
+    /// Checks that the file may replace the entry at a slot: called under the commit lock of the path, just before the
+    /// rename.
     fn check_replace(&self, slot: &EntrySlot, replaced: Option<&Stat>, conditions: &WriteConditions<'_>) -> Result<()> {
         let view = self.access.view();
         view.check_create(slot, replaced, conditions)?;
@@ -302,7 +302,7 @@ impl StagedUpload {
             return Err(Error::WriteFailed);
         }
         view.check_file(&slot.name, &self.file)?;
-        // Where what it replaces has gone meanwhile, it still becomes what that was: no more is shown to others.
+        // If the replaced file was removed meanwhile, its mode is still used: a private file must not become readable.
         let final_attributes =
             replaced.map_or(self.final_attributes, |replaced| FinalAttributes::for_slot(view, slot, Some(replaced)));
         if final_attributes != self.final_attributes {
@@ -311,8 +311,8 @@ impl StagedUpload {
         Ok(())
     }
 
-    /// Refuses what would replace something that somebody else has finished since the upload began. Where nothing
-    /// stands any more, nothing is lost.
+    /// Refuses to replace an entry that another client has finished since the upload began. If the name is free now,
+    /// nothing can be lost.
     fn check_unchanged(&self, now: Option<&Stat>) -> Result<()> {
         let view = self.access.view();
         let same =
@@ -320,12 +320,12 @@ impl StagedUpload {
         if same { Ok(()) } else { Err(Error::Replaced) }
     }
 
-    /// Tells whether something stood under its name when it began.
+    /// Tells whether an entry was under its name when the upload began.
     pub(in crate::tree) fn replaces_file(&self) -> bool {
         self.replaced_entry.is_some()
     }
 
-    /// Tells whether this is what stood under its name when it began.
+    /// Tells whether this entry was under its name when the upload began.
     pub(in crate::tree) fn replaces_entry(&self, entry: &Stat) -> bool {
         self.replaced_entry.is_some_and(|old| old.is_same_entry(entry))
     }
@@ -339,7 +339,8 @@ impl StagedUpload {
         }
     }
 
-    /// Asks before CLOSE what its commit would say of the name: for FSYNC, whose success says that the file is safe.
+    /// Checks before CLOSE whether a commit to the name would succeed: for fsync@openssh.com, whose success promises
+    /// that the file is safe.
     ///
     /// # Errors
     /// [`Error::Replaced`], [`Error::NoParent`], [`Error::WriteFailed`], [`Error::SessionEnded`].
@@ -356,34 +357,34 @@ impl StagedUpload {
         }
     }
 
-    /// Returns the path that it is for now.
+    /// Returns the current path of its slot.
     fn current_location(&self) -> Result<HandleLocation> {
         self.access.authorize_use(&*self.file)?;
         Some(self.access.last_location()).filter(|location| location.linked).ok_or(Error::NoParent)
     }
 
-    /// Returns the path that it was for when that was last looked at.
+    /// Returns the path of its slot at the last check.
     pub(in crate::tree) fn last_path(&self) -> TreePath {
         self.access.last_location().path
     }
 
-    /// Returns the directory that it is for, and the name there.
+    /// Returns the target directory and the name in it.
     pub(in crate::tree) fn directory_and_name(&self) -> (&DirectoryFd, &EntryName) {
         (&self.directory, &self.name)
     }
 
-    /// Returns the staged file, for one who reads it whatever becomes of the upload.
+    /// Returns the staged file, for readers that outlive the upload.
     pub(in crate::tree) fn file(&self) -> &Arc<FileFd> {
         &self.file
     }
 
-    /// Tells whether writes go to its end.
+    /// Tells whether every write goes to the end.
     pub(in crate::tree) fn appends(&self) -> bool {
         self.copy_source.as_ref().is_some_and(|copy_source| copy_source.append)
     }
 }
 
-/// Says what went wrong when something was put where nothing stood: what stands there now is somebody else's.
+/// Translates the error of a rename to a free name: an entry that exists there now is another client's.
 fn error_from_create_new(error: Errno) -> Error {
     if error == Errno::EXIST { Error::Replaced } else { Error::from_target_errno(error) }
 }
