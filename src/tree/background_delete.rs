@@ -1,4 +1,4 @@
-//! What was removed waits in staging and goes from the disk in the background.
+//! Background removal: removed entries wait in staging and are deleted from disk by a thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::fs::StagedEntry;
 
-/// The removals under way; clones share them.
+/// The queue of removals under way; clones share it.
 #[derive(Clone, Default)]
 pub(super) struct BackgroundDeletes(Arc<DeleteQueue>);
 
@@ -25,7 +25,7 @@ struct DeleteQueueState {
 }
 
 impl BackgroundDeletes {
-    /// Removes what waits in staging, soon.
+    /// Queues an entry of staging for removal; starts the thread that does it, unless it runs already.
     pub(super) fn enqueue(&self, staged: StagedEntry) {
         let mut state = self.0.state.lock();
         state.pending.push_back(staged);
@@ -40,7 +40,7 @@ impl BackgroundDeletes {
         }
     }
 
-    /// Waits until nothing is left to remove.
+    /// Blocks until the queue is empty.
     pub(super) fn wait_until_idle(&self) {
         let mut state = self.0.state.lock();
         while state.running {
@@ -58,7 +58,7 @@ impl BackgroundDeletes {
             };
             drop(state);
             if let Err(error) = staged.discard() {
-                tracing::warn!(%error, "something removed stays in staging until the next start");
+                tracing::warn!(%error, "a removed entry stays in staging until the next start");
             }
         }
     }

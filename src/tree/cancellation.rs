@@ -1,4 +1,4 @@
-//! How work on a blocking thread learns that nobody waits for its answer any more.
+//! Cancellation of work on a blocking thread whose client has disconnected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Result;
 use crate::auth::SessionEnded;
 
-/// A flag that ends the work of a request whose caller is gone: every loop over entries or blocks looks at it. Clones
-/// share it.
+/// A flag that cancels the work of a request whose client has disconnected. Every loop over entries or blocks checks
+/// it. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct CancellationFlag(Arc<AtomicBool>);
 
-/// Cancels when it is dropped before it was told that the work is done.
+/// A guard that cancels the work when it is dropped, unless it was disarmed.
 #[derive(Debug)]
 pub struct CancelOnDrop(Option<CancellationFlag>);
 
@@ -21,22 +21,23 @@ impl CancellationFlag {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Returns a guard that cancels the work when it is dropped, as the future of a request is whose connection goes.
+    /// Returns a guard that cancels the work when it is dropped, as the future of a request is when its connection
+    /// closes.
     pub fn cancel_on_drop(&self) -> CancelOnDrop {
         CancelOnDrop(Some(self.clone()))
     }
 
-    /// Lets the work go on, unless it was cancelled.
+    /// Checks that the work was not cancelled.
     ///
     /// # Errors
-    /// [`super::Error::SessionEnded`].
+    /// [`super::Error::SessionEnded`] once it was.
     pub fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) { Err(SessionEnded.into()) } else { Ok(()) }
     }
 }
 
 impl CancelOnDrop {
-    /// Lets what the work has made stand: it is done.
+    /// Disarms the guard, since the work is complete.
     pub fn disarm(mut self) {
         self.0 = None;
     }

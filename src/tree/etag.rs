@@ -1,15 +1,14 @@
-//! Entity tags, and the clock that gives every change of content its own.
+//! Entity tags, and the clock that gives every version of a content its own.
 //!
-//! What tells two contents of one file apart is kept where every file system keeps something: in the
-//! nanoseconds of the file's modification time. A *mark* is those nanoseconds shifted by a hash of the
-//! seconds. A commit sets a time whose mark no other commit had; setting a time through the gateway
-//! chooses the nanoseconds so that the mark stays. So a tag changes with the content, also within one
-//! tick of the host's clock, and with nothing else; and a change behind the gateway's back, which
-//! moves the time as it likes, changes it too. Of a file system that cuts nanoseconds off the store keeps them
-//! ([`super::fine_times`]).
+//! The version of a content is kept where every file system has room for it: in the nanoseconds of the
+//! file's modification time. A *mark* is those nanoseconds shifted by a hash of the seconds. A commit sets a
+//! time whose mark no other commit had; setting a time through the gateway chooses the nanoseconds so that the
+//! mark stays. So an ETag changes with the content, also within one tick of the kernel's clock, and with nothing
+//! else; a change beside the gateway, which sets an arbitrary time, changes it too. If a file system truncates
+//! nanoseconds, the store keeps them ([`super::fine_times`]).
 //!
-//! While a file is open to be written in place, the writes so far are counted in; when one who writes it closes it, and
-//! when somebody locks it, it gets a mark of its own ([`EditGuard::settle`]).
+//! While a file is open for writing in place, its ETag includes the number of the last write. When a handle that writes
+//! is closed, and when the file is locked, the content gets a new mark ([`EditGuard::settle`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use super::{Error, Etag, Result, Timestamp};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
-/// Makes the tags of one tree.
+/// Computes the ETags of one tree.
 pub(super) struct EtagTracker {
     key: [u8; 32],
     fine_times: Option<FineTimes>,
@@ -34,33 +33,34 @@ pub(super) struct EtagTracker {
     edited_files: RwLock<HashMap<InodeKey, (usize, Arc<EditedFile>)>>,
 }
 
-/// A file of the host, by device and inode.
+/// Device and inode of a file.
 type InodeKey = (u64, u64);
 
-/// A file that is open to be written in place, whoever has it open.
+/// A file that is open for writing in place, by any number of handles.
 struct EditedFile {
     file: Arc<FileFd>,
-    /// The number of the last write since the content got a mark of its own; zero: none.
+    /// Number of the last write since the content got a new mark; zero for none.
     last_write: AtomicU64,
-    /// Held shared by who changes content, alone by who settles it.
+    /// Held shared while content is changed, and exclusively while its mark is settled.
     settle_lock: RwLock<()>,
-    /// Whether somebody's upload has taken its last name: nothing that is written to it now would ever be found.
+    /// Whether an upload has replaced its last name, so that further writes would be lost.
     replaced: AtomicBool,
 }
 
 impl EtagTracker {
-    /// Makes the tags of a tree by its secret key; `fine` keeps what its file systems don't keep of times.
+    /// Creates the tracker with the secret key of a tree; `fine_times` has the nanoseconds that its file systems
+    /// truncate.
     pub(super) fn new(key: [u8; 32], fine_times: Option<FineTimes>) -> Arc<Self> {
         let (last_nanos, edited_count) = (AtomicI64::new(0), AtomicUsize::new(0));
-        // No number of a write that a client has seen a tag of comes again after a restart.
+        // Starts at the current time, so that no write number that a client has seen in an ETag recurs after a restart.
         let write_counter = AtomicU64::new(now().max(0).cast_unsigned());
         Arc::new(Self { key, fine_times, last_nanos, write_counter, edited_count, edited_files: RwLock::default() })
     }
 
-    /// Returns the tag of a file's content as it is now.
+    /// Returns the ETag of the current content of a file.
     pub(super) fn etag_of(&self, stat: &Stat) -> Etag {
         let mut input = [0; 48];
-        // Where the store fails, the content gets a tag that none has again: better read twice than taken for another.
+        // If the store fails, the content gets a one-time ETag: reading it twice is better than confusing two contents.
         let (modified, unknown) = match self.modified_time(stat) {
             Ok(modified) => (modified, 0),
             Err(_) => (stat.modified, self.write_counter.fetch_add(1, Ordering::AcqRel).saturating_add(1)),
@@ -76,7 +76,7 @@ impl EtagTracker {
         Etag(number(high), number(low))
     }
 
-    /// Returns a time with a mark of its own: the present, or at the seconds of one that was asked for.
+    /// Returns a time with a new mark: the current time, or one in the requested second.
     pub(super) fn fresh_time(&self, requested: Option<Timestamp>) -> Timestamp {
         let now = now();
         let bump = |last_nanos: i64| Some(now.max(last_nanos.saturating_add(1)));
@@ -85,7 +85,7 @@ impl EtagTracker {
         requested.map_or(time, |requested| keep_mark(time, requested))
     }
 
-    /// Returns when the content of a file was changed last, as fine as it was set.
+    /// Returns the modification time of a file with all nanoseconds that were set.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -93,10 +93,10 @@ impl EtagTracker {
         Ok(self.fine_times.as_ref().map_or(Ok(stat.modified), |fine_times| fine_times.modified_time(stat))?)
     }
 
-    /// Sets times of a file; the first one, of its content, is kept whole.
+    /// Sets times of a file, and records the nanoseconds of the modification time if the file system truncates them.
     ///
     /// # Errors
-    /// What the host says; [`Error::Store`].
+    /// Errors of the file system; [`Error::Store`].
     pub(super) fn set_times(
         &self,
         file: &FileFd,
@@ -107,10 +107,10 @@ impl EtagTracker {
         self.record_time(file, modified)
     }
 
-    /// Notes the modification time that a file was just given.
+    /// Records the modification time that was just set on a file.
     ///
     /// # Errors
-    /// What the host says; [`Error::Store`].
+    /// Errors of the file system; [`Error::Store`].
     pub(super) fn record_time(&self, file: &FileFd, modified: Option<Timestamp>) -> Result<()> {
         match (&self.fine_times, modified) {
             (Some(fine_times), Some(modified)) => Ok(fine_times.record(&file.stat()?, modified)?),
@@ -118,7 +118,7 @@ impl EtagTracker {
         }
     }
 
-    /// Finds the file systems that keep only coarse times, as far as they are known.
+    /// Finds the file systems that are known to keep only coarse times.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -126,7 +126,7 @@ impl EtagTracker {
         Ok(self.fine_times.as_ref().map_or(Ok(()), FineTimes::detect_coarse)?)
     }
 
-    /// Begins an edit in place of a file that is open to be written.
+    /// Begins an edit in place of a file that is open to write.
     pub(super) fn begin_edit(self: &Arc<Self>, file: &Arc<FileFd>, stat: &Stat) -> EditGuard {
         let inode_key = (stat.device, stat.inode);
         let mut edited_files = self.edited_files.write();
@@ -148,8 +148,8 @@ impl EtagTracker {
         EditGuard { tracker: Arc::clone(self), inode_key, edited_file }
     }
 
-    /// Gives the content of every file that is being edited a mark of its own: what is written no more keeps its tag
-    /// from now on, whoever closes it when.
+    /// Settles every file that is being edited, so that the ETag of content that is not written any more stays the same
+    /// when its handles are closed.
     pub(super) fn settle_all(&self) {
         if self.edited_count.load(Ordering::Acquire) == 0 {
             return;
@@ -157,16 +157,17 @@ impl EtagTracker {
         let files: Vec<_> = self.edited_files.read().values().map(|(_, edited_file)| Arc::clone(edited_file)).collect();
         for edited_file in files {
             if let Err(error) = self.settle_file(&edited_file) {
-                tracing::warn!(%error, "the tag of an edited file moves once more when it is closed");
+                tracing::warn!(%error, "the ETag of an edited file will change again when it is closed");
             }
         }
     }
 
-    /// Lets `put` take the place of a file (under the lock of its name), not while anybody writes into that. Who has it
-    /// open to be written is told at the next write, where it has no names left but `kept_names_fn` in staging.
+    /// Runs `put`, which replaces a file under the commit lock of its path, while no handle writes into that file. If
+    /// the file then has no more than `kept_names` names (those in staging), the next write through a handle is
+    /// refused.
     ///
     /// # Errors
-    /// What `put` says.
+    /// Errors of `put`.
     pub(super) fn while_replacing<T>(
         &self,
         old: Option<&Stat>,
@@ -184,7 +185,7 @@ impl EtagTracker {
         Ok(done)
     }
 
-    /// Notes that a file that was replaced stands where it stood again.
+    /// Records that a replaced file was restored to its name.
     pub(super) fn clear_replaced(&self, old: &Stat) {
         if let Some(edited_file) = self.edited_file(old) {
             edited_file.replaced.store(false, Ordering::Release);
@@ -198,7 +199,7 @@ impl EtagTracker {
         self.edited_files.read().get(&(stat.device, stat.inode)).map(|(_, edited_file)| Arc::clone(edited_file))
     }
 
-    /// Does something to the times of a file, not while a tag is being settled for somebody who edits it.
+    /// Runs a change of the times of a file while no edit of it is being settled.
     pub(super) fn with_settle_lock<T>(&self, stat: &Stat, set: impl FnOnce() -> T) -> T {
         let edited_file = self.edited_file(stat);
         let _exclusive = edited_file.as_ref().map(|edited_file| edited_file.settle_lock.write());
@@ -210,14 +211,15 @@ impl EtagTracker {
         if edited_file.last_write.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        // The time of the last write, or whatever was set since, stands: only the mark is new.
+        // Keeps the second of the last write, or of a time that was set since: only the mark is new.
         let modified = edited_file.file.stat()?.modified;
         self.set_times(&edited_file.file, Some(self.fresh_time_at(modified)), None)?;
         edited_file.last_write.store(0, Ordering::Release);
         Ok(())
     }
 
-    /// Lets go of the mark of content that is about to be changed in place, where the file system might keep it.
+    /// Renews the mark of content that is about to be changed in place, if the file system has coarse times and so
+    /// might not change it.
     fn unsettle(&self, edited_file: &EditedFile) -> Result<()> {
         match &self.fine_times {
             Some(fine_times) => Ok(fine_times.renew(&edited_file.file.stat()?, self.fresh_time(None).nanos)?),
@@ -225,7 +227,7 @@ impl EtagTracker {
         }
     }
 
-    /// Returns a time of the same second with a mark of its own.
+    /// Returns a time in the same second with a new mark.
     pub(super) fn fresh_time_at(&self, time: Timestamp) -> Timestamp {
         let now = self.fresh_time(None);
         if now.seconds == time.seconds { now } else { keep_mark(now, time) }
@@ -242,7 +244,7 @@ impl EtagTracker {
     }
 }
 
-/// An edit in place that is under way; ends when it is dropped.
+/// An edit in place that is under way; it ends when dropped.
 pub(super) struct EditGuard {
     tracker: Arc<EtagTracker>,
     inode_key: InodeKey,
@@ -250,25 +252,25 @@ pub(super) struct EditGuard {
 }
 
 impl EditGuard {
-    /// Changes content, once `allowed` has let it. The tag moves before the content does and after: one that was
-    /// read with the old content never stands for the new.
+    /// Changes content if `allowed` succeeds. The ETag changes both before and after the content: one that was
+    /// read with the old content is never valid for the new.
     ///
     /// # Errors
-    /// [`Error::Replaced`] when an upload has taken the file's place; what `allowed` and `write` say.
+    /// [`Error::Replaced`] when an upload has replaced the file; the errors of `allowed` and `write`.
     pub(super) fn write_content(
         &self,
         allowed: impl FnOnce() -> Result<()>,
         write: impl FnOnce() -> super::fs::Result<()>,
     ) -> Result<()> {
-        // A lock that is taken after `allowed` has passed waits for this write before it settles the tag.
+        // Taken first: a LOCK that is granted after `allowed` waits in `settle_all` for this write.
         let _shared = self.edited_file.settle_lock.read();
         allowed()?;
         if self.edited_file.replaced.load(Ordering::Acquire) {
             return Err(Error::Replaced);
         }
-        // Before the write: nobody runs new content with the old rights.
+        // Before the write: new content must never be executable with the old set-user-ID bit.
         self.edited_file.file.clear_special_bits()?;
-        // A kill forgets the number of the last write: what the file and the store keep of times must tell of it alone.
+        // A kill loses the number of the last write: the times in the file and the store alone must change the ETag.
         if self.edited_file.last_write.load(Ordering::Acquire) == 0 {
             self.tracker.unsettle(&self.edited_file)?;
         }
@@ -278,10 +280,10 @@ impl EditGuard {
         Ok(result?)
     }
 
-    /// Sets times of the file that is edited, and keeps its tag.
+    /// Sets times of the file that is edited, and keeps its ETag.
     ///
     /// # Errors
-    /// What the host says; [`Error::Store`].
+    /// Errors of the file system; [`Error::Store`].
     pub(super) fn set_times(
         &self,
         file: &FileFd,
@@ -294,16 +296,16 @@ impl EditGuard {
         })
     }
 
-    /// Changes times, not while another settles the tag.
+    /// Changes times while no other handle settles the mark.
     pub(super) fn with_settle_lock(&self, set: impl FnOnce() -> Result<()>) -> Result<()> {
         let _exclusive = self.edited_file.settle_lock.write();
         set()
     }
 
-    /// Gives what was written so far a mark of its own.
+    /// Gives the content that was written so far a new mark.
     ///
     /// # Errors
-    /// What the host says.
+    /// Errors of the file system.
     pub(super) fn settle(&self) -> Result<()> {
         self.tracker.settle_file(&self.edited_file)
     }
@@ -327,13 +329,13 @@ impl Drop for EditGuard {
     }
 }
 
-/// Returns the present in nanoseconds since 1970.
+/// Returns the current time in nanoseconds since 1970.
 fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Returns the time at the seconds of `wanted` that has the mark of `now`.
+/// Returns the time in the second of `requested` that has the mark of `now`.
 pub(super) fn keep_mark(now: Timestamp, requested: Timestamp) -> Timestamp {
     let second = NANOS_PER_SECOND.cast_unsigned();
     let nanos = (mark_of(now) + second - second_shift(requested.seconds)) % second;
@@ -344,7 +346,7 @@ fn mark_of(time: Timestamp) -> u64 {
     (u64::from(time.nanos) + second_shift(time.seconds)) % NANOS_PER_SECOND.cast_unsigned()
 }
 
-/// Spreads seconds over a second (the finaliser of Random).
+/// Hashes seconds to a number of nanoseconds (the finalizer of SplitMix64).
 fn second_shift(seconds: i64) -> u64 {
     let mut z = seconds.cast_unsigned().wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

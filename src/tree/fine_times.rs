@@ -1,8 +1,8 @@
-//! The nanoseconds of modification times on file systems that keep only coarse ones (ext3 with small inodes, FAT).
+//! Nanoseconds of modification times on file systems that keep only coarse ones (ext3 with small inodes, FAT).
 //!
-//! What tells two contents of one file apart is kept in them ([`super::tag`]). Where the file system cuts them off, the
-//! store keeps what it has cut off of the last time that was set of each inode. It counts while the file still has that
-//! time, to the precision that the file system has.
+//! ETags depend on the nanoseconds ([`super::etag`]). If the file system truncates them, the store keeps the truncated
+//! part of the last time that was set on each inode. It is valid while the file still has that time, to the precision
+//! of the file system.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use super::fs::{ServedFs, Stat};
 use crate::domain::TreePath;
 use crate::store::{Result, Store, TreeMarker};
 
-/// What is cut off of times, by device and inode.
+/// The truncated parts of modification times, by device and inode.
 pub(super) struct FineTimes {
     fs: Arc<ServedFs>,
     store: Store,
-    /// The markers of file systems that keep coarse times, by their devices; none for one that can't be marked.
+    /// Markers of the file systems with coarse times, by device; `None` for one that can't be marked.
     coarse_markers: RwLock<HashMap<u64, Option<TreeMarker>>>,
     has_coarse: AtomicBool,
 }
 
 impl FineTimes {
-    /// Begins with no file system known to keep coarse times.
+    /// Creates the table with no file system known to keep coarse times.
     pub(super) fn new(fs: Arc<ServedFs>, store: Store) -> Self {
         Self { fs, store, coarse_markers: RwLock::default(), has_coarse: AtomicBool::new(false) }
     }
 
-    /// Finds the file systems of which something was kept before.
+    /// Finds the file systems for which the store has times from earlier runs.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) fn detect_coarse(&self) -> Result<()> {
         for (path, stat) in self.mounts() {
             if let Ok(Some(marker)) = self.fs.marker_at(&path)
@@ -45,10 +45,10 @@ impl FineTimes {
         Ok(())
     }
 
-    /// Returns the modification time as it was meant, for as long as the file has it.
+    /// Returns the modification time with its truncated part, if the file still has the time that was set.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) fn modified_time(&self, stat: &Stat) -> Result<Timestamp> {
         if !self.has_coarse.load(Ordering::Acquire) {
             return Ok(stat.modified);
@@ -61,10 +61,10 @@ impl FineTimes {
         Ok(recorded.map_or(stat.modified, |(seconds, nanos)| Timestamp { seconds, nanos }))
     }
 
-    /// Notes the modification time that a file was given, of which the host says `now` since.
+    /// Records the modification time that was set on a file, if its metadata `stat` shows a truncated one.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) fn record(&self, stat: &Stat, requested: Timestamp) -> Result<()> {
         if stat.modified == requested {
             return Ok(());
@@ -85,11 +85,11 @@ impl FineTimes {
         self.store.set_fine_time(marker, stat.inode, stat.modified.seconds, requested.nanos)
     }
 
-    /// Gives the content of a file, as the host says it is, other nanoseconds than any content had. A write in the second in
-    /// which the file was changed last moves its time nowhere: what was noted of the old content would stand for the new.
+    /// Replaces the recorded nanoseconds of a file by fresh ones before its content changes. A write within the second
+    /// of the last change leaves a coarse time as it is, so the record of the old content would count for the new.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) fn renew(&self, stat: &Stat, nanos: u32) -> Result<()> {
         if !self.has_coarse.load(Ordering::Acquire) {
             return Ok(());
@@ -98,7 +98,7 @@ impl FineTimes {
         self.store.set_fine_time(marker, stat.inode, stat.modified.seconds, nanos)
     }
 
-    /// Takes a device for one that keeps whole seconds.
+    /// Treats a device as one that keeps whole seconds.
     #[cfg(test)]
     pub(super) fn assume_coarse(&self, device: u64) {
         self.add_coarse(device, Some(TreeMarker([7; 16])));

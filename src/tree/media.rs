@@ -1,29 +1,29 @@
-//! What kind of thing a file is: by its content first, then by its name.
+//! Media types of files: by content first, then by name.
 //!
-//! A type must fit twice. What the content is recognised as must be allowed, whatever the file is called;
-//! and what the name stands for must be allowed too, since a file is served as what its name says. Where
-//! the content says nothing (text mostly, and formats without a signature), the name decides alone: but
-//! one that promises a format with a signature (`.png`, `.pdf`, `.zip`) is not believed without it, and
-//! such a file counts as `application/octet-stream`, as one does of which neither says anything. An empty
-//! file is judged by its name alone.
+//! Both types must be allowed. The type that is recognised in the content must be, whatever the name is;
+//! and so must the type of the name, since that is the one the file is served with. If no type is
+//! recognised in the content (text mostly, and formats without a signature), the name decides alone; but
+//! without its signature a format that has one (`.png`, `.pdf`, `.zip`) is not accepted by name, and
+//! such a file counts as `application/octet-stream`, as does one whose type is unknown by both. An empty
+//! file is checked by its name alone.
 
 use crate::domain::{EntryName, UploadRule};
 
-/// How much of a file is looked at.
+/// Number of bytes at the start of a file by which its type is recognised.
 pub(super) const SNIFF_BYTES: usize = 8 << 10;
 
-/// Where signatures of formats end: the furthest, that of tar archives, ends at 262.
+/// Number of bytes within which all signatures end; the last one, of tar archives, ends at 262.
 const SIGNATURE_MAX_BYTES: usize = 512;
 
-/// What a file is served as of which nothing is known.
+/// Media type of files of unknown type.
 const OCTET_STREAM: &str = "application/octet-stream";
 
-/// Returns the media type that a file of this name is served as.
+/// Returns the media type with which a file of this name is served.
 pub fn media_type(name: &[u8]) -> &'static str {
     guess_by_extension(name).first_raw().unwrap_or(OCTET_STREAM)
 }
 
-/// Tells which media type a rule refuses of a file with this name that begins so; none when it fits.
+/// Returns the media type that a rule refuses of a file with this name and start of content; `None` if it is allowed.
 pub(super) fn refused_type(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
     let named = types_by_name(name.as_bytes());
     if !named.is_empty() && !rule.allows_mime_type(&named) {
@@ -40,8 +40,8 @@ pub(super) fn refused_type(rule: &UploadRule, name: &EntryName, head: &[u8]) -> 
     }
 }
 
-/// As [`refused`], of a file of which more is to come: for what it is recognised as already, and for a format with a
-/// signature that is missing where signatures stand.
+/// Checks as [`refused_type`] does an incomplete file: by the type that is recognised already, and once all signatures
+/// would have ended also for a missing one.
 pub(super) fn refused_type_early(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
     match infer::get(head) {
         Some(kind) => refused_content_type(rule, &types_by_name(name.as_bytes()), kind),
@@ -55,14 +55,13 @@ fn refused_content_type(rule: &UploadRule, named: &[&str], kind: infer::Type) ->
     if named.iter().any(|name| is_container_of(name, content)) {
         return None;
     }
-    // The same type goes by several names.
+    // One format has several media types (`application/gzip`, `application/x-gzip`): allowing one of them is enough.
     let mut names = vec![content];
     names.extend(mime_guess::from_ext(kind.extension()).iter_raw());
     (!rule.allows_mime_type(&names)).then_some(content)
 }
 
-/// Tells whether files of the named type look like the content's type, which is but their container: the
-/// name says then which of them a file is.
+/// Tells whether the content type is only the container format of the type by name, which then decides.
 fn is_container_of(named: &str, content: &str) -> bool {
     let one_of = |prefixes: &[&str]| prefixes.iter().any(|prefix| named.starts_with(prefix));
     match content {
@@ -90,8 +89,7 @@ fn is_container_of(named: &str, content: &str) -> bool {
     }
 }
 
-/// Returns the media types that a name stands for, the one it is served as first; none for a name that
-/// says nothing.
+/// Returns the media types of a file extension, the one with which the file is served first; none for an unknown one.
 fn types_by_name(name: &[u8]) -> Vec<&'static str> {
     guess_by_extension(name).iter_raw().collect()
 }
@@ -104,8 +102,7 @@ fn extension(name: &[u8]) -> Option<&str> {
     memchr::memrchr(b'.', name).and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok())
 }
 
-/// Tells whether files of that name can be recognised by their content. Texts can't, whatever some of
-/// them begin with.
+/// Tells whether files of that name are recognised by their content. Text formats don't count, although some texts are.
 fn promises_signature(name: &[u8]) -> bool {
     let Some(extension) = extension(name).map(str::to_ascii_lowercase) else { return false };
     let signed = |kind: &&str| !kind.starts_with("text/") && infer::is_mime_supported(kind);
@@ -113,7 +110,7 @@ fn promises_signature(name: &[u8]) -> bool {
         || (infer::is_supported(&extension) && !TEXT_EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// Texts of which some can be recognised.
+/// Extensions of text formats of which only some files have a signature.
 const TEXT_EXTENSIONS: [&str; 3] = ["html", "xml", "sh"];
 
 #[cfg(test)]

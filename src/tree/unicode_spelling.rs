@@ -1,29 +1,30 @@
-//! Names that a client spells in another form of Unicode than the tree has them: one rule for every protocol.
+//! Names that a client sends in another Unicode normalization form than the tree has: one rule for every protocol.
 //!
-//! A name is looked up as it was sent first, so that where both spellings exist each is itself. Only where the sent one
-//! is missing and exactly one other spelling exists does that one stand for it. What is not UTF-8 has one spelling.
+//! A name is looked up as it was sent first, so that each form is found if both exist. Only if the name that was sent
+//! is missing, and exactly one other form exists, is that one used. A name that is not UTF-8 has one form.
 
 use super::{Error, Result, SessionFiles, View};
 use crate::domain::TreePath;
 
 impl View {
-    /// Returns the path by which the tree has what a client names `below` a path that the tree itself has given: name by
-    /// name as it is spelled where that exists, else in the one other spelling that does. A name that exists in no
-    /// spelling, or in several others, stays as it was sent.
+    /// Returns the path in the tree of an entry that a client names by `below`, relative to a path that the tree itself
+    /// has returned. Each name is kept if it exists, else replaced by its one other normalization form that does. A
+    /// name that exists in no form, or in several others, stays as it was sent.
     pub fn existing_spelling(&self, root: &TreePath, below: &TreePath) -> TreePath {
         resolve_spelling(root, below, |path| exists(&self.link_stat(path)))
     }
 }
 
 impl SessionFiles {
-    /// Returns a path as [`View::existing_spelling`] does, from the root; the session's own uploads are there.
+    /// Returns a path as [`View::existing_spelling`] does, from the root; staged uploads of the session count as
+    /// existing.
     pub fn existing_spelling(&self, path: &TreePath) -> TreePath {
         resolve_spelling(&TreePath::root(), path, |path| exists(&self.link_stat(path)))
     }
 }
 
-/// Returns the path that an entry gets by a move: `existing`, which is `sent` as the tree spells it. Another spelling of
-/// the entry's own name is a new name, so that a move may change the spelling.
+/// Returns the destination of a move: `existing`, which is `sent` in the form that the tree has. If that is the source
+/// itself, the name is taken as it was sent, so that a move can change the normalization form of a name.
 pub fn move_destination(from: &TreePath, existing: TreePath, sent: &TreePath) -> TreePath {
     match (existing.parent(), sent.name()) {
         (Some(directory), Some(name)) if existing == *from => directory.child(&name),
@@ -49,7 +50,7 @@ fn resolve_spelling(root: &TreePath, below: &TreePath, is_there: impl Fn(&TreePa
         match <[TreePath; 1]>::try_from(others) {
             Ok([other]) => resolved = other,
             Err(_) => {
-                // Nothing is below what does not exist.
+                // The entry does not exist, so nothing below it does: the rest stays as it was sent.
                 resolved = as_sent;
                 break;
             }

@@ -1,4 +1,4 @@
-//! Rights whose folder was swapped behind the gateway's back.
+//! Rights whose directory was swapped behind the gateway's back.
 
 use crate::domain::Permission;
 use crate::tree::testing::{TreeFixture, tree_path};
