@@ -71,9 +71,11 @@ impl View {
     }
 
     fn permissions_with_mode(&self, path: &TreePath, resolve_mode: ResolveMode) -> Result<PermissionSet> {
+        // The session comes first: a revoked token is refused as such even while the tree is not served.
         let access = self.session().access()?;
         self.fs().check_available()?;
         let mut grants = Vec::new();
+        // Verified for every request: a remembered result would go on serving a directory that was swapped since.
         for grant in access.grants_covering(path) {
             if let Some(anchor) = verify_grant(self.fs(), grant, resolve_mode)? {
                 grants.push(VerifiedGrant { path: grant.path.clone(), permission: grant.permission, anchor });
@@ -129,12 +131,14 @@ impl View {
         };
         let (file, resolved_path) = match grant.open(self.fs(), path, mode) {
             Ok(opened) => opened,
+            // Missing beneath this grant. Another, without `needed`, may still show the entry: then it is forbidden.
             Err(error) if is_missing(error) => {
                 return Err(self.absent_or_forbidden(permissions, path, Some((grant, mode))));
             }
             Err(error) => return Err(error.into()),
         };
         let stat = file.stat()?;
+        // Sockets, pipes and devices have no kind and are absent. A granted file is a regular file, or absent.
         let has_expected_kind = match grant.anchor {
             GrantAnchor::Directory(..) => stat.kind.is_some(),
             GrantAnchor::ParentDirectory(_) => stat.kind == Some(EntryKind::File),
@@ -143,6 +147,7 @@ impl View {
             return Err(Error::Absent);
         }
         let mut permission = permissions.permission();
+        // Reached through a link: only what is allowed both at the link and at its target.
         if resolved_path != *path {
             permission = permission & self.permissions_at(&resolved_path)?.permission();
         }
@@ -152,11 +157,13 @@ impl View {
     /// Opens a file for reading if its path has no symbolic links and resolves without waiting for a disk; returns
     /// `None` otherwise, and wherever reading is not allowed.
     pub(super) fn open_cached(&self, path: &TreePath, needed: Permission) -> Option<OpenEntry> {
+        // Any doubt returns `None`, so that the blocking path repeats the check and reports the error.
         let permissions = self.permissions_with_mode(path, ResolveMode::Cached).ok()?;
         let grant = permissions.topmost_grant(needed)?;
         let (file, resolved_path) = grant.open(self.fs(), path, OpenMode::ReadCached).ok()?;
         let stat = file.stat().ok()?;
         let entry = OpenEntry { file, stat, path: resolved_path, permission: permissions.permission() };
+        // Behind a link other permissions apply, which would have to be looked up at the target.
         (entry.path == *path && entry.stat.kind.is_some()).then_some(entry)
     }
 
@@ -183,11 +190,13 @@ impl View {
             Some((directory, stat)) => (directory, stat, parent, permissions.permission()),
             None => match self.open_with_permissions(&permissions, &parent, needed, OpenMode::DirectoryPath) {
                 Ok(OpenEntry { file, stat, path, permission }) => (file.into(), stat, path, permission),
+                // Not `Absent`: a PUT below a missing collection is 409 (RFC 4918 section 9.7.1), not 404.
                 Err(Error::Absent) => return Err(Error::NoParent),
                 Err(error) => return Err(error),
             },
         };
         let path = parent.child(&name);
+        // The entry may be granted itself, with more than its directory allows.
         let permission = permission | self.permission_granted_at(&path)?;
         Ok(EntrySlot { directory, directory_stat, name, path, permission, existing_only: false })
     }
@@ -214,7 +223,9 @@ impl View {
 
     fn resolve_removal_slot(&self, operation: TreeOperation, path: &TreePath) -> Result<(EntrySlot, Stat)> {
         let slot = match self.slot_for_operation(operation, path) {
+            // Without a directory there is nothing to remove: missing, where creating would say 409.
             Err(Error::NoParent) => return Err(Error::Absent),
+            // The directory may be visible while the entry is not: a 403 would tell that a hidden entry exists.
             Err(Error::Forbidden) => return Err(self.absent_or_forbidden(&self.permissions_at(path)?, path, None)),
             slot => slot?,
         };
@@ -253,12 +264,15 @@ impl View {
             Some(stat) if stat.kind == Some(EntryKind::Symlink) => {
                 match self.open_entry(path, TreeOperation::Write.permission(), OpenMode::Path) {
                     Ok(entry) if entry.stat.is_directory() => Err(Error::IsADirectory),
+                    // The link was followed beneath one grant: the directory of its target is authorized on its own.
                     Ok(entry) if entry.path != slot.path => self.resolve_write_slot(&entry.path, links_left),
                     Err(Error::Absent) => self.resolve_dangling_link_slot(slot, stat, path, links_left),
+                    // The target may not be written: the link itself is replaced, and the target keeps its content.
                     Ok(_) | Err(Error::Forbidden) => Ok((slot, Some(stat))),
                     Err(error) => Err(error),
                 }
             }
+            // Sockets, pipes and devices are never replaced.
             Some(stat) if stat.kind.is_none() => Err(Error::Forbidden),
             stat => Ok((slot, stat)),
         }
@@ -274,6 +288,7 @@ impl View {
     ) -> Result<(EntrySlot, Option<Stat>)> {
         match (self.dangling_link_target(&slot, path)?, links_left.checked_sub(1)) {
             (None, _) => Ok((slot, Some(link))),
+            // More links than the kernel follows, mostly a loop: open(2) fails with ELOOP.
             (Some(_), None) => Err(Error::Absent),
             (Some(target), Some(links_left)) => self.resolve_write_slot(&target, links_left),
         }
@@ -298,6 +313,7 @@ impl View {
         let permissions = self.permissions_at(path)?;
         let permission = permissions.permission();
         let Some(grant) = permissions.topmost_grant(TreeOperation::Write.permission()) else {
+            // The caller's error stands, unless the entry itself is visible: then it is forbidden rather than missing.
             let is_visible = matches!(self.absent_or_forbidden(&permissions, path, None), Error::Forbidden);
             return Err(if is_visible { Error::Forbidden } else { error_otherwise });
         };
@@ -310,6 +326,7 @@ impl View {
                     name,
                     path: path.clone(),
                     permission,
+                    // Its directory is not granted: once the file is gone, nothing may be created in its place.
                     existing_only: true,
                 };
                 match slot.stat()? {
@@ -339,10 +356,12 @@ impl View {
         let target = slot.directory.read_link(&slot.name)?;
         let permissions = self.permissions_at(path)?;
         let Some(grant) = permissions.topmost_grant(Permission::NONE) else { return Ok(None) };
+        // By the text first, since a dangling link can't be resolved by the kernel.
         if !link_stays_within(&slot.path, &target, &grant.path) {
             return Ok(None);
         }
         match grant.open(self.fs(), path, OpenMode::Path) {
+            // The text stays within, but another link on its way leads out.
             Err(Errno::XDEV) => Ok(None),
             Ok(_) | Err(_) => Ok(Some(target)),
         }
@@ -350,9 +369,11 @@ impl View {
 
     /// Tells whether a path is an ancestor of a verified grant of the session.
     pub(super) fn is_visible(&self, access: &TreeAccess, path: &TreePath) -> Result<bool> {
+        // The root is visible to every session, also to one whose grants all dangle.
         if path.is_root() {
             return Ok(true);
         }
+        // Only a verified grant makes its ancestors visible: a dangling one must not show that they exist.
         for grant in access.effective_grants().iter().filter(|grant| grant.path.starts_with(path)) {
             if verify_grant(self.fs(), grant, ResolveMode::Blocking)?.is_some() {
                 return Ok(true);
@@ -373,6 +394,7 @@ impl View {
         let open_mode =
             if matches!(tried, Some((_, OpenMode::DirectoryPath))) { OpenMode::DirectoryPath } else { OpenMode::Path };
         let is_visible = match permissions.topmost_grant(Permission::NONE) {
+            // The same grant has just not found the entry: looking again would only add a race.
             Some(grant) if tried.is_some_and(|(tried, _)| tried.path == grant.path) => return Error::Absent,
             Some(grant) => match grant.open(self.fs(), path, open_mode) {
                 Ok((file, _)) => file.stat().map(|stat| stat.kind.is_some()).map_err(Error::from),
@@ -425,11 +447,13 @@ impl PermissionSet {
 
     /// Returns the topmost grant at whose path all of `needed` is allowed.
     fn topmost_grant(&self, needed: Permission) -> Option<&VerifiedGrant> {
+        // Permissions add up on the way down: a grant of `w` below one of `r` gives `rw`.
         let sum = |path: &TreePath| {
             let above = self.grants.iter().filter(|grant| path.starts_with(&grant.path));
             above.fold(Permission::NONE, |sum, grant| sum | grant.permission)
         };
         let candidates = self.grants.iter().filter(|grant| sum(&grant.path).allows(needed));
+        // All candidates are ancestors of one path, so the shortest is the topmost.
         candidates.min_by_key(|grant| grant.path.as_bytes().len())
     }
 }
@@ -467,6 +491,7 @@ impl EntrySlot {
 fn verify_grant(fs: &ServedFs, grant: &EffectiveGrant, resolve_mode: ResolveMode) -> Result<Option<GrantAnchor>> {
     let mut anchor = None;
     for scope in &grant.sources {
+        // The intersection of the user's grant and one scope of each token in the chain: if one dangles, it is void.
         match verify_grant_location(fs, scope, resolve_mode) {
             Ok(Some(found)) if scope.path == grant.path => anchor = Some(found),
             Ok(Some(_)) => {}
@@ -489,10 +514,12 @@ fn verify_grant_location(
             let stat = directory.stat()?;
             Ok(scope.identity.matches(stat.directory_identity()).then_some(GrantAnchor::Directory(directory, stat)))
         }
+        // Opening its parent directory may wait for a disk.
         NodeIdentity::File { .. } if resolve_mode == ResolveMode::Cached => Err(Errno::AGAIN),
         NodeIdentity::File { inode, birth_time } => {
             let Some((parent, name)) = scope.path.split_last() else { return Ok(None) };
             let directory = fs.open_directory(&parent)?;
+            // A file is recognised by its directory and its name, so that replacing it by a rename keeps the grant.
             let same_directory =
                 (NodeIdentity::Directory { inode, birth_time }).matches(directory.stat()?.directory_identity());
             let is_file = same_directory && directory.stat_entry(&name)?.kind == Some(EntryKind::File);
@@ -514,9 +541,11 @@ pub(super) fn link_stays_within(link: &TreePath, target: &[u8], boundary: &TreeP
     let mut depth = link.depth().saturating_sub(1).checked_sub(boundary.depth());
     for segment in target.split(|&b| b == b'/') {
         depth = match (segment, depth) {
+            // Above the boundary once is out for good, even if later names lead back inside.
             (_, None) => return false,
             (b"" | b".", depth) => depth,
             (b"..", Some(depth)) => depth.checked_sub(1),
+            // A link into `.patgate` would show staged content of other users.
             (crate::domain::RESERVED_DIRECTORY, _) => return false,
             (_, Some(depth)) => depth.checked_add(1),
         };

@@ -35,6 +35,7 @@ pub(super) fn verify_root(fs: &ServedFs, index: &NodeIndex) -> Result<()> {
     let store = index.store();
     let Some(row) = store.node_at(&TreePath::root())? else { return Ok(()) };
     let is_same = match store.root_marker()? {
+        // A copy of the tree has the marker, too: the inode tells the two apart.
         Some(known) => fs.marker_at(&TreePath::root())? == Some(known) && inode_of(&row) == fs.root()?.stat()?.inode,
         // No marker: the store is older than markers, or none could be written.
         None => index.row_matches(&row, &TreePath::root())?,
@@ -76,6 +77,7 @@ impl Tree {
             }
         };
         let mut last = self.shared.availability.outages.write();
+        // Only changes are logged, since this is called every second.
         for (path, outage) in outages.iter().filter(|outage| !last.contains(outage)) {
             tracing::error!(%path, "the tree is not served from here down until it is back: {outage}");
         }
@@ -109,6 +111,7 @@ impl Tree {
         let (fs, store) = (&self.shared.fs, self.shared.index.store());
         let version = store.data_version()?;
         let mut last = self.shared.availability.last_fingerprint.lock();
+        // Before the check, which compares with what is known: another process may have assigned ids in a mount.
         if last.as_ref().is_none_or(|last| last.version != version) {
             fs.set_known_tree(known_tree(store)?);
         }
@@ -138,6 +141,7 @@ impl Tree {
         for (path, stat) in fs.mounts_below_root() {
             let row = index.store().node_at(&path)?;
             let Some(row) = row.filter(|row| !marked.iter().any(|mount| mount.node.id == row.id)) else { continue };
+            // The row may be that of the bare mount point: another file system must not be recorded for it.
             if !index.row_matches(&row, &path)? {
                 continue;
             }

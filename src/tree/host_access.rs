@@ -27,6 +27,7 @@ impl FsHostAccess {
 
 impl HostAccess for FsHostAccess {
     fn metadata(&self, path: &TreePath) -> Result<InodeMetadata> {
+        // An error instead of `Absent`: on a bare mount point every node would look removed.
         self.fs.check_available()?;
         let stat = self.fs.stat(path)?;
         let kind = stat.kind.ok_or(Error::Absent)?;
@@ -53,9 +54,12 @@ impl HostAccess for FsHostAccess {
     }
 
     fn remove_subtree(&self, path: &TreePath) -> Result<()> {
+        // A file system that is not mounted now would lose its mount point.
         self.fs.verify_mounts_below(path)?;
         let (directory, name) = self.open_parent(path)?;
+        // One rename, so that a kill leaves the whole subtree either in place or in staging.
         let staged = self.fs.staging(&directory, directory.stat()?.mount_key())?.move_in(&directory, &name)?;
+        // The name must be off the disk before the caller deletes the intent.
         directory.sync()?;
         self.background_deletes.enqueue(staged);
         Ok(())

@@ -160,8 +160,10 @@ impl Tree {
     /// [`Error::TreeMismatch`] when it is not the directory in which node ids were assigned, [`Error::Filesystem`] when
     /// it can't be opened or another server uses it or the state directory, [`Error::Store`].
     pub fn open(options: TreeOptions, store: Store, clock: Clock) -> Result<Self> {
+        // First of all: a second server on this state directory must not touch tree or staging.
         let serve_lock = StateDirectoryLock::acquire(store.state_dir()).map_err(Error::Filesystem)?;
         let tree = Self::open_with(&options, store, clock, Some(serve_lock))?;
+        // After the check of availability: a bare mount point must not decide intents.
         tree.shared.index.recover()?;
         Ok(tree)
     }
@@ -180,12 +182,14 @@ impl Tree {
         clock: Clock,
         serve_lock: Option<StateDirectoryLock>,
     ) -> Result<Self> {
+        // Only the serving process sweeps: beside it, staging belongs to uploads under way.
         let kept_names = serve_lock.is_some().then(|| kept_names_fn(store.clone()));
         let fs = Arc::new(ServedFs::open(&options.root, kept_names).map_err(Error::Filesystem)?);
         let background_deletes = BackgroundDeletes::default();
         let host_access = FsHostAccess::new(Arc::clone(&fs), background_deletes.clone());
         let row_durability = options.durability.of_rows();
         let index = NodeIndex::new(store.clone(), Arc::new(host_access), row_durability);
+        // Verified before the marker is recorded, or a wrong directory would become the known one.
         availability::verify_root(&fs, &index)?;
         if serve_lock.is_some() {
             fs.lock_for_serving().map_err(Error::Filesystem)?;
@@ -284,15 +288,18 @@ impl Tree {
                 Err(Errno::EXIST) => false,
                 Err(error) => return Err(error.into()),
             };
+            // Each level is on disk before the next one is created in it.
             if created && self.shared.durability == CommitDurability::Full {
                 directory.sync()?;
             }
             let next = TreePath::root().child(&name);
+            // Through the open parent, so that no link or rename on the way leads elsewhere.
             directory = directory.open_directory(&next).map_err(|error| match Error::from(error) {
                 Error::Absent => Error::AlreadyExists,
                 other => other,
             })?;
             current = current.child(&name);
+            // Refuses the bare mount point of a file system that has nodes and is not mounted.
             fs.open_directory(&current)?;
         }
         Ok(created)
@@ -332,6 +339,7 @@ impl Tree {
 /// Returns a function that lists the names in staging that belong to unfinished uploads.
 fn kept_names_fn(store: Store) -> KeptNamesFn {
     Box::new(move || {
+        // On an error nothing is swept: debris can wait, but an unfinished upload would be lost.
         let names = store.staged_names();
         names.inspect_err(|error| tracing::error!(%error, "staging is not swept")).ok()
     })

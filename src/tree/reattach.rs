@@ -41,6 +41,7 @@ impl Tree {
     /// [`Error::Filesystem`] when the directory can't be opened, or a server uses it or the state directory;
     /// [`Error::Forbidden`] when it is not writable; [`Error::Store`].
     pub fn reattach(options: &TreeOptions, store: &Store, bind: bool) -> Result<Vec<NodeReattachment>> {
+        // To bind, no server may use this state: nodes would change under its running requests.
         let _serve_lock =
             bind.then(|| StateDirectoryLock::acquire(store.state_dir())).transpose().map_err(Error::Filesystem)?;
         let kept_names = bind.then(|| kept_names_fn(store.clone()));
@@ -61,6 +62,7 @@ impl Tree {
                     identities.push((row.id, found));
                     node_match(row.identity.matches(found))
                 }
+                // The row of a file has no identity of its own, so only directories are bound again.
                 (Some(InodeMetadata { kind: EntryKind::File, .. }), NodeIdentity::File { .. }) => {
                     let parent = path.parent().map(|parent| metadata(&parent)).transpose()?.flatten();
                     let found =
@@ -73,6 +75,7 @@ impl Tree {
         }
         if bind {
             fs.lock_for_serving().map_err(Error::Filesystem)?;
+            // Without a marker, which needs a writable directory, the next start could not recognise the tree.
             let marker = fs.marker_at(&TreePath::root())?.ok_or(Error::Forbidden)?;
             let mut mounts = Vec::new();
             for (path, _) in fs.mounts_below_root() {
