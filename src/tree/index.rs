@@ -116,6 +116,7 @@ impl NodeIndex {
         }
         let _exclusive = self.change_lock.write();
         for _ in 0..NAMING_ATTEMPTS {
+            // An interrupted move first: until it is settled, its rows have the old paths.
             self.settle_intents()?;
             let path_steps = self.path_identities(path)?;
             self.check_same_root(&path_steps)?;
@@ -189,10 +190,12 @@ impl NodeIndex {
         let named = self.list(&TreePath::root())?;
         let referenced: HashSet<NodeId> = self.store.referenced_nodes()?.into_iter().collect();
         let root_replaced = |node: &NamedNode| node.path.is_root() && node.dangling;
+        // Rows come in path order: the root is the first one, if there is any.
         let kept_paths: Vec<&TreePath> = match named.first().filter(|first| root_replaced(first)) {
             Some(_) => Vec::new(),
             None => named.iter().filter(|n| !n.dangling || referenced.contains(&n.id)).map(|n| &n.path).collect(),
         };
+        // Deleting a row cascades to its children: the ancestors of a kept row stay, too.
         let kept_with_ancestors: HashSet<TreePath> =
             kept_paths.into_iter().cloned().flat_map(self_and_ancestors).collect();
         let ended: Vec<NodeId> =
@@ -254,11 +257,13 @@ impl NodeIndex {
     }
 
     fn begin_change(&self, source: &TreePath, action: IntentAction) -> Result<IndexChange<'_>> {
+        // Changes of entries without a node, nearly all of them, run concurrently.
         let shared = self.change_lock.read();
         if self.named_source_metadata(source, &action)?.is_none() {
             return Ok(IndexChange::unnamed(self, ChangeGuard::Shared(shared), source, action));
         }
         drop(shared);
+        // A read lock can't be upgraded. Whatever happened before this lock was acquired is seen by looking again.
         let exclusive = self.change_lock.write();
         self.settle_intents()?;
         match self.named_source_metadata(source, &action)? {
@@ -268,6 +273,7 @@ impl NodeIndex {
     }
 
     fn begin_multi_step(&self, source: &TreePath, action: IntentAction) -> Result<IndexChange<'_>> {
+        // Recorded also without any node: a kill between the two steps would leave both entries in place.
         let exclusive = self.change_lock.write();
         self.settle_intents()?;
         if matches!(action, IntentAction::Copy(..)) {
@@ -322,6 +328,7 @@ impl NodeIndex {
     }
 
     fn settle_intent(&self, intent: &ChangeIntent) -> Result<()> {
+        // The command line works beside the server, which may have this very change under way.
         if self.is_serving.load(Ordering::Relaxed) {
             self.complete_or_abandon(intent)
         } else if self.is_done(intent)? {
@@ -344,7 +351,9 @@ impl NodeIndex {
     fn finish_on_host(&self, intent: &ChangeIntent) -> Result<bool> {
         let ChangeIntent { source, entry, action, .. } = intent;
         let needs_removal = match action {
+            // One step on the file system: done or not, with nothing left to do.
             IntentAction::Remove | IntentAction::Move(_) => false,
+            // Exchanged, and the old entry is still where the source was.
             IntentAction::Exchange(target, old) => self.is_present(target, *entry)? && self.is_present(source, *old)?,
             IntentAction::Copy(target, copy) => self.is_present(target, *copy)? && self.is_present(source, *entry)?,
         };
@@ -399,6 +408,7 @@ impl NodeIndex {
             let copy = self.metadata(&target.join(&below))?;
             match row.identity {
                 NodeIdentity::Directory { .. } => updated_identities.push((row.id, copy.and_then(directory_identity))),
+                // A file has no identity of its own: it follows from the row of its directory.
                 NodeIdentity::File { .. } if copy.is_some_and(|copy| copy.kind == EntryKind::File) => {}
                 NodeIdentity::File { .. } => updated_identities.push((row.id, None)),
             }
@@ -418,6 +428,7 @@ impl NodeIndex {
         let identity =
             self.identity_of(source, InodeMetadata { kind, inode: entry.inode, birth_time: entry.birth_time })?;
         let path_steps = target.parent().map(|directory| self.path_identities(&directory)).transpose()?;
+        // The file system has changed already: a kept intent would only fail again at every start.
         let (Some(identity), Some(path_steps)) = (identity, path_steps) else {
             tracing::warn!(%source, %target, "the node index could not follow a move: its nodes are dangling");
             return Ok(intent.map_or(Ok(()), |id| self.store.delete_intent(id))?);
@@ -521,6 +532,7 @@ impl<'a> IndexChange<'a> {
     /// # Errors
     /// [`Error::Store`]: the index follows before the next recorded change, or at the next start.
     pub(super) fn finish(mut self) -> Result<()> {
+        // Marked as finished first, so that the drop does not settle the intent once more.
         let (source, target) = match std::mem::replace(&mut self.state, IndexChangeState::Finished) {
             IndexChangeState::IntentRecorded(intent) => return self.index.finish_intent(&intent),
             IndexChangeState::Unnamed(source, IntentAction::Move(target)) => (source, target),

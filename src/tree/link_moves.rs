@@ -84,6 +84,7 @@ impl<'a> LinkMoveGuard<'a> {
     /// Marks the watches of directories that were moved themselves, or in which an entry was moved.
     pub(super) fn mark_move(&self, from: &TreePath, to: &TreePath) {
         self.mark_watches(|watched| {
+            // Both ways: moves within the watched directory, and of its ancestors, change where its links lead.
             [from, to].iter().any(|path| path.starts_with(watched) || watched.starts_with(path))
         });
     }
@@ -103,6 +104,7 @@ impl<'a> LinkMoveGuard<'a> {
     fn mark_watches(&self, concerns: impl Fn(&TreePath) -> bool) {
         for (_, watched, is_changed) in &self.link_moves.watch_table.lock().watched {
             if concerns(watched) {
+                // Relaxed: marks are set, and looked at reliably, under the effect lock alone.
                 is_changed.store(true, Ordering::Relaxed);
             }
         }

@@ -159,6 +159,7 @@ impl LockTable {
         let live = self.without_expired();
         check_submitted_tokens(&live.covering(path), login, tokens)?;
         live.locks_below(path).try_for_each(|locks| match locks.first() {
+            // One check per root, by all locks that cover it: the token of a shared lock above satisfies one below.
             Some(lock) => check_submitted_tokens(&live.covering(&lock.root), login, tokens),
             None => Ok(()),
         })
@@ -172,6 +173,7 @@ impl LockTable {
     /// locks, or the owner element is too large.
     pub(super) fn acquire(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
         let _request = self.requests.lock();
+        // Memory before the store: writes are refused from here on, also while the disk is slow.
         let lock = self.insert_new(path, request, login)?;
         if let Err(error) = self.store.put_lock(&LockRow::from(&lock), self.durability) {
             self.forget(&lock.token);
@@ -186,7 +188,9 @@ impl LockTable {
 
     /// Adds a new lock to the table in memory, from where it is enforced at once.
     fn insert_new(&self, path: &TreePath, request: &LockRequest, login: &Login) -> Result<DavLock> {
+        // Waits for every commit that has checked the locks and not yet had its effect.
         let _exclusive = self.acquisition_lock.write();
+        // Expired locks must neither conflict nor count in the quota.
         drop(self.without_expired());
         let mut live = self.live.write();
         if let Some(other) = live.conflict(path, request) {
@@ -242,6 +246,7 @@ impl LockTable {
         let mut lock = own.ok_or(Error::PreconditionFailed)?;
         lock.timeout = timeout.clamp(LOCK_MIN_LIFETIME, LOCK_MAX_LIFETIME);
         lock.expires = self.clock.now().saturating_add(lock.timeout);
+        // The store before memory: a refresh that the store refuses must not extend the lock in memory.
         self.store.prolong_lock(&LockRow::from(&lock), self.durability)?;
         let mut live = self.live.write();
         // It has expired meanwhile, or its entry was removed.
@@ -315,6 +320,7 @@ impl LockTable {
     /// Removes the locks of users who were removed. It searches only when the store's epoch has changed, as it does
     /// when a user is removed.
     pub(super) fn release_for_removed_users(&self) -> Result<()> {
+        // Read before the search: a user who is removed meanwhile moves the epoch and is found by the next call.
         let epoch = self.store.epoch()?;
         if self.users_checked_epoch.load(Ordering::Relaxed) == epoch {
             return Ok(());
@@ -366,6 +372,7 @@ impl LockTable {
         if live.expired(now).is_empty() {
             return live;
         }
+        // Released before the removal, which takes the write lock: this one can't be upgraded.
         drop(live);
         if let Err(error) = self.remove_matching(|live| live.expired(now), WriteDurability::Lazy) {
             tracing::warn!(%error, "expired locks stay in the store until the next start");
@@ -374,6 +381,7 @@ impl LockTable {
     }
 
     fn mark_changed(&self, live: &LiveLocks) {
+        // The count before the generation: a reader of the new generation also sees the new count.
         self.count.store(live.by_token.len(), Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
@@ -439,6 +447,7 @@ impl LiveLocks {
     }
 
     fn conflict(&self, path: &TreePath, request: &LockRequest) -> Option<&DavLock> {
+        // Only shared locks are compatible with each other (RFC 4918 section 9.10.5).
         let conflicts = |lock: &&DavLock| request.exclusive || lock.exclusive;
         let covering = self.covering(path).into_iter().find(conflicts);
         covering.or_else(|| self.locks_below(path).filter(|_| request.depth_infinity).flatten().find(conflicts))
@@ -461,6 +470,7 @@ impl LiveLocks {
 fn check_submitted_tokens(covering: &[&DavLock], login: &Login, tokens: &[LockToken]) -> Result<()> {
     let submitted = |lock: &DavLock| lock.login == *login && tokens.contains(&lock.token);
     let exclusive = covering.iter().find(|lock| lock.exclusive && !submitted(lock));
+    // The token of one shared lock is enough, since each of their holders may write.
     let shared = || {
         let mut shared = covering.iter().filter(|lock| !lock.exclusive).peekable();
         let first = shared.peek().copied();

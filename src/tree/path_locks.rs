@@ -27,6 +27,7 @@ impl PathLocks {
     /// time.
     pub(super) fn lock(&self, names: &[&TreePath]) -> PathGuards<'_> {
         let mut stripes: Vec<usize> = names.iter().map(|name| stripe_of(name)).collect();
+        // Sorted, so that two threads never wait for each other; without duplicates, since a mutex is not reentrant.
         stripes.sort_unstable();
         stripes.dedup();
         PathGuards(stripes.into_iter().map(|stripe| self.0[stripe].lock()).collect())

@@ -68,6 +68,7 @@ impl NodeIndex {
         let mut matching = HashMap::new();
         for (name, (row, properties)) in by_name {
             if let Ok(name) = EntryName::new(&name)
+                // The row of an entry that was swapped or removed must not lend its properties to the new one.
                 && self.row_matches(&row, &directory.child(&name))?
             {
                 matching.insert(name, properties);
@@ -107,12 +108,15 @@ impl NodeIndex {
         if steps.iter().any(|step| step.value.is_some_and(|value| value.len() > PROPERTY_VALUE_BYTES)) {
             return Err(Error::NoSpace);
         }
+        // Without dead properties nothing is written: a transaction would only wait for other writers.
         if steps.is_empty() {
             return before_commit();
         }
+        // Removing properties from an entry without a node must not assign it an id, which counts in the quota.
         let sets_any = steps.iter().any(|step| step.value.is_some());
         let node = if sets_any { Some(self.mint_for(path, Some(writer))?) } else { self.find_id(path)? };
         let Some(node) = node else { return before_commit() };
+        // Stays so when the totals are exceeded: `before_commit` is then not called.
         let mut outcome = Err(Error::NoSpace);
         let changed = self.store().update_properties(
             node,
@@ -162,9 +166,11 @@ impl NodeIndex {
     /// Copies the properties of an entry, and with `deep` of all entries below it, to a copy (RFC 4918 section 9.8.2).
     /// They replace those of the copy's nodes and count in the quota of the user who copies.
     pub(super) fn copy_properties(&self, from: &TreePath, to: &TreePath, writer: &Login, deep: bool) -> Result<()> {
+        // The target's own node loses its properties also when the source has none.
         let mut pairs: Vec<(Option<NodeId>, NodeId)> = self.find_id(to)?.map(|old| (None, old)).into_iter().collect();
         if let Some(source) = self.find_id(from)? {
             for (below, node) in self.store().nodes_with_properties(source)? {
+                // A row below the source may belong to an entry that was swapped since: it is not the source's to give.
                 if (!deep && !below.is_root()) || self.find_id(&from.join(&below))? != Some(node) {
                     continue;
                 }

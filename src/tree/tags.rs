@@ -24,6 +24,7 @@ pub fn set_tags_change(tags: &[FileTag]) -> PropertyChange {
     if list.is_empty() {
         return PropertyChange::Remove(tags_property());
     }
+    // `&` is escaped first and unescaped last, or a tag that contains `&lt;` would change.
     let text = list.join(",").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     PropertyChange::Set(DeadProperty {
         name: tags_property(),
