@@ -34,6 +34,7 @@ impl FileEditor {
     ) -> Result<Self> {
         let edit = InPlaceEdit::begin(view, requested_path, source, mode, conditions)?;
         if mode.truncate {
+            // Through the edit rather than by O_TRUNC: locks are checked, and the ETag changes with the content.
             edit.truncate(0)?;
         }
         Ok(Self(EditorBackend::InPlace(Box::new(edit))))

@@ -115,6 +115,7 @@ impl HandleAccess {
     /// more.
     pub(super) fn authorize_use(&self, file: &impl AsFd) -> Result<()> {
         if let Err(outage) = self.view.fs().check_available() {
+            // A revoked token is refused as such also during an outage: its transfer must end within a second.
             self.view.session().access()?;
             return Err(outage.into());
         }

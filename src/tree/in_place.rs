@@ -33,6 +33,7 @@ impl InPlaceEdit {
         conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
         if mode.append {
+            // By O_APPEND the kernel finds the end atomically, also with writers beside the gateway.
             entry.file.set_append()?;
         }
         let file = Arc::new(entry.file);
@@ -66,6 +67,7 @@ impl InPlaceEdit {
             mode,
             edit: view.shared().etags.begin_edit(&file, &file.stat()?),
             access: HandleAccess::for_open_file(view, path, needed)?,
+            // A handle of SFTP, which has no way to submit lock tokens.
             locks: HandleLocks::new(&[]),
             file,
             has_unsynced_writes: AtomicBool::new(false),
@@ -179,6 +181,7 @@ impl InPlaceEdit {
     pub(super) fn truncate(&self, size: u64) -> Result<()> {
         let stat = self.file.stat()?;
         if size == stat.size {
+            // The content stays, but mtime changes as by ftruncate(2): locks apply, and the mark of the ETag is kept.
             self.check_locks()?;
             return self.edit.with_settle_lock(|| {
                 let etags = &self.view().shared().etags;
@@ -188,6 +191,7 @@ impl InPlaceEdit {
                 etags.set_times(&self.file, Some(keep_mark(modified, etags.fresh_time(None))), None)
             });
         }
+        // Only growth can break the limit: a file that is too large already may still be cut.
         if size > stat.size {
             self.view().check_size(size)?;
         }
@@ -203,14 +207,15 @@ impl InPlaceEdit {
     }
 
     fn write_content(&self, write: impl FnOnce() -> super::fs::Result<()>) -> Result<()> {
+        // Before the write: one that fails may have changed a part of its bytes.
         self.has_unsynced_writes.store(true, Ordering::Release);
         self.edit.write_content(|| self.check_locks(), write)
     }
 
     fn settle_and_sync(&self) -> Result<()> {
-        // All writes so far get the final ETag, also those of other handles, since the client of this one may read it
-        // now.
+        // All writes so far get their final ETag, also those of other handles: this client may read it now.
         self.edit.settle()?;
+        // After settling, so that the sync covers the time that it has set.
         if self.has_unsynced_writes.swap(false, Ordering::AcqRel) && self.view().is_synced() {
             self.file.sync()?;
         }

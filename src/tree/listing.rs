@@ -37,6 +37,7 @@ impl DirectoryListing {
     /// Lists all entries of an authorized directory.
     pub(super) fn readable(view: &View, requested_path: &TreePath, directory: OpenEntry, follow: bool) -> Result<Self> {
         let access = view.session().access()?;
+        // Permissions are looked up per entry only if they can differ, so that large directories stay cheap.
         let has_nested_grants = access
             .effective_grants()
             .iter()
@@ -105,6 +106,7 @@ impl DirectoryListing {
             return absent_as_none(self.view.stat(&self.requested_path.child(name)));
         };
         let stat = match readable.names.stat_entry(name).map_err(Error::from) {
+            // Removed since its name was read.
             Err(Error::Absent) => return Ok(None),
             stat => stat?,
         };

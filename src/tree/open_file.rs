@@ -145,6 +145,7 @@ impl OpenFile {
                 let written = self.session.with_writable_state(file, |file, state| {
                     file.with_content(state, |upload| upload.write_at(data, offset), |edit| edit.write_at(data, offset))
                 });
+                // Remembered for CLOSE: clients pipeline WRITEs, and many report only the status of CLOSE.
                 if matches!(written, Err(Error::Superseded)) {
                     file.write_refused.store(true, Ordering::Release);
                 }
@@ -161,6 +162,7 @@ impl OpenFile {
         match &self.handle {
             OpenFileHandle::Read(reader, None) => reader.stat(),
             OpenFileHandle::Read(reader, Some(file)) => {
+                // The upload knows the mode that its commit will set: the staged file has mode 0600.
                 match staged_upload_of(reader, file).and_then(|file| file.staged_stat()) {
                     Some(entry) => entry,
                     None => reader.stat(),
@@ -179,11 +181,13 @@ impl OpenFile {
         match &self.handle {
             OpenFileHandle::Read(reader, upload) => {
                 match upload.as_ref().and_then(|file| staged_upload_of(reader, file)) {
+                    // A size is content, which a handle opened to read must not change.
                     _ if attributes.size.is_some() => Err(Error::WrongOpenMode),
                     Some(file) => file.set_attributes(attributes),
                     None => reader.set_attributes(attributes),
                 }
             }
+            // A new size may need a new copy first, as a write does.
             OpenFileHandle::Write(file) if attributes.size.is_some() => {
                 self.session.with_writable_state(file, |file, state| file.set_attributes_in(state, attributes))
             }
@@ -244,6 +248,7 @@ impl OpenFile {
         let OpenFileHandle::Write(file) = &self.handle else { return Ok(()) };
         // The session itself has superseded this upload; CLOSE still must not succeed for data that was refused.
         let refused = file.write_refused.load(Ordering::Acquire);
+        // Closed first: the drop that follows must not keep a committed upload as an interrupted one.
         match std::mem::replace(&mut *file.state.write(), WritableState::Closed) {
             WritableState::Staged(upload) => upload.commit_in_directory(),
             WritableState::InPlace(edit) => edit.close(),
@@ -367,16 +372,19 @@ impl WritableFile {
     /// undone: the old content is back and the file stays staged.
     fn commit_for<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut state = self.state.write();
+        // The state lock is held to the end, so that requests of other channels see the file staged or in place.
         let mut upload = match std::mem::replace(&mut *state, WritableState::Closed) {
             WritableState::Staged(upload) => upload,
             other => {
                 *state = other;
+                // Nothing to commit, and the operation needs nothing of this handle: its other requests go on.
                 drop(state);
                 return operation();
             }
         };
         let mode = EditMode { append: upload.appends(), ..self.mode };
         let committed =
+            // The original has the same content and the name already: committing the copy would break its hard links.
             if upload.is_unchanged_copy() { upload.original_file().map(Err) } else { upload.commit_early().map(Ok) };
         let committed = match committed {
             Ok(committed) => committed,
@@ -385,6 +393,7 @@ impl WritableFile {
                 return Err(error);
             }
         };
+        // From here the file is in the tree: each outcome must leave a state that says where it is.
         match (operation(), committed) {
             (Ok(done), committed) => {
                 let in_place = match committed {

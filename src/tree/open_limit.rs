@@ -26,6 +26,7 @@ impl OpenFileLimit {
 
     /// Reserves for a file that is open already and whose own reservation is released soon, even beyond the limit.
     pub(super) fn acquire_beyond_limit(&self, login: &Login) -> Option<QuotaReservation> {
+        // A refusal here would break an upload at its commit, and the file is open anyway.
         self.0.get().map(|quotas| quotas.reserve_over_limit(login, 1))
     }
 }

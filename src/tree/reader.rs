@@ -38,6 +38,7 @@ impl FileReader {
         if !entry.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
+        // A staged file has no path in the tree: its slot is authorized, and after the commit the file itself.
         let (path, anchor) = (upload.last_path(), HandleAnchor::SlotThenFile(directory.clone(), name.clone()));
         let access = HandleAccess::with_anchor(view, path, Permission::R, anchor)?;
         Ok(Self { file: Arc::clone(upload.file()), entry, access, locks: HandleLocks::new(&[]) })
@@ -88,6 +89,7 @@ impl FileReader {
             return Err(Error::WrongOpenMode);
         }
         let view = self.access.view();
+        // The handle was authorized to read only: FSETSTAT needs `w` at the current path.
         if !view.permissions_at(&self.access.last_location().path)?.permission().allows(Permission::W) {
             return Err(Error::Forbidden);
         }

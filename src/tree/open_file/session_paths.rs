@@ -121,6 +121,7 @@ impl SessionFiles {
         if request.write || request.truncate {
             return self.open_to_edit(path, request);
         }
+        // EXCL refuses an existing file also when the handle will only read.
         if request.create && request.exclusive {
             return self.open_to_edit(path, request);
         }
@@ -146,8 +147,10 @@ impl SessionFiles {
     }
 
     fn open_to_replace(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
+        // Looked up before this upload is registered, which takes over the slot.
         let earlier = self.staged_at(path, true);
         let upload = self.view().stage(path, request.size, &WriteConditions::none())?;
+        // A drop box (`w` alone) answers nothing that comes from content, also not from one's own.
         if request.read && !upload.stat()?.permission.allows(Permission::R) {
             return Err(Error::Forbidden);
         }
@@ -160,6 +163,7 @@ impl SessionFiles {
             upload.set_attributes(&AttributeChanges { mode, ..AttributeChanges::default() })?;
         }
         let file = WritableFile::new(request.edit_mode(), WritableState::Staged(Box::new(upload)));
+        // Registered before the earlier upload is detached, so that the name never shows the tree's old content.
         self.register_staged(&file);
         if let Some(earlier) = earlier {
             earlier.supersede();
@@ -325,6 +329,7 @@ impl SessionFiles {
         match self.staged_at(from, true) {
             None => self.view().hard_link(from, to, &WriteConditions::none()),
             Some(file) => {
+                // Refused before the early commit: other clients must not see a file that is removed again.
                 if let Ok(stat) = file.file_stat() {
                     self.view().check_hard_link(&self.slot_path(from)?, &stat, to, &WriteConditions::none())?;
                 }
@@ -345,6 +350,7 @@ impl SessionFiles {
             None => overwrite,
             Some(_) if overwrite == OverwriteMode::Refuse => return Err(Error::AlreadyExists),
             Some(replaced) if moved.as_ref().is_some_and(|moved| Arc::ptr_eq(moved, replaced)) => return Ok(()),
+            // As rename(2) of a directory onto a file. The tree itself can't refuse it, since the upload is not in it.
             Some(_) if self.link_stat(from)?.is_directory() => return Err(Error::NotADirectory),
             // To the session, source and upload are two files, even where the upload is to replace the source itself.
             Some(_) => OverwriteMode::FileOnly,
@@ -353,6 +359,7 @@ impl SessionFiles {
         match moved {
             None => rename()?,
             Some(file) => {
+                // Refused before the early commit, as for a hard link.
                 if let Ok(stat) = file.file_stat() {
                     self.view().check_rename_to((from, &stat), to, overwrite, &WriteConditions::none())?;
                 }
@@ -399,6 +406,7 @@ impl SessionFiles {
             // Looking it up is enough: that stages it in this session.
             self.staged_at(&path.child(slot_id.name()), false);
         }
+        // Copied, since `take_resumed` locks the state of a file before this table: both orders would deadlock.
         let files: Vec<_> =
             self.0.staged.lock().iter().map(|(slot_id, file)| (slot_id.clone(), file.clone())).collect();
         let in_directory = |slot_id: &SlotId| slot_id.is_in(stat.device, stat.inode);
@@ -565,15 +573,18 @@ impl SessionFiles {
             Some(_) => return Err(Error::Replaced),
             None => stat,
         };
+        // Another channel may have restaged or closed the file while no lock was held.
         let mut state = file.state.write();
         if !matches!(&*state, WritableState::InPlace(_)) {
             return Ok(());
         }
+        // CREAT, EXCL and TRUNC were done by the OPEN: the copy must keep the content.
         let mode = EditMode { create: false, exclusive: false, truncate: false, ..file.mode };
         let EditTarget::Copy(copy) = self.view().edit(&location.path, mode, &WriteConditions::none())?.into_target()
         else {
             return Ok(());
         };
+        // Another client may have replaced the file between the look-up and the copy.
         if !copy.replaces_entry(&stat) {
             return Err(Error::Replaced);
         }
