@@ -67,6 +67,7 @@ impl UnfinishedUploadBytes {
         held.in_all = held.in_all.saturating_sub(bytes);
         if let Some(user_bytes) = held.by_user.get_mut(login) {
             *user_bytes = user_bytes.saturating_sub(bytes);
+            // The map would otherwise grow with every user that ever sent an upload.
             if *user_bytes == 0 {
                 held.by_user.remove(login);
             }
@@ -150,11 +151,13 @@ impl InterruptedUploads {
     /// Tells whether one more upload of `size` bytes may be kept for a token, with `free` bytes free on the disk.
     pub(super) fn admits(&self, token: TokenId, login: &Login, size: u64, free: u64) -> bool {
         let Some(policy) = self.policy.get().filter(|policy| !policy.keep_for.is_zero()) else { return false };
+        // Expired uploads must not use up the space of this one.
         self.discard_expired();
         let by_slot = self.by_slot.lock();
         let of_token = by_slot.keys().filter(|(other, _)| *other == token).count();
         let of_user = by_slot.values().filter(|upload| upload.login == *login).count();
         let fits = self.bytes.fits(login, size, policy.space.most(free, self.bytes.written()));
+        // Without content there is nothing to resume.
         size > 0 && fits && of_token < INTERRUPTED_UPLOADS_PER_TOKEN && of_user < INTERRUPTED_UPLOADS_PER_USER
     }
 
@@ -200,6 +203,7 @@ impl InterruptedUploads {
 
     /// Discards the uploads that have expired, and those of inactive tokens.
     pub(super) fn discard_expired(&self) {
+        // Copied, so that the store is not asked under the lock.
         let tokens: Vec<TokenId> = self.by_slot.lock().keys().map(|(token, _)| *token).collect();
         let now = self.clock.now();
         let is_live = |token: &TokenId| match self.store.token(*token, now) {
@@ -215,6 +219,7 @@ impl InterruptedUploads {
         self.by_slot.lock().retain(|key, upload| {
             let is_kept = self.is_unexpired(upload) && live.get(&key.0).copied().unwrap_or(true);
             if !is_kept {
+                // Taken out, so that the drop of the upload has no file to remove under the lock.
                 removed.extend(upload.content.take());
             }
             is_kept

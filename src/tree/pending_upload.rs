@@ -82,6 +82,7 @@ impl Tree {
             return self.discard_upload(id, &retained.map(StagedPart).collect::<Vec<_>>()).map(|()| None);
         }
         let parts = self.load_parts(id, request.is_some())?;
+        // A single-request upload without its content has nothing to resume: the client begins anew.
         if request.is_some() && parts.is_empty() {
             return self.discard_upload(id, []).map(|()| None);
         }
@@ -147,6 +148,8 @@ impl Tree {
     /// [`Error::Store`]: nothing is discarded, and the next start finds it again. [`Error::Filesystem`]: the upload is
     /// discarded, and the next start sweeps what is left in staging.
     pub fn discard_upload<'a>(&self, upload: i64, parts: impl IntoIterator<Item = &'a StagedPart>) -> Result<()> {
+        // The row first: after a kill in between, the next start sweeps the files. A row without files would be offered
+        // again.
         self.shared.index.store().delete_upload(upload)?;
         parts.into_iter().try_for_each(|StagedPart(retained)| Ok(retained.discard()?))
     }
@@ -194,6 +197,7 @@ impl StagedUpload {
     /// [`Error::Store`], [`Error::Filesystem`]; it is discarded then.
     pub fn suspend(self, name: &[u8], request: &[u8], now: UnixMillis) -> Result<(i64, StagedPart)> {
         self.persist_with(|view, retained| {
+            // Recorded with length 0: bytes count only once `record_progress` has synced them.
             let part = upload_part(&retained, b"", 0);
             if view.is_synced() {
                 retained.sync_directory()?;
@@ -275,8 +279,10 @@ impl View {
     /// # Errors
     /// [`Error::Forbidden`] for a session that may write nowhere.
     pub fn begin_part(&self) -> Result<IncomingPart> {
+        // The target is checked by the assembly. Until then, a session that may write nowhere must not fill the disk.
         self.check_write_anywhere()?;
         self.fs().check_available()?;
+        // On the file system of the root, since the target is not known: the assembly copies each part.
         let root = self.fs().root()?;
         let (file, staged) = self.fs().staging(&root, root.stat()?.mount_key())?.create_file()?;
         Ok(IncomingPart { file, staged, size: 0 })
@@ -316,6 +322,7 @@ impl View {
     pub fn keep_part(&self, upload: i64, name: &[u8], part: SyncedPart, now: UnixMillis) -> Result<StagedPart> {
         let SyncedPart { staged, size } = part;
         let retained = staged.to_retained();
+        // Recorded before it is persisted: on an error, the drop removes the file.
         self.record_part(upload, &upload_part(&retained, name, size), now)?;
         staged.persist();
         Ok(StagedPart(retained))
@@ -332,6 +339,7 @@ impl View {
         size: u64,
         now: UnixMillis,
     ) -> Result<()> {
+        // The content before its record: a client skips the bytes that are recorded.
         if self.is_synced() {
             retained.open(OpenMode::Read)?.sync()?;
         }

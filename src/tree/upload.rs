@@ -121,6 +121,7 @@ impl StagedUpload {
         replaced: Option<&Stat>,
         conditions: &WriteConditions<'_>,
     ) -> Result<Self> {
+        // Staged on the file system of the target, since the commit is a rename.
         let content = view.staging(slot)?.create_file()?;
         Self::with_content(content, view, requested_path, (slot, replaced), conditions)
     }
@@ -167,6 +168,7 @@ impl StagedUpload {
             interrupted_at: None,
             access: authorize_slot(view, slot, Permission::W)?,
             locks: HandleLocks::new(conditions.lock_tokens),
+            // From here on the directory counts as in use: it can't be removed before the commit.
             registration: Some(view.shared().upload_registry.register(&slot.directory, &slot.directory_stat)),
         })
     }
@@ -210,8 +212,10 @@ impl StagedUpload {
     pub(super) fn keep_interrupted(self) {
         let view = self.access.view().clone();
         let interrupted_uploads = &view.shared().interrupted_uploads;
+        // Only new names: over an existing file, the old content is still there and the client sends the new one again.
         let is_whole = self.replaced_entry.is_none() && !self.detached && !self.write_failed.load(Ordering::Acquire);
         let resumable = is_whole && self.copy_source.as_ref().is_none_or(|copy_source| copy_source.etag.is_none());
+        // Of a revoked token nothing is kept, since no later session could take it.
         if !resumable || view.session().access().is_err() {
             return;
         }
@@ -238,6 +242,7 @@ impl StagedUpload {
     /// Leaves the content in staging for later requests, also after a restart; requested attributes are dropped.
     /// `record` stores where it is: if that fails, the content is discarded.
     pub(super) fn persist_with<T>(self, record: impl FnOnce(&View, RetainedEntry) -> Result<T>) -> Result<T> {
+        // Recorded before it is persisted: on an error, the drop removes a file that no row refers to.
         let recorded = record(self.access.view(), self.staged.to_retained())?;
         self.staged.persist();
         Ok(recorded)
@@ -246,13 +251,16 @@ impl StagedUpload {
     /// Copies a retained part of `size` bytes to an offset; returns the offset at which it ends.
     pub(super) fn copy_retained(&self, retained: &RetainedEntry, size: u64, offset: u64) -> Result<u64> {
         let from = retained.open(OpenMode::Read)?;
+        // The whole size before the first block: a refusal must not leave half a part.
         self.access.view().check_size(offset.saturating_add(size))?;
         let mut copied = 0;
         while copied < size {
+            // Again for each block: a part of many gigabytes takes minutes, in which a token may be revoked.
             self.access.view().cancellation().check()?;
             self.check_writable()?;
             let block = usize::try_from(size - copied).map_or(COPY_BLOCK_BYTES, |left| left.min(COPY_BLOCK_BYTES));
             match from.copy_range(copied, &self.file, offset.saturating_add(copied), block)? {
+                // The file is shorter than its record. The caller sees that by the offset that is returned.
                 0 => break,
                 count => copied += count as u64,
             }
@@ -280,6 +288,7 @@ impl StagedUpload {
                 // The type is checked at the commit: a file that is being changed in the middle is not whole.
                 upload.contiguous_bytes = AtomicU64::new(u64::MAX);
             }
+            // The commit compares it: what was copied must not overwrite a change that came later.
             etag = Some(view.shared().etags.etag_of(&source.stat));
         }
         let changed = AtomicBool::new(mode.truncate);
@@ -299,6 +308,7 @@ impl StagedUpload {
         loop {
             self.access.view().cancellation().check()?;
             self.access.authorize_use(&*self.file)?;
+            // By the offset, too: the source may grow while it is copied.
             self.access.view().check_size(source.stat.size.max(offset))?;
             match source.file.copy_to(&self.file, offset, COPY_BLOCK_BYTES)? {
                 // Until the first write, a copy shows the times of its source.
@@ -324,6 +334,7 @@ impl StagedUpload {
         let start = if appends { self.file.stat()?.size } else { offset };
         let end = start.saturating_add(data.len() as u64);
         self.access.view().check_size(end)?;
+        // Before the write, which may change bytes and then fail: the copy then no longer counts as unchanged.
         self.mark_changed();
         self.file.write_at(data, start)?;
         self.check_leading_type(start, end)
@@ -333,6 +344,7 @@ impl StagedUpload {
     /// CLOSE. Blocks may come in any order, so only content without a gap counts.
     fn check_leading_type(&self, start: u64, end: u64) -> Result<()> {
         let known = self.contiguous_bytes.load(Ordering::Acquire);
+        // A later rewrite of the start is left to the commit, which checks the type once more.
         if known >= SNIFF_BYTES as u64 || start > known || end <= known {
             return Ok(());
         }
@@ -413,6 +425,7 @@ impl StagedUpload {
 
     fn check_writable(&self) -> Result<()> {
         self.access.authorize_use(&*self.file)?;
+        // Locks cover names, and this file will never have one.
         if self.detached { Ok(()) } else { self.locks.check(&self.access, || self.file.stat()) }
     }
 }
@@ -451,6 +464,7 @@ impl FinalAttributes {
     /// of the process, and the group of a set-group-ID directory.
     fn for_slot(view: &View, slot: &EntrySlot, replaced: Option<&Stat>) -> Self {
         if let Some(old) = replaced.filter(|stat| stat.kind == Some(EntryKind::File)) {
+            // Without set-user-ID and set-group-ID bits: they were given to the old content.
             return Self { mode: old.mode & 0o777, uid: Some(old.uid), gid: Some(old.gid) };
         }
         let gid = (slot.directory_stat.mode & 0o2000 != 0).then_some(slot.directory_stat.gid);
@@ -458,6 +472,7 @@ impl FinalAttributes {
     }
 
     fn apply(&self, file: &FileFd, requested: &AttributeChanges) -> Result<()> {
+        // The owner before the mode: otherwise the mode would let the wrong group in for a moment.
         if self.uid.is_some() || self.gid.is_some() {
             let now = file.stat()?;
             let (uid, gid) = (self.uid.filter(|uid| *uid != now.uid), self.gid.filter(|gid| *gid != now.gid));

@@ -35,6 +35,7 @@ impl UploadRegistry {
     /// # Errors
     /// [`Error::DirectoryNotEmpty`], as if the file were there already; the errors of `remove`.
     pub(super) fn remove_empty<T>(&self, directory: &Stat, remove: impl FnOnce() -> Result<T>) -> Result<T> {
+        // Held over the removal, so that no upload is registered in between.
         let active = self.0.lock();
         if active.contains_key(&(directory.device, directory.inode)) {
             return Err(Error::DirectoryNotEmpty);
@@ -72,6 +73,7 @@ impl UploadRegistry {
         fs: &ServedFs,
         path: &TreePath,
     ) -> Result<()> {
+        // By the current path of each open directory: another client may have renamed it since.
         let mut paths = active.values().filter_map(|(_, directory)| fs.path_of_fd(directory));
         if paths.any(|directory| directory.starts_with(path)) { Err(Error::UploadInProgress) } else { Ok(()) }
     }

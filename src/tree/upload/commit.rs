@@ -54,9 +54,11 @@ impl StagedUpload {
         self.prepare(|upload| Ok(upload.requested_attributes.lock().modified))?;
         let (slot, _) = view.write_slot(&self.requested_path)?;
         let permission = slot.permission;
+        // In this order everywhere: the path, the freeze of locks, then the index.
         let path_guards = view.shared().path_locks.lock(&[&slot.path]);
         let lock_freeze = view.shared().locks.freeze();
         let replaced = slot.stat()?;
+        // All that was checked before the body arrived is checked again under the locks, just before the rename.
         self.check_replace(&slot, replaced.as_ref(), conditions)?;
         if self.copy_source.as_ref().is_some_and(|copy_source| !copy_source.is_current(&view, replaced.as_ref())) {
             return Err(Error::PreconditionFailed);
@@ -67,6 +69,7 @@ impl StagedUpload {
             Some(tags) => view.put_with_tags(&slot, replaced.as_ref(), &tags, put),
             None => put(),
         })?;
+        // Released before the sync: other commits must not wait for this disk.
         drop((lock_freeze, path_guards));
         view.sync_directory(&slot.directory)?;
         let replaced = replaced.is_some_and(|stat| stat.kind == Some(EntryKind::File));
@@ -101,6 +104,7 @@ impl StagedUpload {
     /// As [`StagedUpload::commit_in_directory`].
     pub(in crate::tree) fn commit_early(&mut self) -> Result<EarlyCommit> {
         let committed = self.commit_with(1, |upload, view, slot, replaced| {
+            // The note before the rename: after a kill between the two, it has nothing to undo and is swept.
             let note = upload.staged.note_early(&slot.path)?;
             let put = match replaced {
                 Some(_) => upload.replace_reversibly(view, slot),
