@@ -33,8 +33,10 @@ impl BackgroundDeletes {
             return;
         }
         let deletes = self.clone();
+        // Set under the mutex, so that two callers don't start two threads.
         state.running = true;
         drop(state);
+        // Without a thread to be had, the caller removes the entry itself: nobody else would.
         if thread::Builder::new().name("removals".into()).spawn(move || deletes.run()).is_err() {
             self.run();
         }
@@ -51,6 +53,7 @@ impl BackgroundDeletes {
     fn run(&self) {
         loop {
             let mut state = self.0.state.lock();
+            // Checked and cleared under one lock: an entry that is queued after this starts a new thread.
             let Some(staged) = state.pending.pop_front() else {
                 state.running = false;
                 self.0.idle.notify_all();

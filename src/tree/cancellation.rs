@@ -32,6 +32,7 @@ impl CancellationFlag {
     /// # Errors
     /// [`super::Error::SessionEnded`] once it was.
     pub fn check(&self) -> Result<()> {
+        // Relaxed: no data is published with the flag, and a late look costs one more block.
         if self.0.load(Ordering::Relaxed) { Err(SessionEnded.into()) } else { Ok(()) }
     }
 }

@@ -70,6 +70,7 @@ impl EtagTracker {
         for (bytes, value) in input.chunks_exact_mut(8).zip(values) {
             bytes.copy_from_slice(&value.to_le_bytes());
         }
+        // The one-time number is hashed only if set: the other 40 bytes are those of older releases, whose ETags stay.
         let hash = blake3::keyed_hash(&self.key, if unknown == 0 { &input[..40] } else { &input });
         let (high, low) = hash.as_bytes()[..16].split_at(8);
         let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
@@ -80,6 +81,7 @@ impl EtagTracker {
     pub(super) fn fresh_time(&self, requested: Option<Timestamp>) -> Timestamp {
         let now = now();
         let bump = |last_nanos: i64| Some(now.max(last_nanos.saturating_add(1)));
+        // Strictly increasing, also when two commits fall into one tick or the clock is set back.
         let last_nanos = self.last_nanos.fetch_update(Ordering::AcqRel, Ordering::Acquire, bump).unwrap_or_default();
         let time = timestamp_from_nanos(now.max(last_nanos.saturating_add(1)));
         requested.map_or(time, |requested| keep_mark(time, requested))
@@ -154,6 +156,7 @@ impl EtagTracker {
         if self.edited_count.load(Ordering::Acquire) == 0 {
             return;
         }
+        // Copied, since settling waits for writers and for the disk.
         let files: Vec<_> = self.edited_files.read().values().map(|(_, edited_file)| Arc::clone(edited_file)).collect();
         for edited_file in files {
             if let Err(error) = self.settle_file(&edited_file) {
@@ -177,6 +180,7 @@ impl EtagTracker {
         let edited_file = old.and_then(|old| self.edited_file(old));
         let _exclusive = edited_file.as_ref().map(|edited_file| edited_file.settle_lock.write());
         let done = put()?;
+        // With other hard links left, writes of open handles still reach a name.
         if let Some(edited_file) = &edited_file
             && edited_file.file.stat().is_ok_and(|stat| stat.link_count <= kept_names)
         {
@@ -274,6 +278,7 @@ impl EditGuard {
         if self.edited_file.last_write.load(Ordering::Acquire) == 0 {
             self.tracker.unsettle(&self.edited_file)?;
         }
+        // Counted before and after: a GET during the write gets an ETag that is no longer valid when the write is done.
         self.count_write();
         let result = write();
         self.count_write();

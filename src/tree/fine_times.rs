@@ -36,6 +36,7 @@ impl FineTimes {
     /// Errors of the store.
     pub(super) fn detect_coarse(&self) -> Result<()> {
         for (path, stat) in self.mounts() {
+            // By marker rather than device: device numbers may change at a reboot.
             if let Ok(Some(marker)) = self.fs.marker_at(&path)
                 && self.store.has_fine_times(marker)?
             {
@@ -56,6 +57,7 @@ impl FineTimes {
         let Some(Some(marker)) = self.coarse_markers.read().get(&stat.device).copied() else {
             return Ok(stat.modified);
         };
+        // The second must match: a time that was set beside the gateway since has no record.
         let recorded =
             self.store.fine_time(marker, stat.inode)?.filter(|(seconds, _)| *seconds == stat.modified.seconds);
         Ok(recorded.map_or(stat.modified, |(seconds, nanos)| Timestamp { seconds, nanos }))
@@ -66,6 +68,7 @@ impl FineTimes {
     /// # Errors
     /// Errors of the store.
     pub(super) fn record(&self, stat: &Stat, requested: Timestamp) -> Result<()> {
+        // Nothing was truncated: the usual case, on ext4, XFS and btrfs.
         if stat.modified == requested {
             return Ok(());
         }

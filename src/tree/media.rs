@@ -29,6 +29,7 @@ pub(super) fn refused_type(rule: &UploadRule, name: &EntryName, head: &[u8]) -> 
     if !named.is_empty() && !rule.allows_mime_type(&named) {
         return named.first().copied();
     }
+    // davfs2, Explorer and the Finder create an empty file first and send the content later.
     if head.is_empty() {
         return None;
     }
@@ -45,6 +46,7 @@ pub(super) fn refused_type(rule: &UploadRule, name: &EntryName, head: &[u8]) -> 
 pub(super) fn refused_type_early(rule: &UploadRule, name: &EntryName, head: &[u8]) -> Option<&'static str> {
     match infer::get(head) {
         Some(kind) => refused_content_type(rule, &types_by_name(name.as_bytes()), kind),
+        // Before that, the signature may only not have arrived yet.
         None if head.len() >= SIGNATURE_MAX_BYTES => refused_type(rule, name, head),
         None => None,
     }

@@ -34,6 +34,7 @@ pub fn move_destination(from: &TreePath, existing: TreePath, sent: &TreePath) ->
 
 fn resolve_spelling(root: &TreePath, below: &TreePath, is_there: impl Fn(&TreePath) -> bool) -> TreePath {
     let sent = root.join(below);
+    // Checked as a whole first: most paths have one form only, or exist as they were sent.
     if !below.has_alternate_normalizations() || is_there(&sent) {
         return sent;
     }
@@ -50,7 +51,7 @@ fn resolve_spelling(root: &TreePath, below: &TreePath, is_there: impl Fn(&TreePa
         match <[TreePath; 1]>::try_from(others) {
             Ok([other]) => resolved = other,
             Err(_) => {
-                // The entry does not exist, so nothing below it does: the rest stays as it was sent.
+                // Missing, or ambiguous between two other forms: never guessed, so the rest stays as it was sent.
                 resolved = as_sent;
                 break;
             }
