@@ -309,13 +309,13 @@ impl View {
     }
 
     /// Returns the slot of a file that is granted itself, in a directory that is not.
-    fn granted_file_slot(&self, path: &TreePath, error_otherwise: Error) -> Result<(EntrySlot, Option<Stat>)> {
+    fn granted_file_slot(&self, path: &TreePath, fallback: Error) -> Result<(EntrySlot, Option<Stat>)> {
         let permissions = self.permissions_at(path)?;
         let permission = permissions.permission();
         let Some(grant) = permissions.topmost_grant(TreeOperation::Write.permission()) else {
             // The caller's error stands, unless the entry itself is visible: then it is forbidden rather than missing.
             let is_visible = matches!(self.absent_or_forbidden(&permissions, path, None), Error::Forbidden);
-            return Err(if is_visible { Error::Forbidden } else { error_otherwise });
+            return Err(if is_visible { Error::Forbidden } else { fallback });
         };
         match (&grant.anchor, path.name()) {
             (GrantAnchor::ParentDirectory(directory), Some(name)) if grant.path == *path => {
@@ -335,7 +335,7 @@ impl View {
                 }
             }
             (GrantAnchor::Directory(..), _) if grant.path == *path => Err(Error::IsADirectory),
-            (GrantAnchor::Directory(..) | GrantAnchor::ParentDirectory(_), _) => Err(error_otherwise),
+            (GrantAnchor::Directory(..) | GrantAnchor::ParentDirectory(_), _) => Err(fallback),
         }
     }
 

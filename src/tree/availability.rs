@@ -99,10 +99,10 @@ impl Tree {
     /// Suspends the tree until the next check has ended, since the one under way hangs.
     pub fn suspend(&self) {
         let mut last = self.shared.availability.outages.write();
-        let silent = (TreePath::root(), TreeOutage::Unresponsive);
-        if !last.contains(&silent) {
+        let unresponsive = (TreePath::root(), TreeOutage::Unresponsive);
+        if !last.contains(&unresponsive) {
             tracing::error!("the tree is not served until its file system answers");
-            *last = vec![silent];
+            *last = vec![unresponsive];
         }
         self.shared.fs.suspend(TreeOutage::Unresponsive);
     }

@@ -48,8 +48,8 @@ impl IndexModel {
 
     fn create(&self, path: &str, kind: EntryKind) {
         let parent = tree_path(path).parent().and_then(|parent| self.fixture.host.metadata(&parent).ok());
-        let fits = parent.is_some_and(|parent| parent.kind == EntryKind::Directory);
-        if fits && self.metadata(path).is_none() {
+        let parent_is_directory = parent.is_some_and(|parent| parent.kind == EntryKind::Directory);
+        if parent_is_directory && self.metadata(path).is_none() {
             self.fixture.host.create(path, kind);
         }
     }
@@ -76,11 +76,11 @@ impl IndexModel {
         let change = fixture.index.begin_move(&source, &target).expect("begun");
         if crash != CrashPoint::BeforeHost {
             let kept = replaced.filter(|replaced| (replaced.kind, moved.kind) == (EntryKind::File, EntryKind::File));
-            let heir = kept.and_then(|kept| self.node_by_inode(kept.inode));
-            self.remove_nodes(|path| path.starts_with(&target), heir);
-            if let Some(heir) = heir {
+            let kept_id = kept.and_then(|kept| self.node_by_inode(kept.inode));
+            self.remove_nodes(|path| path.starts_with(&target), kept_id);
+            if let Some(kept_id) = kept_id {
                 self.remove_nodes(|path| *path == source, None);
-                self.live_nodes.insert(heir, moved.inode);
+                self.live_nodes.insert(kept_id, moved.inode);
             }
             self.fixture.host.rename(from, to);
         }
@@ -116,8 +116,8 @@ impl IndexModel {
 
     /// Ends what stands where `gone` says, but for one.
     fn remove_nodes(&mut self, gone: impl Fn(&TreePath) -> bool, but: Option<NodeId>) {
-        let places = self.fixture.host.paths_by_inode();
-        let ends = |id: &NodeId, inode: &u64| Some(*id) != but && places.get(inode).is_some_and(&gone);
+        let paths = self.fixture.host.paths_by_inode();
+        let ends = |id: &NodeId, inode: &u64| Some(*id) != but && paths.get(inode).is_some_and(&gone);
         let ended: Vec<NodeId> =
             self.live_nodes.iter().filter(|(id, inode)| ends(id, inode)).map(|(id, _)| *id).collect();
         self.live_nodes.retain(|id, _| !ended.contains(id));
@@ -125,10 +125,10 @@ impl IndexModel {
     }
 
     fn compare(&self, step: &IndexStep) {
-        let places = self.fixture.host.paths_by_inode();
+        let paths = self.fixture.host.paths_by_inode();
         for (id, inode) in &self.live_nodes {
             let place = self.fixture.index.locate(*id).expect("located");
-            assert_eq!(place.as_ref(), places.get(inode), "{step:?}");
+            assert_eq!(place.as_ref(), paths.get(inode), "{step:?}");
         }
         for id in &self.removed_nodes {
             assert_eq!(self.fixture.index.locate(*id).expect("located"), None, "{step:?}");

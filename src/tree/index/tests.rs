@@ -474,9 +474,9 @@ fn kill_during_move_leaves_old_or_new_paths() {
             change.abandon_as_killed()
         }
         let index = fixture.restart();
-        let place = if killed == KillPoint::BeforeHost { "/a/b" } else { "/c/b" };
-        let inner = format!("{place}/f");
-        assert_eq!(index.locate(directory).expect("located"), Some(tree_path(place)), "{killed:?}");
+        let path = if killed == KillPoint::BeforeHost { "/a/b" } else { "/c/b" };
+        let inner = format!("{path}/f");
+        assert_eq!(index.locate(directory).expect("located"), Some(tree_path(path)), "{killed:?}");
         assert_eq!(index.locate(file).expect("located"), Some(tree_path(&inner)), "{killed:?}");
         let stays = (killed == KillPoint::BeforeHost).then(|| tree_path("/c/b"));
         assert_eq!(index.locate(replaced).expect("located"), stays, "{killed:?}");

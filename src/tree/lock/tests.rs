@@ -287,7 +287,7 @@ fn locks_per_user_are_limited() {
 #[test]
 fn lock_is_not_acquired_between_check_and_effect() {
     let fixture = LockFixture::new();
-    let steady = fixture.locks.freeze();
+    let lock_freeze = fixture.locks.freeze();
     std::thread::scope(|scope| {
         let taking = scope.spawn(|| fixture.acquired("/a", exclusive_request(), "ann"));
         // It waits once it keeps new readers out.
@@ -296,7 +296,7 @@ fn lock_is_not_acquired_between_check_and_effect() {
             std::thread::yield_now();
         }
         assert!(fixture.may_write("/a", "bob", &[]));
-        drop(steady);
+        drop(lock_freeze);
     });
     assert!(!fixture.may_write("/a", "bob", &[]));
 }
