@@ -1,4 +1,4 @@
-//! Rights whose directory was swapped behind the gateway's back.
+//! Tests of grants on directories that were swapped behind the gateway's back.
 
 use crate::domain::Permission;
 use crate::tree::testing::{TreeFixture, tree_path};

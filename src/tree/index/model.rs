@@ -1,4 +1,4 @@
-//! Random changes, some cut off by a crash, against what the index is to know after them.
+//! Random changes, some interrupted by a crash, compared with a model of the index.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ enum IndexStep {
     Remove(String, CrashPoint),
 }
 
-/// Where the server dies during a step, if it does.
+/// Point at which the server is killed during a step, if it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum CrashPoint {
     None,
@@ -24,7 +24,7 @@ enum CrashPoint {
     AfterHost,
 }
 
-/// For each id that lives, the inode of what it names.
+/// The model: the inode of each node, by id, and the ids of removed nodes.
 struct IndexModel {
     fixture: Rc<IndexFixture>,
     live_nodes: HashMap<NodeId, u64>,
@@ -114,7 +114,7 @@ impl IndexModel {
         self.live_nodes.iter().find(|(_, named)| **named == inode).map(|(id, _)| *id)
     }
 
-    /// Ends what stands where `gone` says, but for one.
+    /// Removes the nodes whose paths match `gone`, except for one.
     fn remove_nodes(&mut self, gone: impl Fn(&TreePath) -> bool, but: Option<NodeId>) {
         let paths = self.fixture.host.paths_by_inode();
         let ends = |id: &NodeId, inode: &u64| Some(*id) != but && paths.get(inode).is_some_and(&gone);

@@ -1,4 +1,4 @@
-//! The node index against a host in memory, so that every race and crash can be staged.
+//! Tests of the node index over a file system in memory, with races and crashes at chosen points.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
@@ -10,13 +10,13 @@ use crate::store::PropertyUpdate;
 
 type LookupInterferer = Box<dyn FnOnce(&InMemoryHost) + Send>;
 
-/// A host in memory: what stands at each path, and what happens when the index looks.
+/// A file system in memory: the entry at each path, and an interferer that runs at a chosen look-up.
 #[derive(Default)]
 pub(in crate::tree) struct InMemoryHost {
     entries: Mutex<BTreeMap<TreePath, InodeMetadata>>,
     next_inode: AtomicU64,
     lookups: AtomicU64,
-    /// Whether the file system is not there.
+    /// Whether the file system is unavailable.
     is_unavailable: AtomicBool,
     interferer: Mutex<Option<(u64, LookupInterferer)>>,
 }
@@ -40,7 +40,7 @@ impl InMemoryHost {
         }
     }
 
-    /// Does something just before the index asks for the `when`th time from now.
+    /// Runs `what` just before the `when`th look-up from now.
     fn interfere_at_lookup(&self, when: u64, what: impl FnOnce(&InMemoryHost) + Send + 'static) {
         *self.interferer.lock() = Some((self.lookups.load(Ordering::Relaxed) + when, Box::new(what)));
     }
@@ -49,7 +49,7 @@ impl InMemoryHost {
         self.entries.lock().retain(|p, _| !p.starts_with(&tree_path(path)));
     }
 
-    /// Returns where each entry stands, by inode.
+    /// Returns the path of each entry, by inode.
     pub(in crate::tree) fn paths_by_inode(&self) -> HashMap<u64, TreePath> {
         self.entries.lock().iter().map(|(path, metadata)| (metadata.inode, path.clone())).collect()
     }
@@ -86,7 +86,7 @@ pub(in crate::tree) struct IndexFixture {
 }
 
 impl IndexFixture {
-    /// A root with the directory `/a/b`, the file `/a/b/f`, and the directory `/c`.
+    /// Creates a root with the directories `/a/b` and `/c` and the file `/a/b/f`.
     pub(in crate::tree) fn new() -> Self {
         let state = tempfile::tempdir().expect("dir");
         let store = Store::open(&state.path().join("state")).expect("store");
@@ -139,12 +139,12 @@ impl IndexFixture {
         self.store.properties(id).expect("read").into_iter().map(|row| row.value).collect()
     }
 
-    /// A second process over the same state and host.
+    /// Returns the index of a second process over the same store and file system.
     fn other_process(&self) -> NodeIndex {
         open_index(&Store::open(self.store.state_dir()).expect("store"), &self.host)
     }
 
-    /// The next start after a crash.
+    /// Returns the index of the next start after a crash.
     fn restart(&self) -> NodeIndex {
         let index = self.other_process();
         index.recover().expect("recovered");
@@ -262,7 +262,7 @@ fn directory_swapped_outside_gateway_dangles_with_its_files() {
     let named = fixture.index.list(&tree_path("/a")).expect("list");
     let dangling: Vec<_> = named.iter().map(|node| node.dangling).collect();
     assert_eq!(dangling, [false, true, true]);
-    // The name goes to another node, and the old id never comes back to life there.
+    // Another entry gets the name, and the old id never becomes valid for it.
     assert_ne!(fixture.assign_id("/a/b/f"), file);
     assert_eq!((fixture.locate(directory), fixture.locate(file)), (None, None));
 }
@@ -353,7 +353,7 @@ fn concurrent_processes_assign_one_id_per_path() {
 
 #[test]
 fn directory_swapped_while_id_is_assigned_gets_id_of_the_new_one() {
-    // Naming /a asks for / and /a, and for both again once the rows are written.
+    // Assigning an id to /a looks up / and /a, and both again after the rows are written.
     for when in 1..=4 {
         let fixture = IndexFixture::new();
         fixture.host.interfere_at_lookup(when, |host| {
@@ -395,7 +395,7 @@ fn another_process_assigns_no_id_at_target_of_move_in_progress() {
     let other = fixture.other_process();
     let directory = fixture.assign_id("/a");
     let change = fixture.index.begin_move(&tree_path("/a"), &tree_path("/z")).expect("begun");
-    // It first looks whether the move was done, which it was not, and then for what stands at the target.
+    // It first looks whether the move was done, which it was not, and then for the entry at the target.
     fixture.host.interfere_at_lookup(2, |host| host.rename("/a", "/z"));
     assert_eq!(other.assign_id(&tree_path("/z")).expect("named"), directory);
     change.finish().expect("finished");
@@ -442,14 +442,14 @@ fn unfinished_intent_is_settled_before_next_change() {
 }
 
 impl IndexChange<'_> {
-    /// Leaves a change as a killed process does: nothing of it runs any more.
+    /// Leaves a change as a killed process does, without its drop.
     pub(in crate::tree) fn abandon_as_killed(mut self) {
         self.state = IndexChangeState::Finished;
     }
 }
 
-/// Where a server may be killed during a move or removal: before the host changed, after it, or after
-/// the index followed.
+/// Point at which a server is killed during a move or removal: before the file system changed, after it, or after
+/// the index was updated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum KillPoint {
     BeforeHost,

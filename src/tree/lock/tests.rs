@@ -1,4 +1,4 @@
-//! The rules of write locks, with a clock turned by hand.
+//! Tests of write locks, with a manual clock.
 
 use super::*;
 
@@ -126,7 +126,7 @@ fn depth_zero_lock_protects_members_and_depth_infinity_lock_the_subtree() {
     let fixture = LockFixture::new();
     let shallow = fixture.acquired("/a", exclusive_request(), "ann");
     let below = fixture.acquired("/d", depth_infinity_request(), "ann");
-    // Adding to and removing from /a asks for the lock of /a; what a member holds does not.
+    // Adding and removing members of /a needs the token of /a; changing the content of a member does not.
     assert!(!fixture.may_write("/a", "bob", &[]) && fixture.may_write("/a", "ann", &[&shallow]));
     assert!(fixture.may_write("/a/f", "bob", &[]));
     assert!(!fixture.may_write("/d/x/y", "bob", &[]) && fixture.may_write("/d/x/y", "ann", &[&below]));
@@ -290,7 +290,7 @@ fn lock_is_not_acquired_between_check_and_effect() {
     let lock_freeze = fixture.locks.freeze();
     std::thread::scope(|scope| {
         let taking = scope.spawn(|| fixture.acquired("/a", exclusive_request(), "ann"));
-        // It waits once it keeps new readers out.
+        // The writer is waiting once new readers are refused.
         while fixture.locks.acquisition_lock.try_read().is_some() {
             assert!(!taking.is_finished(), "it did not wait");
             std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! Dead properties over the node index and a host in memory.
+//! Tests of dead properties over the node index and a file system in memory.
 
 use super::*;
 use crate::store::WriteDurability;
@@ -147,7 +147,7 @@ fn copy_gets_exactly_the_properties_of_its_source() {
     fixture.index.copy_properties(&tree_path("/c/g"), &tree_path("/c/b/f"), &login("alice"), true).expect("copied");
     assert!(fixture.values("/c/b/f").is_empty());
     assert_eq!(fixture.values("/a/b/f"), ["/a/b/f"]);
-    // What belonged to a directory that was swapped since is not the new one's to give.
+    // Properties of a directory that was swapped since are not copied from the new one.
     fixture.host.remove("/a/b");
     for path in ["/a/b", "/c/h", "/c/h/b"] {
         fixture.host.create(path, EntryKind::Directory);
