@@ -27,6 +27,7 @@
 //!
 //! Locks and scopes follow the file: see [`super::handle_access`].
 
+mod open_request;
 mod session_paths;
 
 use std::collections::HashMap;
@@ -40,7 +41,8 @@ use super::in_place::InPlaceEdit;
 use super::upload::{SlotId, StagedUpload};
 use super::{AttributeChanges, EditMode, Entry, Error, FileReader, FilesystemSpace, Result, View};
 
-pub use session_paths::{OpenRequest, SessionListing};
+pub use open_request::OpenRequest;
+pub use session_paths::SessionListing;
 
 /// The view of a session that keeps files open: the tree, with the session's own staged uploads under their names.
 /// Clones share the state.
