@@ -43,6 +43,9 @@ pub(super) struct EntrySlot {
     pub(super) permission: Permission,
     /// Whether only an existing file may be replaced: the file is granted, its directory is not.
     pub(super) existing_only: bool,
+    /// Topmost place above the slot at which the session may write; `None` where there is none, or where it has to be looked
+    /// up, since the directory was reached over a link.
+    pub(super) topmost_writable: Option<TreePath>,
 }
 
 /// The grants that give a session permissions at a path, each verified against the file system.
@@ -186,6 +189,7 @@ impl View {
     pub(super) fn slot_with_permission(&self, path: &TreePath, needed: Permission) -> Result<EntrySlot> {
         let Some((parent, name)) = path.split_last() else { return Err(Error::Forbidden) };
         let permissions = self.permissions_at(&parent)?;
+        let requested_parent = parent.clone();
         let (directory, directory_stat, parent, permission) = match permissions.open_directory_at(&parent, needed) {
             Some((directory, stat)) => (directory, stat, parent, permissions.permission()),
             None => match self.open_with_permissions(&permissions, &parent, needed, OpenMode::DirectoryPath) {
@@ -198,7 +202,9 @@ impl View {
         let path = parent.child(&name);
         // The entry may be granted itself, with more than its directory allows.
         let permission = permission | self.permission_granted_at(&path)?;
-        Ok(EntrySlot { directory, directory_stat, name, path, permission, existing_only: false })
+        // The grants are those of the requested directory; over a link it is another one.
+        let topmost_writable = permissions.topmost_path(Permission::W).filter(|_| parent == requested_parent).cloned();
+        Ok(EntrySlot { directory, directory_stat, name, path, permission, existing_only: false, topmost_writable })
     }
 
     /// Returns the permissions of verified grants on exactly this path.
@@ -328,6 +334,7 @@ impl View {
                     permission,
                     // Its directory is not granted: once the file is gone, nothing may be created in its place.
                     existing_only: true,
+                    topmost_writable: None,
                 };
                 match slot.stat()? {
                     Some(stat) if stat.kind == Some(EntryKind::File) => Ok((slot, Some(stat))),

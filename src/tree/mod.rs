@@ -80,7 +80,9 @@ pub use reattach::{NodeMatch, NodeReattachment};
 pub use tags::{set_tags_change, tags_property};
 pub use unicode_spelling::move_destination;
 pub use upload::{CommittedUpload, StagedUpload};
-pub use view::{ChangedMember, EditMode, OverwriteMode, SyncChanges, SyncItem, SyncPoint, View, WriteConditions};
+pub use view::{
+    ChangedMember, EditMode, OverwriteMode, ResolvedEntry, SyncChanges, SyncItem, SyncPoint, View, WriteConditions,
+};
 
 /// The result of an operation on the tree.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -48,18 +48,21 @@ pub enum PropertyChange {
 }
 
 impl NodeIndex {
-    /// Returns the properties of an entry; none for an entry without a node.
-    pub(super) fn properties(&self, path: &TreePath) -> Result<Vec<DeadProperty>> {
-        let Some(node) = self.find_id(path)? else { return Ok(Vec::new()) };
+    /// Returns the properties of a node.
+    pub(super) fn node_properties(&self, node: NodeId) -> Result<Vec<DeadProperty>> {
         Ok(self.store().properties(node)?.into_iter().map(DeadProperty::from).collect())
     }
 
-    /// Returns the properties of all entries of a directory with one query; entries without properties are left out.
+    /// Returns the properties of all entries of a directory with one query; entries without properties are left out. The
+    /// directory is named by its node and its path.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when they are larger than 16 MiB: the caller reads them entry by entry then.
-    pub(super) fn properties_in(&self, directory: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
-        let Some(node) = self.find_id(directory)? else { return Ok(HashMap::new()) };
+    pub(super) fn member_properties(
+        &self,
+        node: NodeId,
+        directory: &TreePath,
+    ) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
         let rows = self.store().child_properties(node, PROPERTY_BYTES_PER_LISTING)?.ok_or(Error::Unsupported)?;
         let mut by_name: HashMap<Vec<u8>, (NodeRow, Vec<DeadProperty>)> = HashMap::new();
         for (row, property) in rows {

@@ -135,6 +135,12 @@ impl FileFd {
         sync(&self.0)
     }
 
+    /// Opens a file that was opened with `O_PATH` again, to be read: the same file, whatever has its name by now.
+    pub(crate) fn reopen_to_read(&self) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(CWD, proc_path(self), flags, Mode::empty()).map(Self)
+    }
+
     /// Syncs content and attributes of an entry that was opened with `O_PATH`. An entry that this process may neither
     /// read nor write is not synced.
     pub(crate) fn reopen_and_sync(&self) -> Result<()> {

@@ -23,7 +23,17 @@ impl IndexFixture {
     }
 
     fn values(&self, path: &str) -> Vec<String> {
-        self.index.properties(&tree_path(path)).expect("read").into_iter().map(|property| property.value).collect()
+        let Some(node) = self.index.find_id(&tree_path(path)).expect("read") else { return Vec::new() };
+        let properties = self.index.node_properties(node).expect("read");
+        properties.into_iter().map(|property| property.value).collect()
+    }
+
+    fn member_properties(&self, directory: &str) -> HashMap<EntryName, Vec<DeadProperty>> {
+        let directory = tree_path(directory);
+        match self.index.find_id(&directory).expect("read") {
+            Some(node) => self.index.member_properties(node, &directory).expect("read"),
+            None => HashMap::new(),
+        }
     }
 }
 
@@ -111,7 +121,7 @@ fn properties_of_directory_entries_are_read_in_one_query() {
         fixture.change_properties(path, &[set("x", path), set("y", "2")]).expect("changed");
     }
     let read = |directory: &str| {
-        let found = fixture.index.properties_in(&tree_path(directory)).expect("read");
+        let found = fixture.member_properties(directory);
         let mut found: Vec<_> =
             found.into_iter().map(|(name, p)| (name.to_string(), p.len(), p[0].value.clone())).collect();
         found.sort();

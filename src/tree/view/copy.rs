@@ -71,10 +71,10 @@ impl View {
             }
             staged
         } else {
-            // Opened again to be read. Its metadata counts: another file may have the name by now.
-            let file = self.open_entry(from, Permission::R, OpenMode::Read)?;
+            // The file that was authorized: another one may have the name by now.
+            let file = source.file.reopen_to_read()?;
             let (copy, staged) = staging.create_file()?;
-            job.copy_file(&file.file, &file.stat, &copy, &target.name)?;
+            job.copy_file(&file, &file.stat()?, &copy, &target.name)?;
             if self.is_synced() {
                 copy.sync()?;
             }

@@ -189,7 +189,14 @@ impl View {
 
     /// Returns the topmost ancestor of a slot at which the session may write.
     pub(super) fn link_boundary(&self, slot: &EntrySlot) -> Result<TreePath> {
-        self.permissions_at(&slot.directory_path())?.topmost_path(Permission::W).cloned().ok_or(Error::Forbidden)
+        match &slot.topmost_writable {
+            Some(topmost) => Ok(topmost.clone()),
+            None => self
+                .permissions_at(&slot.directory_path())?
+                .topmost_path(Permission::W)
+                .cloned()
+                .ok_or(Error::Forbidden),
+        }
     }
 
     /// Tells whether each link below a directory may be moved with the directory to `to`. The walk checks the session

@@ -22,6 +22,7 @@ mod lock;
 mod property;
 mod read;
 mod rename;
+mod resolved_entry;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ mod upload_policy;
 mod write;
 
 pub use changes::{ChangedMember, SyncChanges, SyncItem};
+pub use resolved_entry::ResolvedEntry;
 pub use sync::SyncPoint;
 
 use std::sync::Arc;

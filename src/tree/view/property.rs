@@ -1,9 +1,7 @@
 //! Dead properties (RFC 4918 section 4), checksums and tags as one session may see and change them.
 
-use std::collections::HashMap;
-
 use super::View;
-use crate::domain::{EntryName, FileTag, Permission, TreeOperation, TreePath};
+use crate::domain::{FileTag, Permission, TreeOperation, TreePath};
 use crate::tree::authorize::{EntrySlot, OpenEntry};
 use crate::tree::fs::{FileFd, OpenMode, Stat};
 use crate::tree::tags::{parse_tags, set_tags_change, tags_property};
@@ -12,17 +10,7 @@ use crate::tree::{AttributeChanges, DeadProperty, Entry, EntryKind, Error, Prope
 impl View {
     /// Returns the dead properties of an entry that the session may read.
     pub fn properties(&self, path: &TreePath) -> Result<Vec<DeadProperty>> {
-        let found = self.open_entry(path, Permission::R, OpenMode::Path)?;
-        self.shared().index.properties(&found.path)
-    }
-
-    /// Returns the dead properties of all entries of a directory that have some, with one query.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] when they have more than 16 MiB: ask for each entry then.
-    pub fn properties_in(&self, directory: &TreePath) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
-        let found = self.open_entry(directory, Permission::R, OpenMode::DirectoryPath)?;
-        self.shared().index.properties_in(&found.path)
+        self.resolve(path)?.properties()
     }
 
     /// Stores the checksum of a file's content, of which `entry` is the metadata; it is lost when the content changes.

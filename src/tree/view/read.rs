@@ -1,6 +1,6 @@
 //! Operations that change nothing: stat, list, read, node ids.
 
-use super::{View, visible_directory_entry};
+use super::View;
 use crate::domain::{NodeId, Permission, TreeOperation, TreePath};
 use crate::tree::fs::{self, DirectoryFd, OpenMode};
 use crate::tree::{DirectoryListing, Entry, EntryKind, Error, FileReader, FilesystemSpace, Result};
@@ -55,19 +55,7 @@ impl View {
 
     /// Returns the metadata of an entry; symbolic links are followed.
     pub fn stat(&self, path: &TreePath) -> Result<Entry> {
-        let permissions = self.permissions_at(path)?;
-        if permissions.permission() == Permission::NONE {
-            let is_visible = self.is_visible(permissions.access(), path)?;
-            let name = path.name();
-            // Constants: a merely visible directory shows no metadata of the host.
-            return if is_visible {
-                Ok(visible_directory_entry(name.as_ref().map_or(b"", |name| name.as_bytes())))
-            } else {
-                Err(Error::Absent)
-            };
-        }
-        let found = self.open_with_permissions(&permissions, path, Permission::NONE, OpenMode::Path)?;
-        Ok(self.entry(path, &found.stat, found.permission))
+        Ok(self.resolve(path)?.entry())
     }
 
     /// Returns the metadata of an entry; a symbolic link at the end is not followed.
@@ -100,27 +88,9 @@ impl View {
         }
     }
 
-    /// Lists a directory. A merely visible directory lists only the children on the way to a granted node; a drop box
-    /// (`w` without `r`) lists nothing. Symbolic links are followed where `follow` is true (and left out when their
-    /// target is absent), else listed as links.
+    /// Lists a directory, as [`ResolvedEntry::into_listing`](super::ResolvedEntry::into_listing) does.
     pub fn list(&self, path: &TreePath, follow: bool) -> Result<DirectoryListing> {
-        let permissions = self.permissions_at(path)?;
-        let permission = permissions.permission();
-        let needed = TreeOperation::List.permission();
-        if permission.allows(needed) {
-            let found = self.open_with_permissions(&permissions, path, needed, OpenMode::Path)?;
-            if !found.stat.is_directory() {
-                return Err(Error::NotADirectory);
-            }
-            return DirectoryListing::readable(self, path, found, follow);
-        }
-        // Without `r`: absent where it can't be seen, forbidden for a file, else the visible children.
-        let entry = self.stat(path).inspect_err(|_| self.audit_denial(TreeOperation::List, path))?;
-        if !entry.is_directory() {
-            self.audit_denial(TreeOperation::List, path);
-            return Err(Error::Forbidden);
-        }
-        Ok(DirectoryListing::visible_children(self, path, permissions.access().visible_children(path)))
+        self.resolve(path).inspect_err(|_| self.audit_denial(TreeOperation::List, path))?.into_listing(follow)
     }
 
     /// Opens a directory with `O_PATH`, whatever permission the session has there.

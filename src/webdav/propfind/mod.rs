@@ -59,12 +59,13 @@ fn respond(
 ) -> Result<Response<ResponseBody>> {
     let propfind_request = PropfindRequest::parse(bytes)
         .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:propfind element"))?;
-    let entry = context.view.stat(&context.path)?;
-    // After `stat`: a false condition must not reveal an entry that the session can't see.
+    let requested = context.view.resolve(&context.path)?;
+    // After that: a false condition must not reveal an entry that the session can't see.
     context.conditions.evaluate_if_header(context.if_context(), &context.path)?;
     let plan = || propfind_request.clone().into_plan().with_minimal_return(headers::prefers_minimal(&context.headers));
-    let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, &entry)?;
-    if depth == DepthHeader::Infinity && entry.is_directory() {
+    let is_directory = requested.entry().is_directory();
+    let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, requested)?;
+    if depth == DepthHeader::Infinity && is_directory {
         traversal.limit_entries(options.propfind_infinity_entries);
     }
     // Errors up to here become a status; once the response is streamed they can only end it early.
@@ -88,7 +89,8 @@ fn respond(
     drop(buffered);
     traversal.count_remaining()?;
     // Without a limit: the tree may have grown since, and a response in progress is not broken off for that.
-    let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, &entry)?;
+    let requested = context.view.resolve(&context.path)?;
+    let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, requested)?;
     let first = traversal.fill_block()?;
     Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)))
 }

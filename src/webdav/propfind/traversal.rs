@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::plan::{PropfindPlan, PropfindRow};
 use crate::domain::{EntryName, TreePath};
 use crate::http::{BlockProducer, BodyError};
-use crate::tree::{self, DeadProperty, DirectoryListing, Entry};
+use crate::tree::{self, DeadProperty, DirectoryListing, Entry, ResolvedEntry};
 use crate::webdav::error::{Error, Result};
 use crate::webdav::headers::DepthHeader;
 use crate::webdav::request_context::RequestContext;
@@ -52,8 +52,9 @@ impl PropfindTraversal {
         context: Arc<RequestContext>,
         plan: PropfindPlan,
         depth: DepthHeader,
-        entry: &Entry,
+        requested: ResolvedEntry,
     ) -> tree::Result<Self> {
+        let entry = requested.entry();
         let mut traversal = Self {
             context,
             plan,
@@ -69,9 +70,9 @@ impl PropfindTraversal {
             done: false,
         };
         traversal.out.push_str(multistatus::MULTISTATUS_START);
-        traversal.write_requested_entry(entry, depth == DepthHeader::Zero)?;
+        traversal.write_requested_entry(&requested, &entry, depth == DepthHeader::Zero)?;
         if entry.is_directory() && depth != DepthHeader::Zero {
-            traversal.open_directory(traversal.context.path.clone())?;
+            traversal.open_directory(requested, traversal.context.path.clone())?;
         }
         Ok(traversal)
     }
@@ -133,15 +134,16 @@ impl PropfindTraversal {
         Ok(std::mem::replace(&mut self.out, next).into())
     }
 
-    fn open_directory(&mut self, path: TreePath) -> tree::Result<()> {
-        let listing = self.context.view.list(&path, true)?;
+    /// Lists a directory that was resolved at a path.
+    fn open_directory(&mut self, directory: ResolvedEntry, path: TreePath) -> tree::Result<()> {
         let reads_dead = self.plan.needs_dead_properties() && !self.count_only;
         // `Unsupported` where they exceed 16 MiB: each entry is then read on its own.
-        let dead = match reads_dead.then(|| default_if_denied(self.context.view.properties_in(&path))) {
+        let dead = match reads_dead.then(|| default_if_denied(directory.member_properties())) {
             None => Some(HashMap::new()),
             Some(Err(tree::Error::Unsupported)) => None,
             Some(dead) => Some(dead?),
         };
+        let listing = directory.into_listing(true)?;
         let href = self.context.client_root.href(&path, true);
         self.current = Some(TraversedDirectory { path, href, listing, dead_properties: dead });
         Ok(())
@@ -149,19 +151,17 @@ impl PropfindTraversal {
 
     /// Opens a directory below the first; one that was removed or can't be listed any more is skipped.
     fn open_directory_if_present(&mut self, path: TreePath) -> tree::Result<()> {
-        match self.open_directory(path) {
+        let directory = self.context.view.resolve(&path);
+        match directory.and_then(|directory| self.open_directory(directory, path)) {
             Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotADirectory) => Ok(()),
             entered => entered,
         }
     }
 
-    fn write_requested_entry(&mut self, entry: &Entry, is_single: bool) -> tree::Result<()> {
+    fn write_requested_entry(&mut self, requested: &ResolvedEntry, entry: &Entry, is_single: bool) -> tree::Result<()> {
         let context = Arc::clone(&self.context);
-        let dead = if self.plan.needs_dead_properties() {
-            default_if_denied(context.view.properties(&context.path))?
-        } else {
-            Vec::new()
-        };
+        let dead =
+            if self.plan.needs_dead_properties() { default_if_denied(requested.properties())? } else { Vec::new() };
         let href = context.client_root.href(&context.path, entry.is_directory());
         // The root of the tree has no name.
         let display_name =

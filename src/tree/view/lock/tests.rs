@@ -191,8 +191,8 @@ fn set_properties_checks_permissions_locks_and_conditions() {
     set(&cid, "/a/d", &WriteConditions::none()).expect("set");
     assert_eq!(cid.properties(&tree_path("/a/b")).expect("read").len(), 1);
     assert!(matches!(cid.properties(&tree_path("/a/d")), Err(Error::Forbidden)));
-    assert!(matches!(cid.properties_in(&tree_path("/a")), Err(Error::Forbidden)));
-    assert_eq!(ann.properties_in(&tree_path("/a")).expect("read").len(), 2);
+    assert!(matches!(cid.resolve(&tree_path("/a")).expect("seen").member_properties(), Err(Error::Forbidden)));
+    assert_eq!(ann.resolve(&tree_path("/a")).expect("seen").member_properties().expect("read").len(), 2);
 }
 
 #[test]
