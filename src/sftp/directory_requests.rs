@@ -1,53 +1,14 @@
 //! Requests on folders: listed, made, removed.
 
-use std::collections::VecDeque;
-
-use crate::domain::TreePath;
-use crate::tree::{self, AttributeChanges, Entry, SessionListing};
+use crate::tree::AttributeChanges;
 
 use super::attributes::SftpAttributes;
 use super::error::{Error, Result};
 use super::handles::HandleTarget;
-use super::reply::{NameReply, ReplyBatch};
+use super::open_directory::SftpDirectory;
+use super::reply::ReplyBatch;
 use super::request::HandleId;
 use super::worker::ChannelWorker;
-
-/// A directory that is being listed.
-pub(super) struct SftpDirectory {
-    path: TreePath,
-    /// `.` and `..`, then what did not fit into the answer before.
-    buffered: VecDeque<(Vec<u8>, Entry)>,
-    listing: SessionListing,
-}
-
-impl SftpDirectory {
-    /// Returns where it was opened.
-    pub(super) fn path(&self) -> &TreePath {
-        &self.path
-    }
-
-    fn fill_reply(&mut self, names: &mut NameReply<'_>) -> Result<()> {
-        // Asked before `.` and `..` are told, which are known already.
-        self.listing.check()?;
-        while !names.is_full() {
-            match self.next_entry() {
-                Some(Ok((name, entry))) => names.push(&name, &entry),
-                // Removed between being read and being looked at.
-                Some(Err(tree::Error::Absent)) => {}
-                Some(Err(error)) => return Err(error.into()),
-                None => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn next_entry(&mut self) -> Option<tree::Result<(Vec<u8>, Entry)>> {
-        if let Some(first) = self.buffered.pop_front() {
-            return Some(Ok(first));
-        }
-        self.listing.next().map(|entry| entry.map(|entry| (entry.name.clone(), entry)))
-    }
-}
 
 impl ChannelWorker {
     /// Opens a directory to be listed.
@@ -58,8 +19,7 @@ impl ChannelWorker {
         let listing = shared.files.list(&path)?;
         let here = shared.view().stat(&path)?;
         let above = path.parent().and_then(|parent| shared.view().stat(&parent).ok()).unwrap_or_else(|| here.clone());
-        let first = VecDeque::from([(b".".to_vec(), here), (b"..".to_vec(), above)]);
-        let folder = SftpDirectory { path, buffered: first, listing };
+        let folder = SftpDirectory::new(path, (here, above), listing);
         Ok(self.handles.insert(place, HandleTarget::Directory(Box::new(folder))))
     }
 

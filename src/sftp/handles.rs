@@ -7,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::tree::OpenFile;
 
-use super::directory_requests::SftpDirectory;
 use super::error::{Error, Result};
+use super::open_directory::SftpDirectory;
 use super::request::HandleId;
 
 /// What a disk takes at once.

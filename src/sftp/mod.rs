@@ -20,6 +20,7 @@ mod hash_limit;
 mod host_keys;
 mod login_reply_monitor;
 mod monitored_stream;
+mod open_directory;
 mod packet_input;
 mod path_requests;
 mod path_resolution;

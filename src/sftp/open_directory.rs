@@ -1,0 +1,56 @@
+//! A directory that a client lists.
+
+use std::collections::VecDeque;
+
+use crate::domain::TreePath;
+use crate::tree::{self, Entry, SessionListing};
+
+use super::error::Result;
+use super::reply::NameReply;
+
+/// A directory that is being listed.
+pub(super) struct SftpDirectory {
+    path: TreePath,
+    /// `.` and `..`, then what did not fit into the answer before.
+    buffered: VecDeque<(Vec<u8>, Entry)>,
+    listing: SessionListing,
+}
+
+impl SftpDirectory {
+    /// Returns the directory at `path`, with its own entry and that of its parent.
+    pub(super) fn new(path: TreePath, (own, parent): (Entry, Entry), listing: SessionListing) -> Self {
+        let buffered = VecDeque::from([(b".".to_vec(), own), (b"..".to_vec(), parent)]);
+        Self { path, buffered, listing }
+    }
+
+    /// Returns where it was opened.
+    pub(super) fn path(&self) -> &TreePath {
+        &self.path
+    }
+
+    /// Adds entries to a reply until it is full or the listing ends.
+    ///
+    /// # Errors
+    /// As the listing's next entry; entries that were added before stay in the reply.
+    pub(super) fn fill_reply(&mut self, names: &mut NameReply<'_>) -> Result<()> {
+        // Asked before `.` and `..` are told, which are known already.
+        self.listing.check()?;
+        while !names.is_full() {
+            match self.next_entry() {
+                Some(Ok((name, entry))) => names.push(&name, &entry),
+                // Removed between being read and being looked at.
+                Some(Err(tree::Error::Absent)) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn next_entry(&mut self) -> Option<tree::Result<(Vec<u8>, Entry)>> {
+        if let Some(first) = self.buffered.pop_front() {
+            return Some(Ok(first));
+        }
+        self.listing.next().map(|entry| entry.map(|entry| (entry.name.clone(), entry)))
+    }
+}
