@@ -1,7 +1,6 @@
 //! `check-file-handle` and `check-file-name`: hashes of what the server holds, so that a client need not read it
 //! back (draft-ietf-secsh-filexfer-extensions-00 section 3).
 
-use bytes::Bytes;
 use sha2::Digest;
 
 use super::attributes::SftpAttributes;
@@ -9,7 +8,7 @@ use super::error::{Error, Result};
 use super::hash_limit::HashPermit;
 use super::packet_input::MAX_PACKET_BYTES;
 use super::reply::ReplyBatch;
-use super::request::{HandleId, OpenFlags};
+use super::request::{CheckFileRequest, HandleId, OpenFlags};
 use super::worker::{ChannelWorker, SftpSession};
 use crate::tree::OpenFile;
 
@@ -19,19 +18,6 @@ const HASH_READ_BYTES: usize = 256 * 1024;
 const MIN_HASH_BLOCK_BYTES: u32 = 256;
 /// What an answer holds beside its hashes, and a little more.
 const REPLY_OVERHEAD_BYTES: usize = 64;
-
-/// Which hashes are asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CheckFileRequest {
-    /// Names of algorithms with commas; the first that is known is taken.
-    pub(super) algorithms: Bytes,
-    /// Where to begin.
-    pub(super) offset: u64,
-    /// How many bytes; zero: up to the end.
-    pub(super) length: u64,
-    /// Bytes of each block with a hash of its own; zero: one hash of all.
-    pub(super) block_bytes: u32,
-}
 
 /// A kind of hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

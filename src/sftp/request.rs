@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use super::attributes::SftpAttributes;
-use super::check_file::CheckFileRequest;
 use super::packet_input::PacketFrame;
 
 /// A request whose body breaks off or contradicts itself.
@@ -30,6 +29,19 @@ impl OpenFlags {
     pub(super) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+}
+
+/// Which hashes are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CheckFileRequest {
+    /// Names of algorithms with commas; the first that is known is taken.
+    pub(super) algorithms: Bytes,
+    /// Where to begin.
+    pub(super) offset: u64,
+    /// How many bytes; zero: up to the end.
+    pub(super) length: u64,
+    /// Bytes of each block with a hash of its own; zero: one hash of all.
+    pub(super) block_bytes: u32,
 }
 
 /// What a client asks for. Paths are bytes as they came.
