@@ -36,26 +36,26 @@ impl SftpAttributes {
     /// # Errors
     /// What `set` says of the last that it refused; [`Error::OwnerChange`] when another owner than is shown is asked for.
     pub(super) fn apply(&self, mut set: impl FnMut(&AttributeChanges) -> Result<()>) -> Result<()> {
-        let none = AttributeChanges::default();
-        let at = |seconds: u32| Timestamp { seconds: i64::from(seconds), nanos: 0 };
+        let unchanged = AttributeChanges::default();
+        let timestamp = |seconds: u32| Timestamp { seconds: i64::from(seconds), nanos: 0 };
         let mode = self.mode.map(|mode| mode & 0o777);
-        let times = self.times.map(|(accessed, modified)| (at(accessed), at(modified)));
-        let parts = [
-            self.size.map(|size| AttributeChanges { size: Some(size), ..none }),
-            mode.map(|mode| AttributeChanges { mode: Some(mode), ..none }),
+        let times = self.times.map(|(accessed, modified)| (timestamp(accessed), timestamp(modified)));
+        let changes = [
+            self.size.map(|size| AttributeChanges { size: Some(size), ..unchanged }),
+            mode.map(|mode| AttributeChanges { mode: Some(mode), ..unchanged }),
             times.map(|(accessed, modified)| AttributeChanges {
                 accessed: Some(accessed),
                 modified: Some(modified),
-                ..none
+                ..unchanged
             }),
         ];
         let mut result = Ok(());
-        if parts.iter().all(Option::is_none) {
+        if changes.iter().all(Option::is_none) {
             // Nothing to set: the answer still tells whether it is there and may be changed.
-            result = set(&none);
+            result = set(&unchanged);
         }
-        for part in parts.iter().flatten() {
-            if let Err(error) = set(part) {
+        for change in changes.iter().flatten() {
+            if let Err(error) = set(change) {
                 result = Err(error);
             }
         }
@@ -64,8 +64,8 @@ impl SftpAttributes {
 
     /// Tells whether owner or group are to become others than are shown; all ones leaves them as they are (chown(2)).
     fn changes_owner(&self) -> bool {
-        let other = |id: u32| id != SHOWN_OWNER_ID && id != u32::MAX;
-        self.owner.is_some_and(|(user, group)| other(user) || other(group))
+        let differs = |id: u32| id != SHOWN_OWNER_ID && id != u32::MAX;
+        self.owner.is_some_and(|(user, group)| differs(user) || differs(group))
     }
 
     /// Returns the permission bits for something that is made.

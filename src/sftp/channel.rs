@@ -99,15 +99,15 @@ struct ChannelLoop {
 /// Serves a channel until its end. The worker comes through `start`; without one what comes in is dropped.
 pub(super) async fn serve(
     channel: Channel<Msg>,
-    start: oneshot::Receiver<Box<ChannelWorker>>,
-    orders: ShutdownSignals,
+    worker_receiver: oneshot::Receiver<Box<ChannelWorker>>,
+    signals: ShutdownSignals,
 ) {
     let (read, write) = channel.split();
     let mut channel = ChannelLoop {
-        signals: orders,
+        signals,
         read,
         write: Arc::new(write),
-        worker_receiver: Some(start),
+        worker_receiver: Some(worker_receiver),
         idle_worker: None,
         running_worker: None,
         pending: PendingWork::Nothing,
@@ -135,29 +135,29 @@ impl ChannelLoop {
             if !busy && (self.eof || stopping && self.open_handles == 0) {
                 return if self.client_closed { ChannelEnd::ClosedByClient } else { ChannelEnd::Completed };
             }
-            let takes = self.input.len() < INPUT_PAUSE_BYTES || self.sending.is_some();
+            let accepts_input = self.input.len() < INPUT_PAUSE_BYTES || self.sending.is_some();
             tokio::select! {
                 () = self.signals.closing.cancelled() => return ChannelEnd::ConnectionClosed,
-                sent = wait_for_send(&mut self.sending) => {
+                send_end = wait_for_send(&mut self.sending) => {
                     self.sending = None;
-                    match sent {
+                    match send_end {
                         // Nobody takes answers any more; what the client sent before it left is still read.
                         Some(ChannelEnd::ConnectionClosed) => self.discard_replies(),
                         Some(end) => return end,
                         None => {}
                     }
                 }
-                done = wait_for_worker(&mut self.running_worker) => {
+                finished = wait_for_worker(&mut self.running_worker) => {
                     self.running_worker = None;
-                    let Ok((worker, outcome)) = done else { return ChannelEnd::ProtocolError };
+                    let Ok((worker, outcome)) = finished else { return ChannelEnd::ProtocolError };
                     self.idle_worker = Some(worker);
                     if let Some(end) = self.apply_outcome(outcome) { return end }
                 }
-                message = self.read.wait(), if takes && !self.client_closed => match message {
+                message = self.read.wait(), if accepts_input && !self.client_closed => match message {
                     Some(message) => if let Some(end) = self.handle_message(message) { return end },
                     None => if let Some(end) = self.handle_disconnect().await { return end },
                 },
-                started = wait_for_start(&mut self.worker_receiver) => self.set_worker(started),
+                worker = wait_for_start(&mut self.worker_receiver) => self.set_worker(worker),
                 () = self.signals.stop.cancelled(), if !stopping => {}
             }
         }
@@ -170,12 +170,12 @@ impl ChannelLoop {
 
     /// The connection has ended: where the client took leave, what it sent before is done as it is before EOF.
     async fn handle_disconnect(&mut self) -> Option<ChannelEnd> {
-        let mut parting = self.signals.disconnect_kind.clone();
-        let known = tokio::select! {
+        let mut disconnect_kind = self.signals.disconnect_kind.clone();
+        let kind = tokio::select! {
             () = self.signals.closing.cancelled() => return Some(ChannelEnd::ConnectionClosed),
-            known = parting.wait_for(Option::is_some) => known.ok().and_then(|parting| *parting),
+            kind = disconnect_kind.wait_for(Option::is_some) => kind.ok().and_then(|kind| *kind),
         };
-        match known {
+        match kind {
             Some(DisconnectKind::ByClient) => {
                 self.handle_client_close();
                 None
@@ -243,7 +243,7 @@ impl ChannelLoop {
                 return Some(ChannelEnd::ConnectionClosed);
             }
             let mut worker = self.idle_worker.take()?;
-            let given = if self.pending == PendingWork::Nothing { self.feed_worker(&mut worker) } else { Ok(true) };
+            let fed = if self.pending == PendingWork::Nothing { self.feed_worker(&mut worker) } else { Ok(true) };
             if self.pending == PendingWork::Blocking {
                 self.running_worker = Some(self.signals.blocking_work.spawn_blocking(move || {
                     let outcome = worker.run_blocking();
@@ -251,9 +251,9 @@ impl ChannelLoop {
                 }));
                 return None;
             }
-            let outcome = if given == Ok(true) { Some(worker.run()) } else { None };
+            let outcome = if fed == Ok(true) { Some(worker.run()) } else { None };
             self.idle_worker = Some(worker);
-            match (given, outcome) {
+            match (fed, outcome) {
                 (Err(error), _) => {
                     tracing::debug!(%error, "SFTP stream broken");
                     return Some(ChannelEnd::ProtocolError);
@@ -293,8 +293,8 @@ impl ChannelLoop {
     async fn shut_down(mut self, end: ChannelEnd) {
         match end {
             ChannelEnd::Completed => {
-                let whole = self.commit_open_handles().await;
-                self.send_close(u32::from(!whole)).await;
+                let all_committed = self.commit_open_handles().await;
+                self.send_close(u32::from(!all_committed)).await;
             }
             ChannelEnd::ClosedByClient => {
                 self.commit_open_handles().await;
@@ -309,7 +309,7 @@ impl ChannelLoop {
         // Nobody reads on: russh's loop must not wait for this channel.
         drop(self.read);
         let worker = match self.running_worker.take() {
-            Some(work) => work.await.ok().map(|(worker, _)| worker),
+            Some(task) => task.await.ok().map(|(worker, _)| worker),
             None => self.idle_worker.take(),
         };
         if let Some(worker) = worker {
@@ -327,27 +327,27 @@ impl ChannelLoop {
 
     async fn send_close(&mut self, status: u32) {
         let write = self.write.clone();
-        let rest = std::mem::take(&mut self.reply_queue);
+        let queued = std::mem::take(&mut self.reply_queue);
         let sending = self.sending.take();
-        let words = async move {
+        let closing = async move {
             if let Some((sending, _)) = sending {
                 sending.await?;
             }
-            for batch in rest {
+            for batch in queued {
                 write.data_bytes(batch).await?;
             }
             write.exit_status(status).await?;
             write.eof().await?;
             write.close().await
         };
-        tokio::pin!(words);
-        let patience = tokio::time::sleep(self.signals.client_timeout);
-        tokio::pin!(patience);
+        tokio::pin!(closing);
+        let deadline = tokio::time::sleep(self.signals.client_timeout);
+        tokio::pin!(deadline);
         loop {
             tokio::select! {
-                _ = &mut words => return,
+                _ = &mut closing => return,
                 () = self.signals.closing.cancelled() => return,
-                () = &mut patience => return self.signals.closing.cancel(),
+                () = &mut deadline => return self.signals.closing.cancel(),
                 message = self.read.wait() => if message.is_none() { return },
             }
         }
@@ -356,7 +356,7 @@ impl ChannelLoop {
 
 async fn wait_for_send(sending: &mut Option<(SendFuture, Instant)>) -> Option<ChannelEnd> {
     match sending {
-        Some((sending, patience)) => match tokio::time::timeout_at(*patience, sending).await {
+        Some((sending, deadline)) => match tokio::time::timeout_at(*deadline, sending).await {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some(ChannelEnd::ConnectionClosed),
             Err(_) => Some(ChannelEnd::ClientStalled),
@@ -366,17 +366,17 @@ async fn wait_for_send(sending: &mut Option<(SendFuture, Instant)>) -> Option<Ch
 }
 
 async fn wait_for_worker(
-    work: &mut Option<WorkerTask>,
+    task: &mut Option<WorkerTask>,
 ) -> Result<(Box<ChannelWorker>, WorkerOutcome), tokio::task::JoinError> {
-    match work {
-        Some(work) => work.await,
+    match task {
+        Some(task) => task.await,
         None => std::future::pending().await,
     }
 }
 
-async fn wait_for_start(start: &mut Option<oneshot::Receiver<Box<ChannelWorker>>>) -> Option<Box<ChannelWorker>> {
-    match start {
-        Some(start) => start.await.ok(),
+async fn wait_for_start(receiver: &mut Option<oneshot::Receiver<Box<ChannelWorker>>>) -> Option<Box<ChannelWorker>> {
+    match receiver {
+        Some(receiver) => receiver.await.ok(),
         None => std::future::pending().await,
     }
 }

@@ -57,7 +57,8 @@ impl CheckFileAlgorithm {
 
     /// Returns the first of a list that is known.
     fn first_supported(list: &[u8]) -> Option<Self> {
-        let known = |name: &[u8]| Self::ALL.into_iter().find(|one| one.name().as_bytes() == name.trim_ascii());
+        let known =
+            |name: &[u8]| Self::ALL.into_iter().find(|algorithm| algorithm.name().as_bytes() == name.trim_ascii());
         list.split(|byte| *byte == b',').find_map(known)
     }
 }
@@ -86,23 +87,23 @@ impl CheckFileHasher {
 
     fn update(&mut self, bytes: &[u8]) {
         match self {
-            Self::Md5(running) => running.consume(bytes),
-            Self::Sha1(running) => running.update(bytes),
-            Self::Sha224(running) => running.update(bytes),
-            Self::Sha256(running) => running.update(bytes),
-            Self::Sha384(running) => running.update(bytes),
-            Self::Sha512(running) => running.update(bytes),
+            Self::Md5(hasher) => hasher.consume(bytes),
+            Self::Sha1(hasher) => hasher.update(bytes),
+            Self::Sha224(hasher) => hasher.update(bytes),
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha384(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
         }
     }
 
     fn finish(self, out: &mut Vec<u8>) {
         match self {
-            Self::Md5(running) => out.extend_from_slice(&running.finalize().0),
-            Self::Sha1(running) => out.extend_from_slice(&running.finalize()),
-            Self::Sha224(running) => out.extend_from_slice(&running.finalize()),
-            Self::Sha256(running) => out.extend_from_slice(&running.finalize()),
-            Self::Sha384(running) => out.extend_from_slice(&running.finalize()),
-            Self::Sha512(running) => out.extend_from_slice(&running.finalize()),
+            Self::Md5(hasher) => out.extend_from_slice(&hasher.finalize().0),
+            Self::Sha1(hasher) => out.extend_from_slice(&hasher.finalize()),
+            Self::Sha224(hasher) => out.extend_from_slice(&hasher.finalize()),
+            Self::Sha256(hasher) => out.extend_from_slice(&hasher.finalize()),
+            Self::Sha384(hasher) => out.extend_from_slice(&hasher.finalize()),
+            Self::Sha512(hasher) => out.extend_from_slice(&hasher.finalize()),
         }
     }
 }
@@ -113,13 +114,13 @@ impl ChannelWorker {
         &mut self,
         id: u32,
         path: &[u8],
-        wanted: &CheckFileRequest,
+        request: &CheckFileRequest,
         out: &mut ReplyBatch,
     ) -> Result<()> {
         let handle = self.open(path, OpenFlags::READ, &SftpAttributes::default())?;
-        let answered = self.check_file_handle(id, handle, wanted, out);
+        let result = self.check_file_handle(id, handle, request, out);
         self.handles.remove(handle)?;
-        answered
+        result
     }
 
     /// Answers hashes of what a handle reads.
@@ -127,29 +128,29 @@ impl ChannelWorker {
         &mut self,
         id: u32,
         handle: HandleId,
-        wanted: &CheckFileRequest,
+        request: &CheckFileRequest,
         out: &mut ReplyBatch,
     ) -> Result<()> {
-        let algorithm = CheckFileAlgorithm::first_supported(&wanted.algorithms).ok_or(Error::UnknownHashAlgorithm)?;
-        if wanted.block_bytes != 0 && wanted.block_bytes < MIN_HASH_BLOCK_BYTES {
+        let algorithm = CheckFileAlgorithm::first_supported(&request.algorithms).ok_or(Error::UnknownHashAlgorithm)?;
+        if request.block_bytes != 0 && request.block_bytes < MIN_HASH_BLOCK_BYTES {
             return Err(Error::HashBlockTooSmall);
         }
         let size = self.fstat(handle)?.size;
-        let left = size.checked_sub(wanted.offset).ok_or(Error::Eof)?;
-        let length = if wanted.length == 0 { left } else { wanted.length.min(left) };
-        let block = if wanted.block_bytes == 0 { length.max(1) } else { u64::from(wanted.block_bytes) };
-        let most = (MAX_PACKET_BYTES - REPLY_OVERHEAD_BYTES) / algorithm.digest_bytes();
-        if usize::try_from(length.div_ceil(block)).map_or(true, |count| count > most) {
-            return Err(Error::TooManyHashBlocks(most));
+        let available = size.checked_sub(request.offset).ok_or(Error::Eof)?;
+        let length = if request.length == 0 { available } else { request.length.min(available) };
+        let block = if request.block_bytes == 0 { length.max(1) } else { u64::from(request.block_bytes) };
+        let max_blocks = (MAX_PACKET_BYTES - REPLY_OVERHEAD_BYTES) / algorithm.digest_bytes();
+        if usize::try_from(length.div_ceil(block)).map_or(true, |count| count > max_blocks) {
+            return Err(Error::TooManyHashBlocks(max_blocks));
         }
-        let shared = self.session.clone();
+        let session = self.session.clone();
         let file = self.handles.file(handle)?;
         // An empty file, too, is hashed only by who may read it.
-        file.read_at(&mut [], wanted.offset)?;
-        let hasher = shared.hash_limiter.acquire(shared.login()).ok_or(Error::TooManyHashes)?;
-        let mut source =
-            HashedRange { shared: &shared, file, position: wanted.offset, end: wanted.offset + length, permit: hasher };
-        let hashes = source.hash_blocks(algorithm, block, wanted.block_bytes == 0)?;
+        file.read_at(&mut [], request.offset)?;
+        let permit = session.hash_limiter.acquire(session.login()).ok_or(Error::TooManyHashes)?;
+        let mut range =
+            HashedRange { session: &session, file, position: request.offset, end: request.offset + length, permit };
+        let hashes = range.hash_blocks(algorithm, block, request.block_bytes == 0)?;
         out.check_file(id, algorithm.name(), &hashes);
         Ok(())
     }
@@ -157,7 +158,7 @@ impl ChannelWorker {
 
 /// What is hashed of an open file.
 struct HashedRange<'a> {
-    shared: &'a SftpSession,
+    session: &'a SftpSession,
     file: &'a OpenFile,
     position: u64,
     end: u64,
@@ -166,34 +167,34 @@ struct HashedRange<'a> {
 
 impl HashedRange<'_> {
     /// Returns the hash of each block, one after the other; of nothing, too, where the whole is one block.
-    fn hash_blocks(&mut self, algorithm: CheckFileAlgorithm, block: u64, whole: bool) -> Result<Vec<u8>> {
+    fn hash_blocks(&mut self, algorithm: CheckFileAlgorithm, block: u64, is_single_block: bool) -> Result<Vec<u8>> {
         let (mut hashes, mut buffer) = (Vec::new(), vec![0; HASH_READ_BYTES]);
-        while self.position < self.end || whole && hashes.is_empty() {
-            let (mut running, stop) =
+        while self.position < self.end || is_single_block && hashes.is_empty() {
+            let (mut hasher, block_end) =
                 (CheckFileHasher::new(algorithm), self.end.min(self.position.saturating_add(block)));
-            while self.position < stop {
-                let found = self.read_chunk(&mut buffer, stop)?;
-                self.permit.run_in_slot(|| running.update(buffer.get(..found).unwrap_or_default()));
-                if found == 0 {
+            while self.position < block_end {
+                let count = self.read_chunk(&mut buffer, block_end)?;
+                self.permit.run_in_slot(|| hasher.update(buffer.get(..count).unwrap_or_default()));
+                if count == 0 {
                     // It was cut meanwhile: what was there is what is hashed.
                     self.end = self.position;
                     break;
                 }
             }
-            running.finish(&mut hashes);
+            hasher.finish(&mut hashes);
         }
         Ok(hashes)
     }
 
-    fn read_chunk(&mut self, buffer: &mut [u8], stop: u64) -> Result<usize> {
-        if self.shared.closing.is_cancelled() {
+    fn read_chunk(&mut self, buffer: &mut [u8], block_end: u64) -> Result<usize> {
+        if self.session.closing.is_cancelled() {
             return Err(crate::auth::SessionEnded.into());
         }
-        let part = usize::try_from(stop - self.position).unwrap_or(HASH_READ_BYTES).min(HASH_READ_BYTES);
-        let found = self.file.read_at(buffer.get_mut(..part).unwrap_or_default(), self.position)?;
-        self.shared.view().session().record_use();
-        self.position += u64::try_from(found).unwrap_or_default();
-        Ok(found)
+        let chunk = usize::try_from(block_end - self.position).unwrap_or(HASH_READ_BYTES).min(HASH_READ_BYTES);
+        let count = self.file.read_at(buffer.get_mut(..chunk).unwrap_or_default(), self.position)?;
+        self.session.view().session().record_use();
+        self.position += u64::try_from(count).unwrap_or_default();
+        Ok(count)
     }
 }
 

@@ -56,26 +56,25 @@ struct ConnectionSupervisor {
 /// A request and its answer then cost one change of threads, the client's: whatever hands requests to
 /// other threads takes longer for it than for a small file. What a slow disk holds up is this thread.
 pub(super) async fn serve(sftp: Sftp, connection: AcceptedConnection, stop: CancellationToken) {
-    let (peer, over) = (connection.peer, CancellationToken::new());
-    let (parted, parting) = watch::channel(None);
-    let heavy_work = TaskTracker::new();
-    let orders = ShutdownSignals {
-        closing: over.clone(),
+    let (peer, closing) = (connection.peer, CancellationToken::new());
+    let (disconnect_kind, disconnect_kind_receiver) = watch::channel(None);
+    let signals = ShutdownSignals {
+        closing: closing.clone(),
         stop,
         client_timeout: sftp.options().client_timeout,
-        blocking_work: heavy_work,
-        disconnect_kind: parting,
+        blocking_work: TaskTracker::new(),
+        disconnect_kind: disconnect_kind_receiver,
     };
-    let home = tokio::runtime::Handle::current();
-    let (done, finished) = oneshot::channel::<()>();
-    let AcceptedConnection { stream, permit: pass, .. } = connection;
+    let main_runtime = tokio::runtime::Handle::current();
+    let (done_sender, done_receiver) = oneshot::channel::<()>();
+    let AcceptedConnection { stream, permit, .. } = connection;
     if let Err(error) = net::set_peer_timeout(&stream, sftp.options().client_timeout) {
         return tracing::debug!(%peer, %error, "connection lost before it began");
     }
     let thread = stream.into_std().and_then(|stream| {
         thread::Builder::new().name("sftp".to_owned()).spawn(move || {
             // Dropped at the very end, when nothing of the connection is left.
-            let _done = done;
+            let _done_sender = done_sender;
             let runtime = match runtime::Builder::new_current_thread().enable_io().enable_time().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return tracing::warn!(%peer, %error, "no resources for an SFTP connection"),
@@ -83,8 +82,8 @@ pub(super) async fn serve(sftp: Sftp, connection: AcceptedConnection, stop: Canc
             runtime.block_on(async move {
                 match TcpStream::from_std(stream) {
                     Ok(stream) => {
-                        let connection = AcceptedConnection { stream, peer, encrypted: true, permit: pass };
-                        run(sftp, connection, (orders, parted), home).await;
+                        let connection = AcceptedConnection { stream, peer, encrypted: true, permit };
+                        run(sftp, connection, (signals, disconnect_kind), main_runtime).await;
                     }
                     Err(error) => tracing::debug!(%peer, %error, "connection lost before it began"),
                 }
@@ -94,92 +93,85 @@ pub(super) async fn serve(sftp: Sftp, connection: AcceptedConnection, stop: Canc
     if let Err(error) = thread {
         return tracing::warn!(%peer, %error, "no thread for an SFTP connection");
     }
-    let _over = over.drop_guard();
+    let _closing_guard = closing.drop_guard();
     // An error is the sign: the sender is only ever dropped.
-    let _ = finished.await;
+    let _ = done_receiver.await;
 }
 
 async fn run(
     sftp: Sftp,
     connection: AcceptedConnection,
-    (orders, parted): (ShutdownSignals, watch::Sender<Option<DisconnectKind>>),
-    home: runtime::Handle,
+    (signals, disconnect_kind): (ShutdownSignals, watch::Sender<Option<DisconnectKind>>),
+    main_runtime: runtime::Handle,
 ) {
     let options = *sftp.options();
     let deadline = Instant::now() + options.login_timeout;
-    let AcceptedConnection { stream, peer, permit: pass, .. } = connection;
-    let (wire, line) = MonitoredStream::new(stream, sftp.preauth_slots().claim(peer.ip()));
+    let AcceptedConnection { stream, peer, permit, .. } = connection;
+    let (stream, control) = MonitoredStream::new(stream, sftp.preauth_slots().claim(peer.ip()));
     let channels = TaskTracker::new();
-    let (proven, who) = oneshot::channel();
-    let (farewell, refused) = oneshot::channel();
-    let mut displaced: BoxFuture<()> = Box::pin(pass.evicted());
-    let door = SshHandler {
+    let (session_sender, session_receiver) = oneshot::channel();
+    let (disconnect_sender, disconnect_receiver) = oneshot::channel();
+    let mut evicted: BoxFuture<()> = Box::pin(permit.evicted());
+    let handler = SshHandler {
         channel_permits: Arc::new(Semaphore::new(options.max_channels)),
-        control: line.clone(),
+        control: control.clone(),
         peer,
-        permit: pass,
-        signals: orders.clone(),
+        permit,
+        signals: signals.clone(),
         channels: channels.clone(),
-        session_sender: Some(proven),
-        disconnect_sender: Some(farewell),
+        session_sender: Some(session_sender),
+        disconnect_sender: Some(disconnect_sender),
         login_attempts: LoginAttempts::new(options.max_login_attempts),
         authenticated: None,
         unstarted_channels: HashMap::new(),
         round_trip: RoundTripTimer::default(),
         sftp: sftp.clone(),
-        main_runtime: home,
+        main_runtime,
     };
-    let running = tokio::select! {
-        () = orders.stop.cancelled() => return,
-        () = orders.closing.cancelled() => return,
+    let started = tokio::select! {
+        () = signals.stop.cancelled() => return,
+        () = signals.closing.cancelled() => return,
         () = tokio::time::sleep_until(deadline) => return,
-        () = &mut displaced => return,
-        running = run_stream(sftp.config(), wire, door) => running,
+        () = &mut evicted => return,
+        started = run_stream(sftp.config(), stream, handler) => started,
     };
-    let running = match running {
-        Ok(running) => running,
+    let running_session = match started {
+        Ok(running_session) => running_session,
         Err(error) => return tracing::debug!(%peer, %error, "SSH connection refused"),
     };
-    let mut watch = ConnectionSupervisor {
-        control: line,
-        signals: orders,
-        channels,
-        running_session: running,
-        options,
-        disconnect_kind: parted,
-    };
-    if let Some(session) = watch.wait_for_login(who, refused, (deadline, displaced)).await {
-        watch.supervise_session(session).await;
+    let mut supervisor = ConnectionSupervisor { control, signals, channels, running_session, options, disconnect_kind };
+    if let Some(session) = supervisor.wait_for_login(session_receiver, disconnect_receiver, (deadline, evicted)).await {
+        supervisor.supervise_session(session).await;
     }
-    watch.close().await;
+    supervisor.close().await;
 }
 
 impl ConnectionSupervisor {
     /// Waits until the caller has proven himself; tells him where that won't come to pass.
     async fn wait_for_login(
         &mut self,
-        mut who: oneshot::Receiver<Session>,
-        refused: oneshot::Receiver<DisconnectMessage>,
-        (deadline, displaced): (Instant, BoxFuture<()>),
+        mut session_receiver: oneshot::Receiver<Session>,
+        disconnect_receiver: oneshot::Receiver<DisconnectMessage>,
+        (deadline, evicted): (Instant, BoxFuture<()>),
     ) -> Option<Session> {
         let handle = self.running_session.handle();
-        let (reason, words) = tokio::select! {
-            Ok(session) = &mut who => return Some(session),
+        let (reason, message) = tokio::select! {
+            Ok(session) = &mut session_receiver => return Some(session),
             result = &mut self.running_session => {
                 self.log_lost_login(result);
                 return None;
             }
-            Ok(farewell) = refused => farewell,
+            Ok(message) = disconnect_receiver => message,
             () = self.control.wait_until_unanswered(UNANSWERED_REQUEST_TIMEOUT) => self.unanswered_request_message(),
             () = tokio::time::sleep_until(deadline) => {
-                let words = format!("no login within {} s", self.options.login_timeout.as_secs_f32());
-                (Disconnect::ByApplication, words)
+                let message = format!("no login within {} s", self.options.login_timeout.as_secs_f32());
+                (Disconnect::ByApplication, message)
             }
-            () = displaced => (Disconnect::TooManyConnections, "others wait to log in".to_owned()),
+            () = evicted => (Disconnect::TooManyConnections, "others wait to log in".to_owned()),
             () = self.signals.stop.cancelled() => (Disconnect::ByApplication, "the server is stopping".to_owned()),
             () = self.signals.closing.cancelled() => return None,
         };
-        self.disconnect(&handle, reason, &words).await;
+        self.disconnect(&handle, reason, &message).await;
         None
     }
 
@@ -205,7 +197,7 @@ impl ConnectionSupervisor {
     /// Waits for whatever ends the connection first.
     async fn supervise_session(&mut self, session: Session) {
         let handle = self.running_session.handle();
-        let (reason, words) = tokio::select! {
+        let (reason, message) = tokio::select! {
             result = &mut self.running_session => return self.drain_channels(result, &session).await,
             () = session.closed() => (Disconnect::ByApplication, "the token is no longer valid"),
             () = self.control.wait_until_write_stalled(self.options.client_timeout) => return,
@@ -216,20 +208,20 @@ impl ConnectionSupervisor {
             () = self.signals.closing.cancelled() => (Disconnect::ProtocolError, "the session can't go on"),
             () = wait_for_drain(&self.signals.stop, &self.channels) => (Disconnect::ByApplication, "the server is stopping"),
         };
-        self.disconnect(&handle, reason, words).await;
+        self.disconnect(&handle, reason, message).await;
     }
 
     /// Tells the channels how the connection has ended, and where the client took leave lets them do what it sent before.
     async fn drain_channels(&self, result: Result<(), russh::Error>, session: &Session) {
-        let parting = match result {
+        let kind = match result {
             Ok(()) => DisconnectKind::ByClient,
             Err(error) => {
                 tracing::debug!(%error, "SSH connection lost");
                 DisconnectKind::Lost
             }
         };
-        self.disconnect_kind.send_replace(Some(parting));
-        if parting == DisconnectKind::ByClient {
+        self.disconnect_kind.send_replace(Some(kind));
+        if kind == DisconnectKind::ByClient {
             self.channels.close();
             tokio::select! {
                 () = self.channels.wait() => {}
@@ -240,13 +232,13 @@ impl ConnectionSupervisor {
         }
     }
 
-    async fn disconnect(&mut self, handle: &Handle, reason: Disconnect, words: &str) {
-        let farewell = async {
+    async fn disconnect(&mut self, handle: &Handle, reason: Disconnect, message: &str) {
+        let disconnecting = async {
             // A loop that is stuck takes no farewell; it is cut.
-            let _ = handle.disconnect(reason, words.to_owned(), String::new()).await;
+            let _ = handle.disconnect(reason, message.to_owned(), String::new()).await;
             let _ = (&mut self.running_session).await;
         };
-        let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, farewell).await;
+        let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, disconnecting).await;
     }
 
     /// Cuts the connection and waits for what its channels still do.
@@ -259,19 +251,19 @@ impl ConnectionSupervisor {
 }
 
 /// Waits until a client has left unanswered for too long whether it is there; for ever where it is never asked.
-async fn wait_for_keepalive_timeout(line: &ConnectionControl, options: &SftpOptions) {
+async fn wait_for_keepalive_timeout(control: &ConnectionControl, options: &SftpOptions) {
     match algorithms::keepalive_interval(options) {
-        Some(interval) => line.wait_until_silent(interval + options.client_timeout).await,
+        Some(interval) => control.wait_until_silent(interval + options.client_timeout).await,
         None => std::future::pending().await,
     }
 }
 
 /// Waits until a session has gone without a request for longer than it may; for ever where it may for any time.
-async fn wait_for_idle_timeout(line: &ConnectionControl, options: &SftpOptions, heavy_work: &TaskTracker) {
+async fn wait_for_idle_timeout(control: &ConnectionControl, options: &SftpOptions, blocking_work: &TaskTracker) {
     if options.idle_timeout.is_zero() {
         return std::future::pending().await;
     }
-    line.wait_until_idle(options.idle_timeout, || !heavy_work.is_empty()).await;
+    control.wait_until_idle(options.idle_timeout, || !blocking_work.is_empty()).await;
 }
 
 /// Waits until the server is to stop and no channel is left.

@@ -13,24 +13,25 @@ use super::worker::ChannelWorker;
 impl ChannelWorker {
     /// Opens a directory to be listed.
     pub(super) fn opendir(&mut self, path: &[u8]) -> Result<HandleId> {
-        let place = self.handles.acquire_permit()?;
+        let permit = self.handles.acquire_permit()?;
         let path = self.resolve_path(path)?;
-        let shared = &self.session;
-        let listing = shared.files.list(&path)?;
-        let here = shared.view().stat(&path)?;
-        let above = path.parent().and_then(|parent| shared.view().stat(&parent).ok()).unwrap_or_else(|| here.clone());
-        let folder = SftpDirectory::new(path, (here, above), listing);
-        Ok(self.handles.insert(place, HandleTarget::Directory(Box::new(folder))))
+        let session = &self.session;
+        let listing = session.files.list(&path)?;
+        let own = session.view().stat(&path)?;
+        let parent_entry =
+            path.parent().and_then(|parent| session.view().stat(&parent).ok()).unwrap_or_else(|| own.clone());
+        let directory = SftpDirectory::new(path, (own, parent_entry), listing);
+        Ok(self.handles.insert(permit, HandleTarget::Directory(Box::new(directory))))
     }
 
     /// Answers the next names of a folder.
     pub(super) fn readdir(&mut self, id: u32, handle: HandleId, out: &mut ReplyBatch) -> Result<()> {
-        let shared = self.session.clone();
-        let HandleTarget::Directory(folder) = &mut self.handles.get(handle)?.target else {
+        let session = self.session.clone();
+        let HandleTarget::Directory(directory) = &mut self.handles.get(handle)?.target else {
             return Err(Error::WrongHandleKind);
         };
-        let mut names = out.names(id, shared.login(), shared.auth.now());
-        let filled = folder.fill_reply(&mut names);
+        let mut names = out.names(id, session.login(), session.auth.now());
+        let filled = directory.fill_reply(&mut names);
         match (filled, names.finish()) {
             (Err(error), Err(_)) => Err(error),
             (_, finished) => finished,
@@ -38,10 +39,10 @@ impl ChannelWorker {
     }
 
     /// Makes a directory.
-    pub(super) fn mkdir(&mut self, path: &[u8], change: &SftpAttributes) -> Result<()> {
+    pub(super) fn mkdir(&mut self, path: &[u8], attributes: &SftpAttributes) -> Result<()> {
         let path = self.resolve_entry(path)?.path;
-        let attributes = AttributeChanges { mode: change.creation_mode(), ..AttributeChanges::default() };
-        Ok(self.session.files.create_directory(&path, &attributes)?)
+        let changes = AttributeChanges { mode: attributes.creation_mode(), ..AttributeChanges::default() };
+        Ok(self.session.files.create_directory(&path, &changes)?)
     }
 
     /// Removes an empty directory.

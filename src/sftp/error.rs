@@ -141,17 +141,17 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
         }
         E::Unsupported => SftpStatus::OpUnsupported,
         E::Unavailable(_) | E::TreeMismatch => SftpStatus::Failure,
-        E::Filesystem(fault) => {
-            tracing::warn!(error = %fault, "the host failed");
+        E::Filesystem(error) => {
+            tracing::warn!(error = %error, "the host failed");
             return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
         }
-        E::Store(fault) if fault.client_error().is_some() => {
-            let text = fault.client_error().map_or("", ClientStoreError::message);
-            tracing::warn!(error = %fault, "a request was refused");
+        E::Store(error) if error.client_error().is_some() => {
+            let text = error.client_error().map_or("", ClientStoreError::message);
+            tracing::warn!(error = %error, "a request was refused");
             return (SftpStatus::Failure, Cow::Borrowed(text));
         }
-        E::Store(fault) => {
-            tracing::error!(error = %fault, "the store failed");
+        E::Store(error) => {
+            tracing::error!(error = %error, "the store failed");
             return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
         }
     };
@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn host_errors_are_not_disclosed_to_client() {
-        let fault = std::io::Error::other("/srv/secret is on fire");
-        let (status, message) = Error::Tree(tree::Error::Filesystem(fault)).status();
+        let error = std::io::Error::other("/srv/secret is on fire");
+        let (status, message) = Error::Tree(tree::Error::Filesystem(error)).status();
         assert_eq!(status, SftpStatus::Failure);
         assert!(!message.contains("secret"), "{message}");
     }
@@ -181,12 +181,12 @@ mod tests {
     #[test]
     fn store_shortage_is_failure_with_reason() {
         use crate::store::StoreError;
-        for (fault, told) in [
+        for (error, message) in [
             (StoreError::DiskFull, "the disk that holds the server's state is full"),
             (StoreError::Busy, "the server's store is busy: try again"),
             (StoreError::QuotaExceeded("as many as may be"), "as many as may be"),
         ] {
-            assert_eq!(Error::Tree(fault.into()).status(), (SftpStatus::Failure, Cow::Borrowed(told)));
+            assert_eq!(Error::Tree(error.into()).status(), (SftpStatus::Failure, Cow::Borrowed(message)));
         }
     }
 

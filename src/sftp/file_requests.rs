@@ -17,7 +17,7 @@ const COPY_DATA_BUFFER_BYTES: usize = 256 * 1024;
 impl ChannelWorker {
     /// Opens a file.
     pub(super) fn open(&mut self, path: &[u8], flags: OpenFlags, attributes: &SftpAttributes) -> Result<HandleId> {
-        let place = self.handles.acquire_permit()?;
+        let permit = self.handles.acquire_permit()?;
         let path = self.resolve_path(path)?;
         let request = OpenRequest {
             read: flags.contains(OpenFlags::READ),
@@ -30,7 +30,7 @@ impl ChannelWorker {
             size: attributes.size,
         };
         let file = self.session.files.open(&path, &request)?;
-        Ok(self.handles.insert(place, HandleTarget::File(Box::new(file))))
+        Ok(self.handles.insert(permit, HandleTarget::File(Box::new(file))))
     }
 
     /// Closes a file or directory; an upload is committed.
@@ -53,11 +53,11 @@ impl ChannelWorker {
 
     /// Writes the pieces of a WRITE, one after the other.
     pub(super) fn write(&mut self, handle: HandleId, offset: u64, data: &[Bytes]) -> Result<()> {
-        let open = self.handles.get(handle)?;
-        let mut at = offset;
+        let open_handle = self.handles.get(handle)?;
+        let mut position = offset;
         for piece in data {
-            open.write_at(piece, at)?;
-            at = at.saturating_add(length_of(piece));
+            open_handle.write_at(piece, position)?;
+            position = position.saturating_add(length_of(piece));
         }
         Ok(())
     }
@@ -66,17 +66,17 @@ impl ChannelWorker {
     pub(super) fn fstat(&mut self, handle: HandleId) -> Result<Entry> {
         match &self.handles.get(handle)?.target {
             HandleTarget::File(file) => Ok(file.stat()?),
-            HandleTarget::Directory(folder) => Ok(self.session.view().stat(folder.path())?),
+            HandleTarget::Directory(directory) => Ok(self.session.view().stat(directory.path())?),
         }
     }
 
     /// Sets attributes of what is open; those of an upload are committed with it.
-    pub(super) fn fsetstat(&mut self, handle: HandleId, change: &SftpAttributes) -> Result<()> {
+    pub(super) fn fsetstat(&mut self, handle: HandleId, attributes: &SftpAttributes) -> Result<()> {
         let files = &self.session.files;
-        let what = &self.handles.get(handle)?.target;
-        change.apply(|attributes| match what {
-            HandleTarget::File(file) => Ok(file.set_attributes(attributes)?),
-            HandleTarget::Directory(folder) => Ok(files.set_attributes(folder.path(), attributes, true)?),
+        let target = &self.handles.get(handle)?.target;
+        attributes.apply(|changes| match target {
+            HandleTarget::File(file) => Ok(file.set_attributes(changes)?),
+            HandleTarget::Directory(directory) => Ok(files.set_attributes(directory.path(), changes, true)?),
         })
     }
 
@@ -84,7 +84,7 @@ impl ChannelWorker {
     pub(super) fn fstatvfs(&mut self, handle: HandleId) -> Result<FilesystemSpace> {
         match &self.handles.get(handle)?.target {
             HandleTarget::File(file) => Ok(file.space()?),
-            HandleTarget::Directory(folder) => Ok(self.session.files.space(folder.path())?),
+            HandleTarget::Directory(directory) => Ok(self.session.files.space(directory.path())?),
         }
     }
 
@@ -102,29 +102,29 @@ impl ChannelWorker {
         to: HandleId,
         to_offset: u64,
     ) -> Result<()> {
-        let shared = self.session.clone();
+        let session = self.session.clone();
         // What is added meanwhile is not copied.
-        let there = self.fstat(from)?.size.saturating_sub(offset);
-        let wanted = if length == 0 { there } else { length.min(there) };
+        let available = self.fstat(from)?.size.saturating_sub(offset);
+        let total = if length == 0 { available } else { length.min(available) };
         let (source, target) = self.handles.get_pair(from, to)?;
         let source = source.file()?;
         if source.is_same_file(target.file()?)? {
             return Err(Error::SameFile);
         }
         let mut buffer = vec![0; COPY_DATA_BUFFER_BYTES];
-        let mut done = 0;
-        while done < wanted {
-            if shared.closing.is_cancelled() {
+        let mut copied = 0;
+        while copied < total {
+            if session.closing.is_cancelled() {
                 return Err(crate::auth::SessionEnded.into());
             }
-            let part = usize::try_from(wanted - done).unwrap_or(COPY_DATA_BUFFER_BYTES).min(COPY_DATA_BUFFER_BYTES);
-            let found = source.read_at(&mut buffer[..part], offset.saturating_add(done))?;
-            if found == 0 {
+            let chunk = usize::try_from(total - copied).unwrap_or(COPY_DATA_BUFFER_BYTES).min(COPY_DATA_BUFFER_BYTES);
+            let count = source.read_at(&mut buffer[..chunk], offset.saturating_add(copied))?;
+            if count == 0 {
                 break;
             }
-            target.write_at(&buffer[..found], to_offset.saturating_add(done))?;
-            shared.view().session().record_use();
-            done += length_of(&buffer[..found]);
+            target.write_at(&buffer[..count], to_offset.saturating_add(copied))?;
+            session.view().session().record_use();
+            copied += length_of(&buffer[..count]);
         }
         Ok(())
     }

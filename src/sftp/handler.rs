@@ -80,23 +80,23 @@ impl LoginAttempts {
     /// Counts a refused token; returns how to end the connection after the last.
     fn count_rejected_token(&mut self) -> Option<DisconnectMessage> {
         self.rejected_tokens += 1;
-        let words = || format!("{} wrong tokens: connect anew to try another", self.rejected_tokens);
-        (self.rejected_tokens >= self.limit).then(|| (Disconnect::NoMoreAuthMethodsAvailable, words()))
+        let message = || format!("{} wrong tokens: connect anew to try another", self.rejected_tokens);
+        (self.rejected_tokens >= self.limit).then(|| (Disconnect::NoMoreAuthMethodsAvailable, message()))
     }
 
     /// Counts an attempt that carries no token: `none`, a key, a question; returns how to end the connection after the
     /// last.
     fn count_probe(&mut self) -> Option<DisconnectMessage> {
         self.probes += 1;
-        let words = "no token among so many keys: this server takes tokens alone, as password";
-        (self.probes >= MAX_LOGIN_PROBES).then(|| (Disconnect::NoMoreAuthMethodsAvailable, words.to_owned()))
+        let message = "no token among so many keys: this server takes tokens alone, as password";
+        (self.probes >= MAX_LOGIN_PROBES).then(|| (Disconnect::NoMoreAuthMethodsAvailable, message.to_owned()))
     }
 }
 
 /// What there is once the caller has proven himself.
 pub(super) struct LoggedInConnection {
-    shared: Arc<SftpSession>,
-    _connection: QuotaReservation,
+    sftp_session: Arc<SftpSession>,
+    _reservation: QuotaReservation,
     _active_request: ActiveRequest,
 }
 
@@ -113,9 +113,9 @@ impl RoundTripTimer {
     }
 
     fn record_request(&mut self) {
-        if let Some(since) = self.replied_at.take() {
-            let took = since.elapsed();
-            self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
+        if let Some(replied_at) = self.replied_at.take() {
+            let elapsed = replied_at.elapsed();
+            self.shortest = Some(self.shortest.map_or(elapsed, |shortest| shortest.min(elapsed)));
         }
     }
 
@@ -132,11 +132,11 @@ impl SshHandler {
             // It has been told that it ends: nothing is tried any more.
             return reject_auth();
         }
-        let line = self.control.clone();
+        let control = self.control.clone();
         // The check has a queue of its own.
-        line.release_preauth_slot();
-        let _check = line.reply_monitor().pause_for_token_check();
-        let earliest = Instant::now() + MIN_REJECTION_TIME;
+        control.release_preauth_slot();
+        let _check = control.reply_monitor().pause_for_token_check();
+        let earliest_reply = Instant::now() + MIN_REJECTION_TIME;
         let peer = Peer {
             protocol: Protocol::Sftp,
             address: self.peer.ip().to_canonical(),
@@ -146,12 +146,12 @@ impl SshHandler {
         let credential = Credential { login: Some(login.trim().to_owned()), token };
         let auth = self.sftp.auth().clone();
         // A connection that is lost takes its attempt out of the queue for argon2.
-        let proof =
+        let authentication =
             AbortOnDropHandle::new(self.main_runtime.spawn(async move { auth.authenticate(credential, peer).await }));
-        let answering = self.permit.begin_request();
-        let proof = proof.await;
-        drop(answering);
-        let (pause, counts) = match proof {
+        let active_request = self.permit.begin_request();
+        let outcome = authentication.await;
+        drop(active_request);
+        let (delay, is_rejection) = match outcome {
             Ok(Ok(session)) => {
                 self.start_session(session);
                 return Auth::Accept;
@@ -168,25 +168,26 @@ impl SshHandler {
                 (Duration::ZERO, false)
             }
         };
-        tokio::time::sleep_until(earliest.max(Instant::now() + pause)).await;
-        let end = if counts { self.login_attempts.count_rejected_token() } else { self.login_attempts.count_probe() };
-        self.request_disconnect(end).await;
+        tokio::time::sleep_until(earliest_reply.max(Instant::now() + delay)).await;
+        let disconnect =
+            if is_rejection { self.login_attempts.count_rejected_token() } else { self.login_attempts.count_probe() };
+        self.request_disconnect(disconnect).await;
         reject_auth()
     }
 
     /// Answers an attempt that carries no token.
     async fn reject_probe(&mut self) -> Auth {
-        let end = self.login_attempts.count_probe();
-        self.request_disconnect(end).await;
+        let disconnect = self.login_attempts.count_probe();
+        self.request_disconnect(disconnect).await;
         reject_auth()
     }
 
     /// Has the connection end with these words, after the answer that is under way.
-    async fn request_disconnect(&mut self, end: Option<DisconnectMessage>) {
-        let Some(end) = end else { return };
-        if let Some(farewell) = self.disconnect_sender.take() {
+    async fn request_disconnect(&mut self, message: Option<DisconnectMessage>) {
+        let Some(message) = message else { return };
+        if let Some(sender) = self.disconnect_sender.take() {
             // Nobody waits any more when the connection is ending already.
-            let _ = farewell.send(end);
+            let _ = sender.send(message);
             // The connection's watch puts the farewell in line before the client's next attempt is read.
             tokio::task::yield_now().await;
         }
@@ -196,16 +197,16 @@ impl SshHandler {
     fn start_session(&mut self, session: Session) {
         self.control.reply_monitor().stop();
         self.control.mark_logged_in();
-        let Some(connection) = self.sftp.connections().try_reserve(session.login(), 1) else {
+        let Some(reservation) = self.sftp.connections().try_reserve(session.login(), 1) else {
             tracing::info!(login = %session.login(), peer = %self.peer, "too many SFTP connections of one user");
             return;
         };
-        let handles = self.sftp.options().max_handles;
-        let shared = SftpSession {
+        let max_handles = self.sftp.options().max_handles;
+        let sftp_session = SftpSession {
             files: SessionFiles::new(self.sftp.tree().view(session.clone())),
             auth: self.sftp.auth().clone(),
-            handle_permits: Arc::new(Semaphore::new(handles)),
-            max_handles: handles,
+            handle_permits: Arc::new(Semaphore::new(max_handles)),
+            max_handles,
             hash_limiter: self.sftp.hash_limiter().clone(),
             symlink_link_first: self
                 .control
@@ -214,14 +215,15 @@ impl SshHandler {
             closing: self.signals.closing.clone(),
         };
         // A session that rests is not one that waits for its caller: it makes room for nobody.
-        let (shared, answering) = (Arc::new(shared), self.permit.begin_request());
+        let (sftp_session, active_request) = (Arc::new(sftp_session), self.permit.begin_request());
         if let Err(error) = self.permit.assign_user(session.login().as_str()) {
             tracing::warn!(login = %session.login(), %error, "an SFTP session counts as a stranger's");
         }
-        self.authenticated = Some(LoggedInConnection { shared, _connection: connection, _active_request: answering });
-        if let Some(proven) = self.session_sender.take() {
+        self.authenticated =
+            Some(LoggedInConnection { sftp_session, _reservation: reservation, _active_request: active_request });
+        if let Some(sender) = self.session_sender.take() {
             // Nobody waits any more when the connection is ending already.
-            let _ = proven.send(session);
+            let _ = sender.send(session);
         }
     }
 }
@@ -229,7 +231,7 @@ impl SshHandler {
 /// Tells whether a client sends SYMLINK's arguments in the draft's order, the link first: of those that do so where a
 /// server is not OpenSSH, these look for that name at the very front of our identification string.
 fn sends_symlink_link_first(client: &str) -> bool {
-    ["SSH-2.0-ssh2js", "SSH-2.0-WinSCP", "SSH-2.0-phpseclib"].iter().any(|known| client.starts_with(known))
+    ["SSH-2.0-ssh2js", "SSH-2.0-WinSCP", "SSH-2.0-phpseclib"].iter().any(|prefix| client.starts_with(prefix))
 }
 
 fn reject_auth() -> Auth {
@@ -265,8 +267,8 @@ impl Handler for SshHandler {
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
         let Some(mut response) = response else {
-            let end = self.login_attempts.count_probe();
-            self.request_disconnect(end).await;
+            let disconnect = self.login_attempts.count_probe();
+            self.request_disconnect(disconnect).await;
             let prompts = vec![(TOKEN_PROMPT.into(), false)].into();
             return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts });
         };
@@ -278,11 +280,11 @@ impl Handler for SshHandler {
         self.round_trip.record_reply();
         if self.authenticated.is_none() {
             // SSH_MSG_USERAUTH_FAILURE would call the token wrong, and have it asked for again.
-            let most = self.sftp.options().max_connections_per_user;
-            let words =
-                format!("the token is right, but its user has {most} SFTP connections open, and no more are allowed");
-            ssh.disconnect(Disconnect::TooManyConnections, &words, "")?;
-            self.request_disconnect(Some((Disconnect::TooManyConnections, words))).await;
+            let limit = self.sftp.options().max_connections_per_user;
+            let message =
+                format!("the token is right, but its user has {limit} SFTP connections open, and no more are allowed");
+            ssh.disconnect(Disconnect::TooManyConnections, &message, "")?;
+            self.request_disconnect(Some((Disconnect::TooManyConnections, message))).await;
         }
         Ok(())
     }
@@ -304,7 +306,7 @@ impl Handler for SshHandler {
     ) -> Result<(), Self::Error> {
         self.round_trip.record_request();
         let stopping = self.signals.stop.is_cancelled();
-        let Ok(place) = self.channel_permits.clone().try_acquire_owned() else {
+        let Ok(permit) = self.channel_permits.clone().try_acquire_owned() else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         };
@@ -312,12 +314,12 @@ impl Handler for SshHandler {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         }
-        let (start, started) = oneshot::channel();
-        self.unstarted_channels.insert(channel.id(), start);
-        let orders = self.signals.clone();
+        let (worker_sender, worker_receiver) = oneshot::channel();
+        self.unstarted_channels.insert(channel.id(), worker_sender);
+        let signals = self.signals.clone();
         self.channels.spawn(async move {
-            channel::serve(channel, started, orders).await;
-            drop(place);
+            channel::serve(channel, worker_receiver, signals).await;
+            drop(permit);
         });
         reply.accept().await;
         Ok(())
@@ -332,10 +334,11 @@ impl Handler for SshHandler {
         if name != "sftp" {
             return ssh.channel_failure(channel);
         }
-        let (Some(inside), Some(start)) = (&self.authenticated, self.unstarted_channels.remove(&channel)) else {
+        let (Some(logged_in), Some(worker_sender)) = (&self.authenticated, self.unstarted_channels.remove(&channel))
+        else {
             return ssh.channel_failure(channel);
         };
-        match start.send(Box::new(ChannelWorker::new(inside.shared.clone()))) {
+        match worker_sender.send(Box::new(ChannelWorker::new(logged_in.sftp_session.clone()))) {
             Ok(()) => ssh.channel_success(channel),
             Err(_) => ssh.channel_failure(channel),
         }
@@ -390,17 +393,17 @@ mod tests {
 
     #[test]
     fn only_consistently_distant_client_gets_wide_window() {
-        let took =
+        let timer =
             |millis: Option<u64>| RoundTripTimer { replied_at: None, shortest: millis.map(Duration::from_millis) };
-        assert_eq!(took(None).window_bytes(7), 7);
-        assert_eq!(took(Some(5)).window_bytes(7), 7);
-        assert_eq!(took(Some(20)).window_bytes(7), WIDE_WINDOW_BYTES);
-        let hour = Some(Duration::from_secs(3600));
-        let mut near = took(Some(3_600_000));
-        near.record_request();
-        assert_eq!(near.shortest, hour, "nothing was answered");
-        near.record_reply();
-        near.record_request();
-        assert!(near.shortest < hour);
+        assert_eq!(timer(None).window_bytes(7), 7);
+        assert_eq!(timer(Some(5)).window_bytes(7), 7);
+        assert_eq!(timer(Some(20)).window_bytes(7), WIDE_WINDOW_BYTES);
+        let one_hour = Some(Duration::from_secs(3600));
+        let mut nearby = timer(Some(3_600_000));
+        nearby.record_request();
+        assert_eq!(nearby.shortest, one_hour, "nothing was answered");
+        nearby.record_reply();
+        nearby.record_request();
+        assert!(nearby.shortest < one_hour);
     }
 }

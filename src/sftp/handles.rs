@@ -73,8 +73,8 @@ pub(super) struct SftpHandleTable {
 
 impl SftpHandleTable {
     /// Makes an empty table that shares `places` with the session's other channels.
-    pub(super) fn new(places: Arc<Semaphore>) -> Self {
-        Self { open: HashMap::new(), last_id: 0, permits: places }
+    pub(super) fn new(permits: Arc<Semaphore>) -> Self {
+        Self { open: HashMap::new(), last_id: 0, permits }
     }
 
     /// Takes a place for something that is to be opened.
@@ -86,10 +86,10 @@ impl SftpHandleTable {
     }
 
     /// Keeps something open.
-    pub(super) fn insert(&mut self, place: OwnedSemaphorePermit, what: HandleTarget) -> HandleId {
+    pub(super) fn insert(&mut self, permit: OwnedSemaphorePermit, target: HandleTarget) -> HandleId {
         self.last_id += 1;
         let id = HandleId(self.last_id);
-        self.open.insert(id, SftpHandle { target: what, bytes_written: 0, _permit: place });
+        self.open.insert(id, SftpHandle { target, bytes_written: 0, _permit: permit });
         id
     }
 
@@ -111,19 +111,19 @@ impl SftpHandleTable {
 
     /// Tells whether so much was written through a handle that syncing it may take long.
     pub(super) fn is_sync_blocking(&self, id: HandleId) -> bool {
-        self.open.get(&id).is_some_and(|open| open.bytes_written > INLINE_SYNC_MAX_BYTES)
+        self.open.get(&id).is_some_and(|handle| handle.bytes_written > INLINE_SYNC_MAX_BYTES)
     }
 
     /// Returns two different open things.
     ///
     /// # Errors
     /// [`Error::InvalidHandle`] when an id names nothing, [`Error::SameFile`] when both name one.
-    pub(super) fn get_pair(&mut self, one: HandleId, other: HandleId) -> Result<(&mut SftpHandle, &mut SftpHandle)> {
-        if one == other {
-            return self.get(one).and(Err(Error::SameFile));
+    pub(super) fn get_pair(&mut self, first: HandleId, second: HandleId) -> Result<(&mut SftpHandle, &mut SftpHandle)> {
+        if first == second {
+            return self.get(first).and(Err(Error::SameFile));
         }
-        match self.open.get_disjoint_mut([&one, &other]) {
-            [Some(one), Some(other)] => Ok((one, other)),
+        match self.open.get_disjoint_mut([&first, &second]) {
+            [Some(first), Some(second)] => Ok((first, second)),
             _ => Err(Error::InvalidHandle),
         }
     }
@@ -138,9 +138,9 @@ impl SftpHandleTable {
 
     /// Gives up all ids, in the order in which they were opened.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = SftpHandle> + '_ {
-        let mut all: Vec<_> = self.open.drain().collect();
-        all.sort_unstable_by_key(|(id, _)| id.0);
-        all.into_iter().map(|(_, open)| open)
+        let mut handles: Vec<_> = self.open.drain().collect();
+        handles.sort_unstable_by_key(|(id, _)| id.0);
+        handles.into_iter().map(|(_, handle)| handle)
     }
 
     /// Returns how many are open.

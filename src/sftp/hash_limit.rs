@@ -27,7 +27,7 @@ struct HashSlots {
 /// One file's place; given back when dropped.
 pub(super) struct HashPermit {
     slots: Arc<HashSlots>,
-    _share: QuotaReservation,
+    _reservation: QuotaReservation,
 }
 
 /// The time in which one piece is hashed.
@@ -39,14 +39,14 @@ impl HashLimiter {
         Self::with_slots(available_parallelism().map_or(1, NonZero::get).div_ceil(2))
     }
 
-    fn with_slots(turns: usize) -> Self {
-        let turns = HashSlots { free: Mutex::new(turns), slot_released: Condvar::new() };
-        Self { files: UserQuotas::new(HASHED_FILE_LIMITS), slots: Arc::new(turns) }
+    fn with_slots(slots: usize) -> Self {
+        let slots = HashSlots { free: Mutex::new(slots), slot_released: Condvar::new() };
+        Self { files: UserQuotas::new(HASHED_FILE_LIMITS), slots: Arc::new(slots) }
     }
 
     /// Lets a file of a user be hashed; `None` when too many are.
     pub(super) fn acquire(&self, login: &Login) -> Option<HashPermit> {
-        Some(HashPermit { slots: Arc::clone(&self.slots), _share: self.files.try_reserve(login, 1)? })
+        Some(HashPermit { slots: Arc::clone(&self.slots), _reservation: self.files.try_reserve(login, 1)? })
     }
 }
 
@@ -57,7 +57,7 @@ impl HashPermit {
         self.slots.slot_released.wait_while(&mut free, |free| *free == 0);
         *free -= 1;
         drop(free);
-        let _turn = HashSlot(&self.slots);
+        let _slot = HashSlot(&self.slots);
         work()
     }
 }
@@ -81,38 +81,38 @@ mod tests {
 
     #[test]
     fn hashed_files_are_limited_per_user_and_in_total() {
-        let hashing = HashLimiter::with_slots(1);
-        let mut all: Vec<_> =
-            (0..HASHED_FILE_LIMITS.per_user).map(|_| hashing.acquire(&login(0)).expect("a place")).collect();
-        assert!(hashing.acquire(&login(0)).is_none());
-        all.extend(
+        let limiter = HashLimiter::with_slots(1);
+        let mut permits: Vec<_> =
+            (0..HASHED_FILE_LIMITS.per_user).map(|_| limiter.acquire(&login(0)).expect("a place")).collect();
+        assert!(limiter.acquire(&login(0)).is_none());
+        permits.extend(
             (HASHED_FILE_LIMITS.per_user..HASHED_FILE_LIMITS.total)
-                .map(|number| hashing.acquire(&login(number / HASHED_FILE_LIMITS.per_user)).expect("a place")),
+                .map(|number| limiter.acquire(&login(number / HASHED_FILE_LIMITS.per_user)).expect("a place")),
         );
-        assert!(hashing.acquire(&login(99)).is_none());
-        all.pop();
-        assert!(hashing.acquire(&login(0)).is_none(), "what is refused keeps no place");
-        assert!(hashing.acquire(&login(99)).is_some());
+        assert!(limiter.acquire(&login(99)).is_none());
+        permits.pop();
+        assert!(limiter.acquire(&login(0)).is_none(), "what is refused keeps no place");
+        assert!(limiter.acquire(&login(99)).is_some());
     }
 
     #[test]
     fn concurrent_hashing_never_exceeds_slots() {
-        let (hashing, working, most) = (HashLimiter::with_slots(2), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (limiter, active, peak) = (HashLimiter::with_slots(2), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|threads| {
             for _ in 0..8 {
-                let hasher = hashing.acquire(&login(0)).expect("a place");
-                let (working, most) = (&working, &most);
+                let permit = limiter.acquire(&login(0)).expect("a place");
+                let (active, peak) = (&active, &peak);
                 threads.spawn(move || {
                     for _ in 0..100 {
-                        hasher.run_in_slot(|| {
-                            most.fetch_max(working.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        permit.run_in_slot(|| {
+                            peak.fetch_max(active.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                             std::thread::yield_now();
-                            working.fetch_sub(1, Ordering::SeqCst);
+                            active.fetch_sub(1, Ordering::SeqCst);
                         });
                     }
                 });
             }
         });
-        assert!((1..=2).contains(&most.into_inner()));
+        assert!((1..=2).contains(&peak.into_inner()));
     }
 }

@@ -42,8 +42,8 @@ impl HostKeys {
     /// # Errors
     /// As [`HostKeys::open`].
     pub fn open_existing(state: &Path) -> io::Result<Option<Self>> {
-        let all = HOST_KEY_FILES.iter().all(|(name, _)| state.join(name).exists());
-        all.then(|| Self::open(state)).transpose()
+        let all_exist = HOST_KEY_FILES.iter().all(|(name, _)| state.join(name).exists());
+        all_exist.then(|| Self::open(state)).transpose()
     }
 
     /// Makes an ed25519 key that is kept nowhere, for tests.
@@ -65,17 +65,17 @@ impl HostKeys {
 
 fn open_or_generate_key(state: &Path, name: &str, algorithm: Algorithm) -> io::Result<PrivateKey> {
     let path = state.join(name);
-    let fault = |reason: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()));
+    let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()));
     match File::open(&path) {
-        Ok(file) => read_key(file, &algorithm).map_err(fault),
+        Ok(file) => read_key(file, &algorithm).map_err(invalid),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = generate_key(&algorithm).map_err(|error| fault(error.to_string()))?;
-            let text = key.to_openssh(LineEnding::LF).map_err(|error| fault(error.to_string()))?;
-            match write_key_file(state, name, text.as_bytes()) {
+            let key = generate_key(&algorithm).map_err(|error| invalid(error.to_string()))?;
+            let pem = key.to_openssh(LineEnding::LF).map_err(|error| invalid(error.to_string()))?;
+            match write_key_file(state, name, pem.as_bytes()) {
                 Ok(()) => Ok(key),
                 // Another process was faster: its key counts.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    read_key(File::open(&path)?, &algorithm).map_err(fault)
+                    read_key(File::open(&path)?, &algorithm).map_err(invalid)
                 }
                 Err(error) => Err(error),
             }
@@ -85,30 +85,30 @@ fn open_or_generate_key(state: &Path, name: &str, algorithm: Algorithm) -> io::R
 }
 
 fn read_key(mut file: File, algorithm: &Algorithm) -> Result<PrivateKey, String> {
-    let about = file.metadata().map_err(|error| error.to_string())?;
-    if about.mode() & 0o077 != 0 {
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if metadata.mode() & 0o077 != 0 {
         return Err("others can read it: make it 0600".to_owned());
     }
-    let mut text = Zeroizing::new(String::new());
-    file.read_to_string(&mut text).map_err(|error| error.to_string())?;
-    let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|error| error.to_string())?;
-    let fits = match algorithm {
+    let mut pem = Zeroizing::new(String::new());
+    file.read_to_string(&mut pem).map_err(|error| error.to_string())?;
+    let key = PrivateKey::from_openssh(pem.as_bytes()).map_err(|error| error.to_string())?;
+    let is_expected = match algorithm {
         Algorithm::Rsa { .. } => key.algorithm().is_rsa(),
         other => key.algorithm() == *other,
     };
-    if fits && !key.is_encrypted() { Ok(key) } else { Err(format!("it holds no plain {algorithm} key")) }
+    if is_expected && !key.is_encrypted() { Ok(key) } else { Err(format!("it holds no plain {algorithm} key")) }
 }
 
 /// Writes a file whole under another name, then links it to its own, so that no half key is ever read
 /// and a key that is there is never replaced.
-fn write_key_file(state: &Path, name: &str, text: &[u8]) -> io::Result<()> {
-    let draft = state.join(format!(".{name}.{}", std::process::id()));
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
-        file.write_all(text)?;
+fn write_key_file(state: &Path, name: &str, pem: &[u8]) -> io::Result<()> {
+    let temporary = state.join(format!(".{name}.{}", std::process::id()));
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
+        file.write_all(pem)?;
         file.sync_all()?;
-        std::fs::hard_link(&draft, state.join(name))
+        std::fs::hard_link(&temporary, state.join(name))
     });
-    std::fs::remove_file(&draft).or_else(|error| if written.is_err() { Ok(()) } else { Err(error) })?;
+    std::fs::remove_file(&temporary).or_else(|error| if written.is_err() { Ok(()) } else { Err(error) })?;
     written?;
     File::open(state)?.sync_all()
 }

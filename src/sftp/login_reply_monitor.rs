@@ -48,8 +48,8 @@ impl LoginReplyMonitor {
     /// Notes that russh has completed a read of so many bytes.
     pub(super) fn record_read(&self, size: usize) {
         self.last_read_bytes.store(size, Ordering::Relaxed);
-        let smallest = self.min_request_bytes.load(Ordering::Relaxed);
-        if smallest > 0 && size >= smallest && self.unanswered_since.load(Ordering::Relaxed) == 0 {
+        let min_bytes = self.min_request_bytes.load(Ordering::Relaxed);
+        if min_bytes > 0 && size >= min_bytes && self.unanswered_since.load(Ordering::Relaxed) == 0 {
             self.unanswered_since.store(self.elapsed_mark(), Ordering::Relaxed);
         }
     }

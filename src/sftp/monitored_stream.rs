@@ -46,9 +46,9 @@ struct MonitoredState {
 }
 
 impl MonitoredState {
-    fn new(cut: CancellationToken) -> Self {
+    fn new(abort: CancellationToken) -> Self {
         Self {
-            abort: cut,
+            abort,
             client_identification: OnceLock::new(),
             started_at: Instant::now(),
             write_blocked_since: AtomicU64::new(0),
@@ -84,7 +84,7 @@ impl ConnectionControl {
     pub(super) async fn wait_until_write_stalled(&self, limit: Duration) {
         wait_until_reached(limit, || match self.0.write_blocked_since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
-            stuck => self.0.elapsed_since(stuck - 1),
+            since => self.0.elapsed_since(since - 1),
         })
         .await;
     }
@@ -136,24 +136,24 @@ impl ConnectionControl {
         self.0.last_request_at.store(self.0.elapsed_millis(), Ordering::Relaxed);
     }
 
-    fn record_write_blocked(&self, stuck: bool) {
-        let was = self.0.write_blocked_since.load(Ordering::Relaxed);
-        if stuck && was == 0 {
+    fn record_write_blocked(&self, is_blocked: bool) {
+        let since = self.0.write_blocked_since.load(Ordering::Relaxed);
+        if is_blocked && since == 0 {
             self.0.write_blocked_since.store(self.0.elapsed_millis() + 1, Ordering::Relaxed);
-        } else if !stuck && was != 0 {
+        } else if !is_blocked && since != 0 {
             self.0.write_blocked_since.store(0, Ordering::Relaxed);
         }
     }
 }
 
 /// Waits until a time has grown to a limit; it is looked at four times within it.
-async fn wait_until_reached(limit: Duration, time: impl Fn() -> Duration) {
+async fn wait_until_reached(limit: Duration, elapsed: impl Fn() -> Duration) {
     loop {
-        let time = time();
-        if time >= limit {
+        let elapsed = elapsed();
+        if elapsed >= limit {
             return;
         }
-        tokio::time::sleep((limit - time).min(limit / 4).max(Duration::from_millis(1))).await;
+        tokio::time::sleep((limit - elapsed).min(limit / 4).max(Duration::from_millis(1))).await;
     }
 }
 
@@ -177,29 +177,29 @@ pub(super) struct MonitoredStream<S> {
 impl<S> MonitoredStream<S> {
     /// Takes a socket and its claim to turns; returns what holds it from outside.
     pub(super) fn new(stream: S, claim: PreauthSlotClaim) -> (Self, ConnectionControl) {
-        let cut = CancellationToken::new();
-        let wait = || Box::pin(cut.clone().cancelled_owned());
-        let (cut_reading, cut_writing) = (wait(), wait());
-        let line = ConnectionControl(Arc::new(MonitoredState::new(cut)));
-        let wire = Self {
+        let abort = CancellationToken::new();
+        let wait = || Box::pin(abort.clone().cancelled_owned());
+        let (abort_read, abort_write) = (wait(), wait());
+        let control = ConnectionControl(Arc::new(MonitoredState::new(abort)));
+        let monitored = Self {
             stream,
-            control: line.clone(),
+            control: control.clone(),
             read_buffer: vec![0; READ_AHEAD_BYTES].into(),
             filled: 0..0,
             identification: Vec::new(),
             current_read: (0, 0),
             preauth_slot: Some(PreauthSlotState::new(claim)),
-            abort_read: cut_reading,
-            abort_write: cut_writing,
+            abort_read,
+            abort_write,
         };
-        (wire, line)
+        (monitored, control)
     }
 
     /// Follows the reads of russh, which takes a packet's head and then the rest, each in one read that may come in
     /// parts.
     fn track_read(&mut self, wanted: usize, got: usize) {
-        let (size, left) = self.current_read;
-        let size = if left == wanted && left > 0 { size } else { wanted };
+        let (size, remaining) = self.current_read;
+        let size = if remaining == wanted && remaining > 0 { size } else { wanted };
         self.current_read = (size, wanted - got);
         if got > 0 && got == wanted {
             self.control.0.reply_monitor.record_read(size);
@@ -207,18 +207,18 @@ impl<S> MonitoredStream<S> {
     }
 
     /// Remembers the client's first line.
-    fn capture_identification(&mut self, handed_on: &[u8]) {
+    fn capture_identification(&mut self, received: &[u8]) {
         if self.control.0.client_identification.get().is_some() {
             return;
         }
-        let end = memchr::memchr(b'\n', handed_on);
-        let room = IDENTIFICATION_MAX_BYTES - self.identification.len().min(IDENTIFICATION_MAX_BYTES);
-        let part = &handed_on[..end.unwrap_or(handed_on.len())];
-        self.identification.extend_from_slice(&part[..part.len().min(room)]);
+        let end = memchr::memchr(b'\n', received);
+        let remaining = IDENTIFICATION_MAX_BYTES - self.identification.len().min(IDENTIFICATION_MAX_BYTES);
+        let part = &received[..end.unwrap_or(received.len())];
+        self.identification.extend_from_slice(&part[..part.len().min(remaining)]);
         if end.is_some() || self.identification.len() >= IDENTIFICATION_MAX_BYTES {
-            let name = String::from_utf8_lossy(self.identification.trim_ascii_end()).into_owned();
+            let identification = String::from_utf8_lossy(self.identification.trim_ascii_end()).into_owned();
             // It was empty a moment ago, and nobody else sets it.
-            let _ = self.control.0.client_identification.set(name);
+            let _ = self.control.0.client_identification.set(identification);
         }
     }
 }
@@ -237,10 +237,10 @@ fn aborted_error() -> io::Error {
 impl<S: AsyncRead + Unpin> MonitoredStream<S> {
     /// Waits for the turn in which russh computes on what has come in.
     fn poll_preauth_slot(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(turns) = &mut self.preauth_slot else { return Poll::Ready(()) };
+        let Some(slots) = &mut self.preauth_slot else { return Poll::Ready(()) };
         if self.control.needs_preauth_slot() {
-            let turn = std::task::ready!(turns.poll(cx));
-            *self.control.0.preauth_slot.lock() = turn;
+            let slot = std::task::ready!(slots.poll(cx));
+            *self.control.0.preauth_slot.lock() = slot;
         } else {
             self.preauth_slot = None;
         }
@@ -252,9 +252,9 @@ impl<S: AsyncRead + Unpin> MonitoredStream<S> {
             if buf.remaining() >= self.read_buffer.len() && self.preauth_slot.is_none() {
                 return Pin::new(&mut self.stream).poll_read(cx, buf);
             }
-            let mut ahead = ReadBuf::new(&mut self.read_buffer);
-            std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ahead))?;
-            self.filled = 0..ahead.filled().len();
+            let mut read_ahead = ReadBuf::new(&mut self.read_buffer);
+            std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read_ahead))?;
+            self.filled = 0..read_ahead.filled().len();
         }
         if !self.filled.is_empty() {
             std::task::ready!(self.poll_preauth_slot(cx));
@@ -268,24 +268,24 @@ impl<S: AsyncRead + Unpin> MonitoredStream<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let wire = self.get_mut();
-        if wire.control.0.abort.is_cancelled() {
+        let this = self.get_mut();
+        if this.control.0.abort.is_cancelled() {
             return Poll::Ready(Err(aborted_error()));
         }
-        if wire.preauth_slot.is_some() {
+        if this.preauth_slot.is_some() {
             // It asks for more: what it got before is done with.
-            wire.control.release_preauth_slot();
+            this.control.release_preauth_slot();
         }
         let (before, wanted) = (buf.filled().len(), buf.remaining());
-        let polled = wire.poll_buffered_read(cx, buf);
+        let polled = this.poll_buffered_read(cx, buf);
         match polled {
             Poll::Ready(Ok(())) => {
-                wire.capture_identification(&buf.filled()[before..]);
-                wire.track_read(wanted, buf.filled().len() - before);
-                wire.control.0.last_read_at.store(wire.control.0.elapsed_millis(), Ordering::Relaxed);
+                this.capture_identification(&buf.filled()[before..]);
+                this.track_read(wanted, buf.filled().len() - before);
+                this.control.0.last_read_at.store(this.control.0.elapsed_millis(), Ordering::Relaxed);
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending if wire.abort_read.as_mut().poll(cx).is_ready() => return Poll::Ready(Err(aborted_error())),
+            Poll::Pending if this.abort_read.as_mut().poll(cx).is_ready() => return Poll::Ready(Err(aborted_error())),
             Poll::Pending => {}
         }
         polled
@@ -294,19 +294,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let wire = self.get_mut();
-        if wire.control.0.abort.is_cancelled() {
+        let this = self.get_mut();
+        if this.control.0.abort.is_cancelled() {
             return Poll::Ready(Err(aborted_error()));
         }
-        if wire.preauth_slot.is_some() {
-            wire.control.release_preauth_slot();
+        if this.preauth_slot.is_some() {
+            this.control.release_preauth_slot();
         }
-        let polled = Pin::new(&mut wire.stream).poll_write(cx, buf);
-        wire.control.record_write_blocked(polled.is_pending());
+        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.control.record_write_blocked(polled.is_pending());
         if matches!(polled, Poll::Ready(Ok(_))) {
-            wire.control.0.reply_monitor.record_write();
+            this.control.0.reply_monitor.record_write();
         }
-        if polled.is_pending() && wire.abort_write.as_mut().poll(cx).is_ready() {
+        if polled.is_pending() && this.abort_write.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(aborted_error()));
         }
         polled
@@ -323,8 +323,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredStream<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::preauth_slots::PreauthSlots;
     use super::*;
-    use crate::sftp::preauth_slots::PreauthSlots;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     fn claim() -> PreauthSlotClaim {
@@ -333,32 +333,32 @@ mod tests {
 
     #[tokio::test]
     async fn unauthenticated_input_waits_for_preauth_slot() {
-        let turns = PreauthSlots::new(1);
+        let slots = PreauthSlots::new(1);
         let (mut client, server) = duplex(1024);
-        let (mut wire, line) = MonitoredStream::new(server, turns.claim([192, 0, 2, 1].into()));
-        let (mut others, other) = duplex(1024);
-        let (mut other, other_line) = MonitoredStream::new(other, turns.claim([192, 0, 2, 2].into()));
+        let (mut stream, control) = MonitoredStream::new(server, slots.claim([192, 0, 2, 1].into()));
+        let (mut other_client, other) = duplex(1024);
+        let (mut other, other_control) = MonitoredStream::new(other, slots.claim([192, 0, 2, 2].into()));
         client.write_all(b"abc").await.expect("write");
-        others.write_all(b"d").await.expect("write");
-        assert_eq!(wire.read_u8().await.expect("a turn"), b'a');
+        other_client.write_all(b"d").await.expect("write");
+        assert_eq!(stream.read_u8().await.expect("a turn"), b'a');
         let mut waiting = read_now(&mut other);
         assert!(waiting.is_none(), "the first one has the turn");
-        wire.write_all(b"answer").await.expect("write");
+        stream.write_all(b"answer").await.expect("write");
         waiting = read_now(&mut other);
         assert_eq!(waiting, Some(b'd'), "the answer ended the turn");
-        assert_eq!(read_now(&mut wire), None, "now the other one has it");
-        other_line.release_preauth_slot();
-        assert_eq!(read_now(&mut wire), Some(b'b'));
-        line.mark_logged_in();
-        let _taken = turns.claim([192, 0, 2, 3].into()).acquire().await.expect("a turn");
-        assert_eq!(read_now(&mut wire), Some(b'c'), "who is inside needs none");
+        assert_eq!(read_now(&mut stream), None, "now the other one has it");
+        other_control.release_preauth_slot();
+        assert_eq!(read_now(&mut stream), Some(b'b'));
+        control.mark_logged_in();
+        let _taken = slots.claim([192, 0, 2, 3].into()).acquire().await.expect("a turn");
+        assert_eq!(read_now(&mut stream), Some(b'c'), "who is inside needs none");
     }
 
     /// Reads a byte, if one is handed on now.
-    fn read_now(wire: &mut MonitoredStream<tokio::io::DuplexStream>) -> Option<u8> {
+    fn read_now(stream: &mut MonitoredStream<tokio::io::DuplexStream>) -> Option<u8> {
         let mut byte = [0; 1];
         let mut buffer = ReadBuf::new(&mut byte);
-        let polled = Pin::new(wire).poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut buffer);
+        let polled = Pin::new(stream).poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut buffer);
         assert!(!matches!(polled, Poll::Ready(Err(_))), "{polled:?}");
         polled.is_ready().then(|| byte[0])
     }
@@ -366,28 +366,28 @@ mod tests {
     #[tokio::test]
     async fn client_identification_is_captured_across_fragments() {
         let (mut client, server) = duplex(1024);
-        let (mut wire, line) = MonitoredStream::new(server, claim());
+        let (mut stream, control) = MonitoredStream::new(server, claim());
         client.write_all(b"SSH-2.0-Test_1 with words\r\nrest").await.expect("write");
         let mut byte = [0; 1];
         for _ in 0..10 {
-            wire.read_exact(&mut byte).await.expect("read");
+            stream.read_exact(&mut byte).await.expect("read");
         }
-        assert_eq!(line.client_identification(), None);
+        assert_eq!(control.client_identification(), None);
         let mut rest = [0; 21];
-        wire.read_exact(&mut rest).await.expect("read");
+        stream.read_exact(&mut rest).await.expect("read");
         assert_eq!(&rest[17..], b"rest");
-        assert_eq!(line.client_identification().as_deref(), Some("SSH-2.0-Test_1 with words"));
+        assert_eq!(control.client_identification().as_deref(), Some("SSH-2.0-Test_1 with words"));
     }
 
     #[tokio::test]
     async fn abort_wakes_blocked_reader_and_writer() {
         let (_client, server) = duplex(4);
-        let (wire, line) = MonitoredStream::new(server, claim());
-        let (mut reader, mut writer) = tokio::io::split(wire);
+        let (stream, control) = MonitoredStream::new(server, claim());
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let reading = tokio::spawn(async move { reader.read_u8().await });
         let writing = tokio::spawn(async move { writer.write_all(&[0; 64]).await });
         tokio::task::yield_now().await;
-        line.abort();
+        control.abort();
         assert_eq!(reading.await.expect("task").expect_err("cut").kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(writing.await.expect("task").expect_err("cut").kind(), io::ErrorKind::ConnectionAborted);
     }
@@ -395,46 +395,49 @@ mod tests {
     #[tokio::test]
     async fn client_that_reads_nothing_is_detected() {
         let (mut client, server) = duplex(4);
-        let (mut wire, line) = MonitoredStream::new(server, claim());
-        let writing = tokio::spawn(async move { wire.write_all(&[0; 8]).await });
-        line.wait_until_write_stalled(Duration::from_millis(30)).await;
-        let mut all = [0; 8];
-        client.read_exact(&mut all).await.expect("read");
+        let (mut stream, control) = MonitoredStream::new(server, claim());
+        let writing = tokio::spawn(async move { stream.write_all(&[0; 8]).await });
+        control.wait_until_write_stalled(Duration::from_millis(30)).await;
+        let mut received = [0; 8];
+        client.read_exact(&mut received).await.expect("read");
         writing.await.expect("task").expect("written");
-        let quiet =
-            tokio::time::timeout(Duration::from_millis(90), line.wait_until_write_stalled(Duration::from_millis(30)));
+        let quiet = tokio::time::timeout(
+            Duration::from_millis(90),
+            control.wait_until_write_stalled(Duration::from_millis(30)),
+        );
         assert!(quiet.await.is_err(), "it reads again");
     }
 
     #[tokio::test]
     async fn silent_client_is_detected() {
         let (mut client, server) = duplex(4);
-        let (mut wire, line) = MonitoredStream::new(server, claim());
-        line.wait_until_silent(Duration::from_millis(30)).await;
+        let (mut stream, control) = MonitoredStream::new(server, claim());
+        control.wait_until_silent(Duration::from_millis(30)).await;
         client.write_all(&[0; 4]).await.expect("write");
-        wire.read_exact(&mut [0; 4]).await.expect("read");
-        let soon = tokio::time::timeout(Duration::from_millis(20), line.wait_until_silent(Duration::from_millis(200)));
+        stream.read_exact(&mut [0; 4]).await.expect("read");
+        let soon =
+            tokio::time::timeout(Duration::from_millis(20), control.wait_until_silent(Duration::from_millis(200)));
         assert!(soon.await.is_err(), "it has just been heard");
     }
 
     #[tokio::test]
     async fn session_with_running_request_is_not_idle() {
         let (_client, server) = duplex(4);
-        let (_wire, line) = MonitoredStream::new(server, claim());
+        let (_stream, control) = MonitoredStream::new(server, claim());
         let limit = Duration::from_millis(30);
-        assert!(tokio::time::timeout(limit * 4, line.wait_until_idle(limit, || true)).await.is_err(), "it is busy");
-        line.wait_until_idle(limit, || false).await;
+        assert!(tokio::time::timeout(limit * 4, control.wait_until_idle(limit, || true)).await.is_err(), "it is busy");
+        control.wait_until_idle(limit, || false).await;
     }
 
     #[tokio::test]
     async fn fragmented_read_is_recorded_once() {
         let (mut client, server) = duplex(64);
-        let (mut wire, line) = MonitoredStream::new(server, claim());
+        let (mut stream, control) = MonitoredStream::new(server, claim());
         let mut packet = [0; 32];
-        for begun in [false, true] {
+        for has_started in [false, true] {
             let reading = async {
-                wire.read_exact(&mut packet[..4]).await.expect("the head");
-                wire.read_exact(&mut packet[4..]).await.expect("the rest");
+                stream.read_exact(&mut packet[..4]).await.expect("the head");
+                stream.read_exact(&mut packet[4..]).await.expect("the rest");
             };
             let writing = async {
                 for part in [&[0; 9][..], &[0; 20], &[0; 3]] {
@@ -443,11 +446,11 @@ mod tests {
                 }
             };
             tokio::join!(reading, writing);
-            if !begun {
-                line.reply_monitor().start();
+            if !has_started {
+                control.reply_monitor().start();
             }
         }
         tokio::time::sleep(Duration::from_millis(3)).await;
-        assert!(!line.reply_monitor().unanswered_for().is_zero(), "the second packet is as large as the first");
+        assert!(!control.reply_monitor().unanswered_for().is_zero(), "the second packet is as large as the first");
     }
 }

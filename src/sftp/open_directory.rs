@@ -48,8 +48,8 @@ impl SftpDirectory {
     }
 
     fn next_entry(&mut self) -> Option<tree::Result<(Vec<u8>, Entry)>> {
-        if let Some(first) = self.buffered.pop_front() {
-            return Some(Ok(first));
+        if let Some(buffered) = self.buffered.pop_front() {
+            return Some(Ok(buffered));
         }
         self.listing.next().map(|entry| entry.map(|entry| (entry.name.clone(), entry)))
     }

@@ -29,10 +29,10 @@ impl PacketFrame {
         if self.tail.is_empty() {
             return self.head;
         }
-        let mut whole = BytesMut::with_capacity(self.len());
-        whole.extend_from_slice(&self.head);
-        self.tail.iter().for_each(|piece| whole.extend_from_slice(piece));
-        whole.freeze()
+        let mut joined = BytesMut::with_capacity(self.len());
+        joined.extend_from_slice(&self.head);
+        self.tail.iter().for_each(|piece| joined.extend_from_slice(piece));
+        joined.freeze()
     }
 
     /// Returns how many bytes it has.
@@ -76,22 +76,22 @@ impl PacketInput {
         }
         self.skip(4);
         let mut head = self.take_from_front(length);
-        let mut left = length - head.len();
-        if left > 0 && head.len() < FRAME_HEAD_MIN_BYTES {
-            let wanted = FRAME_HEAD_MIN_BYTES.min(length);
-            let mut joined = BytesMut::with_capacity(wanted);
+        let mut remaining = length - head.len();
+        if remaining > 0 && head.len() < FRAME_HEAD_MIN_BYTES {
+            let head_bytes = FRAME_HEAD_MIN_BYTES.min(length);
+            let mut joined = BytesMut::with_capacity(head_bytes);
             joined.extend_from_slice(&head);
-            while joined.len() < wanted {
-                let piece = self.take_from_front(wanted - joined.len());
+            while joined.len() < head_bytes {
+                let piece = self.take_from_front(head_bytes - joined.len());
                 joined.extend_from_slice(&piece);
             }
             head = joined.freeze();
-            left = length - head.len();
+            remaining = length - head.len();
         }
         let mut tail = Vec::new();
-        while left > 0 {
-            let piece = self.take_from_front(left);
-            left -= piece.len();
+        while remaining > 0 {
+            let piece = self.take_from_front(remaining);
+            remaining -= piece.len();
             tail.push(piece);
         }
         Ok(Some(PacketFrame { head, tail }))
@@ -117,13 +117,13 @@ impl PacketInput {
     }
 
     /// Takes at most `most` bytes, of one piece.
-    fn take_from_front(&mut self, most: usize) -> Bytes {
+    fn take_from_front(&mut self, max_bytes: usize) -> Bytes {
         let Some(front) = self.pieces.front_mut() else { return Bytes::new() };
-        let piece = if front.len() <= most {
+        let piece = if front.len() <= max_bytes {
             self.pieces.pop_front().unwrap_or_default()
         } else {
-            let piece = front.slice(..most);
-            front.advance(most);
+            let piece = front.slice(..max_bytes);
+            front.advance(max_bytes);
             piece
         };
         self.length -= piece.len();

@@ -21,9 +21,9 @@ impl ChannelWorker {
     }
 
     /// Sets attributes of an entry; a link is followed where `follow`.
-    pub(super) fn setstat(&mut self, path: &[u8], change: &SftpAttributes, follow: bool) -> Result<()> {
+    pub(super) fn setstat(&mut self, path: &[u8], attributes: &SftpAttributes, follow: bool) -> Result<()> {
         let path = self.resolve_path(path)?;
-        change.apply(|attributes| Ok(self.session.files.set_attributes(&path, attributes, follow)?))
+        attributes.apply(|changes| Ok(self.session.files.set_attributes(&path, changes, follow)?))
     }
 
     /// Removes a file or link.

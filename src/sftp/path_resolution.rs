@@ -25,8 +25,8 @@ impl ChannelWorker {
     /// # Errors
     /// [`tree::Error::NotADirectory`] for a slash, or `..`, behind a file; what is missing before them is missing.
     pub(super) fn resolve_path(&mut self, bytes: &[u8]) -> Result<TreePath> {
-        let EntryPath { path, has_trailing_slash: slash, .. } = self.parse_path(bytes)?;
-        if !slash || path.is_root() {
+        let EntryPath { path, has_trailing_slash, .. } = self.parse_path(bytes)?;
+        if !has_trailing_slash || path.is_root() {
             return Ok(path);
         }
         self.canonical_directory(&path)
@@ -38,15 +38,15 @@ impl ChannelWorker {
     /// [`Error::DotEntry`] for `.` and `..`, which name no entry; as [`ChannelWorker::resolve_path`], but for what a slash is behind:
     /// whether a directory is there, or will be, is the request's own question.
     pub(super) fn resolve_entry(&mut self, bytes: &[u8]) -> Result<EntryPath> {
-        let last = bytes.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());
-        if matches!(last, Some(b"." | b"..")) {
+        let last_component = bytes.split(|&byte| byte == b'/').rfind(|component| !component.is_empty());
+        if matches!(last_component, Some(b"." | b"..")) {
             return Err(Error::DotEntry);
         }
         let entry = self.parse_path(bytes)?;
         if entry.has_trailing_slash && !entry.path.is_root() {
             match self.session.files.link_stat(&entry.path) {
                 // A link, too, is no directory to who removes or renames it.
-                Ok(found) if !found.is_directory() => return Err(tree::Error::NotADirectory.into()),
+                Ok(existing) if !existing.is_directory() => return Err(tree::Error::NotADirectory.into()),
                 Ok(_) | Err(tree::Error::Absent) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -59,8 +59,8 @@ impl ChannelWorker {
     /// # Errors
     /// As [`ChannelWorker::resolve_entry`]; [`tree::Error::Absent`] for a slash behind what is missing.
     pub(super) fn resolve_file_entry(&mut self, bytes: &[u8]) -> Result<TreePath> {
-        let EntryPath { path, has_trailing_slash: slash, .. } = self.resolve_entry(bytes)?;
-        if slash && self.session.files.link_stat(&path).is_err() {
+        let EntryPath { path, has_trailing_slash, .. } = self.resolve_entry(bytes)?;
+        if has_trailing_slash && self.session.files.link_stat(&path).is_err() {
             return Err(tree::Error::Absent.into());
         }
         Ok(path)
@@ -72,10 +72,10 @@ impl ChannelWorker {
             Some(b'/') => TreePath::root(),
             _ => self.current_start_directory()?.clone(),
         };
-        let mut slash = false;
-        for part in bytes.split(|&byte| byte == b'/') {
-            slash = true;
-            match part {
+        let mut has_trailing_slash = false;
+        for component in bytes.split(|&byte| byte == b'/') {
+            has_trailing_slash = true;
+            match component {
                 b"" | b"." => {}
                 b".." => {
                     path = self
@@ -85,7 +85,7 @@ impl ChannelWorker {
                 }
                 name => {
                     path = path.child(&EntryName::new(name)?);
-                    slash = false;
+                    has_trailing_slash = false;
                 }
             }
         }
@@ -95,7 +95,7 @@ impl ChannelWorker {
         Ok(EntryPath {
             path: self.session.files.existing_spelling(&path),
             as_sent: path,
-            has_trailing_slash: slash && !bytes.is_empty(),
+            has_trailing_slash: has_trailing_slash && !bytes.is_empty(),
         })
     }
 

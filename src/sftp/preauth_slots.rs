@@ -47,8 +47,8 @@ pub(super) struct PreauthSlotClaim {
 
 impl PreauthSlots {
     /// Returns turns of which so many are taken at once.
-    pub(super) fn new(in_all: usize) -> Self {
-        Self { total: Arc::new(Semaphore::new(in_all)), addresses: Arc::default() }
+    pub(super) fn new(total: usize) -> Self {
+        Self { total: Arc::new(Semaphore::new(total)), addresses: Arc::default() }
     }
 
     /// Returns turns that take half of the processors, one at the least.
@@ -71,12 +71,12 @@ impl PreauthSlots {
 impl PreauthSlotClaim {
     /// Waits for a turn.
     pub(super) fn acquire(&self) -> Pin<Box<dyn Future<Output = Option<PreauthSlot>> + Send + Sync>> {
-        let (own, all) = (Arc::clone(&self.address_slot), Arc::clone(&self.slots.total));
+        let (address_slot, total) = (Arc::clone(&self.address_slot), Arc::clone(&self.slots.total));
         Box::pin(async move {
             // The address first: its connections wait for each other, and one of them for other addresses.
-            let of_address = own.acquire_owned().await.ok()?;
-            let in_all = all.acquire_owned().await.ok()?;
-            Some(PreauthSlot { _total: in_all, _address: of_address })
+            let address_permit = address_slot.acquire_owned().await.ok()?;
+            let total_permit = total.acquire_owned().await.ok()?;
+            Some(PreauthSlot { _total: total_permit, _address: address_permit })
         })
     }
 }
@@ -101,7 +101,7 @@ pub(super) struct PreauthSlotState {
 
 impl std::fmt::Debug for PreauthSlotState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TurnState").field("waits", &self.waiting.is_some()).finish_non_exhaustive()
+        f.debug_struct("PreauthSlotState").field("waiting", &self.waiting.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -114,9 +114,9 @@ impl PreauthSlotState {
     /// Polls for a turn.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<PreauthSlot>> {
         let waiting = self.waiting.get_or_insert_with(|| self.claim.acquire());
-        let turn = std::task::ready!(waiting.as_mut().poll(cx));
+        let slot = std::task::ready!(waiting.as_mut().poll(cx));
         self.waiting = None;
-        Poll::Ready(turn)
+        Poll::Ready(slot)
     }
 }
 
@@ -131,44 +131,44 @@ mod tests {
     /// Polls once.
     fn poll_once(state: &mut PreauthSlotState) -> Option<PreauthSlot> {
         match state.poll(&mut Context::from_waker(std::task::Waker::noop())) {
-            Poll::Ready(turn) => turn,
+            Poll::Ready(slot) => slot,
             Poll::Pending => None,
         }
     }
 
     #[test]
     fn each_address_holds_one_slot_at_a_time() {
-        let turns = PreauthSlots::new(2);
-        let of = |text| PreauthSlotState::new(turns.claim(address(text)));
-        let mut many: Vec<_> = (0..10).map(|_| of("2001:db8::1")).collect();
-        let first = poll_once(&mut many[0]).expect("a turn");
-        assert!(many[1..].iter_mut().all(|one| poll_once(one).is_none()), "one of an address");
-        let mut other = of("192.0.2.1");
+        let slots = PreauthSlots::new(2);
+        let state_of = |text| PreauthSlotState::new(slots.claim(address(text)));
+        let mut states: Vec<_> = (0..10).map(|_| state_of("2001:db8::1")).collect();
+        let first = poll_once(&mut states[0]).expect("a turn");
+        assert!(states[1..].iter_mut().all(|state| poll_once(state).is_none()), "one of an address");
+        let mut other = state_of("192.0.2.1");
         let second = poll_once(&mut other).expect("another address");
-        let mut third = of("192.0.2.2");
+        let mut third = state_of("192.0.2.2");
         assert!(poll_once(&mut third).is_none(), "two in all");
         drop(first);
         let third = poll_once(&mut third).expect("it has waited longest for one of the two");
-        assert!(poll_once(&mut many[1]).is_none(), "its address is free, and both turns are taken");
+        assert!(poll_once(&mut states[1]).is_none(), "its address is free, and both turns are taken");
         drop(second);
-        assert!(poll_once(&mut many[1]).is_some());
+        assert!(poll_once(&mut states[1]).is_some());
         drop(third);
     }
 
     #[test]
     fn dropped_claims_leave_no_entries() {
-        let turns = PreauthSlots::new(1);
-        let (mut one, mut two) = (address("192.0.2.1"), address("2001:db8::2"));
+        let slots = PreauthSlots::new(1);
+        let (mut first_address, mut second_address) = (address("192.0.2.1"), address("2001:db8::2"));
         for _ in 0..3 {
-            let mut holder = PreauthSlotState::new(turns.claim(one));
-            let turn = poll_once(&mut holder).expect("a turn");
-            let mut waiting = PreauthSlotState::new(turns.claim(two));
+            let mut holder = PreauthSlotState::new(slots.claim(first_address));
+            let slot = poll_once(&mut holder).expect("a turn");
+            let mut waiting = PreauthSlotState::new(slots.claim(second_address));
             assert!(poll_once(&mut waiting).is_none());
             drop((waiting, holder));
-            drop(turn);
-            std::mem::swap(&mut one, &mut two);
+            drop(slot);
+            std::mem::swap(&mut first_address, &mut second_address);
         }
-        assert!(turns.addresses.lock().is_empty());
-        assert_eq!(turns.total.available_permits(), 1);
+        assert!(slots.addresses.lock().is_empty());
+        assert_eq!(slots.total.available_permits(), 1);
     }
 }

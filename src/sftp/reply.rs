@@ -88,14 +88,14 @@ impl ReplyBatch {
         let start = self.begin_reply(SSH_FXP_DATA, id);
         let data = start + 13;
         self.0.resize(data + length, 0);
-        let found = match read(self.0.get_mut(data..).unwrap_or_default()) {
+        let result = match read(self.0.get_mut(data..).unwrap_or_default()) {
             Ok(0) => Err(Error::Eof),
             other => other,
         };
-        match found {
-            Ok(found) => {
-                self.0.truncate(data + found);
-                self.patch_u32(data - 4, found);
+        match result {
+            Ok(count) => {
+                self.0.truncate(data + count);
+                self.patch_u32(data - 4, count);
                 self.finish_reply(start);
                 Ok(())
             }
@@ -230,18 +230,18 @@ pub(super) struct NameReply<'a> {
 impl NameReply<'_> {
     /// Tells whether another name might make it too long.
     pub(super) fn is_full(&self) -> bool {
-        const LONGEST: usize = 2 * 255 + 256;
-        self.replies.0.len() - self.start + LONGEST > NAME_REPLY_MAX_BYTES
+        const MAX_ENTRY_BYTES: usize = 2 * 255 + 256;
+        self.replies.0.len() - self.start + MAX_ENTRY_BYTES > NAME_REPLY_MAX_BYTES
     }
 
     /// Adds an entry under a name.
     pub(super) fn push(&mut self, name: &[u8], entry: &Entry) {
         let replies = &mut *self.replies;
         replies.put_string(name);
-        let long = replies.0.len();
+        let longname = replies.0.len();
         replies.put_u32(0);
         attributes::write_longname(entry, name, self.login, self.now, &mut replies.0);
-        replies.patch_u32(long, replies.0.len() - long - 4);
+        replies.patch_u32(longname, replies.0.len() - longname - 4);
         attributes::encode_attributes(entry, &mut replies.0);
         self.count += 1;
     }

@@ -151,18 +151,18 @@ impl FieldReader {
 
     fn read_attributes(&mut self) -> Result<SftpAttributes, MalformedSftpRequest> {
         let flags = self.read_u32()?;
-        let mut change = SftpAttributes::default();
+        let mut attributes = SftpAttributes::default();
         if flags & SftpAttributes::SIZE != 0 {
-            change.size = Some(self.read_u64()?);
+            attributes.size = Some(self.read_u64()?);
         }
         if flags & SftpAttributes::UIDGID != 0 {
-            change.owner = Some((self.read_u32()?, self.read_u32()?));
+            attributes.owner = Some((self.read_u32()?, self.read_u32()?));
         }
         if flags & SftpAttributes::PERMISSIONS != 0 {
-            change.mode = Some(self.read_u32()?);
+            attributes.mode = Some(self.read_u32()?);
         }
         if flags & SftpAttributes::ACMODTIME != 0 {
-            change.times = Some((self.read_u32()?, self.read_u32()?));
+            attributes.times = Some((self.read_u32()?, self.read_u32()?));
         }
         if flags & SftpAttributes::EXTENDED != 0 {
             for _ in 0..self.read_u32()? {
@@ -170,7 +170,7 @@ impl FieldReader {
                 self.read_string()?;
             }
         }
-        Ok(change)
+        Ok(attributes)
     }
 
     fn read_check_file(&mut self) -> Result<CheckFileRequest, MalformedSftpRequest> {
@@ -184,16 +184,16 @@ impl FieldReader {
 
     fn read_write_request(mut self, tail: Vec<Bytes>) -> Result<SftpRequest, MalformedSftpRequest> {
         let (handle, offset) = (self.read_handle()?, self.read_u64()?);
-        let mut left = usize::try_from(self.read_u32()?).map_err(|_| MalformedSftpRequest)?;
+        let mut remaining = usize::try_from(self.read_u32()?).map_err(|_| MalformedSftpRequest)?;
         let mut data = Vec::with_capacity(1 + tail.len());
         for mut piece in std::iter::once(self.0).chain(tail) {
-            piece.truncate(left);
-            left -= piece.len();
+            piece.truncate(remaining);
+            remaining -= piece.len();
             if !piece.is_empty() {
                 data.push(piece);
             }
         }
-        if left == 0 { Ok(SftpRequest::Write { handle, offset, data }) } else { Err(MalformedSftpRequest) }
+        if remaining == 0 { Ok(SftpRequest::Write { handle, offset, data }) } else { Err(MalformedSftpRequest) }
     }
 
     fn read_request(mut self, kind: u8) -> Result<SftpRequest, MalformedSftpRequest> {
@@ -301,19 +301,19 @@ mod tests {
     #[test]
     fn write_data_is_not_copied() {
         let handle = string(&7u64.to_be_bytes());
-        let front = packet(6, 9, &[&handle, &5u64.to_be_bytes(), &6u32.to_be_bytes(), b"ab"]);
+        let head = packet(6, 9, &[&handle, &5u64.to_be_bytes(), &6u32.to_be_bytes(), b"ab"]);
         let tail = vec![Bytes::from_static(b"cd"), Bytes::from_static(b"efgh")];
-        let wanted = SftpRequest::Write {
+        let expected = SftpRequest::Write {
             handle: HandleId(7),
             offset: 5,
             data: ["ab", "cd", "ef"].map(|piece| Bytes::from_static(piece.as_bytes())).to_vec(),
         };
         assert_eq!(
-            ClientPacket::parse(PacketFrame { head: front.clone().into(), tail }),
-            ClientPacket::Request(9, Ok(wanted))
+            ClientPacket::parse(PacketFrame { head: head.clone().into(), tail }),
+            ClientPacket::Request(9, Ok(expected))
         );
         assert_eq!(
-            ClientPacket::parse(frame(front)),
+            ClientPacket::parse(frame(head)),
             ClientPacket::Request(9, Err(MalformedSftpRequest)),
             "data breaks off"
         );
@@ -353,11 +353,11 @@ mod tests {
             &string(b"c"),
         ]
         .concat();
-        let change = SftpAttributes { mode: Some(0o600), ..SftpAttributes::default() };
-        let wanted = SftpRequest::Setstat { path: Bytes::from_static(b"/x"), attributes: change };
+        let attributes_read = SftpAttributes { mode: Some(0o600), ..SftpAttributes::default() };
+        let expected = SftpRequest::Setstat { path: Bytes::from_static(b"/x"), attributes: attributes_read };
         assert_eq!(
             ClientPacket::parse(frame(packet(9, 2, &[&string(b"/x"), &attributes]))),
-            ClientPacket::Request(2, Ok(wanted))
+            ClientPacket::Request(2, Ok(expected))
         );
     }
 

@@ -86,16 +86,10 @@ pub(super) struct ChannelWorker {
 
 impl ChannelWorker {
     /// Makes the worker of a new channel.
-    pub(super) fn new(shared: Arc<SftpSession>) -> Self {
-        let (handles, start) = (SftpHandleTable::new(shared.handle_permits.clone()), shared.view().start_directory());
-        Self {
-            session: shared,
-            handles,
-            start_directory: start,
-            queue: VecDeque::new(),
-            deferred_packet: None,
-            initialized: false,
-        }
+    pub(super) fn new(session: Arc<SftpSession>) -> Self {
+        let (handles, start_directory) =
+            (SftpHandleTable::new(session.handle_permits.clone()), session.view().start_directory());
+        Self { session, handles, start_directory, queue: VecDeque::new(), deferred_packet: None, initialized: false }
     }
 
     /// Adds a packet to those that are to be answered.
@@ -116,22 +110,22 @@ impl ChannelWorker {
     /// Closes all that is open, as the client would: it has ended the channel in order. Tells whether every upload
     /// was committed.
     pub(super) fn close_handles(&mut self) -> bool {
-        let mut whole = true;
-        for open in self.handles.drain() {
-            if let Err(error) = open.close() {
+        let mut all_committed = true;
+        for handle in self.handles.drain() {
+            if let Err(error) = handle.close() {
                 tracing::info!(login = %self.session.login(), %error, "an upload that its client did not close was refused");
-                whole = false;
+                all_committed = false;
             }
         }
-        whole
+        all_committed
     }
 
-    fn process_while(&mut self, takes: impl Fn(&Self, &ClientPacket) -> bool) -> WorkerOutcome {
+    fn process_while(&mut self, accepts: impl Fn(&Self, &ClientPacket) -> bool) -> WorkerOutcome {
         let mut replies = ReplyBatch::default();
-        let (mut broken, mut used) = (false, false);
+        let (mut protocol_error, mut used) = (false, false);
         while !self.session.closing.is_cancelled() && !replies.is_full() {
             let Some(packet) = self.next_packet() else { break };
-            if !takes(self, &packet) || !fits_in_batch(&packet, &replies) {
+            if !accepts(self, &packet) || !fits_in_batch(&packet, &replies) {
                 self.deferred_packet = Some(packet);
                 break;
             }
@@ -141,15 +135,15 @@ impl ChannelWorker {
                     replies.version();
                 }
                 ClientPacket::Request(id, request) if self.initialized => {
-                    let answered =
+                    let result =
                         request.map_err(|_| Error::Malformed).and_then(|r| self.handle_request(id, r, &mut replies));
-                    used |= matches!(answered, Ok(()) | Err(Error::Eof));
-                    if let Err(error) = answered {
+                    used |= matches!(result, Ok(()) | Err(Error::Eof));
+                    if let Err(error) = result {
                         replies.error(id, &error);
                     }
                 }
                 ClientPacket::Request(..) | ClientPacket::Truncated => {
-                    broken = true;
+                    protocol_error = true;
                     break;
                 }
             }
@@ -161,7 +155,7 @@ impl ChannelWorker {
             replies: replies.into_bytes(),
             pending: self.pending_work(),
             open_handles: self.handles.len(),
-            protocol_error: broken,
+            protocol_error,
         }
     }
 
