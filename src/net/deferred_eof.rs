@@ -106,11 +106,11 @@ mod tests {
         let gate = EofGate::default();
         gate.allow_eof();
         let mut stream = DeferredEofStream::new(&b"request"[..], gate.clone());
-        let mut space = [0; 16];
-        assert_eq!(stream.read(&mut space).await.expect("read"), 7);
-        let next = tokio::time::timeout(std::time::Duration::from_millis(20), stream.read(&mut space)).await;
+        let mut bytes = [0; 16];
+        assert_eq!(stream.read(&mut bytes).await.expect("read"), 7);
+        let next = tokio::time::timeout(std::time::Duration::from_millis(20), stream.read(&mut bytes)).await;
         assert!(next.is_err(), "the read closed the gate");
         gate.allow_eof();
-        assert_eq!(stream.read(&mut space).await.expect("the end"), 0);
+        assert_eq!(stream.read(&mut bytes).await.expect("the end"), 0);
     }
 }

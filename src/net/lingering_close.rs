@@ -81,19 +81,19 @@ impl<S: AsyncRead + Unpin> LingeringStream<S> {
     /// Reads and discards until the peer closes its side or a bound is reached.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limits = self.limits;
-        let closing = self.drain.get_or_insert_with(|| LingeringDrain {
+        let drain = self.drain.get_or_insert_with(|| LingeringDrain {
             idle_timer: Box::pin(tokio::time::sleep(limits.idle_timeout)),
             total_timer: Box::pin(tokio::time::sleep(limits.total_timeout)),
             remaining_bytes: limits.max_bytes,
         });
         loop {
-            let mut space = [0; DISCARD_BUFFER_BYTES];
-            let mut buffer = ReadBuf::new(&mut space);
+            let mut bytes = [0; DISCARD_BUFFER_BYTES];
+            let mut buffer = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.inner).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    closing.remaining_bytes = closing.remaining_bytes.saturating_sub(buffer.filled().len() as u64);
-                    closing.idle_timer.as_mut().reset(Instant::now() + limits.idle_timeout);
-                    if closing.remaining_bytes == 0 {
+                    drain.remaining_bytes = drain.remaining_bytes.saturating_sub(buffer.filled().len() as u64);
+                    drain.idle_timer.as_mut().reset(Instant::now() + limits.idle_timeout);
+                    if drain.remaining_bytes == 0 {
                         return Poll::Ready(());
                     }
                 }
@@ -101,8 +101,7 @@ impl<S: AsyncRead + Unpin> LingeringStream<S> {
                 Poll::Pending => break,
             }
         }
-        let timed_out =
-            closing.idle_timer.as_mut().poll(cx).is_ready() || closing.total_timer.as_mut().poll(cx).is_ready();
+        let timed_out = drain.idle_timer.as_mut().poll(cx).is_ready() || drain.total_timer.as_mut().poll(cx).is_ready();
         if timed_out || self.stopped.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

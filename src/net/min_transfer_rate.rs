@@ -63,23 +63,23 @@ mod tests {
     const WINDOW_MIN_BYTES: usize = 2560;
 
     /// Waits for so long; tells whether that was too long.
-    async fn too_slow(pace: &mut MinTransferRate, time: Duration) -> bool {
-        tokio::time::timeout(time, poll_fn(|cx| pace.poll_too_slow(cx))).await.is_ok()
+    async fn too_slow(rate: &mut MinTransferRate, time: Duration) -> bool {
+        tokio::time::timeout(time, poll_fn(|cx| rate.poll_too_slow(cx))).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_peer_is_too_slow_after_one_window() {
-        let mut pace = MinTransferRate::new(WINDOW);
-        assert!(!too_slow(&mut pace, Duration::from_secs(9)).await);
-        assert!(too_slow(&mut pace, Duration::from_secs(2)).await);
+        let mut rate = MinTransferRate::new(WINDOW);
+        assert!(!too_slow(&mut rate, Duration::from_secs(9)).await);
+        assert!(too_slow(&mut rate, Duration::from_secs(2)).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn trickled_bytes_are_too_slow() {
-        let mut pace = MinTransferRate::new(WINDOW);
+        let mut rate = MinTransferRate::new(WINDOW);
         let mut seconds = 0;
-        while !too_slow(&mut pace, Duration::from_secs(3)).await {
-            pace.record_transferred(1);
+        while !too_slow(&mut rate, Duration::from_secs(3)).await {
+            rate.record_transferred(1);
             seconds += 3;
             assert!(seconds < 20, "never too slow");
         }
@@ -88,21 +88,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn enough_bytes_start_a_new_window() {
-        let mut pace = MinTransferRate::new(WINDOW);
+        let mut rate = MinTransferRate::new(WINDOW);
         for _ in 0..20 {
-            assert!(!too_slow(&mut pace, Duration::from_secs(9)).await);
-            pace.record_transferred(WINDOW_MIN_BYTES);
+            assert!(!too_slow(&mut rate, Duration::from_secs(9)).await);
+            rate.record_transferred(WINDOW_MIN_BYTES);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn time_not_spent_waiting_for_peer_is_not_counted() {
-        let mut pace = MinTransferRate::new(WINDOW);
+        let mut rate = MinTransferRate::new(WINDOW);
         for _ in 0..5 {
-            assert!(!too_slow(&mut pace, Duration::from_secs(1)).await);
-            pace.record_transferred(1);
+            assert!(!too_slow(&mut rate, Duration::from_secs(1)).await);
+            rate.record_transferred(1);
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
-        assert!(too_slow(&mut pace, Duration::from_secs(6)).await);
+        assert!(too_slow(&mut rate, Duration::from_secs(6)).await);
     }
 }

@@ -59,14 +59,15 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyH
 
 fn parse_v1(line: &[u8]) -> Option<ProxyHeader> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix("\r\n")?;
-    let mut words = text.strip_prefix("PROXY ")?.split(' ');
-    let family = words.next()?;
+    let mut fields = text.strip_prefix("PROXY ")?.split(' ');
+    let family = fields.next()?;
     if family == "UNKNOWN" {
         return Some(ProxyHeader::default());
     }
-    let (source, _target, port) = (words.next()?.parse::<IpAddr>().ok()?, words.next()?, words.next()?.parse().ok()?);
-    let fits = (family == "TCP4" && source.is_ipv4()) || (family == "TCP6" && source.is_ipv6());
-    fits.then(|| ProxyHeader { source: Some(SocketAddr::new(source.to_canonical(), port)), encrypted: false })
+    let (source, _target, port) =
+        (fields.next()?.parse::<IpAddr>().ok()?, fields.next()?, fields.next()?.parse().ok()?);
+    let is_consistent = (family == "TCP4" && source.is_ipv4()) || (family == "TCP6" && source.is_ipv6());
+    is_consistent.then(|| ProxyHeader { source: Some(SocketAddr::new(source.to_canonical(), port)), encrypted: false })
 }
 
 async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeader> {
@@ -163,24 +164,24 @@ mod tests {
 
     #[tokio::test]
     async fn v2_header_names_client_address() {
-        let four = [192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 0, 22];
-        let six = [&Ipv6Addr::LOCALHOST.octets()[..], &[0; 16], &[0x12, 0x67, 0, 22]].concat();
-        let tls = |flags: u8| [&four[..], &[0x04, 0, 1, 9], &[0x20, 0, 5, flags, 0, 0, 0, 0]].concat();
+        let ipv4 = [192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 0, 22];
+        let ipv6 = [&Ipv6Addr::LOCALHOST.octets()[..], &[0; 16], &[0x12, 0x67, 0, 22]].concat();
+        let tls = |flags: u8| [&ipv4[..], &[0x04, 0, 1, 9], &[0x20, 0, 5, flags, 0, 0, 0, 0]].concat();
         let from = |source: &str, encrypted| Ok((Some(source.to_owned()), encrypted));
-        assert_eq!(read_test_header(&v2_header(0x21, 0x11, &four)).await, from("192.0.2.7:4711", false));
-        assert_eq!(read_test_header(&v2_header(0x21, 0x21, &six)).await, from("[::1]:4711", false));
+        assert_eq!(read_test_header(&v2_header(0x21, 0x11, &ipv4)).await, from("192.0.2.7:4711", false));
+        assert_eq!(read_test_header(&v2_header(0x21, 0x21, &ipv6)).await, from("[::1]:4711", false));
         assert_eq!(read_test_header(&v2_header(0x21, 0x11, &tls(1))).await, from("192.0.2.7:4711", true));
         assert_eq!(read_test_header(&v2_header(0x21, 0x11, &tls(0))).await, from("192.0.2.7:4711", false));
-        assert_eq!(read_test_header(&v2_header(0x20, 0x11, &four)).await, Ok((None, false)), "the proxy's own");
+        assert_eq!(read_test_header(&v2_header(0x20, 0x11, &ipv4)).await, Ok((None, false)), "the proxy's own");
         assert_eq!(read_test_header(&v2_header(0x21, 0x31, &[0; 216])).await, Ok((None, false)), "not by IP");
-        let cut = [&four[..], &[0x20, 0, 9, 1]].concat();
-        for wrong in [
-            v2_header(0x21, 0x11, &four[..11]),
-            v2_header(0x11, 0x11, &four),
-            v2_header(0x21, 0x11, &cut),
+        let truncated = [&ipv4[..], &[0x20, 0, 9, 1]].concat();
+        for invalid in [
+            v2_header(0x21, 0x11, &ipv4[..11]),
+            v2_header(0x11, 0x11, &ipv4),
+            v2_header(0x21, 0x11, &truncated),
             v2_header(0x21, 0x11, &[0; 5000]),
         ] {
-            assert_eq!(read_test_header(&wrong).await, Err(io::ErrorKind::InvalidData));
+            assert_eq!(read_test_header(&invalid).await, Err(io::ErrorKind::InvalidData));
         }
     }
 }

@@ -25,8 +25,8 @@ impl<S: AsyncRead + Unpin> RewindStream<S> {
                 break;
             }
         }
-        let begins = start.starts_with(preface);
-        Ok((Self { prefix: start.freeze(), inner }, begins))
+        let matches = start.starts_with(preface);
+        Ok((Self { prefix: start.freeze(), inner }, matches))
     }
 }
 
@@ -75,10 +75,10 @@ mod tests {
     #[tokio::test]
     async fn detected_bytes_are_read_again() {
         for (sent, wanted) in [("", false), ("PR", false), ("PUT /", false), ("PRI * x", true), ("PRI * ", true)] {
-            let (mut stream, begins) = RewindStream::detect_preface(sent.as_bytes(), b"PRI * ").await.expect("read");
+            let (mut stream, matches) = RewindStream::detect_preface(sent.as_bytes(), b"PRI * ").await.expect("read");
             let mut text = String::new();
             stream.read_to_string(&mut text).await.expect("text");
-            assert_eq!((&*text, begins), (sent, wanted));
+            assert_eq!((&*text, matches), (sent, wanted));
         }
     }
 }

@@ -74,7 +74,7 @@ impl TlsFailure {
 impl From<&rustls::Error> for TlsFailure {
     fn from(error: &rustls::Error) -> Self {
         use rustls::CertificateError as Certificate;
-        let (fault, remedy) = match error {
+        let (problem, remedy) = match error {
             rustls::Error::InvalidCertificate(certificate) => match certificate {
                 // Signed by another authority of the same name.
                 Certificate::UnknownIssuer | Certificate::BadSignature => (
@@ -111,7 +111,7 @@ impl From<&rustls::Error> for TlsFailure {
                 "is it a patgate server's address?",
             ),
         };
-        Self { problem: fault, remedy }
+        Self { problem, remedy }
     }
 }
 
@@ -127,7 +127,7 @@ fn describe_tls_error(error: &rustls::Error) -> String {
         }
         rustls::Error::AlertReceived(_) => "it broke the handshake off".to_owned(),
         rustls::Error::NoCertificatesPresented => "there is no certificate".to_owned(),
-        rustls::Error::General(why) => why.clone(),
+        rustls::Error::General(reason) => reason.clone(),
         _ => "TLS failed".to_owned(),
     }
 }
@@ -159,7 +159,7 @@ fn describe_certificate_error(error: &rustls::CertificateError) -> &'static str 
 /// [`TlsError`] when the file can't be read.
 pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, TlsError> {
     let chain = read_certificate_chain(certificate)?;
-    let Some((own, above)) = chain.split_first() else { return Ok(None) };
+    let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(None) };
     let mut roots = rustls::RootCertStore::empty();
     // The authority itself is rarely in the chain: one that is unknown is no fault.
     roots.add_parsable_certificates(chain.iter().cloned());
@@ -169,14 +169,14 @@ pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, Tls
     };
     // No host has that name (RFC 6761): a certificate that is refused for it alone is all right.
     let name = ServerName::try_from("patgate.invalid").map_err(|_| rustls::Error::General("no name".to_owned()))?;
-    let judged = verifier.verify_server_cert(own, above, &name, &[], UnixTime::now());
-    Ok(match judged {
-        Err(rustls::Error::InvalidCertificate(fault)) => match fault {
+    let result = verifier.verify_server_cert(end_entity, intermediates, &name, &[], UnixTime::now());
+    Ok(match result {
+        Err(rustls::Error::InvalidCertificate(error)) => match error {
             CertificateError::UnknownIssuer | CertificateError::NotValidForName => None,
             CertificateError::NotValidForNameContext { presented, .. } => {
                 presented.is_empty().then_some("it names no host (subjectAltName)")
             }
-            fault => Some(describe_certificate_error(&fault)),
+            error => Some(describe_certificate_error(&error)),
         },
         Ok(_) | Err(_) => None,
     })
@@ -184,27 +184,27 @@ pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, Tls
 
 /// Reads a certificate chain (PEM).
 fn read_certificate_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let fault = |reason: String| TlsError::File { path: certificate.to_owned(), reason };
-    let file = File::open(certificate).map_err(|error| fault(error.to_string()))?;
+    let file_error = |reason: String| TlsError::File { path: certificate.to_owned(), reason };
+    let file = File::open(certificate).map_err(|error| file_error(error.to_string()))?;
     let chain = CertificateDer::pem_reader_iter(BufReader::new(file)).collect::<Result<Vec<_>, _>>();
     match chain {
-        Ok(chain) if chain.is_empty() => Err(fault("it holds no certificate".to_owned())),
+        Ok(chain) if chain.is_empty() => Err(file_error("it holds no certificate".to_owned())),
         Ok(chain) => Ok(chain),
-        Err(pem::Error::Io(error)) => Err(fault(error.to_string())),
-        Err(_) => Err(fault("it is damaged".to_owned())),
+        Err(pem::Error::Io(error)) => Err(file_error(error.to_string())),
+        Err(_) => Err(file_error("it is damaged".to_owned())),
     }
 }
 
 /// Reads a private key (PEM).
 fn read_private_key(key: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let fault = |reason: &str| TlsError::File { path: key.to_owned(), reason: reason.to_owned() };
-    let text = zeroize::Zeroizing::new(std::fs::read(key).map_err(|error| fault(&error.to_string()))?);
+    let file_error = |reason: &str| TlsError::File { path: key.to_owned(), reason: reason.to_owned() };
+    let text = zeroize::Zeroizing::new(std::fs::read(key).map_err(|error| file_error(&error.to_string()))?);
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound if memchr::memmem::find(&text, b"ENCRYPTED PRIVATE KEY").is_some() => {
-            fault("the key is encrypted: openssl pkey -in FILE -out FILE writes it without a password")
+            file_error("the key is encrypted: openssl pkey -in FILE -out FILE writes it without a password")
         }
-        pem::Error::NoItemsFound => fault("it holds no private key"),
-        _ => fault("it is damaged"),
+        pem::Error::NoItemsFound => file_error("it holds no private key"),
+        _ => file_error("it is damaged"),
     })
 }
 

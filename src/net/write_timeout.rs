@@ -61,9 +61,11 @@ struct AbortOnCancel<S> {
 impl WriteTimeoutStream<TcpStream> {
     /// Has writes fail once `cut` is cancelled, those that wait too. The peer then gets a reset in place of what
     /// the system still holds for it, which may be megabytes.
-    pub fn abort_on(mut self, cut: CancellationToken) -> Self {
-        self.abort =
-            Some(AbortOnCancel { cancelled: Box::pin(cut.cancelled_owned()), set_linger: TcpStream::set_zero_linger });
+    pub fn abort_on(mut self, abort: CancellationToken) -> Self {
+        self.abort = Some(AbortOnCancel {
+            cancelled: Box::pin(abort.cancelled_owned()),
+            set_linger: TcpStream::set_zero_linger,
+        });
         self
     }
 
@@ -81,21 +83,23 @@ impl<S> WriteTimeoutStream<S> {
     }
 
     fn check_peer_shutdown(&self) -> io::Result<()> {
-        let Some(PeerShutdownWatch { state: end, has_shut_down: has_ended }) = &self.peer_shutdown else {
+        let Some(PeerShutdownWatch { state, has_shut_down }) = &self.peer_shutdown else {
             return Ok(());
         };
-        if end.0.check_requested.swap(false, Ordering::Relaxed) && has_ended(&self.inner)? {
-            end.0.detected.store(true, Ordering::Relaxed);
+        if state.0.check_requested.swap(false, Ordering::Relaxed) && has_shut_down(&self.inner)? {
+            state.0.detected.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
     fn check_abort(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(AbortOnCancel { cancelled: told, set_linger: arm }) = &mut self.abort else { return Ok(()) };
-        if told.as_mut().poll(cx).is_pending() {
+        let Some(AbortOnCancel { cancelled, set_linger }) = &mut self.abort else {
+            return Ok(());
+        };
+        if cancelled.as_mut().poll(cx).is_pending() {
             return Ok(());
         }
-        arm(&self.inner)?;
+        set_linger(&self.inner)?;
         self.abort = None;
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the answer was cut"))
     }
@@ -105,10 +109,10 @@ impl<S> WriteTimeoutStream<S> {
         &mut self,
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,
-        moved: impl FnOnce(&T) -> usize,
+        transferred_bytes: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
         match &result {
-            Poll::Ready(Ok(done)) => self.min_rate.record_transferred(moved(done)),
+            Poll::Ready(Ok(value)) => self.min_rate.record_transferred(transferred_bytes(value)),
             Poll::Ready(Err(_)) => {}
             Poll::Pending if self.min_rate.poll_too_slow(cx).is_ready() => {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes too little")));
@@ -226,11 +230,11 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let (theirs, ours) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
         let (mut theirs, ours) = (theirs.expect("connected"), ours.expect("accepted").0);
-        let cut = CancellationToken::new();
-        let mut ours = WriteTimeoutStream::new(ours, Duration::from_secs(60)).abort_on(cut.clone());
+        let abort = CancellationToken::new();
+        let mut ours = WriteTimeoutStream::new(ours, Duration::from_secs(60)).abort_on(abort.clone());
         let writing = tokio::spawn(async move { ours.write_all(&vec![0; 64 << 20]).await });
         tokio::time::sleep(Duration::from_millis(50)).await;
-        cut.cancel();
+        abort.cancel();
         let error = writing.await.expect("joined").expect_err("cut");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         let error = tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await.expect_err("reset");
