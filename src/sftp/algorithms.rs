@@ -1,4 +1,4 @@
-//! What is offered to SSH clients, and how the transport behaves.
+//! Algorithms that are offered to SSH clients, and russh's configuration.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,15 +11,16 @@ use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression
 
 use super::{HostKeys, SftpOptions};
 
-/// What clients see first. libssh and asyncssh look for `OpenSSH` in it to learn the order of SYMLINK's
-/// arguments.
+/// Identification string (RFC 4253 section 4.2). libssh and asyncssh look for `OpenSSH` in it to choose the order of
+/// SYMLINK's arguments.
 const IDENTIFICATION: &str = concat!("SSH-2.0-patgate_", env!("CARGO_PKG_VERSION"), " OpenSSH_9.9-compatible");
-/// How much a client may send before it must be told to go on.
+/// Size of the channel window (RFC 4254 section 5.2).
 const CHANNEL_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-/// Those over NIST's curves are for JSch, which knows nothing newer. Group exchange (RFC 4419) is for clients that know
-/// nothing else without SHA-1, such as WS_FTP and paramiko before 2.2; it comes last since it takes one round trip more.
-/// The fixed groups of 4096 and 8192 bits cost more than all others, and no client knows them that knows no other.
+/// Key exchange methods in order of preference. The NIST curves are for JSch, which supports nothing newer. Group exchange
+/// (RFC 4419) is for clients without any other method that avoids SHA-1, such as WS_FTP and paramiko before 2.2; it comes
+/// last since it takes one more round trip. The fixed groups of 4096 and 8192 bits are left out: they cost more than all
+/// others, and no client depends on them.
 const KEX_ALGORITHMS: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -46,16 +47,16 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_192_CTR,
     cipher::AES_256_CTR,
 ];
-/// The last two are for libssh2 before 1.11, which is in curl and PHP, and for JSch: both know no others, and no
-/// cipher that brings its own.
+/// MAC algorithms in order of preference. The last two are for libssh2 before 1.11 (in curl and PHP) and for JSch, which
+/// support no other MAC and no AEAD cipher.
 const MAC_ALGORITHMS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
 
-/// Groups that a group exchange may end on, the cheapest first: those of RFC 3526, so that none is ever generated. A
-/// larger one would cost a stranger nothing, and the server ten times the work of the last here.
+/// Groups for group exchange, smallest first: those of RFC 3526, so that none is ever generated. A larger one would cost
+/// an unauthenticated client nothing, and the server ten times the work of the largest here.
 const GEX_GROUPS: [&DhGroup; 3] = [&DH_GROUP14, &DH_GROUP15, &DH_GROUP16];
 
 /// Returns the group for a group exchange: the smallest of at least the preferred size, else the largest that the client
-/// takes (RFC 4419 section 3); `None` when it takes none.
+/// accepts (RFC 4419 section 3); `None` when it accepts none.
 pub(super) fn gex_group(request: &GexParams) -> Option<DhGroup> {
     let accepted = || {
         GEX_GROUPS
@@ -66,25 +67,25 @@ pub(super) fn gex_group(request: &GexParams) -> Option<DhGroup> {
     preferred.or_else(|| accepted().next_back()).cloned()
 }
 
-/// Returns the ways to log in: a token as password, or as the answer to one question.
+/// Returns the authentication methods: a token as password, or as the response to one keyboard-interactive prompt.
 pub(super) fn auth_methods() -> MethodSet {
     MethodSet::from(&[MethodKind::Password, MethodKind::KeyboardInteractive][..])
 }
 
-/// Returns after how much silence a client is asked whether it is there; `None` where it never is.
+/// Returns the idle time after which a keepalive is sent; `None` if keepalives are disabled.
 ///
-/// It is no shorter than the login may take: russh asks before the login too, where a client may take a global request
-/// for a breach of the protocol (RFC 4252 section 6).
+/// It is at least the login timeout: russh sends keepalives before the login too, when a client may take a global request
+/// for a protocol error (RFC 4252 section 6).
 pub(super) fn keepalive_interval(options: &SftpOptions) -> Option<Duration> {
     (!options.keepalive_interval.is_zero()).then(|| options.keepalive_interval.max(options.login_timeout))
 }
 
-/// Returns russh's configuration.
+/// Returns russh's configuration for these host keys and options.
 pub(super) fn server_config(keys: &HostKeys, options: &SftpOptions) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         methods: auth_methods(),
-        // A wrong token is made to wait by the door; a key or a question about methods need not be.
+        // `handler` delays the rejection of a wrong token itself; keys and `none` are rejected at once.
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: keys.keys(),
@@ -101,11 +102,11 @@ pub(super) fn server_config(keys: &HostKeys, options: &SftpOptions) -> Config {
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::default()
         },
-        // The handler counts: russh would count `none` and keys, too.
+        // `handler` counts attempts: russh would count `none` and keys as wrong tokens.
         max_auth_attempts: 0,
         inactivity_timeout: None,
         keepalive_interval: keepalive_interval(options),
-        // The watchdog ends who does not answer; russh's counter stands still while its loop waits.
+        // `connection` ends clients that don't answer: russh's own counter stops while its loop is blocked.
         keepalive_max: 0,
         ..Config::default()
     }

@@ -1,4 +1,5 @@
-//! Attributes as bytes (draft-ietf-secsh-filexfer-02 section 5) and as the line that `ls -l` prints.
+//! File attributes: their encoding (draft-ietf-secsh-filexfer-02 section 5), changes that clients request, and the long
+//! names of NAME replies in the format of `ls -l`.
 
 use jiff::tz::TimeZone;
 
@@ -7,19 +8,19 @@ use crate::tree::{AttributeChanges, Entry, EntryKind, Timestamp};
 
 use super::error::{Error, Result};
 
-/// The owner and group that everything shows: sessions have one user, and hosts' numbers are nobody's business.
+/// User and group id of every entry: a session has one user, and the host's ids are not disclosed.
 pub(super) const SHOWN_OWNER_ID: u32 = 1000;
 
-/// What a client wants attributes to be.
+/// Attributes that a client sends; absent ones stay unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SftpAttributes {
-    /// Bytes.
+    /// Size in bytes.
     pub(super) size: Option<u64>,
-    /// Owner and group.
+    /// User and group id.
     pub(super) owner: Option<(u32, u32)>,
-    /// Mode, perhaps with type bits.
+    /// Permission bits; clients may send file type bits with them.
     pub(super) mode: Option<u32>,
-    /// The last read and the last change, in seconds since 1970.
+    /// Access and modification time, in seconds since 1970.
     pub(super) times: Option<(u32, u32)>,
 }
 
@@ -30,11 +31,11 @@ impl SftpAttributes {
     pub(super) const ACMODTIME: u32 = 0x08;
     pub(super) const EXTENDED: u32 = 0x8000_0000;
 
-    /// Sets one attribute after the other, as far as each can be set, and answers for the last that could not: as
-    /// OpenSSH's server does, for clients that ask for owner, mode and times in one request.
+    /// Sets the attributes one by one, continuing after an error, and returns the last error: as OpenSSH's server does,
+    /// for clients that send owner, mode and times in one request.
     ///
     /// # Errors
-    /// What `set` says of the last that it refused; [`Error::OwnerChange`] when another owner than is shown is asked for.
+    /// The last error of `set`; [`Error::OwnerChange`] when the owner would change.
     pub(super) fn apply(&self, mut set: impl FnMut(&AttributeChanges) -> Result<()>) -> Result<()> {
         let unchanged = AttributeChanges::default();
         let timestamp = |seconds: u32| Timestamp { seconds: i64::from(seconds), nanos: 0 };
@@ -51,7 +52,7 @@ impl SftpAttributes {
         ];
         let mut result = Ok(());
         if changes.iter().all(Option::is_none) {
-            // Nothing to set: the answer still tells whether it is there and may be changed.
+            // An empty request still reports whether the entry exists and may be changed.
             result = set(&unchanged);
         }
         for change in changes.iter().flatten() {
@@ -62,19 +63,19 @@ impl SftpAttributes {
         if self.changes_owner() { Err(Error::OwnerChange) } else { result }
     }
 
-    /// Tells whether owner or group are to become others than are shown; all ones leaves them as they are (chown(2)).
+    /// Returns whether user or group id differ from those shown; all ones means unchanged, as in chown(2).
     fn changes_owner(&self) -> bool {
         let differs = |id: u32| id != SHOWN_OWNER_ID && id != u32::MAX;
         self.owner.is_some_and(|(user, group)| differs(user) || differs(group))
     }
 
-    /// Returns the permission bits for something that is made.
+    /// Returns the permission bits for a file or directory that is created.
     pub(super) fn creation_mode(&self) -> Option<u32> {
         self.mode.map(|mode| mode & 0o777)
     }
 }
 
-/// Writes the attributes of an entry.
+/// Appends the encoded attributes of an entry.
 pub(super) fn encode_attributes(entry: &Entry, out: &mut Vec<u8>) {
     let seconds = |time: Timestamp| u32::try_from(time.seconds.max(0)).unwrap_or(u32::MAX);
     let fields = [SHOWN_OWNER_ID, SHOWN_OWNER_ID, type_bits(entry.kind) | entry.mode & 0o7777];
@@ -96,7 +97,7 @@ fn type_bits(kind: EntryKind) -> u32 {
     }
 }
 
-/// Writes an entry as `ls -l` does, in UTC; recent times with the hour, others with the year.
+/// Appends an entry in the format of `ls -l`, in UTC: with the time if it is recent, else with the year.
 pub(super) fn write_longname(entry: &Entry, name: &[u8], login: &Login, now: UnixMillis, out: &mut Vec<u8>) {
     use std::io::Write;
     out.push(match entry.kind {
@@ -110,7 +111,7 @@ pub(super) fn write_longname(entry: &Entry, name: &[u8], login: &Login, now: Uni
     }
     let login = login.as_str();
     let date = format_ls_date(entry.modified.seconds, now.as_millis() / 1000);
-    // Writing into memory does not fail.
+    // Writing into a `Vec` does not fail.
     let _ = write!(out, " {:>3} {login:<8} {login:<8} {:>8} {date} ", entry.link_count, entry.size);
     out.extend_from_slice(name);
 }

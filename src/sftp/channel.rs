@@ -1,9 +1,9 @@
-//! One channel: takes what comes in, has it answered, sends the answers.
+//! One channel: reads input, has it answered by the worker, sends the replies.
 //!
-//! The loop waits for the answer that is being sent, the heavy work that another thread does and what
-//! comes in, all at once. It takes what comes in whenever an answer waits to be sent: russh's own loop
-//! stands still while a channel does not take its data, and would then send nothing either. Only while
-//! another thread works, and enough waits for it already, may the client be kept waiting in turn.
+//! The loop waits for the reply that is being sent, for blocking work on another thread and for input, all at once. It
+//! reads input whenever a reply waits to be sent: russh's own loop blocks while a channel does not take its data, and
+//! would then send nothing either. Only while another thread works, and enough input is queued for it, is the client
+//! made to wait.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -23,35 +23,36 @@ use tokio_util::task::TaskTracker;
 use super::packet_input::{InvalidPacketLength, PacketInput};
 use super::worker::{ChannelWorker, PendingWork, WorkerOutcome};
 
-/// Input beyond this waits at the client while another thread works.
+/// Queued input above which the client is made to wait while another thread works.
 const INPUT_PAUSE_BYTES: usize = 2 * 1024 * 1024;
-/// Input beyond this ends the session: the client sends and doesn't read.
+/// Queued input above which the session is ended: the client sends and doesn't read.
 const INPUT_MAX_BYTES: usize = 16 * 1024 * 1024;
-/// How much of the input one run of the worker is given.
+/// Maximum input of one run of the worker.
 const WORKER_RUN_BYTES: usize = 1024 * 1024;
+/// Maximum number of packets in one run of the worker.
 const WORKER_RUN_PACKETS: usize = 256;
-/// How many batches of answers may wait while another is being sent.
+/// Maximum number of batches of replies that wait while another is being sent.
 const MAX_QUEUED_REPLY_BATCHES: usize = 1;
 
-/// What a channel is told by its connection.
+/// Signals from a connection to its channels, and limits that they share.
 #[derive(Clone)]
 pub(super) struct ShutdownSignals {
-    /// The connection is to end now; also the channel's own word that it must.
+    /// Cancelled when the connection ends now; a channel cancels it to end its connection.
     pub(super) closing: CancellationToken,
-    /// The server is to stop: end once nothing is open and nothing under way.
+    /// Cancelled when the server stops: a channel ends once no handle is open and no request runs.
     pub(super) stop: CancellationToken,
-    /// How long an answer may wait for the client to take it.
+    /// Maximum time for which a reply may wait for the client to read it.
     pub(super) client_timeout: Duration,
-    /// Heavy work of all channels: while there is some, the session isn't idle.
+    /// Blocking work of all channels: while some runs, the session isn't idle.
     pub(super) blocking_work: TaskTracker,
-    /// How the connection has ended, once it has.
+    /// How the connection ended; `None` while it is open.
     pub(super) disconnect_kind: watch::Receiver<Option<DisconnectKind>>,
 }
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DisconnectKind {
-    /// The client has said goodbye (SSH_MSG_DISCONNECT).
+    /// The client sent SSH_MSG_DISCONNECT.
     ByClient,
     /// It was lost, or the server ended it.
     Lost,
@@ -60,15 +61,15 @@ pub(super) enum DisconnectKind {
 /// Why a channel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChannelEnd {
-    /// The client is done, or the server stops: all is answered.
+    /// The client sent EOF, or the server stops: all requests are answered.
     Completed,
-    /// The client has closed the channel, or taken leave of the server: all that it sent is done.
+    /// The client closed the channel or disconnected: all requests that it sent are done.
     ClosedByClient,
     /// The connection is over.
     ConnectionClosed,
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     ProtocolError,
-    /// The client sends and takes no answers.
+    /// The client sends and doesn't read replies.
     ClientStalled,
 }
 
@@ -79,24 +80,24 @@ struct ChannelLoop {
     signals: ShutdownSignals,
     read: ChannelReadHalf,
     write: Arc<ChannelWriteHalf<Msg>>,
-    /// Brings the worker, once the client has asked for SFTP.
+    /// Delivers the worker once the client has requested the subsystem.
     worker_receiver: Option<oneshot::Receiver<Box<ChannelWorker>>>,
     idle_worker: Option<Box<ChannelWorker>>,
     running_worker: Option<WorkerTask>,
-    /// What the worker has left to do of what it was given, and how many handles.
+    /// Work that the worker has not done yet of the packets that it was given.
     pending: PendingWork,
     open_handles: usize,
     input: PacketInput,
     eof: bool,
-    /// Whether the client takes no more answers, though what it sent before is still done.
+    /// Whether the client reads no more replies; requests that it sent before are still carried out.
     client_closed: bool,
-    /// Whether answers are dropped.
+    /// Whether replies are dropped.
     discards_replies: bool,
     reply_queue: VecDeque<Bytes>,
     sending: Option<(SendFuture, Instant)>,
 }
 
-/// Serves a channel until its end. The worker comes through `start`; without one what comes in is dropped.
+/// Serves a channel until it ends. The worker arrives through `worker_receiver`; input before it is dropped.
 pub(super) async fn serve(
     channel: Channel<Msg>,
     worker_receiver: oneshot::Receiver<Box<ChannelWorker>>,
@@ -141,7 +142,7 @@ impl ChannelLoop {
                 send_end = wait_for_send(&mut self.sending) => {
                     self.sending = None;
                     match send_end {
-                        // Nobody takes answers any more; what the client sent before it left is still read.
+                        // The client reads no more; requests that it sent before it closed are still carried out.
                         Some(ChannelEnd::ConnectionClosed) => self.discard_replies(),
                         Some(end) => return end,
                         None => {}
@@ -168,7 +169,7 @@ impl ChannelLoop {
         self.idle_worker = worker;
     }
 
-    /// The connection has ended: where the client took leave, what it sent before is done as it is before EOF.
+    /// Handles the connection's end: after SSH_MSG_DISCONNECT, earlier requests are carried out as before an EOF.
     async fn handle_disconnect(&mut self) -> Option<ChannelEnd> {
         let mut disconnect_kind = self.signals.disconnect_kind.clone();
         let kind = tokio::select! {
@@ -184,7 +185,7 @@ impl ChannelLoop {
         }
     }
 
-    /// The client sends no more and takes no more answers.
+    /// Notes that the client sends no more requests and reads no more replies.
     fn handle_client_close(&mut self) {
         (self.eof, self.client_closed) = (true, true);
         self.discard_replies();
@@ -236,7 +237,7 @@ impl ChannelLoop {
         }
     }
 
-    /// Has the worker do what there is to do: here, or on a blocking thread when it is heavy.
+    /// Runs the worker on queued input: on this thread, or on a blocking thread where the next request takes long.
     fn run_worker(&mut self) -> Option<ChannelEnd> {
         while self.reply_queue.len() < MAX_QUEUED_REPLY_BATCHES {
             if self.signals.closing.is_cancelled() {
@@ -255,7 +256,7 @@ impl ChannelLoop {
             self.idle_worker = Some(worker);
             match (fed, outcome) {
                 (Err(error), _) => {
-                    tracing::debug!(%error, "SFTP stream broken");
+                    tracing::debug!(%error, "invalid SFTP packet");
                     return Some(ChannelEnd::ProtocolError);
                 }
                 (Ok(_), None) => return None,
@@ -270,14 +271,14 @@ impl ChannelLoop {
         None
     }
 
-    /// Gives the worker packets; tells whether there were any.
+    /// Moves packets from the input to the worker; returns whether there were any.
     fn feed_worker(&mut self, worker: &mut ChannelWorker) -> Result<bool, InvalidPacketLength> {
         let (mut bytes, mut packets) = (0, 0);
         while bytes < WORKER_RUN_BYTES && packets < WORKER_RUN_PACKETS {
             let frame = match self.input.next_frame() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
-                // What came before it is answered first.
+                // The packets before the invalid one are answered first; the next run returns the error.
                 Err(_) if packets > 0 => break,
                 Err(error) => return Err(error),
             };
@@ -288,8 +289,8 @@ impl ChannelLoop {
         Ok(packets > 0)
     }
 
-    /// Closes what the client left open where it ended the channel in order, and says farewell where it still listens;
-    /// else waits for work under way, and discards what was not closed.
+    /// Commits open uploads where the client ended the channel in order, and closes the channel where it still reads;
+    /// otherwise waits for running work and discards the uploads.
     async fn shut_down(mut self, end: ChannelEnd) {
         match end {
             ChannelEnd::Completed => {
@@ -301,12 +302,12 @@ impl ChannelLoop {
             }
             ChannelEnd::ProtocolError => self.send_close(1).await,
             ChannelEnd::ClientStalled => {
-                tracing::debug!("SFTP session ended: the client takes no answers");
+                tracing::debug!("SFTP session ended: the client reads no replies");
                 self.signals.closing.cancel();
             }
             ChannelEnd::ConnectionClosed => {}
         }
-        // Nobody reads on: russh's loop must not wait for this channel.
+        // Input is read no further, and russh's loop must not block on this channel's buffer.
         drop(self.read);
         let worker = match self.running_worker.take() {
             Some(task) => task.await.ok().map(|(worker, _)| worker),
@@ -318,7 +319,8 @@ impl ChannelLoop {
         }
     }
 
-    /// Commits the uploads of a channel that has ended in order, as OpenSSH's server leaves them. Tells whether all were.
+    /// Closes the handles of a channel that ended in order, as OpenSSH's server keeps their content. Returns whether all
+    /// uploads were committed.
     async fn commit_open_handles(&mut self) -> bool {
         let Some(mut worker) = self.idle_worker.take() else { return true };
         let closed = tokio::task::spawn_blocking(move || worker.close_handles()).await;

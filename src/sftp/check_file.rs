@@ -1,5 +1,5 @@
-//! `check-file-handle` and `check-file-name`: hashes of what the server holds, so that a client need not read it
-//! back (draft-ietf-secsh-filexfer-extensions-00 section 3).
+//! `check-file-handle` and `check-file-name`: hashes of a file's content, so that a client need not read it back
+//! (draft-ietf-secsh-filexfer-extensions-00 section 3).
 
 use sha2::Digest;
 
@@ -12,14 +12,14 @@ use super::request::{CheckFileRequest, HandleId, OpenFlags};
 use super::worker::{ChannelWorker, SftpSession};
 use crate::tree::OpenFile;
 
-/// How much is read at a time.
+/// Number of bytes that are read and hashed at a time.
 const HASH_READ_BYTES: usize = 256 * 1024;
-/// The smallest block that has a hash of its own.
+/// Minimum size of a block with a hash of its own, as the draft requires.
 const MIN_HASH_BLOCK_BYTES: u32 = 256;
-/// What an answer holds beside its hashes, and a little more.
+/// Upper bound of a reply's size without its hashes.
 const REPLY_OVERHEAD_BYTES: usize = 64;
 
-/// A kind of hash.
+/// A hash algorithm that check-file supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CheckFileAlgorithm {
     Md5,
@@ -55,7 +55,7 @@ impl CheckFileAlgorithm {
         }
     }
 
-    /// Returns the first of a list that is known.
+    /// Returns the first algorithm of a comma-separated list that is supported.
     fn first_supported(list: &[u8]) -> Option<Self> {
         let known =
             |name: &[u8]| Self::ALL.into_iter().find(|algorithm| algorithm.name().as_bytes() == name.trim_ascii());
@@ -63,7 +63,7 @@ impl CheckFileAlgorithm {
     }
 }
 
-/// A hash under way.
+/// Running state of a hash.
 enum CheckFileHasher {
     Md5(md5::Context),
     Sha1(sha1::Sha1),
@@ -109,7 +109,7 @@ impl CheckFileHasher {
 }
 
 impl ChannelWorker {
-    /// Answers hashes of a file by its name; a link is followed.
+    /// Answers check-file for a path; a symbolic link is followed.
     pub(super) fn check_file_name(
         &mut self,
         id: u32,
@@ -123,7 +123,7 @@ impl ChannelWorker {
         result
     }
 
-    /// Answers hashes of what a handle reads.
+    /// Answers check-file for an open file.
     pub(super) fn check_file_handle(
         &mut self,
         id: u32,
@@ -145,7 +145,7 @@ impl ChannelWorker {
         }
         let session = self.session.clone();
         let file = self.handles.file(handle)?;
-        // An empty file, too, is hashed only by who may read it.
+        // An empty read checks the right to read: the loop below reads nothing of an empty file.
         file.read_at(&mut [], request.offset)?;
         let permit = session.hash_limiter.acquire(session.login()).ok_or(Error::TooManyHashes)?;
         let mut range =
@@ -156,7 +156,7 @@ impl ChannelWorker {
     }
 }
 
-/// What is hashed of an open file.
+/// A range of an open file that is being hashed.
 struct HashedRange<'a> {
     session: &'a SftpSession,
     file: &'a OpenFile,
@@ -166,7 +166,7 @@ struct HashedRange<'a> {
 }
 
 impl HashedRange<'_> {
-    /// Returns the hash of each block, one after the other; of nothing, too, where the whole is one block.
+    /// Returns the concatenated hashes of all blocks; a single block is hashed even if it is empty.
     fn hash_blocks(&mut self, algorithm: CheckFileAlgorithm, block: u64, is_single_block: bool) -> Result<Vec<u8>> {
         let (mut hashes, mut buffer) = (Vec::new(), vec![0; HASH_READ_BYTES]);
         while self.position < self.end || is_single_block && hashes.is_empty() {
@@ -176,7 +176,7 @@ impl HashedRange<'_> {
                 let count = self.read_chunk(&mut buffer, block_end)?;
                 self.permit.run_in_slot(|| hasher.update(buffer.get(..count).unwrap_or_default()));
                 if count == 0 {
-                    // It was cut meanwhile: what was there is what is hashed.
+                    // The file was truncated meanwhile: the hash covers the bytes that were read.
                     self.end = self.position;
                     break;
                 }

@@ -1,4 +1,4 @@
-//! One connection from accept to end, watched from outside russh's loop.
+//! One connection from accept to end, supervised from outside russh's loop.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -23,38 +23,38 @@ use super::handler::{DisconnectMessage, LoginAttempts, RoundTripTimer, SshHandle
 use super::monitored_stream::{ConnectionControl, MonitoredStream};
 use super::{Sftp, SftpOptions, algorithms};
 
-/// How long a client is given to take the farewell before the connection is cut.
+/// Maximum time for sending SSH_MSG_DISCONNECT before the connection is aborted.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long the channels of a client that has taken leave go on with what it sent before. A commit that has begun is
-/// not cut; hashes that nobody reads are.
+/// Time for which channels go on with requests that were received before the client disconnected. A commit that has
+/// begun is completed even later; hashes that nobody reads are cancelled.
 const CHANNEL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a request of a login may go without an answer before the client is told that none will come.
+/// Time without a reply after which a login request is taken for one that russh ignores.
 const UNANSWERED_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a client is told of which russh left a request unanswered, in one line.
+/// Disconnect message, in one line, for a client whose login request russh leaves unanswered.
 const UNANSWERED_REQUEST_MESSAGE: &str = "this server can't answer a second request for the login service, which paramiko sends \
     after a key: offer the token alone, as password (paramiko, fsspec: look_for_keys=False, allow_agent=False and no \
     key; duplicity: pexpect+sftp://; see `patgate client`)";
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Holds a running connection.
+/// A running connection, and everything that may end it.
 struct ConnectionSupervisor {
     control: ConnectionControl,
     signals: ShutdownSignals,
     channels: TaskTracker,
     running_session: RunningSession<SshHandler>,
     options: SftpOptions,
-    /// Tells the channels how the connection has ended.
+    /// Publishes to the channels how the connection ended.
     disconnect_kind: watch::Sender<Option<DisconnectKind>>,
 }
 
 /// Serves one connection to its end, on a thread of its own.
 ///
-/// A request and its answer then cost one change of threads, the client's: whatever hands requests to
-/// other threads takes longer for it than for a small file. What a slow disk holds up is this thread.
+/// A request and its reply then cost no thread switch in the server: handing a request to another thread takes longer
+/// than reading a small file. A slow disk blocks the threads of the connections that use it, and no others.
 pub(super) async fn serve(sftp: Sftp, connection: AcceptedConnection, stop: CancellationToken) {
     let (peer, closing) = (connection.peer, CancellationToken::new());
     let (disconnect_kind, disconnect_kind_receiver) = watch::channel(None);
@@ -73,11 +73,11 @@ pub(super) async fn serve(sftp: Sftp, connection: AcceptedConnection, stop: Canc
     }
     let thread = stream.into_std().and_then(|stream| {
         thread::Builder::new().name("sftp".to_owned()).spawn(move || {
-            // Dropped at the very end, when nothing of the connection is left.
+            // Dropped last, when nothing of the connection is left: `serve` returns on it.
             let _done_sender = done_sender;
             let runtime = match runtime::Builder::new_current_thread().enable_io().enable_time().build() {
                 Ok(runtime) => runtime,
-                Err(error) => return tracing::warn!(%peer, %error, "no resources for an SFTP connection"),
+                Err(error) => return tracing::warn!(%peer, %error, "can't create a runtime for an SFTP connection"),
             };
             runtime.block_on(async move {
                 match TcpStream::from_std(stream) {
@@ -91,10 +91,10 @@ pub(super) async fn serve(sftp: Sftp, connection: AcceptedConnection, stop: Canc
         })
     });
     if let Err(error) = thread {
-        return tracing::warn!(%peer, %error, "no thread for an SFTP connection");
+        return tracing::warn!(%peer, %error, "can't start a thread for an SFTP connection");
     }
     let _closing_guard = closing.drop_guard();
-    // An error is the sign: the sender is only ever dropped.
+    // Completes with an error: nothing is ever sent, the sender is only dropped.
     let _ = done_receiver.await;
 }
 
@@ -147,7 +147,7 @@ async fn run(
 }
 
 impl ConnectionSupervisor {
-    /// Waits until the caller has proven himself; tells him where that won't come to pass.
+    /// Waits for the login and returns its session; disconnects with a reason when the login fails for good.
     async fn wait_for_login(
         &mut self,
         mut session_receiver: oneshot::Receiver<Session>,
@@ -167,7 +167,7 @@ impl ConnectionSupervisor {
                 let message = format!("no login within {} s", self.options.login_timeout.as_secs_f32());
                 (Disconnect::ByApplication, message)
             }
-            () = evicted => (Disconnect::TooManyConnections, "others wait to log in".to_owned()),
+            () = evicted => (Disconnect::TooManyConnections, "too many connections wait for a login: try again".to_owned()),
             () = self.signals.stop.cancelled() => (Disconnect::ByApplication, "the server is stopping".to_owned()),
             () = self.signals.closing.cancelled() => return None,
         };
@@ -175,26 +175,26 @@ impl ConnectionSupervisor {
         None
     }
 
-    /// Returns what to tell a client that waits for an answer which russh will not send.
+    /// Returns the message for a client that waits for a reply that russh will not send.
     fn unanswered_request_message(&self) -> DisconnectMessage {
         let client = self.control.client_identification().unwrap_or_default();
-        tracing::info!(client, "SSH login ended: a request that russh leaves unanswered");
+        tracing::info!(client, "SSH login ended: russh leaves a request of this client unanswered");
         (Disconnect::ServiceNotAvailable, UNANSWERED_REQUEST_MESSAGE.to_owned())
     }
 
-    /// Notes why a connection ended before its login; the client can't be told any more, since the keys went with it.
+    /// Logs why a connection ended before its login. The client gets no message: russh's session held the keys.
     fn log_lost_login(&self, result: Result<(), russh::Error>) {
         let client = self.control.client_identification().unwrap_or_default();
         match result {
             Ok(()) => {}
             Err(error @ (russh::Error::Keys(_) | russh::Error::SshKey(_))) => {
-                tracing::info!(client, %error, "SSH login lost: a key that russh can't read")
+                tracing::info!(client, %error, "SSH login failed: russh can't parse the client's key")
             }
-            Err(error) => tracing::debug!(client, %error, "SSH login lost"),
+            Err(error) => tracing::debug!(client, %error, "SSH connection lost before the login"),
         }
     }
 
-    /// Waits for whatever ends the connection first.
+    /// Waits until the session ends for any reason, and disconnects with that reason where the client still reads.
     async fn supervise_session(&mut self, session: Session) {
         let handle = self.running_session.handle();
         let (reason, message) = tokio::select! {
@@ -203,15 +203,15 @@ impl ConnectionSupervisor {
             () = self.control.wait_until_write_stalled(self.options.client_timeout) => return,
             () = wait_for_keepalive_timeout(&self.control, &self.options) => (Disconnect::ConnectionLost, "no answer to keepalives"),
             () = wait_for_idle_timeout(&self.control, &self.options, &self.signals.blocking_work) => {
-                (Disconnect::ByApplication, "no request for as long as sftp_idle_seconds allows")
+                (Disconnect::ByApplication, "no request within sftp_idle_seconds")
             }
-            () = self.signals.closing.cancelled() => (Disconnect::ProtocolError, "the session can't go on"),
+            () = self.signals.closing.cancelled() => (Disconnect::ProtocolError, "the session ended after an error"),
             () = wait_for_drain(&self.signals.stop, &self.channels) => (Disconnect::ByApplication, "the server is stopping"),
         };
         self.disconnect(&handle, reason, message).await;
     }
 
-    /// Tells the channels how the connection has ended, and where the client took leave lets them do what it sent before.
+    /// Tells the channels how the connection ended; where the client disconnected, lets them finish its earlier requests.
     async fn drain_channels(&self, result: Result<(), russh::Error>, session: &Session) {
         let kind = match result {
             Ok(()) => DisconnectKind::ByClient,
@@ -234,14 +234,14 @@ impl ConnectionSupervisor {
 
     async fn disconnect(&mut self, handle: &Handle, reason: Disconnect, message: &str) {
         let disconnecting = async {
-            // A loop that is stuck takes no farewell; it is cut.
+            // A loop that is stuck sends no message; the caller aborts it.
             let _ = handle.disconnect(reason, message.to_owned(), String::new()).await;
             let _ = (&mut self.running_session).await;
         };
         let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, disconnecting).await;
     }
 
-    /// Cuts the connection and waits for what its channels still do.
+    /// Aborts the connection and waits for its channels to end.
     async fn close(self) {
         self.signals.closing.cancel();
         self.control.abort();
@@ -250,7 +250,7 @@ impl ConnectionSupervisor {
     }
 }
 
-/// Waits until a client has left unanswered for too long whether it is there; for ever where it is never asked.
+/// Waits until a client has not answered a keepalive in time; for ever if keepalives are disabled.
 async fn wait_for_keepalive_timeout(control: &ConnectionControl, options: &SftpOptions) {
     match algorithms::keepalive_interval(options) {
         Some(interval) => control.wait_until_silent(interval + options.client_timeout).await,
@@ -258,7 +258,7 @@ async fn wait_for_keepalive_timeout(control: &ConnectionControl, options: &SftpO
     }
 }
 
-/// Waits until a session has gone without a request for longer than it may; for ever where it may for any time.
+/// Waits until a session has been idle for `idle_timeout`; for ever if there is no limit.
 async fn wait_for_idle_timeout(control: &ConnectionControl, options: &SftpOptions, blocking_work: &TaskTracker) {
     if options.idle_timeout.is_zero() {
         return std::future::pending().await;
@@ -266,7 +266,7 @@ async fn wait_for_idle_timeout(control: &ConnectionControl, options: &SftpOption
     control.wait_until_idle(options.idle_timeout, || !blocking_work.is_empty()).await;
 }
 
-/// Waits until the server is to stop and no channel is left.
+/// Waits until the server stops and no channel is open.
 async fn wait_for_drain(stop: &CancellationToken, channels: &TaskTracker) {
     stop.cancelled().await;
     channels.close();

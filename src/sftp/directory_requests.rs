@@ -1,4 +1,4 @@
-//! Requests on folders: listed, made, removed.
+//! Requests on directories: OPENDIR, READDIR, MKDIR, RMDIR.
 
 use crate::tree::AttributeChanges;
 
@@ -11,7 +11,7 @@ use super::request::HandleId;
 use super::worker::ChannelWorker;
 
 impl ChannelWorker {
-    /// Opens a directory to be listed.
+    /// Opens a directory for listing.
     pub(super) fn opendir(&mut self, path: &[u8]) -> Result<HandleId> {
         let permit = self.handles.acquire_permit()?;
         let path = self.resolve_path(path)?;
@@ -24,7 +24,7 @@ impl ChannelWorker {
         Ok(self.handles.insert(permit, HandleTarget::Directory(Box::new(directory))))
     }
 
-    /// Answers the next names of a folder.
+    /// Answers the next entries of a directory; end of file after the last.
     pub(super) fn readdir(&mut self, id: u32, handle: HandleId, out: &mut ReplyBatch) -> Result<()> {
         let session = self.session.clone();
         let HandleTarget::Directory(directory) = &mut self.handles.get(handle)?.target else {
@@ -38,7 +38,7 @@ impl ChannelWorker {
         }
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     pub(super) fn mkdir(&mut self, path: &[u8], attributes: &SftpAttributes) -> Result<()> {
         let path = self.resolve_entry(path)?.path;
         let changes = AttributeChanges { mode: attributes.creation_mode(), ..AttributeChanges::default() };

@@ -1,4 +1,4 @@
-//! Why a request was refused, and the status that says so: translated here and nowhere else.
+//! Errors of requests, and their only translation into status codes.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use crate::domain::PathError;
 use crate::store::ClientStoreError;
 use crate::tree;
 
-/// The result of a request.
+/// Result of a request.
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
-/// A status code (draft-ietf-secsh-filexfer-02 section 7).
+/// Status code of a STATUS reply (draft-ietf-secsh-filexfer-02 section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum SftpStatus {
@@ -24,64 +24,64 @@ pub(super) enum SftpStatus {
 }
 
 impl SftpStatus {
-    /// Returns the code as it is sent.
+    /// Returns the code on the wire.
     pub(super) fn code(self) -> u32 {
         self as u32
     }
 }
 
-/// A refusal.
+/// Error of a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The tree refused.
+    /// The tree refused the operation.
     #[error(transparent)]
     Tree(#[from] tree::Error),
-    /// The bytes are no path.
+    /// The path is invalid.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// Nothing more to read.
+    /// No more data or entries.
     #[error("end of file")]
     Eof,
-    /// The handle names nothing.
-    #[error("the handle is not open")]
+    /// No such handle is open.
+    #[error("the handle is invalid or closed")]
     InvalidHandle,
-    /// The handle is open, but not for this.
-    #[error("the handle was not opened for that")]
+    /// The handle is that of a directory where a file is needed, or the reverse.
+    #[error("the request does not fit the type of the handle (file or directory)")]
     WrongHandleKind,
-    /// The session has as many handles as it may.
-    #[error("too many open files and folders")]
+    /// The session is at its limit of open handles.
+    #[error("too many open files and directories: close some")]
     TooManyHandles,
-    /// Another owner or group than the one that is shown.
-    #[error("owners can't be changed")]
+    /// The request would change the owner or group.
+    #[error("owner and group can't be changed")]
     OwnerChange,
-    /// `.` or `..` where an entry of a directory was needed.
+    /// The path ends in `.` or `..` where an entry is needed.
     #[error("`.` and `..` are not entries of a directory")]
     DotEntry,
-    /// A link was needed.
+    /// READLINK of an entry that is not a symbolic link.
     #[error("not a symbolic link")]
     NotSymlink,
-    /// copy-data within one file.
+    /// copy-data from a file into itself.
     #[error("source and target are the same file")]
     SameFile,
-    /// No hash algorithm that is known.
-    #[error("none of these hash algorithms is known")]
+    /// None of the hash algorithms is supported.
+    #[error("none of the hash algorithms is supported")]
     UnknownHashAlgorithm,
-    /// Hashes of blocks that are too small.
-    #[error("a block is 256 bytes at least")]
+    /// check-file with blocks below the minimum size.
+    #[error("the block size is below the minimum of 256 bytes")]
     HashBlockTooSmall,
-    /// More hashes than fit into an answer.
-    #[error("too many blocks: an answer holds {0}, ask for larger ones or a part of the file")]
+    /// check-file with more hashes than fit into a reply.
+    #[error("too many blocks: a reply holds {0} hashes, request larger blocks or a part of the file")]
     TooManyHashBlocks(usize),
-    /// More files are hashed than may be.
-    #[error("too many files are hashed at once: try again")]
+    /// The limit of concurrent hashes is reached.
+    #[error("too many concurrent hashes: try again later")]
     TooManyHashes,
-    /// Another user's home.
+    /// The home directory of another user.
     #[error("no such user")]
     NoSuchUser,
-    /// The body can't be read.
+    /// The request's body is truncated or inconsistent.
     #[error("the request is malformed")]
     Malformed,
-    /// A request that isn't known.
+    /// An unknown request.
     #[error("the request is not supported")]
     Unsupported,
 }
@@ -93,7 +93,7 @@ impl From<SessionEnded> for Error {
 }
 
 impl Error {
-    /// Returns the status and the sentence that the client is told; what is for the log goes there.
+    /// Returns the status and the message for the client; errors of the host and the store are logged instead.
     pub(super) fn status(&self) -> (SftpStatus, Cow<'static, str>) {
         let status = match self {
             Self::Tree(error) => return tree_status(error),
@@ -118,7 +118,7 @@ impl Error {
     }
 }
 
-/// What is missing, hidden and can't be: one answer.
+/// Returns the one reply for missing, hidden and impossible names.
 fn no_such_file() -> (SftpStatus, Cow<'static, str>) {
     (SftpStatus::NoSuchFile, Cow::Borrowed("no such file or folder"))
 }
@@ -129,7 +129,7 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
         E::Absent | E::NoParent | E::InvalidName => return no_such_file(),
         E::NotADirectory => SftpStatus::NoSuchFile,
         E::Locked { root, .. } => {
-            return (SftpStatus::PermissionDenied, Cow::Owned(format!("a WebDAV lock on {root} holds it")));
+            return (SftpStatus::PermissionDenied, Cow::Owned(format!("{root} is locked by a WebDAV client")));
         }
         E::Forbidden | E::SessionEnded(_) | E::TypeNotAllowed(_) | E::TagNotAllowed(_) => SftpStatus::PermissionDenied,
         E::AlreadyExists | E::IsADirectory | E::DirectoryNotEmpty | E::Overlap | E::PreconditionFailed => {
@@ -142,12 +142,12 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
         E::Unsupported => SftpStatus::OpUnsupported,
         E::Unavailable(_) | E::TreeMismatch => SftpStatus::Failure,
         E::Filesystem(error) => {
-            tracing::warn!(error = %error, "the host failed");
+            tracing::warn!(error = %error, "a file system operation failed");
             return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
         }
         E::Store(error) if error.client_error().is_some() => {
             let text = error.client_error().map_or("", ClientStoreError::message);
-            tracing::warn!(error = %error, "a request was refused");
+            tracing::warn!(error = %error, "the store refused a request");
             return (SftpStatus::Failure, Cow::Borrowed(text));
         }
         E::Store(error) => {

@@ -1,4 +1,5 @@
-//! Requests on files that are opened, read, written and closed. What a handle does is told in [`crate::tree::OpenFile`].
+//! Requests on files: OPEN, CLOSE, READ, WRITE, attributes by handle, fsync, copy-data. [`crate::tree::OpenFile`] holds
+//! what a handle means after its name was renamed, replaced or removed.
 
 use bytes::Bytes;
 
@@ -11,7 +12,7 @@ use super::reply::ReplyBatch;
 use super::request::{HandleId, OpenFlags};
 use super::worker::ChannelWorker;
 
-/// How much copy-data moves at a time.
+/// Number of bytes that copy-data copies at a time.
 const COPY_DATA_BUFFER_BYTES: usize = 256 * 1024;
 
 impl ChannelWorker {
@@ -33,12 +34,12 @@ impl ChannelWorker {
         Ok(self.handles.insert(permit, HandleTarget::File(Box::new(file))))
     }
 
-    /// Closes a file or directory; an upload is committed.
+    /// Closes a file or directory; an upload is committed, and its refusal is the reply.
     pub(super) fn close(&mut self, handle: HandleId) -> Result<()> {
         self.handles.remove(handle)?.close()
     }
 
-    /// Answers a READ.
+    /// Answers a READ with at most `length` bytes.
     pub(super) fn read(
         &mut self,
         id: u32,
@@ -62,7 +63,7 @@ impl ChannelWorker {
         Ok(())
     }
 
-    /// Shows what is open.
+    /// Returns the attributes of an open file or directory.
     pub(super) fn fstat(&mut self, handle: HandleId) -> Result<Entry> {
         match &self.handles.get(handle)?.target {
             HandleTarget::File(file) => Ok(file.stat()?),
@@ -70,7 +71,7 @@ impl ChannelWorker {
         }
     }
 
-    /// Sets attributes of what is open; those of an upload are committed with it.
+    /// Sets attributes of an open file or directory; those of an upload are committed with it.
     pub(super) fn fsetstat(&mut self, handle: HandleId, attributes: &SftpAttributes) -> Result<()> {
         let files = &self.session.files;
         let target = &self.handles.get(handle)?.target;
@@ -80,7 +81,7 @@ impl ChannelWorker {
         })
     }
 
-    /// Shows the room on the file system of what is open.
+    /// Returns the free space of the file system of an open file or directory.
     pub(super) fn fstatvfs(&mut self, handle: HandleId) -> Result<FilesystemSpace> {
         match &self.handles.get(handle)?.target {
             HandleTarget::File(file) => Ok(file.space()?),
@@ -88,12 +89,12 @@ impl ChannelWorker {
         }
     }
 
-    /// Writes a file to disk; an upload is written with its commit.
+    /// Syncs a file to disk; of a staged upload, only checks that its commit would still be accepted.
     pub(super) fn fsync(&mut self, handle: HandleId) -> Result<()> {
         Ok(self.handles.file(handle)?.sync()?)
     }
 
-    /// Copies `length` bytes (all that there are, when it is zero) from one open file into another, to its end at most.
+    /// Copies `length` bytes (zero for all) of one open file into another, at most to the end of the source.
     pub(super) fn copy_data(
         &mut self,
         from: HandleId,
@@ -103,7 +104,7 @@ impl ChannelWorker {
         to_offset: u64,
     ) -> Result<()> {
         let session = self.session.clone();
-        // What is added meanwhile is not copied.
+        // The size is read once: a source that grows meanwhile must not keep the copy running.
         let available = self.fstat(from)?.size.saturating_sub(offset);
         let total = if length == 0 { available } else { length.min(available) };
         let (source, target) = self.handles.get_pair(from, to)?;

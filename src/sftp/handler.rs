@@ -1,4 +1,4 @@
-//! What russh asks of a server: who may come in, which channels open, what is started on them.
+//! russh's callbacks: authentication, opening of channels, the subsystem.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,20 +25,22 @@ use super::monitored_stream::ConnectionControl;
 use super::worker::{ChannelWorker, SftpSession};
 use super::{Sftp, algorithms};
 
-/// Every refused token takes at least this long, whatever was wrong with it.
+/// Minimum time until a token is rejected, whatever was wrong with it.
 const MIN_REJECTION_TIME: Duration = Duration::from_millis(500);
-/// A throttled caller waits at most this long for the refusal; it holds no thread meanwhile.
+/// Maximum time for which the rejection of a throttled client is delayed; no thread is held meanwhile.
 const MAX_THROTTLE_DELAY: Duration = Duration::from_secs(5);
-/// The one question. Programs that type a password for somebody wait for the word.
+/// Prompt of keyboard-interactive. Programs that enter a password automatically look for the word "password".
 const TOKEN_PROMPT: &str = "Token as password: ";
+/// Delay of the rejection when the queue for argon2 is full.
 const BUSY_DELAY: Duration = Duration::from_secs(1);
-/// How many attempts without a token a connection may make: more than any agent holds keys.
+/// Maximum number of attempts without a token per connection: more than any agent holds keys.
 const MAX_LOGIN_PROBES: usize = 100;
-/// Where the round trip is longer than this the window is wider.
+/// Round trip above which the channel window is widened.
 const LONG_ROUND_TRIP: Duration = Duration::from_millis(5);
+/// Channel window of a distant client.
 const WIDE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
-/// One connection, as russh asks about it.
+/// State of one connection behind russh's callbacks.
 pub(super) struct SshHandler {
     pub(super) sftp: Sftp,
     pub(super) control: ConnectionControl,
@@ -47,23 +49,23 @@ pub(super) struct SshHandler {
     pub(super) signals: ShutdownSignals,
     pub(super) channels: TaskTracker,
     pub(super) channel_permits: Arc<Semaphore>,
-    /// Tells the connection's watch who came in.
+    /// Hands the session to the connection's supervisor after the login.
     pub(super) session_sender: Option<oneshot::Sender<Session>>,
-    /// Tells the connection's watch that nobody will come in, and why.
+    /// Asks the connection's supervisor to disconnect; taken by the first request, so that it is made once.
     pub(super) disconnect_sender: Option<oneshot::Sender<DisconnectMessage>>,
     pub(super) login_attempts: LoginAttempts,
     pub(super) authenticated: Option<LoggedInConnection>,
-    /// Channels on which nothing was started yet.
+    /// Channels on which no subsystem was started yet.
     pub(super) unstarted_channels: HashMap<ChannelId, oneshot::Sender<Box<ChannelWorker>>>,
     pub(super) round_trip: RoundTripTimer,
-    /// The program's own runtime: what outlives this connection belongs there.
+    /// The program's own runtime: tasks that may outlive this connection's thread are spawned on it.
     pub(super) main_runtime: runtime::Handle,
 }
 
-/// Why a connection ends, as the client is told: a reason of SSH_MSG_DISCONNECT and words.
+/// Reason code and description of an SSH_MSG_DISCONNECT (RFC 4253 section 11.1).
 pub(super) type DisconnectMessage = (Disconnect, String);
 
-/// Counts what a connection has tried to log in with.
+/// Counters of a connection's login attempts.
 #[derive(Debug)]
 pub(super) struct LoginAttempts {
     limit: usize,
@@ -72,35 +74,35 @@ pub(super) struct LoginAttempts {
 }
 
 impl LoginAttempts {
-    /// Returns a count that ends after so many refused tokens.
+    /// Returns counters that allow `limit` rejected tokens.
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, rejected_tokens: 0, probes: 0 }
     }
 
-    /// Counts a refused token; returns how to end the connection after the last.
+    /// Counts a rejected token; returns the disconnect message after the last one allowed.
     fn count_rejected_token(&mut self) -> Option<DisconnectMessage> {
         self.rejected_tokens += 1;
-        let message = || format!("{} wrong tokens: connect anew to try another", self.rejected_tokens);
+        let message = || format!("{} wrong tokens: reconnect to try another", self.rejected_tokens);
         (self.rejected_tokens >= self.limit).then(|| (Disconnect::NoMoreAuthMethodsAvailable, message()))
     }
 
-    /// Counts an attempt that carries no token: `none`, a key, a question; returns how to end the connection after the
-    /// last.
+    /// Counts an attempt without a token (`none`, a key, a prompt); returns the disconnect message after the last one
+    /// allowed.
     fn count_probe(&mut self) -> Option<DisconnectMessage> {
         self.probes += 1;
-        let message = "no token among so many keys: this server takes tokens alone, as password";
+        let message = "too many keys and no token: this server accepts a token as password only";
         (self.probes >= MAX_LOGIN_PROBES).then(|| (Disconnect::NoMoreAuthMethodsAvailable, message.to_owned()))
     }
 }
 
-/// What there is once the caller has proven himself.
+/// State of a connection after its login; held until the connection ends.
 pub(super) struct LoggedInConnection {
     sftp_session: Arc<SftpSession>,
     _reservation: QuotaReservation,
     _active_request: ActiveRequest,
 }
 
-/// The shortest time between an answer and the request that follows it without a thought.
+/// Shortest time between a reply and the request that a client sends on it without user input.
 #[derive(Default)]
 pub(super) struct RoundTripTimer {
     replied_at: Option<Instant>,
@@ -119,21 +121,21 @@ impl RoundTripTimer {
         }
     }
 
-    /// Returns how much a client may send before it must be told to go on.
+    /// Returns the size of the channel window.
     fn window_bytes(&self, current: u32) -> u32 {
         if self.shortest.is_some_and(|shortest| shortest > LONG_ROUND_TRIP) { WIDE_WINDOW_BYTES } else { current }
     }
 }
 
 impl SshHandler {
-    /// Checks a token, which may have been pasted with white space around it, as may the login.
+    /// Authenticates a login and its token; white space around either, as pasting leaves it, is ignored.
     async fn check_token(&mut self, login: &str, token: &[u8]) -> Auth {
         if self.disconnect_sender.is_none() {
-            // It has been told that it ends: nothing is tried any more.
+            // The disconnect message is on its way: a client that pipelines attempts gets no more guesses.
             return reject_auth();
         }
         let control = self.control.clone();
-        // The check has a queue of its own.
+        // The queue for argon2 bounds the check; the slot is for other clients' key exchanges.
         control.release_preauth_slot();
         let _check = control.reply_monitor().pause_for_token_check();
         let earliest_reply = Instant::now() + MIN_REJECTION_TIME;
@@ -145,7 +147,7 @@ impl SshHandler {
         let token = Zeroizing::new(token.trim_ascii().to_vec());
         let credential = Credential { login: Some(login.trim().to_owned()), token };
         let auth = self.sftp.auth().clone();
-        // A connection that is lost takes its attempt out of the queue for argon2.
+        // Aborts on drop: a lost connection takes its attempt out of the queue for argon2.
         let authentication =
             AbortOnDropHandle::new(self.main_runtime.spawn(async move { auth.authenticate(credential, peer).await }));
         let active_request = self.permit.begin_request();
@@ -164,7 +166,7 @@ impl SshHandler {
                 (Duration::ZERO, false)
             }
             Err(error) => {
-                tracing::warn!(%error, "a proof was cut");
+                tracing::warn!(%error, "authentication task failed");
                 (Duration::ZERO, false)
             }
         };
@@ -175,25 +177,25 @@ impl SshHandler {
         reject_auth()
     }
 
-    /// Answers an attempt that carries no token.
+    /// Rejects an attempt that carries no token.
     async fn reject_probe(&mut self) -> Auth {
         let disconnect = self.login_attempts.count_probe();
         self.request_disconnect(disconnect).await;
         reject_auth()
     }
 
-    /// Has the connection end with these words, after the answer that is under way.
+    /// Asks the supervisor to disconnect with a message, after the reply to the current request.
     async fn request_disconnect(&mut self, message: Option<DisconnectMessage>) {
         let Some(message) = message else { return };
         if let Some(sender) = self.disconnect_sender.take() {
-            // Nobody waits any more when the connection is ending already.
+            // The receiver is gone when the connection is ending already.
             let _ = sender.send(message);
-            // The connection's watch puts the farewell in line before the client's next attempt is read.
+            // Lets the supervisor queue the message before russh reads the client's next attempt.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Makes the session's view, unless its user has as many connections as he may: he is told once russh lets us.
+    /// Creates the session's view, unless the user is at the limit of connections: `auth_succeeded` then disconnects.
     fn start_session(&mut self, session: Session) {
         self.control.reply_monitor().stop();
         self.control.mark_logged_in();
@@ -214,22 +216,22 @@ impl SshHandler {
                 .is_some_and(|client| sends_symlink_link_first(&client)),
             closing: self.signals.closing.clone(),
         };
-        // A session that rests is not one that waits for its caller: it makes room for nobody.
+        // An idle session is not a pending login: as an active request it is never evicted for a new connection.
         let (sftp_session, active_request) = (Arc::new(sftp_session), self.permit.begin_request());
         if let Err(error) = self.permit.assign_user(session.login().as_str()) {
-            tracing::warn!(login = %session.login(), %error, "an SFTP session counts as a stranger's");
+            tracing::warn!(login = %session.login(), %error, "the SFTP session counts as unauthenticated");
         }
         self.authenticated =
             Some(LoggedInConnection { sftp_session, _reservation: reservation, _active_request: active_request });
         if let Some(sender) = self.session_sender.take() {
-            // Nobody waits any more when the connection is ending already.
+            // The receiver is gone when the connection is ending already.
             let _ = sender.send(session);
         }
     }
 }
 
-/// Tells whether a client sends SYMLINK's arguments in the draft's order, the link first: of those that do so where a
-/// server is not OpenSSH, these look for that name at the very front of our identification string.
+/// Returns whether a client sends SYMLINK's arguments in the draft's order, the link first: of the clients that do so
+/// unless the server is OpenSSH, these look for that name at the very start of the identification string only.
 fn sends_symlink_link_first(client: &str) -> bool {
     ["SSH-2.0-ssh2js", "SSH-2.0-WinSCP", "SSH-2.0-phpseclib"].iter().any(|prefix| client.starts_with(prefix))
 }
@@ -279,10 +281,11 @@ impl Handler for SshHandler {
     async fn auth_succeeded(&mut self, ssh: &mut Ssh) -> Result<(), Self::Error> {
         self.round_trip.record_reply();
         if self.authenticated.is_none() {
-            // SSH_MSG_USERAUTH_FAILURE would call the token wrong, and have it asked for again.
+            // Not SSH_MSG_USERAUTH_FAILURE: it would call the token wrong, and the client would ask the user for another.
             let limit = self.sftp.options().max_connections_per_user;
-            let message =
-                format!("the token is right, but its user has {limit} SFTP connections open, and no more are allowed");
+            let message = format!(
+                "the token is valid, but its user has {limit} SFTP connections open, which is the limit: close one"
+            );
             ssh.disconnect(Disconnect::TooManyConnections, &message, "")?;
             self.request_disconnect(Some((Disconnect::TooManyConnections, message))).await;
         }

@@ -11,28 +11,28 @@ use super::error::{Error, Result};
 use super::open_directory::SftpDirectory;
 use super::request::HandleId;
 
-/// What a disk takes at once.
+/// Bytes written through a handle above which a sync runs on a blocking thread.
 const INLINE_SYNC_MAX_BYTES: u64 = 1024 * 1024;
 
-/// Something open.
+/// An open file or directory.
 pub(super) struct SftpHandle {
     pub(super) target: HandleTarget,
-    /// Bytes written through it.
+    /// Number of bytes written through the handle.
     bytes_written: u64,
-    /// Its place among those that the session may have open.
+    /// Counts toward the session's `max_handles` until the handle is dropped.
     _permit: OwnedSemaphorePermit,
 }
 
-/// What is open.
+/// The file or directory behind a handle.
 pub(super) enum HandleTarget {
-    /// A file.
+    /// An open file or upload.
     File(Box<OpenFile>),
-    /// A directory.
+    /// A directory that is being listed.
     Directory(Box<SftpDirectory>),
 }
 
 impl SftpHandle {
-    /// Returns the file.
+    /// Returns the open file.
     ///
     /// # Errors
     /// [`Error::WrongHandleKind`] for a directory.
@@ -43,7 +43,7 @@ impl SftpHandle {
         }
     }
 
-    /// Writes at an offset (at the end, where the file was opened to append).
+    /// Writes at `offset`, or at the end of a file that was opened for appending.
     ///
     /// # Errors
     /// [`Error::WrongHandleKind`] for a directory; as [`OpenFile::write_at`].
@@ -52,7 +52,7 @@ impl SftpHandle {
         Ok(self.file()?.write_at(data, offset)?)
     }
 
-    /// Ends it; an upload is committed.
+    /// Closes the handle; an upload is committed.
     ///
     /// # Errors
     /// As [`OpenFile::close`].
@@ -64,7 +64,7 @@ impl SftpHandle {
     }
 }
 
-/// The open files and directories of a channel, each under an id that is not used twice.
+/// The open files and directories of a channel, by ids that are never reused.
 pub(super) struct SftpHandleTable {
     open: HashMap<HandleId, SftpHandle>,
     last_id: u64,
@@ -72,20 +72,20 @@ pub(super) struct SftpHandleTable {
 }
 
 impl SftpHandleTable {
-    /// Makes an empty table that shares `places` with the session's other channels.
+    /// Returns an empty table that shares `permits` with the session's other channels.
     pub(super) fn new(permits: Arc<Semaphore>) -> Self {
         Self { open: HashMap::new(), last_id: 0, permits }
     }
 
-    /// Takes a place for something that is to be opened.
+    /// Reserves a handle, before the file or directory is opened.
     ///
     /// # Errors
-    /// [`Error::TooManyHandles`] when the session has none left.
+    /// [`Error::TooManyHandles`] when the session is at its limit.
     pub(super) fn acquire_permit(&self) -> Result<OwnedSemaphorePermit> {
         self.permits.clone().try_acquire_owned().map_err(|_| Error::TooManyHandles)
     }
 
-    /// Keeps something open.
+    /// Adds an open file or directory and returns its id.
     pub(super) fn insert(&mut self, permit: OwnedSemaphorePermit, target: HandleTarget) -> HandleId {
         self.last_id += 1;
         let id = HandleId(self.last_id);
@@ -93,31 +93,31 @@ impl SftpHandleTable {
         id
     }
 
-    /// Returns something open.
+    /// Returns the handle with an id.
     ///
     /// # Errors
-    /// [`Error::InvalidHandle`] when the id names nothing.
+    /// [`Error::InvalidHandle`] when no such handle is open.
     pub(super) fn get(&mut self, id: HandleId) -> Result<&mut SftpHandle> {
         self.open.get_mut(&id).ok_or(Error::InvalidHandle)
     }
 
-    /// Returns an open file.
+    /// Returns the open file with an id.
     ///
     /// # Errors
-    /// [`Error::InvalidHandle`] when the id names nothing, [`Error::WrongHandleKind`] for a directory.
+    /// [`Error::InvalidHandle`] when no such handle is open, [`Error::WrongHandleKind`] for a directory.
     pub(super) fn file(&self, id: HandleId) -> Result<&OpenFile> {
         self.open.get(&id).ok_or(Error::InvalidHandle)?.file()
     }
 
-    /// Tells whether so much was written through a handle that syncing it may take long.
+    /// Returns whether so much was written through a handle that a sync may take long.
     pub(super) fn is_sync_blocking(&self, id: HandleId) -> bool {
         self.open.get(&id).is_some_and(|handle| handle.bytes_written > INLINE_SYNC_MAX_BYTES)
     }
 
-    /// Returns two different open things.
+    /// Returns two different handles.
     ///
     /// # Errors
-    /// [`Error::InvalidHandle`] when an id names nothing, [`Error::SameFile`] when both name one.
+    /// [`Error::InvalidHandle`] when one of them is not open, [`Error::SameFile`] when the ids are equal.
     pub(super) fn get_pair(&mut self, first: HandleId, second: HandleId) -> Result<(&mut SftpHandle, &mut SftpHandle)> {
         if first == second {
             return self.get(first).and(Err(Error::SameFile));
@@ -128,22 +128,22 @@ impl SftpHandleTable {
         }
     }
 
-    /// Gives up an id.
+    /// Removes a handle from the table.
     ///
     /// # Errors
-    /// [`Error::InvalidHandle`] when it names nothing.
+    /// [`Error::InvalidHandle`] when no such handle is open.
     pub(super) fn remove(&mut self, id: HandleId) -> Result<SftpHandle> {
         self.open.remove(&id).ok_or(Error::InvalidHandle)
     }
 
-    /// Gives up all ids, in the order in which they were opened.
+    /// Removes all handles, in the order in which they were opened.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = SftpHandle> + '_ {
         let mut handles: Vec<_> = self.open.drain().collect();
         handles.sort_unstable_by_key(|(id, _)| id.0);
         handles.into_iter().map(|(_, handle)| handle)
     }
 
-    /// Returns how many are open.
+    /// Returns the number of open handles.
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }

@@ -1,5 +1,5 @@
-//! How much is hashed at once. A hash of a large file keeps a processor busy for long, for a request of a few bytes:
-//! so only a share of the processors does it, a piece at a time in turn, and few files of one user wait for that.
+//! Limits on concurrent hashing. Hashing a large file keeps a CPU busy for long, on a request of a few bytes. So only a
+//! share of the CPUs is used, one chunk at a time, and the number of files that wait is bounded.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::domain::{Login, QuotaReservation, UserQuotaLimits, UserQuotas};
 
-/// Files that are hashed at once: each keeps a thread.
+/// Maximum number of files that are hashed concurrently: each holds a thread.
 const HASHED_FILE_LIMITS: UserQuotaLimits = UserQuotaLimits { per_user: 16, total: 128 };
 
-/// Bounds what is hashed at once; clones share the bounds.
+/// Limiter of concurrent hashing; clones share the limits.
 #[derive(Clone)]
 pub(super) struct HashLimiter {
     files: UserQuotas,
@@ -24,17 +24,17 @@ struct HashSlots {
     slot_released: Condvar,
 }
 
-/// One file's place; given back when dropped.
+/// Permit to hash one file; released when dropped.
 pub(super) struct HashPermit {
     slots: Arc<HashSlots>,
     _reservation: QuotaReservation,
 }
 
-/// The time in which one piece is hashed.
+/// Slot in which one chunk is hashed; released when dropped.
 struct HashSlot<'a>(&'a HashSlots);
 
 impl HashLimiter {
-    /// Lets half of the processors hash.
+    /// Returns a limiter with a slot for every second CPU, at least one.
     pub(super) fn new() -> Self {
         Self::with_slots(available_parallelism().map_or(1, NonZero::get).div_ceil(2))
     }
@@ -44,14 +44,14 @@ impl HashLimiter {
         Self { files: UserQuotas::new(HASHED_FILE_LIMITS), slots: Arc::new(slots) }
     }
 
-    /// Lets a file of a user be hashed; `None` when too many are.
+    /// Returns a permit to hash a file of a user; `None` at the limit of the user or the total.
     pub(super) fn acquire(&self, login: &Login) -> Option<HashPermit> {
         Some(HashPermit { slots: Arc::clone(&self.slots), _reservation: self.files.try_reserve(login, 1)? })
     }
 }
 
 impl HashPermit {
-    /// Does work on a piece when its turn has come; blocks until then.
+    /// Runs `work` on one chunk in a slot; blocks until a slot is free.
     pub(super) fn run_in_slot<T>(&self, work: impl FnOnce() -> T) -> T {
         let mut free = self.slots.free.lock();
         self.slots.slot_released.wait_while(&mut free, |free| *free == 0);
@@ -83,15 +83,15 @@ mod tests {
     fn hashed_files_are_limited_per_user_and_in_total() {
         let limiter = HashLimiter::with_slots(1);
         let mut permits: Vec<_> =
-            (0..HASHED_FILE_LIMITS.per_user).map(|_| limiter.acquire(&login(0)).expect("a place")).collect();
+            (0..HASHED_FILE_LIMITS.per_user).map(|_| limiter.acquire(&login(0)).expect("a permit")).collect();
         assert!(limiter.acquire(&login(0)).is_none());
         permits.extend(
             (HASHED_FILE_LIMITS.per_user..HASHED_FILE_LIMITS.total)
-                .map(|number| limiter.acquire(&login(number / HASHED_FILE_LIMITS.per_user)).expect("a place")),
+                .map(|number| limiter.acquire(&login(number / HASHED_FILE_LIMITS.per_user)).expect("a permit")),
         );
         assert!(limiter.acquire(&login(99)).is_none());
         permits.pop();
-        assert!(limiter.acquire(&login(0)).is_none(), "what is refused keeps no place");
+        assert!(limiter.acquire(&login(0)).is_none(), "a refused file holds no permit");
         assert!(limiter.acquire(&login(99)).is_some());
     }
 
@@ -100,7 +100,7 @@ mod tests {
         let (limiter, active, peak) = (HashLimiter::with_slots(2), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|threads| {
             for _ in 0..8 {
-                let permit = limiter.acquire(&login(0)).expect("a place");
+                let permit = limiter.acquire(&login(0)).expect("a permit");
                 let (active, peak) = (&active, &peak);
                 threads.spawn(move || {
                     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! The server's identity: made once, kept in the state directory, readable by its owner alone.
+//! Host keys: generated once, kept in the state directory, readable by their owner only.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -18,17 +18,17 @@ const HOST_KEY_FILES: [(&str, Algorithm); 3] = [
     ("ssh_host_rsa_key", Algorithm::Rsa { hash: None }),
 ];
 
-/// The server's identity: its host keys.
+/// Host keys of the server.
 #[derive(Clone)]
 pub struct HostKeys(Vec<PrivateKey>);
 
 impl HostKeys {
-    /// Reads the keys in the state directory (ed25519, ECDSA P-256 and RSA 3072, OpenSSH PEM); makes
-    /// those that are not there, in files that only their owner can read.
+    /// Reads the keys in the state directory (ed25519, ECDSA P-256 and RSA 3072, OpenSSH PEM); generates missing ones, in
+    /// files with mode 0600.
     ///
     /// # Errors
-    /// What the host says when they can't be read or written; a file that holds no such key, or that
-    /// others can read, is refused and never replaced.
+    /// Errors of reading and writing; [`io::ErrorKind::InvalidData`] for a file that is not such a key or that group or
+    /// others may access. Such a file is never replaced.
     pub fn open(state: &Path) -> io::Result<Self> {
         HOST_KEY_FILES
             .into_iter()
@@ -37,7 +37,7 @@ impl HostKeys {
             .map(Self)
     }
 
-    /// Reads the keys in the state directory; `None` where one is not there, which [`HostKeys::open`] makes.
+    /// Reads the keys in the state directory; `None` if one is missing, which [`HostKeys::open`] would generate.
     ///
     /// # Errors
     /// As [`HostKeys::open`].
@@ -46,18 +46,18 @@ impl HostKeys {
         all_exist.then(|| Self::open(state)).transpose()
     }
 
-    /// Makes an ed25519 key that is kept nowhere, for tests.
+    /// Returns an ed25519 key that is not stored, for tests.
     pub fn ephemeral() -> Self {
-        // Ed25519 keys are made from any 32 bytes: nothing can fail.
+        // Any 32 bytes are an ed25519 key, so that generating one does not fail.
         Self(generate_key(&Algorithm::Ed25519).into_iter().collect())
     }
 
-    /// Returns the fingerprints as clients show them: `SHA256:…`, the algorithm before each.
+    /// Returns algorithm and fingerprint (`SHA256:…`) of each key, as clients show them.
     pub fn fingerprints(&self) -> Vec<String> {
         self.0.iter().map(|key| format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256))).collect()
     }
 
-    /// Returns the keys.
+    /// Returns the private keys, for russh.
     pub(super) fn keys(&self) -> Vec<PrivateKey> {
         self.0.clone()
     }
@@ -73,7 +73,7 @@ fn open_or_generate_key(state: &Path, name: &str, algorithm: Algorithm) -> io::R
             let pem = key.to_openssh(LineEnding::LF).map_err(|error| invalid(error.to_string()))?;
             match write_key_file(state, name, pem.as_bytes()) {
                 Ok(()) => Ok(key),
-                // Another process was faster: its key counts.
+                // Another process created the key first: both must use that one.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     read_key(File::open(&path)?, &algorithm).map_err(invalid)
                 }
@@ -87,7 +87,7 @@ fn open_or_generate_key(state: &Path, name: &str, algorithm: Algorithm) -> io::R
 fn read_key(mut file: File, algorithm: &Algorithm) -> Result<PrivateKey, String> {
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if metadata.mode() & 0o077 != 0 {
-        return Err("others can read it: make it 0600".to_owned());
+        return Err("group or others can access it: set its mode to 0600".to_owned());
     }
     let mut pem = Zeroizing::new(String::new());
     file.read_to_string(&mut pem).map_err(|error| error.to_string())?;
@@ -96,11 +96,11 @@ fn read_key(mut file: File, algorithm: &Algorithm) -> Result<PrivateKey, String>
         Algorithm::Rsa { .. } => key.algorithm().is_rsa(),
         other => key.algorithm() == *other,
     };
-    if is_expected && !key.is_encrypted() { Ok(key) } else { Err(format!("it holds no plain {algorithm} key")) }
+    if is_expected && !key.is_encrypted() { Ok(key) } else { Err(format!("it is not an unencrypted {algorithm} key")) }
 }
 
-/// Writes a file whole under another name, then links it to its own, so that no half key is ever read
-/// and a key that is there is never replaced.
+/// Writes a key to a temporary file, syncs it and links it to its name: a partial key is never read, and an existing key
+/// is never replaced.
 fn write_key_file(state: &Path, name: &str, pem: &[u8]) -> io::Result<()> {
     let temporary = state.join(format!(".{name}.{}", std::process::id()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
@@ -123,7 +123,7 @@ fn generate_key(algorithm: &Algorithm) -> Result<PrivateKey, russh::keys::ssh_ke
     }
 }
 
-/// The operating system's randomness. It fails only before the system is up; that is waited out.
+/// Random number generator of the operating system. It fails only early at boot; that is waited out.
 struct SystemRandom;
 
 impl rand_core::TryRng for SystemRandom {

@@ -1,29 +1,29 @@
-//! Tells when a request of a login stays without an answer, seen from the socket.
+//! Detection of login requests without a reply, from the socket's side.
 //!
-//! russh leaves some requests unanswered: a second SSH_MSG_SERVICE_REQUEST, and whatever belongs to another phase. Its
-//! packets are encrypted and its state is closed to us, so that only sizes and times can be seen: what came in, and
-//! whether anything went out after it.
+//! russh ignores some requests: a second SSH_MSG_SERVICE_REQUEST, and messages of another phase. Its packets are encrypted
+//! and its state is private, so that only sizes and times are visible: the packets that were received, and whether
+//! anything was sent after them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Watches the requests of one login.
+/// Monitor of one connection's login requests.
 #[derive(Debug)]
 pub(super) struct LoginReplyMonitor {
     started_at: Instant,
-    /// Size of the last read that russh completed: of a packet, all but its head.
+    /// Size of the last read that russh completed: a packet without its head.
     last_read_bytes: AtomicUsize,
-    /// Size that the first SSH_MSG_SERVICE_REQUEST had; zero while no login is under way. Smaller packets are passed over:
-    /// an empty SSH_MSG_IGNORE, as PuTTY sends in place of a keepalive, needs no answer.
+    /// Size of the first SSH_MSG_SERVICE_REQUEST; zero outside a login. Smaller packets are ignored: an empty
+    /// SSH_MSG_IGNORE, which PuTTY sends as a keepalive, needs no reply.
     min_request_bytes: AtomicUsize,
-    /// Milliseconds after `born`, plus one, at which the oldest request without an answer came in; zero for none.
+    /// Time of the oldest request without a reply, in milliseconds after `started_at`, plus one; zero for none.
     unanswered_since: AtomicU64,
-    /// Whether a token is being checked.
+    /// Whether a token is being authenticated, which may take longer than the time limit.
     checking_token: AtomicBool,
 }
 
 impl LoginReplyMonitor {
-    /// Returns a monitor that watches nothing yet.
+    /// Returns a monitor that is not started yet.
     pub(super) fn new() -> Self {
         Self {
             started_at: Instant::now(),
@@ -34,18 +34,18 @@ impl LoginReplyMonitor {
         }
     }
 
-    /// Begins to watch, while the first request for the login service is being answered.
+    /// Starts monitoring; called while the first request for the login service is being answered.
     pub(super) fn start(&self) {
         self.min_request_bytes.store(self.last_read_bytes.load(Ordering::Relaxed).max(1), Ordering::Relaxed);
         self.unanswered_since.store(0, Ordering::Relaxed);
     }
 
-    /// Ends the watch: who is logged in may send what needs no answer.
+    /// Stops monitoring: after the login, a client may send messages that need no reply.
     pub(super) fn stop(&self) {
         self.min_request_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Notes that russh has completed a read of so many bytes.
+    /// Records that russh completed a read of `size` bytes.
     pub(super) fn record_read(&self, size: usize) {
         self.last_read_bytes.store(size, Ordering::Relaxed);
         let min_bytes = self.min_request_bytes.load(Ordering::Relaxed);
@@ -54,18 +54,18 @@ impl LoginReplyMonitor {
         }
     }
 
-    /// Notes that something was sent.
+    /// Records that bytes were sent, which is taken for the reply.
     pub(super) fn record_write(&self) {
         self.unanswered_since.store(0, Ordering::Relaxed);
     }
 
-    /// Stops the clock while a token is checked, until the guard is dropped.
+    /// Pauses monitoring while a token is authenticated, until the guard is dropped.
     pub(super) fn pause_for_token_check(&self) -> TokenCheckGuard<'_> {
         self.checking_token.store(true, Ordering::Relaxed);
         TokenCheckGuard(self)
     }
 
-    /// Returns for how long a request has been without an answer.
+    /// Returns the time since the oldest request without a reply.
     pub(super) fn unanswered_for(&self) -> Duration {
         let since = self.unanswered_since.load(Ordering::Relaxed);
         let watched =
@@ -81,12 +81,12 @@ impl LoginReplyMonitor {
     }
 }
 
-/// Marks the time that a token's check takes.
+/// Guard of a pause for authentication; ends it when dropped.
 pub(super) struct TokenCheckGuard<'a>(&'a LoginReplyMonitor);
 
 impl Drop for TokenCheckGuard<'_> {
     fn drop(&mut self) {
-        // The answer is yet to be sent: its time begins now.
+        // Restarts the clock before monitoring resumes: the reply is sent only after this.
         self.0.unanswered_since.store(self.0.elapsed_mark(), Ordering::Relaxed);
         self.0.checking_token.store(false, Ordering::Relaxed);
     }
@@ -105,7 +105,7 @@ mod tests {
     fn request_is_unanswered_until_something_is_sent() {
         let monitor = LoginReplyMonitor::new();
         monitor.record_read(48);
-        assert!(!is_unanswered(&monitor), "the key exchange is not watched");
+        assert!(!is_unanswered(&monitor), "the key exchange is not monitored");
         monitor.start();
         monitor.record_read(48);
         assert!(is_unanswered(&monitor));
@@ -113,7 +113,7 @@ mod tests {
         assert!(!is_unanswered(&monitor));
         monitor.record_read(48);
         monitor.stop();
-        assert!(!is_unanswered(&monitor), "whoever is logged in is not watched");
+        assert!(!is_unanswered(&monitor), "not monitored after the login");
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! SFTP version 3 (draft-ietf-secsh-filexfer-02) over russh, in terms of a [`crate::tree::View`].
+//! SFTP version 3 (draft-ietf-secsh-filexfer-02) over russh, on top of a [`crate::tree::View`].
 //!
-//! russh is the transport; the loop over SFTP packets is ours. From the outside in: `connection` gives
-//! each socket a thread, watches it (`wire`, `answer_monitor`) and ends it in time, and `turns` bounds what strangers have
-//! computed; `door` answers what russh asks; `channel`
-//! moves bytes; `input`, `request` and `reply` are the packets; `worker` answers them, by theme in `files`,
-//! `hashes`, `folders` and `names`, over what the session has open ([`crate::tree::SessionFiles`]).
+//! russh is the transport; the loop over SFTP packets is ours. From the outside in: `connection` gives each socket a
+//! thread, supervises it (`monitored_stream`, `login_reply_monitor`) and ends it in time, and `preauth_slots` bounds the
+//! key exchanges of unauthenticated clients; `handler` answers russh's callbacks; `channel` moves bytes; `packet_input`,
+//! `request` and `reply` are the packets; `worker` dispatches requests, which are implemented by theme in
+//! `file_requests`, `check_file`, `directory_requests` and `path_requests`, on the session's open files
+//! ([`crate::tree::SessionFiles`]).
 
 mod algorithms;
 mod attributes;
@@ -44,30 +45,30 @@ pub use host_keys::HostKeys;
 use hash_limit::HashLimiter;
 use preauth_slots::PreauthSlots;
 
-/// What one client may take, and for how long.
+/// Limits and timeouts of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SftpOptions {
-    /// From accept to authenticated.
+    /// Maximum time from accept to a successful login.
     pub login_timeout: Duration,
-    /// Refused tokens after which a connection ends.
+    /// Number of rejected tokens after which a connection is closed.
     pub max_login_attempts: usize,
-    /// Channels of one connection at once.
+    /// Maximum number of open channels of one connection.
     pub max_channels: usize,
-    /// Open files and folders of one connection at once.
+    /// Maximum number of open files and directories of one connection.
     pub max_handles: usize,
-    /// Connections of one user at once.
+    /// Maximum number of concurrent connections of one user.
     pub max_connections_per_user: usize,
-    /// Silence after which a client is asked whether it is there; zero for never. It counts from `authentication` on.
+    /// Idle time after which a keepalive is sent; zero disables keepalives. At least `login_timeout` is used.
     pub keepalive_interval: Duration,
-    /// How long a client may leave that question unanswered, or an answer untaken.
+    /// Maximum time for which a client may leave a keepalive unanswered or a reply unread.
     pub client_timeout: Duration,
-    /// How long a session may go on without a request; zero for any time.
+    /// Maximum time without an SFTP request; zero disables the limit.
     pub idle_timeout: Duration,
-    /// Time for which what a lost connection has left of an upload to a new name is kept for its token; zero: not at all.
+    /// Time for which an upload to a new name is kept for its token after its connection was lost; zero discards it.
     pub upload_retention: Duration,
-    /// Bytes in one direction after which keys are exchanged anew; 1 GiB at most.
+    /// Number of bytes in one direction after which keys are exchanged again; at most 1 GiB (RFC 4253 section 9).
     pub rekey_bytes: usize,
-    /// Time after which keys are exchanged anew.
+    /// Time after which keys are exchanged again (RFC 4253 section 9).
     pub rekey_after: Duration,
 }
 
@@ -89,7 +90,7 @@ impl Default for SftpOptions {
     }
 }
 
-/// Serves SSH connections; clones share all state.
+/// SFTP server; clones share all state.
 #[derive(Clone)]
 pub struct Sftp(Arc<SftpInner>);
 
@@ -104,12 +105,12 @@ struct SftpInner {
 }
 
 impl Sftp {
-    /// Serves a tree to callers that `auth` proves.
+    /// Returns a server of `tree` for clients that `auth` authenticates, with the default options.
     pub fn new(tree: Tree, auth: Authenticator, keys: HostKeys) -> Self {
         Self::with_options(tree, auth, keys, SftpOptions::default())
     }
 
-    /// Serves a tree, with limits of one's own.
+    /// Returns a server of `tree` with the given options; `rekey_bytes` above 1 GiB is reduced to it.
     pub fn with_options(tree: Tree, auth: Authenticator, keys: HostKeys, options: SftpOptions) -> Self {
         let options = SftpOptions { rekey_bytes: options.rekey_bytes.min(1 << 30), ..options };
         let config = Arc::new(algorithms::server_config(&keys, &options));
@@ -126,8 +127,8 @@ impl Sftp {
         }))
     }
 
-    /// Serves one connection to its end; when `stop` is cancelled, ends it once what is under way is done:
-    /// requests that have come in, and files that are open.
+    /// Serves one connection until it ends. After `stop` is cancelled, it ends as soon as the requests that were received
+    /// are answered and the files that are open are closed.
     pub async fn serve(&self, connection: AcceptedConnection, stop: CancellationToken) {
         connection::serve(self.clone(), connection, stop).await;
     }

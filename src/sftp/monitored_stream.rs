@@ -1,8 +1,8 @@
-//! The socket as russh sees it: can be cut from outside, tells when the other side reads nothing, says nothing or
-//! waits for an answer, and remembers how the client names itself.
+//! The socket that russh reads and writes. It can be aborted from outside, detects a client that reads nothing, sends
+//! nothing or waits for a reply, and keeps the client's identification string.
 //!
-//! russh's own timers stand still while its loop waits for the socket or for a channel; what watches a
-//! session must therefore hold the socket, not the session.
+//! russh's own timers stop while its loop waits for the socket or for a channel. So the supervisor of a session works on
+//! the socket, not on russh's session.
 
 use std::io;
 use std::pin::Pin;
@@ -18,12 +18,12 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::login_reply_monitor::LoginReplyMonitor;
 use super::preauth_slots::{PreauthSlot, PreauthSlotClaim, PreauthSlotState};
 
-/// How much is read from the system at once when a packet's length is asked for.
+/// Number of bytes that are read from the system at once when russh reads a packet's head.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
-/// The longest identification string (RFC 4253 section 4.2).
+/// Maximum length of an identification string (RFC 4253 section 4.2).
 const IDENTIFICATION_MAX_BYTES: usize = 255;
 
-/// Holds a connection from outside: cuts it and watches it.
+/// Handle of a connection for its supervisor: aborts it, and waits for its timeouts.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionControl(Arc<MonitoredState>);
 
@@ -32,16 +32,16 @@ struct MonitoredState {
     abort: CancellationToken,
     client_identification: OnceLock<String>,
     started_at: Instant,
-    /// Milliseconds after `born`, plus one, at which the other side stopped reading; zero while it reads.
+    /// Time at which a write began to block, in milliseconds after `started_at`, plus one; zero while writes succeed.
     write_blocked_since: AtomicU64,
-    /// Milliseconds after `born` at which something last came in.
+    /// Time of the last read, in milliseconds after `started_at`.
     last_read_at: AtomicU64,
-    /// Milliseconds after `born` at which a request of SFTP last came in, or one was last seen under way.
+    /// Time at which an SFTP request last arrived or was seen running, in milliseconds after `started_at`.
     last_request_at: AtomicU64,
     reply_monitor: LoginReplyMonitor,
-    /// The turn in which russh computes for a caller who has not logged in.
+    /// Slot in which russh computes for this unauthenticated client.
     preauth_slot: Mutex<Option<PreauthSlot>>,
-    /// Whether the caller has logged in, and needs no turns.
+    /// Whether the client has logged in, and needs no slots.
     logged_in: AtomicBool,
 }
 
@@ -70,17 +70,17 @@ impl MonitoredState {
 }
 
 impl ConnectionControl {
-    /// Cuts the connection: reading and writing fail from now on.
+    /// Aborts the connection: reads and writes fail from now on.
     pub(super) fn abort(&self) {
         self.0.abort.cancel();
     }
 
-    /// Returns how the client names itself, once it has.
+    /// Returns the client's identification string, once it was received.
     pub(super) fn client_identification(&self) -> Option<String> {
         self.0.client_identification.get().cloned()
     }
 
-    /// Waits until the other side has read nothing for `limit` though something waits for it.
+    /// Waits until a write has been blocked for `limit`.
     pub(super) async fn wait_until_write_stalled(&self, limit: Duration) {
         wait_until_reached(limit, || match self.0.write_blocked_since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -89,12 +89,12 @@ impl ConnectionControl {
         .await;
     }
 
-    /// Waits until nothing has come in for `limit`.
+    /// Waits until nothing was received for `limit`.
     pub(super) async fn wait_until_silent(&self, limit: Duration) {
         wait_until_reached(limit, || self.0.elapsed_since(self.0.last_read_at.load(Ordering::Relaxed))).await;
     }
 
-    /// Waits until no request of SFTP has come in for `limit`, and none was under way, as `busy` tells.
+    /// Waits until no SFTP request arrived for `limit`, and none was running according to `busy`.
     pub(super) async fn wait_until_idle(&self, limit: Duration, busy: impl Fn() -> bool) {
         self.record_request();
         wait_until_reached(limit, || {
@@ -106,22 +106,22 @@ impl ConnectionControl {
         .await;
     }
 
-    /// Waits until a request of a login has gone without an answer for `limit`.
+    /// Waits until a login request has had no reply for `limit`.
     pub(super) async fn wait_until_unanswered(&self, limit: Duration) {
         wait_until_reached(limit, || self.0.reply_monitor.unanswered_for()).await;
     }
 
-    /// Returns what watches the requests of the login.
+    /// Returns the monitor of the login's requests.
     pub(super) fn reply_monitor(&self) -> &LoginReplyMonitor {
         &self.0.reply_monitor
     }
 
-    /// Ends the turn of a caller for whom russh computes no more for now.
+    /// Releases the slot, since russh computes no more for now.
     pub(super) fn release_preauth_slot(&self) {
         *self.0.preauth_slot.lock() = None;
     }
 
-    /// Ends the turns of a caller who has logged in.
+    /// Notes that the client has logged in, and releases its slot.
     pub(super) fn mark_logged_in(&self) {
         self.0.logged_in.store(true, Ordering::Release);
         self.release_preauth_slot();
@@ -131,7 +131,7 @@ impl ConnectionControl {
         !self.0.logged_in.load(Ordering::Acquire)
     }
 
-    /// Notes that a request of SFTP has come in.
+    /// Records that an SFTP request arrived.
     pub(super) fn record_request(&self) {
         self.0.last_request_at.store(self.0.elapsed_millis(), Ordering::Relaxed);
     }
@@ -146,7 +146,7 @@ impl ConnectionControl {
     }
 }
 
-/// Waits until a time has grown to a limit; it is looked at four times within it.
+/// Waits until `elapsed` reaches a limit; it is polled at least four times within that.
 async fn wait_until_reached(limit: Duration, elapsed: impl Fn() -> Duration) {
     loop {
         let elapsed = elapsed();
@@ -157,25 +157,25 @@ async fn wait_until_reached(limit: Duration, elapsed: impl Fn() -> Duration) {
     }
 }
 
-/// The socket, as russh reads and writes it.
+/// A socket that russh reads and writes.
 #[derive(Debug)]
 pub(super) struct MonitoredStream<S> {
     stream: S,
     control: ConnectionControl,
     read_buffer: Box<[u8]>,
-    /// What of `ahead` was read and not yet handed on.
+    /// Part of `read_buffer` that russh has not read yet.
     filled: std::ops::Range<usize>,
     identification: Vec<u8>,
-    /// Size of the read that russh is at, and what of it is still to come.
+    /// Size of the read that russh is waiting for, and the number of bytes still missing.
     current_read: (usize, usize),
-    /// Turns of a caller who has not logged in; none any more once he has.
+    /// Slots of a client that has not logged in; `None` once it has.
     preauth_slot: Option<PreauthSlotState>,
     abort_read: Pin<Box<WaitForCancellationFutureOwned>>,
     abort_write: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<S> MonitoredStream<S> {
-    /// Takes a socket and its claim to turns; returns what holds it from outside.
+    /// Wraps a socket; returns it with the handle for its supervisor.
     pub(super) fn new(stream: S, claim: PreauthSlotClaim) -> (Self, ConnectionControl) {
         let abort = CancellationToken::new();
         let wait = || Box::pin(abort.clone().cancelled_owned());
@@ -195,7 +195,7 @@ impl<S> MonitoredStream<S> {
         (monitored, control)
     }
 
-    /// Follows the reads of russh, which takes a packet's head and then the rest, each in one read that may come in
+    /// Tracks russh's reads: it reads a packet's head and then the rest, each in one read that may be completed in
     /// parts.
     fn track_read(&mut self, wanted: usize, got: usize) {
         let (size, remaining) = self.current_read;
@@ -206,7 +206,7 @@ impl<S> MonitoredStream<S> {
         }
     }
 
-    /// Remembers the client's first line.
+    /// Collects the client's first line.
     fn capture_identification(&mut self, received: &[u8]) {
         if self.control.0.client_identification.get().is_some() {
             return;
@@ -217,7 +217,7 @@ impl<S> MonitoredStream<S> {
         self.identification.extend_from_slice(&part[..part.len().min(remaining)]);
         if end.is_some() || self.identification.len() >= IDENTIFICATION_MAX_BYTES {
             let identification = String::from_utf8_lossy(self.identification.trim_ascii_end()).into_owned();
-            // It was empty a moment ago, and nobody else sets it.
+            // Never fails: it was empty above, and only this function sets it.
             let _ = self.control.0.client_identification.set(identification);
         }
     }
@@ -225,7 +225,7 @@ impl<S> MonitoredStream<S> {
 
 impl<S> Drop for MonitoredStream<S> {
     fn drop(&mut self) {
-        // russh has ended; whoever watches the line may go on for a while.
+        // russh has ended, while the supervisor may keep the control for longer.
         self.control.release_preauth_slot();
     }
 }
@@ -235,7 +235,7 @@ fn aborted_error() -> io::Error {
 }
 
 impl<S: AsyncRead + Unpin> MonitoredStream<S> {
-    /// Waits for the turn in which russh computes on what has come in.
+    /// Waits for the slot in which russh computes on the input.
     fn poll_preauth_slot(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(slots) = &mut self.preauth_slot else { return Poll::Ready(()) };
         if self.control.needs_preauth_slot() {
@@ -273,7 +273,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
             return Poll::Ready(Err(aborted_error()));
         }
         if this.preauth_slot.is_some() {
-            // It asks for more: what it got before is done with.
+            // russh asks for more input: it has computed on what it got before.
             this.control.release_preauth_slot();
         }
         let (before, wanted) = (buf.filled().len(), buf.remaining());
@@ -340,18 +340,18 @@ mod tests {
         let (mut other, other_control) = MonitoredStream::new(other, slots.claim([192, 0, 2, 2].into()));
         client.write_all(b"abc").await.expect("write");
         other_client.write_all(b"d").await.expect("write");
-        assert_eq!(stream.read_u8().await.expect("a turn"), b'a');
+        assert_eq!(stream.read_u8().await.expect("a slot"), b'a');
         let mut waiting = read_now(&mut other);
-        assert!(waiting.is_none(), "the first one has the turn");
+        assert!(waiting.is_none(), "the first one holds the slot");
         stream.write_all(b"answer").await.expect("write");
         waiting = read_now(&mut other);
-        assert_eq!(waiting, Some(b'd'), "the answer ended the turn");
-        assert_eq!(read_now(&mut stream), None, "now the other one has it");
+        assert_eq!(waiting, Some(b'd'), "the reply released the slot");
+        assert_eq!(read_now(&mut stream), None, "now the other one holds it");
         other_control.release_preauth_slot();
         assert_eq!(read_now(&mut stream), Some(b'b'));
         control.mark_logged_in();
-        let _taken = slots.claim([192, 0, 2, 3].into()).acquire().await.expect("a turn");
-        assert_eq!(read_now(&mut stream), Some(b'c'), "who is inside needs none");
+        let _taken = slots.claim([192, 0, 2, 3].into()).acquire().await.expect("a slot");
+        assert_eq!(read_now(&mut stream), Some(b'c'), "a client that has logged in needs no slot");
     }
 
     /// Reads a byte, if one is handed on now.

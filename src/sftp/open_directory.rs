@@ -11,7 +11,7 @@ use super::reply::NameReply;
 /// A directory that is being listed.
 pub(super) struct SftpDirectory {
     path: TreePath,
-    /// `.` and `..`, then what did not fit into the answer before.
+    /// `.` and `..`, which precede the listing.
     buffered: VecDeque<(Vec<u8>, Entry)>,
     listing: SessionListing,
 }
@@ -23,7 +23,7 @@ impl SftpDirectory {
         Self { path, buffered, listing }
     }
 
-    /// Returns where it was opened.
+    /// Returns the path at which it was opened.
     pub(super) fn path(&self) -> &TreePath {
         &self.path
     }
@@ -33,12 +33,12 @@ impl SftpDirectory {
     /// # Errors
     /// As the listing's next entry; entries that were added before stay in the reply.
     pub(super) fn fill_reply(&mut self, names: &mut NameReply<'_>) -> Result<()> {
-        // Asked before `.` and `..` are told, which are known already.
+        // First: `.` and `..` are buffered, and a session that ended must not get even them.
         self.listing.check()?;
         while !names.is_full() {
             match self.next_entry() {
                 Some(Ok((name, entry))) => names.push(&name, &entry),
-                // Removed between being read and being looked at.
+                // Removed between readdir and stat: not an error of the listing.
                 Some(Err(tree::Error::Absent)) => {}
                 Some(Err(error)) => return Err(error.into()),
                 None => break,

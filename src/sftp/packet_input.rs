@@ -1,30 +1,30 @@
-//! What a channel has sent and nobody has answered yet, cut into packets without copying.
+//! Input of a channel that is not processed yet, split into packets without copying.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// The longest packet that is taken, without its length field.
+/// Maximum size of a packet, without its length field; `limits@openssh.com` announces it.
 pub(super) const MAX_PACKET_BYTES: usize = 256 * 1024;
-/// How much of a packet lies in one piece at least: all of a WRITE but its data.
+/// Minimum contiguous size of a packet's front: all of a WRITE but its data.
 const FRAME_HEAD_MIN_BYTES: usize = 512;
 
-/// A packet that no honest client sends: the stream can't be read any further.
+/// Error for a packet length of zero or above the maximum: the stream can't be parsed any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a packet of {0} bytes")]
+#[error("a packet of {0} bytes, expected 1 to {max}", max = MAX_PACKET_BYTES)]
 pub(super) struct InvalidPacketLength(usize);
 
-/// A packet without its length field: the front in one piece, what follows as it came in.
+/// A packet without its length field: a contiguous front, and the rest in the pieces in which it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PacketFrame {
-    /// The front: all of the packet, or at least its first 512 bytes.
+    /// The front: the whole packet, or at least its first 512 bytes.
     pub(super) head: Bytes,
-    /// What follows the front, in order.
+    /// The rest, in order.
     pub(super) tail: Vec<Bytes>,
 }
 
 impl PacketFrame {
-    /// Joins a packet into one piece; copies only where it came in several.
+    /// Returns the packet in one piece; copies only if it was received in several.
     pub(super) fn join(self) -> Bytes {
         if self.tail.is_empty() {
             return self.head;
@@ -35,13 +35,13 @@ impl PacketFrame {
         joined.freeze()
     }
 
-    /// Returns how many bytes it has.
+    /// Returns the packet's size in bytes.
     pub(super) fn len(&self) -> usize {
         self.head.len() + self.tail.iter().map(Bytes::len).sum::<usize>()
     }
 }
 
-/// The bytes that a channel has sent and nobody has taken.
+/// Received bytes that were not taken as packets yet.
 #[derive(Debug, Default)]
 pub(super) struct PacketInput {
     pieces: VecDeque<Bytes>,
@@ -49,7 +49,7 @@ pub(super) struct PacketInput {
 }
 
 impl PacketInput {
-    /// Adds what came in.
+    /// Adds received bytes.
     pub(super) fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.length += piece.len();
@@ -57,15 +57,15 @@ impl PacketInput {
         }
     }
 
-    /// Returns how many bytes wait.
+    /// Returns the number of bytes that are queued.
     pub(super) fn len(&self) -> usize {
         self.length
     }
 
-    /// Takes the next packet, when all of it is there.
+    /// Takes the next packet; `None` while it is incomplete.
     ///
     /// # Errors
-    /// [`InvalidPacketLength`] for a length of zero or past [`MAX_PACKET_BYTES`].
+    /// [`InvalidPacketLength`] for a length of zero or above [`MAX_PACKET_BYTES`], again on every call.
     pub(super) fn next_frame(&mut self) -> Result<Option<PacketFrame>, InvalidPacketLength> {
         let Some(length) = self.peek_length() else { return Ok(None) };
         if length == 0 || length > MAX_PACKET_BYTES {
@@ -116,7 +116,7 @@ impl PacketInput {
         }
     }
 
-    /// Takes at most `most` bytes, of one piece.
+    /// Takes at most `max_bytes` bytes from the first piece.
     fn take_from_front(&mut self, max_bytes: usize) -> Bytes {
         let Some(front) = self.pieces.front_mut() else { return Bytes::new() };
         let piece = if front.len() <= max_bytes {

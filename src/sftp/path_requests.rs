@@ -1,4 +1,4 @@
-//! Requests on names: shown, set, renamed, removed, linked, resolved.
+//! Requests on paths: attributes, RENAME, REMOVE, links, REALPATH and its extensions.
 
 use crate::domain::TreePath;
 use crate::tree::{self, Entry, FilesystemSpace, OverwriteMode};
@@ -8,25 +8,25 @@ use super::error::{Error, Result};
 use super::worker::ChannelWorker;
 
 impl ChannelWorker {
-    /// Shows an entry; a link is followed.
+    /// Returns the attributes of an entry; a symbolic link is followed.
     pub(super) fn stat(&mut self, path: &[u8]) -> Result<Entry> {
         let path = self.resolve_path(path)?;
         Ok(self.session.files.stat(&path)?)
     }
 
-    /// Shows an entry; a link shows itself.
+    /// Returns the attributes of an entry; a symbolic link is not followed.
     pub(super) fn lstat(&mut self, path: &[u8]) -> Result<Entry> {
         let path = self.resolve_path(path)?;
         Ok(self.session.files.link_stat(&path)?)
     }
 
-    /// Sets attributes of an entry; a link is followed where `follow`.
+    /// Sets attributes of an entry; a symbolic link is followed if `follow` is set.
     pub(super) fn setstat(&mut self, path: &[u8], attributes: &SftpAttributes, follow: bool) -> Result<()> {
         let path = self.resolve_path(path)?;
         attributes.apply(|changes| Ok(self.session.files.set_attributes(&path, changes, follow)?))
     }
 
-    /// Removes a file or link.
+    /// Removes a file or symbolic link.
     pub(super) fn remove(&mut self, path: &[u8]) -> Result<()> {
         let path = self.resolve_entry(path)?.path;
         Ok(self.session.files.remove_file(&path)?)
@@ -42,19 +42,19 @@ impl ChannelWorker {
         Ok(self.session.files.rename(&from, &to, overwrite)?)
     }
 
-    /// Makes a hard link to a file.
+    /// Creates a hard link to a file.
     pub(super) fn hard_link(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
         let (from, to) = (self.resolve_path(from)?, self.resolve_file_entry(to)?);
         Ok(self.session.files.hard_link(&from, &to)?)
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link at `path`.
     pub(super) fn symlink(&mut self, target: &[u8], path: &[u8]) -> Result<()> {
         let path = self.resolve_file_entry(path)?;
         Ok(self.session.files.symlink(target, &path)?)
     }
 
-    /// Returns a link's target.
+    /// Returns the target of a symbolic link.
     pub(super) fn readlink(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let path = self.resolve_path(path)?;
         self.session.files.read_link(&path).map_err(|error| match error {
@@ -63,13 +63,13 @@ impl ChannelWorker {
         })
     }
 
-    /// Returns the path without links, from the root.
+    /// Returns the absolute path without symbolic links.
     pub(super) fn realpath(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let path = self.resolve_path(path)?;
         Ok(to_sftp_path(&self.session.view().canonical(&path)?))
     }
 
-    /// Returns the path with `~` and `~LOGIN` in front taken for the start folder.
+    /// Returns the absolute path; a leading `~` or `~LOGIN` stands for the start directory.
     pub(super) fn expand_path(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let Some(rest) = path.strip_prefix(b"~") else { return self.realpath(path) };
         let end = memchr::memchr(b'/', rest).unwrap_or(rest.len());
@@ -78,7 +78,7 @@ impl ChannelWorker {
         self.realpath(&[b".", below].concat())
     }
 
-    /// Returns the start folder, for the session's own user or no name at all.
+    /// Returns the start directory; `user` is the session's own login or empty.
     pub(super) fn home_directory(&mut self, user: &[u8]) -> Result<Vec<u8>> {
         self.start_path_of(user).map(|start| to_sftp_path(&start))
     }
@@ -90,14 +90,14 @@ impl ChannelWorker {
         self.current_start_directory().cloned()
     }
 
-    /// Shows the room on the file system of an entry.
+    /// Returns the free space of the file system of an entry.
     pub(super) fn statvfs(&mut self, path: &[u8]) -> Result<FilesystemSpace> {
         let path = self.resolve_path(path)?;
         Ok(self.session.files.space(&path)?)
     }
 }
 
-/// Writes a path as SFTP names it.
+/// Returns a path with the leading slash that SFTP expects.
 fn to_sftp_path(path: &TreePath) -> Vec<u8> {
     [b"/", path.as_bytes()].concat()
 }

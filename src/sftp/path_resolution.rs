@@ -1,8 +1,8 @@
-//! Paths as clients write them, with the meaning that POSIX gives them (IEEE 1003.1, 4.16 Pathname Resolution).
+//! Resolution of client paths with POSIX semantics (IEEE 1003.1, 4.16 Pathname Resolution).
 //!
-//! `..` goes up from where a directory really is, so what stands before it has to be one; a slash at the end asks for a
-//! directory. What has neither is taken as it is written: the tree resolves it. A name that is missing is found in the
-//! other spelling of Unicode that the tree has it in.
+//! `..` leads to the parent of a directory's canonical path, so the component before it must be a directory; a trailing
+//! slash requires a directory. All other paths are passed to the tree unresolved. A name that is missing is looked up in
+//! the other Unicode normalization form that the tree may have it in.
 
 use crate::domain::{EntryName, PathAccess, TreePath};
 use crate::tree;
@@ -10,20 +10,20 @@ use crate::tree;
 use super::error::{Error, Result};
 use super::worker::ChannelWorker;
 
-/// A name in a directory, as requests on names take it: a link stands for itself.
+/// Path of an entry in a directory, for requests that act on the entry: a symbolic link is not followed.
 pub(super) struct EntryPath {
     pub(super) path: TreePath,
-    /// The path as it was sent, in the client's own spelling.
+    /// The path in the client's own Unicode normalization form.
     pub(super) as_sent: TreePath,
-    /// Whether a slash after it asks for a directory.
+    /// Whether a trailing slash requires a directory.
     pub(super) has_trailing_slash: bool,
 }
 
 impl ChannelWorker {
-    /// Resolves the path of a file or directory; a link at its end is followed by whoever uses it.
+    /// Resolves the path of a file or directory; whether a symbolic link at its end is followed is up to the caller.
     ///
     /// # Errors
-    /// [`tree::Error::NotADirectory`] for a slash, or `..`, behind a file; what is missing before them is missing.
+    /// [`tree::Error::NotADirectory`] for a slash or `..` after a file, [`tree::Error::Absent`] after a missing entry.
     pub(super) fn resolve_path(&mut self, bytes: &[u8]) -> Result<TreePath> {
         let EntryPath { path, has_trailing_slash, .. } = self.parse_path(bytes)?;
         if !has_trailing_slash || path.is_root() {
@@ -32,11 +32,11 @@ impl ChannelWorker {
         self.canonical_directory(&path)
     }
 
-    /// Resolves the path of an entry that is to be created, removed, renamed or linked.
+    /// Resolves the path of an entry that is created, removed, renamed or linked.
     ///
     /// # Errors
-    /// [`Error::DotEntry`] for `.` and `..`, which name no entry; as [`ChannelWorker::resolve_path`], but for what a slash is behind:
-    /// whether a directory is there, or will be, is the request's own question.
+    /// [`Error::DotEntry`] for `.` and `..`, which are not entries. Otherwise as [`ChannelWorker::resolve_path`], except
+    /// that a missing entry before a trailing slash is left to the request: it may create a directory.
     pub(super) fn resolve_entry(&mut self, bytes: &[u8]) -> Result<EntryPath> {
         let last_component = bytes.split(|&byte| byte == b'/').rfind(|component| !component.is_empty());
         if matches!(last_component, Some(b"." | b"..")) {
@@ -45,7 +45,7 @@ impl ChannelWorker {
         let entry = self.parse_path(bytes)?;
         if entry.has_trailing_slash && !entry.path.is_root() {
             match self.session.files.link_stat(&entry.path) {
-                // A link, too, is no directory to who removes or renames it.
+                // `link_stat`: a symbolic link to a directory is not a directory to RMDIR, REMOVE and RENAME.
                 Ok(existing) if !existing.is_directory() => return Err(tree::Error::NotADirectory.into()),
                 Ok(_) | Err(tree::Error::Absent) => {}
                 Err(error) => return Err(error.into()),
@@ -54,10 +54,10 @@ impl ChannelWorker {
         Ok(entry)
     }
 
-    /// Resolves the path of an entry that can't be a directory.
+    /// Resolves the path of a file or link that is created; it can't be a directory.
     ///
     /// # Errors
-    /// As [`ChannelWorker::resolve_entry`]; [`tree::Error::Absent`] for a slash behind what is missing.
+    /// As [`ChannelWorker::resolve_entry`]; [`tree::Error::Absent`] for a slash after a missing entry.
     pub(super) fn resolve_file_entry(&mut self, bytes: &[u8]) -> Result<TreePath> {
         let EntryPath { path, has_trailing_slash, .. } = self.resolve_entry(bytes)?;
         if has_trailing_slash && self.session.files.link_stat(&path).is_err() {
@@ -66,7 +66,7 @@ impl ChannelWorker {
         Ok(path)
     }
 
-    /// Reads a path, from the start directory where it is relative.
+    /// Parses a path; a relative one starts from the start directory.
     fn parse_path(&mut self, bytes: &[u8]) -> Result<EntryPath> {
         let mut path = match bytes.first() {
             Some(b'/') => TreePath::root(),
@@ -99,7 +99,7 @@ impl ChannelWorker {
         })
     }
 
-    /// Returns where a directory really is, without links.
+    /// Returns a directory's path without symbolic links.
     fn canonical_directory(&self, path: &TreePath) -> Result<TreePath> {
         if path.is_root() {
             return Ok(TreePath::root());
@@ -110,10 +110,10 @@ impl ChannelWorker {
         }
     }
 
-    /// Returns the folder that relative paths begin in.
+    /// Returns the directory that relative paths start from.
     ///
-    /// It stays what it was when the channel was opened, so that a token that is narrowed meanwhile does
-    /// not give a path another meaning; it follows when the folder itself was renamed.
+    /// It is fixed when the channel is opened, so that narrowing the token doesn't change the meaning of a path. It is
+    /// looked up again once it is absent to the session, as after a rename.
     pub(super) fn current_start_directory(&mut self) -> Result<&TreePath> {
         let view = self.session.view();
         if view.session().access()?.path_access(&self.start_directory) == PathAccess::Absent {
@@ -123,5 +123,5 @@ impl ChannelWorker {
     }
 }
 
-/// The longest path in bytes, as the tree takes it.
+/// Maximum length of a path in bytes; the tree's own limit.
 const MAX_PATH_BYTES: usize = 4095;

@@ -1,9 +1,9 @@
-//! Turns in which russh computes for callers who have not logged in: so few at once that they hold up nobody else.
+//! Slots in which russh computes for unauthenticated clients: so few at once that they don't slow down anybody else.
 //!
-//! A key exchange costs the server a thousand times what it costs to ask for one, and a caller may ask for another
-//! before he logs in. russh computes when bytes come in, so that these wait for a turn ([`super::wire`]), which ends when
-//! russh writes, or asks for more: whoever sends slowly, or nothing, holds none. An address has one turn at a time,
-//! whatever it has connections, and the addresses are served in the order in which they come.
+//! A key exchange costs the server a thousand times what a request for one costs the client, which may ask for another
+//! before it logs in. russh computes when bytes arrive, so that bytes wait for a slot ([`super::monitored_stream`]). The
+//! slot is released when russh writes or reads on: a client that sends slowly or nothing holds none. An address has one
+//! slot at a time, however many connections it has, and addresses are served in the order of their requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::net::address_network;
 
-/// Turns of all callers who have not logged in. Clones share them.
+/// Slots of all unauthenticated clients; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct PreauthSlots {
     total: Arc<Semaphore>,
@@ -30,14 +30,14 @@ struct PreauthAddress {
     slot: Arc<Semaphore>,
 }
 
-/// One turn; it ends when this is dropped.
+/// A slot; released when dropped.
 #[derive(Debug)]
 pub(super) struct PreauthSlot {
     _total: OwnedSemaphorePermit,
     _address: OwnedSemaphorePermit,
 }
 
-/// One connection's claim to turns.
+/// Registration of a connection that may acquire slots; its address is forgotten with its last one.
 #[derive(Debug)]
 pub(super) struct PreauthSlotClaim {
     slots: PreauthSlots,
@@ -46,17 +46,17 @@ pub(super) struct PreauthSlotClaim {
 }
 
 impl PreauthSlots {
-    /// Returns turns of which so many are taken at once.
+    /// Returns `total` slots.
     pub(super) fn new(total: usize) -> Self {
         Self { total: Arc::new(Semaphore::new(total)), addresses: Arc::default() }
     }
 
-    /// Returns turns that take half of the processors, one at the least.
+    /// Returns a slot for every second CPU, at least one.
     pub(super) fn for_half_the_cpus() -> Self {
         Self::new((thread::available_parallelism().map_or(1, usize::from) / 2).max(1))
     }
 
-    /// Returns the claim of a connection from this address; a /64 of IPv6 counts as one.
+    /// Registers a connection from an address; a /64 of IPv6 counts as one address.
     pub(super) fn claim(&self, address: IpAddr) -> PreauthSlotClaim {
         let address = address_network(address);
         let mut addresses = self.addresses.lock();
@@ -69,11 +69,11 @@ impl PreauthSlots {
 }
 
 impl PreauthSlotClaim {
-    /// Waits for a turn.
+    /// Waits for a slot.
     pub(super) fn acquire(&self) -> Pin<Box<dyn Future<Output = Option<PreauthSlot>> + Send + Sync>> {
         let (address_slot, total) = (Arc::clone(&self.address_slot), Arc::clone(&self.slots.total));
         Box::pin(async move {
-            // The address first: its connections wait for each other, and one of them for other addresses.
+            // The address first: one connection of an address at a time may stand in the queue of all addresses.
             let address_permit = address_slot.acquire_owned().await.ok()?;
             let total_permit = total.acquire_owned().await.ok()?;
             Some(PreauthSlot { _total: total_permit, _address: address_permit })
@@ -93,7 +93,7 @@ impl Drop for PreauthSlotClaim {
     }
 }
 
-/// Turn that a connection has, is waiting for, or needs no more.
+/// A connection's claim, and the acquisition that it is waiting for.
 pub(super) struct PreauthSlotState {
     claim: PreauthSlotClaim,
     waiting: Option<Pin<Box<dyn Future<Output = Option<PreauthSlot>> + Send + Sync>>>,
@@ -106,12 +106,12 @@ impl std::fmt::Debug for PreauthSlotState {
 }
 
 impl PreauthSlotState {
-    /// Returns that of a connection which has no turn yet.
+    /// Returns the state of a connection that is not waiting for a slot.
     pub(super) fn new(claim: PreauthSlotClaim) -> Self {
         Self { claim, waiting: None }
     }
 
-    /// Polls for a turn.
+    /// Polls for a slot.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<PreauthSlot>> {
         let waiting = self.waiting.get_or_insert_with(|| self.claim.acquire());
         let slot = std::task::ready!(waiting.as_mut().poll(cx));
@@ -141,7 +141,7 @@ mod tests {
         let slots = PreauthSlots::new(2);
         let state_of = |text| PreauthSlotState::new(slots.claim(address(text)));
         let mut states: Vec<_> = (0..10).map(|_| state_of("2001:db8::1")).collect();
-        let first = poll_once(&mut states[0]).expect("a turn");
+        let first = poll_once(&mut states[0]).expect("a slot");
         assert!(states[1..].iter_mut().all(|state| poll_once(state).is_none()), "one of an address");
         let mut other = state_of("192.0.2.1");
         let second = poll_once(&mut other).expect("another address");
@@ -149,7 +149,7 @@ mod tests {
         assert!(poll_once(&mut third).is_none(), "two in all");
         drop(first);
         let third = poll_once(&mut third).expect("it has waited longest for one of the two");
-        assert!(poll_once(&mut states[1]).is_none(), "its address is free, and both turns are taken");
+        assert!(poll_once(&mut states[1]).is_none(), "its address is free, and both slots are taken");
         drop(second);
         assert!(poll_once(&mut states[1]).is_some());
         drop(third);
@@ -161,7 +161,7 @@ mod tests {
         let (mut first_address, mut second_address) = (address("192.0.2.1"), address("2001:db8::2"));
         for _ in 0..3 {
             let mut holder = PreauthSlotState::new(slots.claim(first_address));
-            let slot = poll_once(&mut holder).expect("a turn");
+            let slot = poll_once(&mut holder).expect("a slot");
             let mut waiting = PreauthSlotState::new(slots.claim(second_address));
             assert!(poll_once(&mut waiting).is_none());
             drop((waiting, holder));

@@ -1,4 +1,4 @@
-//! Answers as bytes (draft-ietf-secsh-filexfer-02 section 7), gathered into batches.
+//! Encoding of replies (draft-ietf-secsh-filexfer-02 section 7), collected into batches.
 
 use bytes::Bytes;
 
@@ -9,9 +9,9 @@ use super::attributes;
 use super::error::{Error, Result, SftpStatus};
 use super::request::{EXTENSIONS, HandleId};
 
-/// How many bytes are gathered before they are sent.
+/// Size from which a batch is sent.
 pub(super) const REPLY_BATCH_BYTES: usize = 256 * 1024;
-/// The longest NAME that is answered.
+/// Maximum size of a NAME reply.
 const NAME_REPLY_MAX_BYTES: usize = 64 * 1024;
 
 const SSH_FXP_VERSION: u8 = 2;
@@ -22,27 +22,27 @@ const SSH_FXP_NAME: u8 = 104;
 const SSH_FXP_ATTRS: u8 = 105;
 const SSH_FXP_EXTENDED_REPLY: u8 = 201;
 
-/// Answers, one after the other.
+/// Encoded replies, in the order of their requests.
 #[derive(Debug, Default)]
 pub(super) struct ReplyBatch(Vec<u8>);
 
 impl ReplyBatch {
-    /// Tells whether enough is gathered to be sent.
+    /// Returns whether the batch is large enough to be sent.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= REPLY_BATCH_BYTES
     }
 
-    /// Tells whether that much data still fits into the batch; into an empty one it always does.
+    /// Returns whether a DATA reply of `data` bytes fits into the batch; into an empty batch it always does.
     pub(super) fn fits_data(&self, data: usize) -> bool {
         self.0.is_empty() || self.0.len() + data + 13 <= REPLY_BATCH_BYTES
     }
 
-    /// Returns what was gathered.
+    /// Returns the encoded replies.
     pub(super) fn into_bytes(self) -> Bytes {
         self.0.into()
     }
 
-    /// Answers the greeting: version 3 and the extensions.
+    /// Adds SSH_FXP_VERSION: version 3 and the extensions.
     pub(super) fn version(&mut self) {
         let start = self.0.len();
         self.0.extend_from_slice(&[0, 0, 0, 0, SSH_FXP_VERSION]);
@@ -54,12 +54,12 @@ impl ReplyBatch {
         self.finish_reply(start);
     }
 
-    /// Answers that all went well.
+    /// Adds a STATUS of success.
     pub(super) fn ok(&mut self, id: u32) {
         self.status(id, SftpStatus::Ok, "");
     }
 
-    /// Answers a refusal.
+    /// Adds the STATUS of an error.
     pub(super) fn error(&mut self, id: u32, error: &Error) {
         let (status, message) = error.status();
         self.status(id, status, &message);
@@ -73,17 +73,17 @@ impl ReplyBatch {
         self.finish_reply(start);
     }
 
-    /// Answers an open file or folder.
+    /// Adds a HANDLE.
     pub(super) fn handle(&mut self, id: u32, handle: HandleId) {
         let start = self.begin_reply(SSH_FXP_HANDLE, id);
         self.put_string(&handle.0.to_be_bytes());
         self.finish_reply(start);
     }
 
-    /// Answers what `read` puts into a buffer of `length` bytes, without a copy in between.
+    /// Adds a DATA reply with what `read` puts into a buffer of `length` bytes, without a copy in between.
     ///
     /// # Errors
-    /// What `read` says, and [`Error::Eof`] when it reads nothing; nothing is answered then.
+    /// Those of `read`, and [`Error::Eof`] when it reads nothing; nothing is added then.
     pub(super) fn data(&mut self, id: u32, length: usize, read: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<()> {
         let start = self.begin_reply(SSH_FXP_DATA, id);
         let data = start + 13;
@@ -106,14 +106,14 @@ impl ReplyBatch {
         }
     }
 
-    /// Answers attributes.
+    /// Adds an ATTRS reply.
     pub(super) fn attributes(&mut self, id: u32, entry: &Entry) {
         let start = self.begin_reply(SSH_FXP_ATTRS, id);
         attributes::encode_attributes(entry, &mut self.0);
         self.finish_reply(start);
     }
 
-    /// Answers one name without attributes.
+    /// Adds a NAME reply with one name and no attributes.
     pub(super) fn name(&mut self, id: u32, name: &[u8]) {
         let start = self.begin_reply(SSH_FXP_NAME, id);
         self.put_u32(1);
@@ -123,14 +123,14 @@ impl ReplyBatch {
         self.finish_reply(start);
     }
 
-    /// Begins an answer of names with attributes.
+    /// Begins a NAME reply with attributes; the caller adds entries and finishes it.
     pub(super) fn names<'a>(&'a mut self, id: u32, login: &'a Login, now: UnixMillis) -> NameReply<'a> {
         let start = self.begin_reply(SSH_FXP_NAME, id);
         self.put_u32(0);
         NameReply { replies: self, start, count: 0, login, now }
     }
 
-    /// Answers `statvfs@openssh.com`.
+    /// Adds the reply to `statvfs@openssh.com` and `fstatvfs@openssh.com`.
     pub(super) fn statvfs(&mut self, id: u32, space: &FilesystemSpace) {
         const NO_SET_ID: u64 = 2;
         let block = space.block_size.max(1);
@@ -152,14 +152,14 @@ impl ReplyBatch {
         self.finish_reply(start);
     }
 
-    /// Answers `limits@openssh.com`.
+    /// Adds the reply to `limits@openssh.com`: packet, read and write sizes in bytes, number of handles.
     pub(super) fn limits(&mut self, id: u32, limits: [u64; 4]) {
         let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
         self.put_u64s(&limits);
         self.finish_reply(start);
     }
 
-    /// Answers `check-file-name` and `check-file-handle`.
+    /// Adds the reply to `check-file-name` and `check-file-handle`.
     pub(super) fn check_file(&mut self, id: u32, algorithm: &str, hashes: &[u8]) {
         let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
         self.put_string(b"check-file");
@@ -168,7 +168,7 @@ impl ReplyBatch {
         self.finish_reply(start);
     }
 
-    /// Answers `users-groups-by-id@openssh.com`: a name for each number, empty where there is none.
+    /// Adds the reply to `users-groups-by-id@openssh.com`: a name for each id, empty for unknown ids.
     pub(super) fn users_groups_by_id(&mut self, id: u32, users: &[u8], groups: &[u8], login: &Login) {
         let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
         for numbers in [users, groups] {
@@ -195,7 +195,7 @@ impl ReplyBatch {
     }
 
     fn patch_u32(&mut self, at: usize, value: usize) {
-        // Every answer is far below 4 GiB.
+        // Every reply is far below 4 GiB, so that the conversion never fails.
         let value = u32::try_from(value).unwrap_or(u32::MAX);
         if let Some(field) = self.0.get_mut(at..at + 4) {
             field.copy_from_slice(&value.to_be_bytes());
@@ -218,7 +218,7 @@ impl ReplyBatch {
     }
 }
 
-/// An answer of names under way.
+/// A NAME reply to which entries are being added.
 pub(super) struct NameReply<'a> {
     replies: &'a mut ReplyBatch,
     start: usize,
@@ -228,13 +228,13 @@ pub(super) struct NameReply<'a> {
 }
 
 impl NameReply<'_> {
-    /// Tells whether another name might make it too long.
+    /// Returns whether another entry might exceed the maximum size.
     pub(super) fn is_full(&self) -> bool {
         const MAX_ENTRY_BYTES: usize = 2 * 255 + 256;
         self.replies.0.len() - self.start + MAX_ENTRY_BYTES > NAME_REPLY_MAX_BYTES
     }
 
-    /// Adds an entry under a name.
+    /// Adds an entry under `name`, which differs from the entry's own for `.` and `..`.
     pub(super) fn push(&mut self, name: &[u8], entry: &Entry) {
         let replies = &mut *self.replies;
         replies.put_string(name);
@@ -246,10 +246,10 @@ impl NameReply<'_> {
         self.count += 1;
     }
 
-    /// Ends the answer.
+    /// Completes the reply.
     ///
     /// # Errors
-    /// [`Error::Eof`] when it has no names; nothing is answered then.
+    /// [`Error::Eof`] when it has no entries; nothing is added to the batch then.
     pub(super) fn finish(self) -> Result<()> {
         if self.count == 0 {
             self.replies.0.truncate(self.start);

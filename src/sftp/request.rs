@@ -1,19 +1,19 @@
-//! Requests as bytes (draft-ietf-secsh-filexfer-02 section 6 and OpenSSH's extensions).
+//! Parsing of requests (draft-ietf-secsh-filexfer-02 section 6 and OpenSSH's extensions).
 
 use bytes::Bytes;
 
 use super::attributes::SftpAttributes;
 use super::packet_input::PacketFrame;
 
-/// A request whose body breaks off or contradicts itself.
+/// Error for a request whose body is truncated or inconsistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MalformedSftpRequest;
 
-/// Names an open file or folder of a channel; zero names none.
+/// Identifies an open file or directory of a channel; zero is never assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct HandleId(pub(super) u64);
 
-/// How OPEN asks for a file (section 6.3).
+/// `pflags` of SSH_FXP_OPEN (section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpenFlags(u32);
 
@@ -25,26 +25,26 @@ impl OpenFlags {
     pub(super) const TRUNCATE: Self = Self(0x10);
     pub(super) const EXCLUSIVE: Self = Self(0x20);
 
-    /// Tells whether all of `other` is asked for.
+    /// Returns whether all flags of `other` are set.
     pub(super) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
-/// Which hashes are asked for.
+/// Parameters of a `check-file` request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CheckFileRequest {
-    /// Names of algorithms with commas; the first that is known is taken.
+    /// Comma-separated names of algorithms, in the client's order of preference.
     pub(super) algorithms: Bytes,
-    /// Where to begin.
+    /// Offset of the first byte.
     pub(super) offset: u64,
-    /// How many bytes; zero: up to the end.
+    /// Number of bytes; zero for all up to the end of the file.
     pub(super) length: u64,
-    /// Bytes of each block with a hash of its own; zero: one hash of all.
+    /// Size of the blocks that are hashed separately; zero for one hash of the whole range.
     pub(super) block_bytes: u32,
 }
 
-/// What a client asks for. Paths are bytes as they came.
+/// A parsed request. Paths are the client's bytes, not resolved yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SftpRequest {
     Open { path: Bytes, flags: OpenFlags, attributes: SftpAttributes },
@@ -84,16 +84,16 @@ pub(super) enum SftpRequest {
 /// A packet from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ClientPacket {
-    /// The greeting. Its version and extensions change nothing: version 3 is answered.
+    /// SSH_FXP_INIT. Its version and extensions are ignored: the reply is always version 3.
     Init,
-    /// A request and its id, which the answer carries.
+    /// A request and its id, which the reply repeats.
     Request(u32, Result<SftpRequest, MalformedSftpRequest>),
-    /// Too short to hold an id: nothing can be answered.
+    /// A packet too short to hold an id: no reply is possible.
     Truncated,
 }
 
 impl ClientPacket {
-    /// Reads a packet.
+    /// Parses a packet.
     pub(super) fn parse(frame: PacketFrame) -> Self {
         const INIT: u8 = 1;
         const WRITE: u8 = 6;
@@ -113,7 +113,7 @@ impl ClientPacket {
     }
 }
 
-/// Reads one field after the other.
+/// Reads the fields of a packet, one after the other.
 struct FieldReader(Bytes);
 
 impl FieldReader {
@@ -217,8 +217,8 @@ impl FieldReader {
             17 => SftpRequest::Stat(self.read_string()?),
             18 => SftpRequest::Rename { from: self.read_string()?, to: self.read_string()? },
             19 => SftpRequest::Readlink(self.read_string()?),
-            // OpenSSH sends the target first, against the draft; so do clients that find
-            // "OpenSSH" in our identification string. The others are known by name, see the door.
+            // OpenSSH sends the target first, against the draft; so do clients that find "OpenSSH" in the server's
+            // identification string. `handler` knows the others by name, and `worker` swaps their arguments.
             20 => SftpRequest::Symlink { target: self.read_string()?, path: self.read_string()? },
             200 => self.read_extended_request()?,
             _ => SftpRequest::Unknown,
@@ -250,7 +250,7 @@ impl FieldReader {
             b"check-file-name" => {
                 SftpRequest::CheckFileName { path: self.read_string()?, hashes: self.read_check_file()? }
             }
-            // Clients also ask for the one by handle under the name of both.
+            // Some clients send the request by handle under `check-file`, the name of the reply and the extension.
             b"check-file-handle" | b"check-file" => {
                 SftpRequest::CheckFileHandle { handle: self.read_handle()?, hashes: self.read_check_file()? }
             }
@@ -263,7 +263,7 @@ impl FieldReader {
     }
 }
 
-/// The extensions that are announced, and their versions.
+/// Extensions that SSH_FXP_VERSION announces, with their versions.
 pub(super) const EXTENSIONS: [(&str, &str); 14] = [
     ("posix-rename@openssh.com", "1"),
     ("statvfs@openssh.com", "2"),
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(
             ClientPacket::parse(frame(head)),
             ClientPacket::Request(9, Err(MalformedSftpRequest)),
-            "data breaks off"
+            "data is truncated"
         );
     }
 

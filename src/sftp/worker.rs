@@ -1,4 +1,4 @@
-//! Answers the requests of one channel, in order. All of it blocks.
+//! Dispatch of one channel's requests, in order. All functions block.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use super::packet_input::{MAX_PACKET_BYTES, PacketFrame};
 use super::reply::{REPLY_BATCH_BYTES, ReplyBatch};
 use super::request::{ClientPacket, SftpRequest};
 
-/// The most that one READ is answered and one WRITE may bring, as `limits@openssh.com` says.
+/// Maximum data of one READ reply and one WRITE, as announced by `limits@openssh.com`.
 pub(super) const MAX_DATA_BYTES: usize = 261_120;
 
-/// What the channels of a session share.
+/// State that the channels of a session share.
 pub(super) struct SftpSession {
     pub(super) files: SessionFiles,
     pub(super) auth: Authenticator,
-    /// Places for open files and folders.
+    /// Permits for open files and directories.
     pub(super) handle_permits: Arc<Semaphore>,
-    /// How many places there are in all.
+    /// Total number of these permits.
     pub(super) max_handles: usize,
-    /// Bounds what is hashed at once.
+    /// Bounds concurrent hashing; shared by all sessions.
     pub(super) hash_limiter: HashLimiter,
     /// Whether the client sends SYMLINK's arguments in the draft's order.
     pub(super) symlink_link_first: bool,
-    /// Cancelled when the connection is to end.
+    /// Cancelled when the connection ends.
     pub(super) closing: CancellationToken,
 }
 
 impl SftpSession {
-    /// Returns the tree as the session's token shows it, without its own uploads.
+    /// Returns the session's view of the tree, without its own pending uploads.
     pub(super) fn view(&self) -> &View {
         self.files.view()
     }
@@ -49,71 +49,71 @@ impl SftpSession {
     }
 }
 
-/// What a run of the worker brought.
+/// Result of a run of the worker.
 pub(super) struct WorkerOutcome {
-    /// The answers.
+    /// Encoded replies.
     pub(super) replies: Bytes,
-    /// Whether requests are left that were not answered yet, and what the next is like.
+    /// Requests that were given to the worker and are not answered yet.
     pub(super) pending: PendingWork,
-    /// How many files and folders are open.
+    /// Number of open files and directories.
     pub(super) open_handles: usize,
-    /// Whether the client broke the protocol: nothing after that can be understood.
+    /// Whether the client violated the protocol, so that the rest of its input can't be interpreted.
     pub(super) protocol_error: bool,
 }
 
-/// What a worker has left to do.
+/// Requests that a worker has not answered yet, by where the next one runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PendingWork {
-    /// Nothing.
+    /// No requests.
     Nothing,
-    /// Requests that take as long as a small file takes.
+    /// The next request is short, and runs on the connection's own thread.
     Inline,
-    /// First a request that moves much at once: the connection's own thread would be gone too long.
+    /// The next request moves much data: it would block the connection's own thread for too long.
     Blocking,
 }
 
-/// Answers the requests of one channel.
+/// State of one channel, and the queue of its requests.
 pub(super) struct ChannelWorker {
     pub(super) session: Arc<SftpSession>,
     pub(super) handles: SftpHandleTable,
-    /// The directory that relative paths begin in.
+    /// Directory that relative paths start from.
     pub(super) start_directory: TreePath,
     queue: VecDeque<PacketFrame>,
-    /// A request whose answer would not fit into the batch before.
+    /// Parsed request that was put back: its reply did not fit into the batch, or it needs a blocking thread.
     deferred_packet: Option<ClientPacket>,
     initialized: bool,
 }
 
 impl ChannelWorker {
-    /// Makes the worker of a new channel.
+    /// Returns the worker of a new channel.
     pub(super) fn new(session: Arc<SftpSession>) -> Self {
         let (handles, start_directory) =
             (SftpHandleTable::new(session.handle_permits.clone()), session.view().start_directory());
         Self { session, handles, start_directory, queue: VecDeque::new(), deferred_packet: None, initialized: false }
     }
 
-    /// Adds a packet to those that are to be answered.
+    /// Queues a packet.
     pub(super) fn push(&mut self, frame: PacketFrame) {
         self.queue.push_back(frame);
     }
 
-    /// Answers requests until none is left, a batch is full, the next is heavy, or the connection is over.
+    /// Answers requests until none is left, the batch is full, the next would block, or the connection ends.
     pub(super) fn run(&mut self) -> WorkerOutcome {
         self.process_while(|worker, packet| !worker.is_blocking(packet))
     }
 
-    /// As [`ChannelWorker::run`], heavy requests too.
+    /// As [`ChannelWorker::run`], but also answers blocking requests.
     pub(super) fn run_blocking(&mut self) -> WorkerOutcome {
         self.process_while(|_, _| true)
     }
 
-    /// Closes all that is open, as the client would: it has ended the channel in order. Tells whether every upload
-    /// was committed.
+    /// Closes all handles in the order of their opening, as the client would have. Returns whether every upload was
+    /// committed.
     pub(super) fn close_handles(&mut self) -> bool {
         let mut all_committed = true;
         for handle in self.handles.drain() {
             if let Err(error) = handle.close() {
-                tracing::info!(login = %self.session.login(), %error, "an upload that its client did not close was refused");
+                tracing::info!(login = %self.session.login(), %error, "can't commit an upload that its client did not close");
                 all_committed = false;
             }
         }
@@ -223,7 +223,7 @@ impl ChannelWorker {
         Ok(())
     }
 
-    /// Does what is answered with a status alone.
+    /// Carries out a request whose reply is a status alone.
     fn handle_change(&mut self, request: SftpRequest) -> Result<()> {
         match request {
             SftpRequest::Write { handle, offset, data } => self.write(handle, offset, &data),
@@ -237,7 +237,7 @@ impl ChannelWorker {
             SftpRequest::Rename { from, to } => self.rename(&from, &to, crate::tree::OverwriteMode::Refuse),
             SftpRequest::PosixRename { from, to } => self.rename(&from, &to, crate::tree::OverwriteMode::Posix),
             SftpRequest::Hardlink { from, to } => self.hard_link(&from, &to),
-            // In the draft's order the two change places.
+            // In the draft's order the two fields are swapped; `request` parsed them in OpenSSH's order.
             SftpRequest::Symlink { target: path, path: target } if self.session.symlink_link_first => {
                 self.symlink(&target, &path)
             }

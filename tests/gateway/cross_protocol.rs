@@ -67,7 +67,7 @@ async fn webdav_lock_refuses_every_sftp_change_of_the_file() {
         lock_refusal(sftp.posix_rename("/other", "/f").await),
     ];
     for refusal in refusals {
-        assert_eq!(refusal, "a WebDAV lock on /f holds it");
+        assert_eq!(refusal, "/f is locked by a WebDAV client");
     }
     assert_eq!(sftp.get("/f").await.as_deref(), Ok(&b"old"[..]), "reading goes on");
     assert_eq!(sftp.get("/other").await.as_deref(), Ok(&b"other"[..]));
@@ -98,7 +98,7 @@ async fn webdav_depth_infinity_lock_refuses_sftp_changes_below_the_directory() {
         lock_refusal(sftp.symlink("sub/f", "/d/link").await),
     ];
     for refusal in refusals {
-        assert_eq!(refusal, "a WebDAV lock on /d holds it");
+        assert_eq!(refusal, "/d is locked by a WebDAV client");
     }
     assert_eq!(both.gateway.all_paths(), [".patgate", "d", "d/sub", "d/sub/f", "outside"].map(str::to_owned));
 }
