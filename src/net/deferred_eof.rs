@@ -1,7 +1,7 @@
-//! A stream whose end is deferred until what came before it was taken up.
+//! A stream whose end is deferred until the requests before it were accepted.
 //!
-//! The h2 library reads all that a socket holds at once, and forgets requests that nobody has accepted yet when the
-//! connection's end is among it. A client that sends a whole request and closes would not be heard.
+//! The h2 library reads everything that a socket has received at once, and drops requests that nobody has accepted yet
+//! when the connection's end is part of it. A client that sends a whole request and closes would get no reply.
 
 use std::io;
 use std::pin::Pin;
@@ -11,18 +11,18 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Handle that lets a [`DeferredEofStream`] tell of its end.
+/// Handle that lets a [`DeferredEofStream`] report its end.
 #[derive(Clone, Debug, Default)]
 pub struct EofGate(Arc<AtomicBool>);
 
 impl EofGate {
-    /// Notes that all that was read so far was taken up.
+    /// Records that all input that was read so far was accepted.
     pub fn allow_eof(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Wraps a stream: its end, or an error in its place, is told only while the gate is open. Every read of data closes
+/// Wraps a stream: its end, or an error in its place, is reported only while the gate is open. Every read of data closes
 /// the gate.
 pub struct DeferredEofStream<S> {
     inner: S,
@@ -31,7 +31,7 @@ pub struct DeferredEofStream<S> {
 }
 
 impl<S> DeferredEofStream<S> {
-    /// Wraps a stream.
+    /// Returns a stream whose end waits for `gate`.
     pub fn new(inner: S, gate: EofGate) -> Self {
         Self { inner, gate, deferred_eof: None }
     }
@@ -51,13 +51,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeferredEofStream<S> {
         if self.gate.0.load(Ordering::Relaxed) {
             return Poll::Ready(self.deferred_eof.replace(Ok(())).unwrap_or(Ok(())));
         }
-        // Whoever polls opens the gate once there is nothing left to take up, and polls again.
+        // Wakes at once: the poller opens the gate when it has nothing left to accept, and polls again.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// Takes a write as done, of so much, to a peer that is gone: what came from it before is still read.
+/// Replaces the error of a write to a disconnected peer by success with `done`, so that its earlier input is still read.
 fn ignore_disconnected<T>(written: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
     match written {
         Poll::Ready(Err(error))

@@ -1,7 +1,7 @@
-//! A stream that is closed only after its peer had the time to read the last answer.
+//! A stream that is closed only after its peer had time to read the last response.
 //!
-//! A socket that is closed while bytes of the peer wait in it, or still come, sends a reset, and the reset makes the
-//! peer's system throw away an answer that the peer has not read yet (RFC 9112 section 9.6). So the sending side is
+//! A socket that is closed while it holds unread bytes of the peer, or receives more, sends a reset, and the reset makes
+//! the peer's system discard a response that the peer has not read yet (RFC 9112 section 9.6). So the sending side is
 //! shut down first, and what the peer still sends is read and discarded within bounds.
 
 use std::future::Future;
@@ -19,28 +19,28 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// Bytes that are discarded in one read.
 const DISCARD_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Bounds on reading what is discarded.
+/// Bounds on discarding unread input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainLimits {
-    /// Maximum time in which nothing comes.
+    /// Maximum time without input.
     pub idle_timeout: Duration,
-    /// Maximum number of bytes.
+    /// Maximum number of discarded bytes.
     pub max_bytes: u64,
-    /// Maximum time in all.
+    /// Maximum total time.
     pub total_timeout: Duration,
 }
 
-/// Handle that tells a [`LingeringStream`] whether its peer may still be sending.
+/// Flag of a [`LingeringStream`]: whether its peer may still be sending.
 #[derive(Clone, Debug, Default)]
 pub struct UnreadInput(Arc<AtomicBool>);
 
 impl UnreadInput {
-    /// Notes that all that was received belongs to requests that were read whole.
+    /// Records that all received bytes belong to requests that were read completely.
     pub fn clear(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Notes that the peer may send more than will be read.
+    /// Records that the peer may send more than will be read.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -52,8 +52,8 @@ impl UnreadInput {
 
 /// Wraps a stream: its shutdown discards unread input before it completes.
 ///
-/// Every read sets [`UnreadInput`], so that a request that the HTTP library refuses by itself counts, too; whoever
-/// answers a request that was read whole clears it.
+/// Every read sets [`UnreadInput`], so that a request that the HTTP library rejects by itself counts too; the code that
+/// answers a request that was read completely clears it.
 pub struct LingeringStream<S> {
     inner: S,
     unread: UnreadInput,
@@ -71,7 +71,7 @@ struct LingeringDrain {
 }
 
 impl<S> LingeringStream<S> {
-    /// Wraps a stream; a shutdown waits no longer once `stop` is cancelled.
+    /// Wraps a stream; once `stop` is cancelled, a shutdown discards no more input.
     pub fn new(inner: S, limits: DrainLimits, unread: UnreadInput, stop: CancellationToken) -> Self {
         Self { inner, unread, limits, stopped: Box::pin(stop.cancelled_owned()), peer_closed: false, drain: None }
     }

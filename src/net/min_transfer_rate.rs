@@ -1,4 +1,4 @@
-//! The least pace at which a peer has to send or take what is under way.
+//! Minimum rate at which a peer has to send or read a transfer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// Bytes that have to move for each second that is spent waiting for a peer.
+/// Bytes that have to be transferred for each second of waiting for the peer.
 const MIN_BYTES_PER_SECOND: u64 = 256;
 
-/// Measures how a peer sends or takes bytes. Only the time counts that is spent waiting for it.
+/// Measures a peer's transfer rate. Only the time that is spent waiting for the peer counts.
 ///
-/// In each window of waiting as many bytes have to move as [`MIN_BYTES_PER_SECOND`] asks for: so silence is bounded by
-/// one window, and whoever sends a byte now and then gains nothing.
+/// In each window of waiting, [`MIN_BYTES_PER_SECOND`] times its length have to be transferred. So silence is bounded by
+/// one window, and a peer gains nothing by sending a byte now and then.
 #[derive(Debug)]
 pub struct MinTransferRate {
     window: Duration,
@@ -23,12 +23,12 @@ pub struct MinTransferRate {
 }
 
 impl MinTransferRate {
-    /// Measures in windows of so much waiting.
+    /// Returns a measurement in windows of `window` of waiting.
     pub fn new(window: Duration) -> Self {
         Self { window, waited_in_window: Duration::ZERO, transferred_in_window: 0, waiting_since: None, timer: None }
     }
 
-    /// Waits for the peer; is ready once it was too slow.
+    /// Polls while waiting for the peer; ready once it was too slow.
     pub fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waiting_since.is_none() {
             let now = Instant::now();
@@ -42,7 +42,7 @@ impl MinTransferRate {
         self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
     }
 
-    /// Notes that so many bytes have moved.
+    /// Records transferred bytes, which ends the current wait.
     pub fn record_transferred(&mut self, bytes: usize) {
         if let Some(since) = self.waiting_since.take() {
             self.waited_in_window += since.elapsed();
@@ -62,7 +62,7 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(10);
     const WINDOW_MIN_BYTES: usize = 2560;
 
-    /// Waits for so long; tells whether that was too long.
+    /// Waits for `time`; returns whether the peer was too slow within it.
     async fn too_slow(rate: &mut MinTransferRate, time: Duration) -> bool {
         tokio::time::timeout(time, poll_fn(|cx| rate.poll_too_slow(cx))).await.is_ok()
     }

@@ -1,4 +1,4 @@
-//! Sockets: who may connect, how many at once, and how a listener stops.
+//! Sockets: accept loop and connection limits, TLS, the PROXY protocol, and streams with timeouts.
 
 mod connection_limit;
 mod deferred_eof;

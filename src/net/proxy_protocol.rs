@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: by it a proxy that hands on a connection says from whom it is.
+//! The PROXY protocol, versions 1 and 2: a proxy prefixes a connection with the client's address.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -7,29 +7,29 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::AcceptedConnection;
 
-/// What version 2 begins with; as long as the shortest beginning that tells the versions apart.
+/// Signature of version 2; its length suffices to distinguish the versions.
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest line of version 1, with its end.
+/// Maximum length of a version 1 header, with its CRLF.
 const V1_HEADER_MAX_BYTES: usize = 107;
-/// The most that is read of version 2 besides its first 16 bytes.
+/// Maximum length of a version 2 header after its first 16 bytes.
 const V2_BODY_MAX_BYTES: usize = 4096;
 
-/// What a proxy says of a connection.
+/// Parsed header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ProxyHeader {
-    /// From whom it is; none where it is the proxy's own.
+    /// The client's address; `None` for a connection of the proxy itself.
     source: Option<SocketAddr>,
-    /// Whether it came to the proxy over TLS.
+    /// Whether the client connected to the proxy over TLS.
     encrypted: bool,
 }
 
 impl AcceptedConnection {
-    /// Reads the header with which a trusted proxy begins: the connection is then that of whom it names, and
-    /// counts as his at the gate. Waits as long as the proxy does.
+    /// Reads the header that a trusted proxy sends first. The connection then has the client's address, and counts for
+    /// that address in the connection limits. There is no timeout here: the caller bounds the wait.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] for what is no header, [`io::ErrorKind::ConnectionRefused`] when there
-    /// are too many strangers from there.
+    /// [`io::ErrorKind::InvalidData`] for an invalid header, [`io::ErrorKind::ConnectionRefused`] when the client's address
+    /// is at its limit of unauthenticated connections; I/O errors of the stream.
     pub async fn read_proxy_header(mut self) -> io::Result<Self> {
         let header = read_header(&mut self.stream).await?;
         self.encrypted = header.encrypted;
@@ -50,7 +50,7 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyH
         return read_v2(stream).await;
     }
     let mut line = start.to_vec();
-    // A byte at a time: what follows the line is not ours.
+    // A byte at a time: what follows the line belongs to the next protocol.
     while line.starts_with(b"PROXY ") && line.len() < V1_HEADER_MAX_BYTES && !line.ends_with(b"\r\n") {
         line.push(stream.read_u8().await?);
     }
@@ -89,7 +89,7 @@ async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeade
     }
 }
 
-/// Reads addresses and additions; other families than those of IP are the proxy's own business.
+/// Parses addresses and TLVs; an address family other than TCP over IP yields no address.
 fn parse_v2_body(family: u8, body: &[u8]) -> Option<ProxyHeader> {
     let (source, rest) = match family {
         0x11 => {
@@ -108,8 +108,7 @@ fn parse_v2_body(family: u8, body: &[u8]) -> Option<ProxyHeader> {
     Some(ProxyHeader { source: Some(source), encrypted: parse_tls_tlv(rest)? })
 }
 
-/// Tells whether the additions (type, length, value) say that the client came over TLS; none of them may be
-/// cut short.
+/// Returns whether the TLVs (type, length, value) say that the client connected over TLS; `None` if one is truncated.
 fn parse_tls_tlv(mut rest: &[u8]) -> Option<bool> {
     const TLS: u8 = 0x20;
     let mut encrypted = false;

@@ -1,4 +1,4 @@
-//! A stream whose first bytes were looked at before it is read.
+//! A stream whose first bytes are inspected before it is read.
 
 use std::io;
 use std::pin::Pin;
@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// Wraps a stream: what was read of it already is read again first.
+/// Wraps a stream and replays the bytes that were already read of it.
 pub struct RewindStream<S> {
     prefix: Bytes,
     inner: S,
 }
 
 impl<S: AsyncRead + Unpin> RewindStream<S> {
-    /// Reads as much of a stream as tells whether it begins with `preface`; returns it rewound, and whether it does.
+    /// Reads a stream until it is known whether it begins with `preface`; returns the rewound stream, and whether it does.
     ///
     /// # Errors
-    /// Those of the stream.
+    /// I/O errors of the stream.
     pub async fn detect_preface(mut inner: S, preface: &[u8]) -> io::Result<(Self, bool)> {
         let mut start = BytesMut::new();
         while start.len() < preface.len() && preface.starts_with(&start) {

@@ -11,21 +11,21 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-/// Why certificate or key can't be used.
+/// Error of a certificate or private key.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file can't be read or holds no PEM.
+    /// A file can't be read or is not PEM.
     #[error("{path} can't be read as PEM: {reason}", path = path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause, for the user.
         reason: String,
     },
-    /// They don't fit together.
-    #[error("the key is not that of the certificate")]
+    /// Certificate and key don't belong together.
+    #[error("the private key does not belong to the certificate")]
     KeyMismatch,
-    /// TLS can't be answered with them.
+    /// rustls rejects the certificate or key.
     #[error("certificate and key can't be used: {}", describe_tls_error(.0))]
     Unusable(#[source] rustls::Error),
 }
@@ -39,27 +39,27 @@ impl From<rustls::Error> for TlsError {
     }
 }
 
-/// Names the crypto library for TLS clients of this process.
+/// Installs the crypto provider for TLS clients of this process; does nothing if one is installed.
 pub fn install_default_crypto_provider() {
-    // Somebody may have done so before.
+    // Fails if a provider is installed already, by the program or a test.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// Why TLS to a server failed: what is wrong, and what to do about it.
+/// Diagnosis of a failed TLS connection to a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFailure {
-    /// What is wrong with the server, as the end of a sentence that begins with it.
+    /// Problem, as the predicate of a sentence whose subject is the server.
     pub problem: String,
-    /// What to do.
+    /// Remedy, in the imperative.
     pub remedy: &'static str,
 }
 
 impl TlsFailure {
-    /// Finds it among the causes of an error, where TLS is what failed.
+    /// Searches an error and its sources for a TLS error; `None` if there is none.
     pub fn find_in(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {
-            // An I/O error hides what it is made of from those who ask for its source.
+            // `io::Error::source` skips the error that it wraps and returns that error's source.
             let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             let rustls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
             if let Some(error) = rustls {
@@ -76,56 +76,58 @@ impl From<&rustls::Error> for TlsFailure {
         use rustls::CertificateError as Certificate;
         let (problem, remedy) = match error {
             rustls::Error::InvalidCertificate(certificate) => match certificate {
-                // Signed by another authority of the same name.
+                // A bad signature means another authority of the same name.
                 Certificate::UnknownIssuer | Certificate::BadSignature => (
-                    "shows a certificate of an authority that is not trusted here".to_owned(),
-                    "name the file of its authority (PEM): --ca-file FILE or PATGATE_CA_FILE",
+                    "presents a certificate from an authority that is not trusted here".to_owned(),
+                    "pass the certificate of its authority (PEM): --ca-file FILE or PATGATE_CA_FILE",
                 ),
                 Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => (
-                    "shows a certificate of another name".to_owned(),
-                    "give the address under the name that the certificate was made for",
+                    "presents a certificate for another host name".to_owned(),
+                    "use the host name that the certificate was issued for",
                 ),
                 Certificate::Expired | Certificate::ExpiredContext { .. } => (
-                    "shows a certificate that has expired".to_owned(),
-                    "give the server a new one, and look at the clock here",
+                    "presents a certificate that has expired".to_owned(),
+                    "renew the server's certificate, and check the clock here",
                 ),
                 Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => (
-                    "shows a certificate that is not valid yet".to_owned(),
-                    "look at the clock here, and at the server's",
+                    "presents a certificate that is not valid yet".to_owned(),
+                    "check the clocks here and on the server",
                 ),
                 Certificate::Other(_) => (
-                    format!("shows a certificate that can't be used ({})", describe_certificate_error(certificate)),
-                    "one that was signed by itself has to be made for a server: openssl req -x509 with -addext \
+                    format!("presents a certificate that can't be used ({})", describe_certificate_error(certificate)),
+                    "a self-signed certificate must not be that of an authority: openssl req -x509 with -addext \
                      basicConstraints=CA:FALSE",
                 ),
                 other => (
-                    format!("shows a certificate that can't be used ({})", describe_certificate_error(other)),
-                    "give the server another one",
+                    format!("presents a certificate that can't be used ({})", describe_certificate_error(other)),
+                    "install another certificate on the server",
                 ),
             },
             rustls::Error::InvalidMessage(_) => {
-                ("does not speak TLS there".to_owned(), "a server without certificates is asked at http://")
+                ("does not speak TLS there".to_owned(), "a server without a certificate is reached at http://")
             }
             other => (
-                format!("can't be spoken to over TLS ({})", describe_tls_error(other)),
-                "is it a patgate server's address?",
+                format!("can't be reached over TLS ({})", describe_tls_error(other)),
+                "check that the address is that of a patgate server",
             ),
         };
         Self { problem, remedy }
     }
 }
 
-/// Says what is wrong, without the library's own names of faults.
+/// Describes an error without the library's own names of errors.
 fn describe_tls_error(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(certificate) => describe_certificate_error(certificate).to_owned(),
-        rustls::Error::InvalidMessage(_) => "what came is no message of TLS".to_owned(),
-        rustls::Error::PeerIncompatible(_) => "the two have no version, cipher or key exchange in common".to_owned(),
-        rustls::Error::PeerMisbehaved(_) => "it breaks the rules of TLS".to_owned(),
-        rustls::Error::AlertReceived(rustls::AlertDescription::HandshakeFailure) => {
-            "it found no version, cipher or certificate that suits both".to_owned()
+        rustls::Error::InvalidMessage(_) => "the peer's reply is not a TLS message".to_owned(),
+        rustls::Error::PeerIncompatible(_) => {
+            "there is no TLS version, cipher suite or key exchange in common".to_owned()
         }
-        rustls::Error::AlertReceived(_) => "it broke the handshake off".to_owned(),
+        rustls::Error::PeerMisbehaved(_) => "it violates the TLS protocol".to_owned(),
+        rustls::Error::AlertReceived(rustls::AlertDescription::HandshakeFailure) => {
+            "it found no acceptable TLS version, cipher suite or certificate".to_owned()
+        }
+        rustls::Error::AlertReceived(_) => "it aborted the handshake".to_owned(),
         rustls::Error::NoCertificatesPresented => "there is no certificate".to_owned(),
         rustls::Error::General(reason) => reason.clone(),
         _ => "TLS failed".to_owned(),
@@ -135,25 +137,27 @@ fn describe_tls_error(error: &rustls::Error) -> String {
 fn describe_certificate_error(error: &rustls::CertificateError) -> &'static str {
     use rustls::CertificateError as Certificate;
     match error {
-        Certificate::BadEncoding => "it is damaged, or no certificate",
+        Certificate::BadEncoding => "it is damaged or not a certificate",
         Certificate::Expired | Certificate::ExpiredContext { .. } => "it has expired",
         Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => "it is not valid yet",
         Certificate::Revoked => "it was revoked",
-        Certificate::UnhandledCriticalExtension => "it asks for something that TLS clients don't know",
+        Certificate::UnhandledCriticalExtension => "it has a critical extension that TLS clients don't support",
         Certificate::UnknownIssuer => "its authority is not trusted here",
-        Certificate::BadSignature => "its signature is wrong",
-        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => "it is of another name",
-        Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => "it is not meant for a server",
-        // webpki names the rest in its own words alone.
-        Certificate::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-            "it is that of an authority, which no server may show as its own"
+        Certificate::BadSignature => "its signature is invalid",
+        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => "it is for another host name",
+        Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => {
+            "its extended key usage does not include servers"
         }
-        _ => "it breaks the rules of certificates",
+        // webpki reports the remaining errors as text only.
+        Certificate::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "it is the certificate of an authority, which a server may not present as its own"
+        }
+        _ => "it violates the rules of X.509",
     }
 }
 
-/// Finds what TLS clients will hold against a certificate, whichever authority they trust: that it has expired, is that
-/// of an authority, is meant for something else or names no host.
+/// Returns the reason for which TLS clients will reject a certificate, whichever authority they trust: that it has
+/// expired, belongs to an authority, is not for servers or names no host. `None` if there is none.
 ///
 /// # Errors
 /// [`TlsError`] when the file can't be read.
@@ -161,13 +165,13 @@ pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, Tls
     let chain = read_certificate_chain(certificate)?;
     let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(None) };
     let mut roots = rustls::RootCertStore::empty();
-    // The authority itself is rarely in the chain: one that is unknown is no fault.
+    // The root is rarely part of the chain: an unknown issuer is not an error below.
     roots.add_parsable_certificates(chain.iter().cloned());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() else {
-        return Ok(Some("it is damaged, or no certificate"));
+        return Ok(Some("it is damaged or not a certificate"));
     };
-    // No host has that name (RFC 6761): a certificate that is refused for it alone is all right.
+    // No certificate is for this name (RFC 6761): a rejection for the name alone means that all else is valid.
     let name = ServerName::try_from("patgate.invalid").map_err(|_| rustls::Error::General("no name".to_owned()))?;
     let result = verifier.verify_server_cert(end_entity, intermediates, &name, &[], UnixTime::now());
     Ok(match result {
@@ -182,7 +186,7 @@ pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, Tls
     })
 }
 
-/// Reads a certificate chain (PEM).
+/// Reads a certificate chain (PEM); at least one certificate.
 fn read_certificate_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let file_error = |reason: String| TlsError::File { path: certificate.to_owned(), reason };
     let file = File::open(certificate).map_err(|error| file_error(error.to_string()))?;
@@ -201,17 +205,17 @@ fn read_private_key(key: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = zeroize::Zeroizing::new(std::fs::read(key).map_err(|error| file_error(&error.to_string()))?);
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound if memchr::memmem::find(&text, b"ENCRYPTED PRIVATE KEY").is_some() => {
-            file_error("the key is encrypted: openssl pkey -in FILE -out FILE writes it without a password")
+            file_error("the key is encrypted: decrypt it with openssl pkey -in FILE -out FILE")
         }
         pem::Error::NoItemsFound => file_error("it holds no private key"),
         _ => file_error("it is damaged"),
     })
 }
 
-/// Reads a certificate chain and its key (both PEM) into a server's configuration for `protocols` (ALPN).
+/// Returns a server's TLS configuration from a certificate chain and its key (both PEM), for `protocols` (ALPN).
 ///
 /// # Errors
-/// [`TlsError`] when a file can't be read or the two don't fit.
+/// [`TlsError`] when a file can't be read, or certificate and key don't belong together.
 pub fn server_config(
     certificate: &Path,
     key: &Path,

@@ -1,4 +1,4 @@
-//! A socket whose peer must take what it asked for, and not too slowly; it can be reset while it waits for that.
+//! A socket whose peer must read at a minimum rate; the connection can be reset while a write waits.
 
 use std::io;
 use std::pin::Pin;
@@ -14,8 +14,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::MinTransferRate;
 
-/// Wraps a stream: when its peer takes what is written too slowly, a write fails with `TimedOut`. So a client
-/// that asks for much and reads nothing holds no memory for ever.
+/// Wraps a stream: when its peer reads too slowly, a write fails with [`io::ErrorKind::TimedOut`]. So a client that
+/// requests much and reads nothing doesn't hold memory for ever.
 pub struct WriteTimeoutStream<S> {
     inner: S,
     min_rate: MinTransferRate,
@@ -23,13 +23,13 @@ pub struct WriteTimeoutStream<S> {
     peer_shutdown: Option<PeerShutdownWatch<S>>,
 }
 
-/// A peer that is looked at, and how.
+/// State of a peer's shutdown, and how to query it.
 struct PeerShutdownWatch<S> {
     state: PeerShutdown,
     has_shut_down: fn(&S) -> io::Result<bool>,
 }
 
-/// What is known of the end of what a peer sends. Clones look at the same stream.
+/// Whether a peer has shut down its sending side. Clones share the state of one stream.
 #[derive(Clone, Debug, Default)]
 pub struct PeerShutdown(Arc<PeerShutdownFlags>);
 
@@ -40,27 +40,26 @@ struct PeerShutdownFlags {
 }
 
 impl PeerShutdown {
-    /// Has the stream look, when it is flushed next, whether its peer has said that it sends no more; the flush fails
-    /// where the peer has reset the connection.
+    /// Requests a check at the stream's next flush; that flush fails if the peer has reset the connection.
     pub fn request_check(&self) {
         self.0.check_requested.store(true, Ordering::Relaxed);
     }
 
-    /// Tells whether the peer has said that it sends no more.
+    /// Returns whether a check found that the peer has shut down its sending side.
     pub fn is_detected(&self) -> bool {
         self.0.detected.load(Ordering::Relaxed)
     }
 }
 
-/// When to throw away what was not sent yet, and how.
+/// When to discard unsent bytes, and how.
 struct AbortOnCancel<S> {
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
     set_linger: fn(&S) -> io::Result<()>,
 }
 
 impl WriteTimeoutStream<TcpStream> {
-    /// Has writes fail once `cut` is cancelled, those that wait too. The peer then gets a reset in place of what
-    /// the system still holds for it, which may be megabytes.
+    /// Makes writes fail once `abort` is cancelled, waiting ones too. The peer then gets a reset instead of the unsent
+    /// bytes in the socket's buffer, which may be megabytes.
     pub fn abort_on(mut self, abort: CancellationToken) -> Self {
         self.abort = Some(AbortOnCancel {
             cancelled: Box::pin(abort.cancelled_owned()),
@@ -69,7 +68,7 @@ impl WriteTimeoutStream<TcpStream> {
         self
     }
 
-    /// Has `peer` told of the end of what the peer sends, which nothing reads while its request is worked on.
+    /// Reports the peer's shutdown to `peer`; nothing reads the stream while its request is processed.
     pub fn watch_peer_shutdown(mut self, peer: PeerShutdown) -> Self {
         self.peer_shutdown = Some(PeerShutdownWatch { state: peer, has_shut_down: peer_has_shut_down });
         self
@@ -77,7 +76,7 @@ impl WriteTimeoutStream<TcpStream> {
 }
 
 impl<S> WriteTimeoutStream<S> {
-    /// Wraps a stream; the pace is measured in windows of so much waiting, as [`MinTransferRate`] says.
+    /// Wraps a stream; the rate is measured over windows of `window` of waiting, as in [`MinTransferRate`].
     pub fn new(inner: S, window: Duration) -> Self {
         Self { inner, min_rate: MinTransferRate::new(window), abort: None, peer_shutdown: None }
     }
@@ -101,10 +100,10 @@ impl<S> WriteTimeoutStream<S> {
         }
         set_linger(&self.inner)?;
         self.abort = None;
-        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the answer was cut"))
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the response was aborted"))
     }
 
-    /// Judges a write, or a flush, which moves nothing.
+    /// Applies the minimum rate to the result of a write, flush or shutdown.
     fn enforce_min_rate<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -115,7 +114,7 @@ impl<S> WriteTimeoutStream<S> {
             Poll::Ready(Ok(value)) => self.min_rate.record_transferred(transferred_bytes(value)),
             Poll::Ready(Err(_)) => {}
             Poll::Pending if self.min_rate.poll_too_slow(cx).is_ready() => {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes too little")));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads too slowly")));
             }
             Poll::Pending => {}
         }
@@ -164,7 +163,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     }
 }
 
-/// Tells whether a peer has shut down its sending side.
+/// Returns whether a peer has shut down its sending side.
 ///
 /// # Errors
 /// [`io::ErrorKind::ConnectionReset`] once the connection is gone.

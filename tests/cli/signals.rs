@@ -136,7 +136,7 @@ fn sighup_replaces_the_certificate() {
         String::from_utf8(output.expect("the program runs").stderr).expect("text")
     };
     let text = ask(&server.http);
-    assert!(text.contains("shows a certificate of another name"), "{text}");
+    assert!(text.contains("presents a certificate for another host name"), "{text}");
 
     std::fs::copy(certificate_path("server"), &certificate).expect("copied");
     let log = server.reload(&settings);

@@ -53,7 +53,8 @@ async fn ca_file_from_flag_or_variable_is_the_only_trust_anchor() {
         Some(0),
         "one that the system trusts"
     );
-    let untrusted = "an authority that is not trusted here\nhint: name the file of its authority (PEM): --ca-file FILE";
+    let untrusted =
+        "an authority that is not trusted here\nhint: pass the certificate of its authority (PEM): --ca-file FILE";
     for (variables, flags) in [
         (vec![], vec![]),
         (vec![], vec!["--ca-file", stranger.as_str()]),
@@ -62,16 +63,16 @@ async fn ca_file_from_flag_or_variable_is_the_only_trust_anchor() {
     ] {
         let (code, text) = run_policy_show(&server, &token, &variables, &flags);
         assert!(code == Some(1) && text.contains(untrusted), "{variables:?} {flags:?}: {text}");
-        assert!(text.starts_with(&format!("error: {server}/ shows ")), "{text}");
+        assert!(text.starts_with(&format!("error: {server}/ presents ")), "{text}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificate_errors_have_a_reason_and_a_hint() {
     for (certificate, ca, fault, remedy) in [
-        ("elsewhere", "ca", "shows a certificate of another name", "hint: give the address under the name"),
-        ("expired", "ca", "shows a certificate that has expired", "hint: give the server a new one"),
-        ("self", "self", "shows a certificate that can't be used (", "basicConstraints=CA:FALSE"),
+        ("elsewhere", "ca", "presents a certificate for another host name", "hint: use the host name"),
+        ("expired", "ca", "presents a certificate that has expired", "hint: renew the server's certificate"),
+        ("self", "self", "presents a certificate that can't be used (", "basicConstraints=CA:FALSE"),
     ] {
         let (gateway, token) = start_with_certificate(certificate).await;
         let (code, text) =
@@ -130,7 +131,7 @@ async fn doctor_reports_certificate_errors() {
         ("server", "key", "ok", "can be used"),
         ("elsewhere", "key", "ok", "can be used"),
         ("expired", "key", "fail", "it has expired"),
-        ("self", "key", "fail", "it is that of an authority"),
+        ("self", "key", "fail", "it is the certificate of an authority"),
         ("server", "server", "fail", "it holds no private key"),
         ("key", "key", "fail", "it holds no certificate"),
     ] {
