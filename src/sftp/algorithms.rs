@@ -30,16 +30,19 @@ const KEX_ALGORITHMS: &[kex::Name] = &[
     kex::ECDH_SHA2_NISTP521,
     kex::DH_G14_SHA256,
     kex::DH_GEX_SHA256,
+    // Not methods but markers: ext-info (RFC 8308), and strict key exchange against Terrapin (CVE-2023-48795).
     kex::EXTENSION_SUPPORT_AS_SERVER,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 const HOST_KEY_ALGORITHMS: &[Algorithm] = &[
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    // RSA with SHA-2 only (RFC 8332): `ssh-rsa` signs with SHA-1.
     Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 const CIPHERS: &[cipher::Name] = &[
+    // No CBC mode: the CTR ciphers are for clients without an AEAD cipher.
     cipher::AES_128_GCM,
     cipher::AES_256_GCM,
     cipher::CHACHA20_POLY1305,
@@ -63,6 +66,7 @@ pub(super) fn gex_group(request: &GexParams) -> Option<DhGroup> {
             .into_iter()
             .filter(|group| (request.min_group_size()..=request.max_group_size()).contains(&group.bit_size()))
     };
+    // Both searches rely on the ascending order of `GEX_GROUPS`.
     let preferred = accepted().find(|group| group.bit_size() >= request.preferred_group_size());
     preferred.or_else(|| accepted().next_back()).cloned()
 }
@@ -99,11 +103,13 @@ pub(super) fn server_config(keys: &HostKeys, options: &SftpOptions) -> Config {
             key: Cow::Borrowed(HOST_KEY_ALGORITHMS),
             cipher: Cow::Borrowed(CIPHERS),
             mac: Cow::Borrowed(MAC_ALGORITHMS),
+            // None: a few compressed bytes can expand to a thousand times their size.
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::default()
         },
         // `handler` counts attempts: russh would count `none` and keys as wrong tokens.
         max_auth_attempts: 0,
+        // `connection` has timeouts of its own, which also hold while russh's loop is blocked.
         inactivity_timeout: None,
         keepalive_interval: keepalive_interval(options),
         // `connection` ends clients that don't answer: russh's own counter stops while its loop is blocked.

@@ -39,8 +39,10 @@ impl SftpAttributes {
     pub(super) fn apply(&self, mut set: impl FnMut(&AttributeChanges) -> Result<()>) -> Result<()> {
         let unchanged = AttributeChanges::default();
         let timestamp = |seconds: u32| Timestamp { seconds: i64::from(seconds), nanos: 0 };
+        // Type bits are dropped, and so are set-user-ID, set-group-ID and sticky: never set by a client.
         let mode = self.mode.map(|mode| mode & 0o777);
         let times = self.times.map(|(accessed, modified)| (timestamp(accessed), timestamp(modified)));
+        // The size first and the times last: truncating a file changes its modification time.
         let changes = [
             self.size.map(|size| AttributeChanges { size: Some(size), ..unchanged }),
             mode.map(|mode| AttributeChanges { mode: Some(mode), ..unchanged }),
@@ -60,6 +62,8 @@ impl SftpAttributes {
                 result = Err(error);
             }
         }
+        // Only now: clients send owner, mode and times in one request (`cp -p`), and a foreign owner must not lose the
+        // rest.
         if self.changes_owner() { Err(Error::OwnerChange) } else { result }
     }
 
@@ -77,6 +81,7 @@ impl SftpAttributes {
 
 /// Appends the encoded attributes of an entry.
 pub(super) fn encode_attributes(entry: &Entry, out: &mut Vec<u8>) {
+    // Version 3 has 32 bits of whole seconds: earlier and later times are clamped.
     let seconds = |time: Timestamp| u32::try_from(time.seconds.max(0)).unwrap_or(u32::MAX);
     let fields = [SHOWN_OWNER_ID, SHOWN_OWNER_ID, type_bits(entry.kind) | entry.mode & 0o7777];
     out.extend_from_slice(
@@ -105,6 +110,7 @@ pub(super) fn write_longname(entry: &Entry, name: &[u8], login: &Login, now: Uni
         EntryKind::Directory => b'd',
         EntryKind::Symlink => b'l',
     });
+    // Some clients parse these columns instead of the attributes: keep to the format of `ls -l`.
     for bit in (0..9).rev() {
         let set = entry.mode >> bit & 1 == 1;
         out.push(if set { b"xwr"[bit % 3] } else { b'-' });
@@ -120,6 +126,7 @@ fn format_ls_date(seconds: i64, now: i64) -> String {
     const HALF_A_YEAR: i64 = 365 * 86_400 / 2;
     let Ok(time) = jiff::Timestamp::from_second(seconds) else { return "Jan  1  1970".to_owned() };
     let time = time.to_zoned(TimeZone::UTC);
+    // As `ls`: a time in the future is not recent.
     let recent = (now - HALF_A_YEAR..=now).contains(&seconds);
     time.strftime(if recent { "%b %e %H:%M" } else { "%b %e  %Y" }).to_string()
 }

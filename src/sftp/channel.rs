@@ -127,15 +127,20 @@ pub(super) async fn serve(
 impl ChannelLoop {
     async fn run(&mut self) -> ChannelEnd {
         loop {
+            // Sending comes first: it frees the queue of replies, which bounds what `run_worker` may do.
             self.send_next();
             if let Some(end) = self.run_worker() {
                 return end;
             }
             let busy = self.running_worker.is_some() || self.sending.is_some();
             let stopping = self.signals.stop.is_cancelled();
+            // Here all input is answered: `run_worker` stops only for lack of packets, for a blocking run or behind a
+            // reply. EOF may have arrived long before, right behind the last request.
             if !busy && (self.eof || stopping && self.open_handles == 0) {
                 return if self.client_closed { ChannelEnd::ClosedByClient } else { ChannelEnd::Completed };
             }
+            // Always while a reply is being sent: if russh blocked on this channel's full buffer, it would not read the
+            // window adjustments that the reply waits for.
             let accepts_input = self.input.len() < INPUT_PAUSE_BYTES || self.sending.is_some();
             tokio::select! {
                 () = self.signals.closing.cancelled() => return ChannelEnd::ConnectionClosed,
@@ -150,6 +155,7 @@ impl ChannelLoop {
                 }
                 finished = wait_for_worker(&mut self.running_worker) => {
                     self.running_worker = None;
+                    // The worker panicked and took its handles with it: their uploads are discarded.
                     let Ok((worker, outcome)) = finished else { return ChannelEnd::ProtocolError };
                     self.idle_worker = Some(worker);
                     if let Some(end) = self.apply_outcome(outcome) { return end }
@@ -159,6 +165,7 @@ impl ChannelLoop {
                     None => if let Some(end) = self.handle_disconnect().await { return end },
                 },
                 worker = wait_for_start(&mut self.worker_receiver) => self.set_worker(worker),
+                // Only wakes the loop, for the check above. Disabled afterwards: it would be ready at once for ever.
                 () = self.signals.stop.cancelled(), if !stopping => {}
             }
         }
@@ -172,6 +179,8 @@ impl ChannelLoop {
     /// Handles the connection's end: after SSH_MSG_DISCONNECT, earlier requests are carried out as before an EOF.
     async fn handle_disconnect(&mut self) -> Option<ChannelEnd> {
         let mut disconnect_kind = self.signals.disconnect_kind.clone();
+        // The channel alone can't tell a disconnect from a lost connection: the supervisor sees how russh's loop ended.
+        // It matters because uploads are committed after the former and discarded after the latter.
         let kind = tokio::select! {
             () = self.signals.closing.cancelled() => return Some(ChannelEnd::ConnectionClosed),
             kind = disconnect_kind.wait_for(Option::is_some) => kind.ok().and_then(|kind| *kind),
@@ -192,6 +201,7 @@ impl ChannelLoop {
     }
 
     fn discard_replies(&mut self) {
+        // The reply in flight too: it may wait for a window that the client will never open again.
         (self.discards_replies, self.sending) = (true, None);
         self.reply_queue.clear();
     }
@@ -199,6 +209,8 @@ impl ChannelLoop {
     fn handle_message(&mut self, message: ChannelMsg) -> Option<ChannelEnd> {
         match message {
             ChannelMsg::Data { data } => {
+                // The worker was sent before this data arrived, but `select!` picks branches at random. Without this,
+                // SSH_FXP_INIT could be taken for data before the subsystem and be dropped.
                 if let Some(Ok(worker)) = self.worker_receiver.as_mut().map(oneshot::Receiver::try_recv) {
                     self.set_worker(Some(worker));
                 }
@@ -215,12 +227,14 @@ impl ChannelLoop {
                 self.handle_client_close();
                 None
             }
+            // russh and `handler` answer everything else: window adjustments, channel requests.
             _ => None,
         }
     }
 
     fn apply_outcome(&mut self, outcome: WorkerOutcome) -> Option<ChannelEnd> {
         (self.pending, self.open_handles) = (outcome.pending, outcome.open_handles);
+        // Queued even after a protocol error: `send_close` still sends the replies to the requests before it.
         if !outcome.replies.is_empty() && !self.discards_replies {
             self.reply_queue.push_back(outcome.replies);
         }
@@ -233,6 +247,7 @@ impl ChannelLoop {
         {
             let write = self.write.clone();
             let sending = Box::pin(async move { write.data_bytes(batch).await });
+            // One deadline for the batch: reading a few bytes now and then does not extend it.
             self.sending = Some((sending, Instant::now() + self.signals.client_timeout));
         }
     }
@@ -240,11 +255,14 @@ impl ChannelLoop {
     /// Runs the worker on queued input: on this thread, or on a blocking thread where the next request takes long.
     fn run_worker(&mut self) -> Option<ChannelEnd> {
         while self.reply_queue.len() < MAX_QUEUED_REPLY_BATCHES {
+            // This loop does not await while requests keep coming, so that it has to look itself.
             if self.signals.closing.is_cancelled() {
                 return Some(ChannelEnd::ConnectionClosed);
             }
             let mut worker = self.idle_worker.take()?;
+            // Packets that the last run left over come first. Feeding more here would let the worker's queue grow.
             let fed = if self.pending == PendingWork::Nothing { self.feed_worker(&mut worker) } else { Ok(true) };
+            // The worker itself moves to the other thread: requests of a channel never run at once or out of order.
             if self.pending == PendingWork::Blocking {
                 self.running_worker = Some(self.signals.blocking_work.spawn_blocking(move || {
                     let outcome = worker.run_blocking();
@@ -253,6 +271,7 @@ impl ChannelLoop {
                 return None;
             }
             let outcome = if fed == Ok(true) { Some(worker.run()) } else { None };
+            // Before any return: `shut_down` commits or discards its handles.
             self.idle_worker = Some(worker);
             match (fed, outcome) {
                 (Err(error), _) => {
@@ -294,15 +313,19 @@ impl ChannelLoop {
     async fn shut_down(mut self, end: ChannelEnd) {
         match end {
             ChannelEnd::Completed => {
+                // Commits come before the exit status, which reports whether all succeeded.
                 let all_committed = self.commit_open_handles().await;
                 self.send_close(u32::from(!all_committed)).await;
             }
             ChannelEnd::ClosedByClient => {
+                // Some libraries never send SSH_FXP_CLOSE: what they were told is written has to be stored.
                 self.commit_open_handles().await;
             }
+            // No commit: an upload of a client that sends garbage may be incomplete.
             ChannelEnd::ProtocolError => self.send_close(1).await,
             ChannelEnd::ClientStalled => {
                 tracing::debug!("SFTP session ended: the client reads no replies");
+                // The whole connection: closing the channel would wait behind the replies that nobody reads.
                 self.signals.closing.cancel();
             }
             ChannelEnd::ConnectionClosed => {}
@@ -310,10 +333,12 @@ impl ChannelLoop {
         // Input is read no further, and russh's loop must not block on this channel's buffer.
         drop(self.read);
         let worker = match self.running_worker.take() {
+            // A blocking run can't be aborted. Copies and hashes watch `closing` and end soon; a commit is completed.
             Some(task) => task.await.ok().map(|(worker, _)| worker),
             None => self.idle_worker.take(),
         };
         if let Some(worker) = worker {
+            // Dropping the handles removes staged files from disk, which blocks.
             let discarded = tokio::task::spawn_blocking(move || drop(worker)).await;
             tracing::trace!(ok = discarded.is_ok(), "SFTP channel ended");
         }
@@ -331,6 +356,8 @@ impl ChannelLoop {
         let write = self.write.clone();
         let queued = std::mem::take(&mut self.reply_queue);
         let sending = self.sending.take();
+        // In this order (RFC 4254 sections 5.3 and 6.10): clients read no data after EOF, and no exit status after
+        // CLOSE.
         let closing = async move {
             if let Some((sending, _)) = sending {
                 sending.await?;
@@ -350,6 +377,7 @@ impl ChannelLoop {
                 _ = &mut closing => return,
                 () = self.signals.closing.cancelled() => return,
                 () = &mut deadline => return self.signals.closing.cancel(),
+                // Read and dropped: russh must not block on this channel's buffer while it has the above to send.
                 message = self.read.wait() => if message.is_none() { return },
             }
         }

@@ -117,8 +117,10 @@ impl ChannelWorker {
         request: &CheckFileRequest,
         out: &mut ReplyBatch,
     ) -> Result<()> {
+        // Opened like any file: the same rights and the same limit of handles.
         let handle = self.open(path, OpenFlags::READ, &SftpAttributes::default())?;
         let result = self.check_file_handle(id, handle, request, out);
+        // Before the result is looked at: a refused hash must not leak its handle.
         self.handles.remove(handle)?;
         result
     }
@@ -135,10 +137,12 @@ impl ChannelWorker {
         if request.block_bytes != 0 && request.block_bytes < MIN_HASH_BLOCK_BYTES {
             return Err(Error::HashBlockTooSmall);
         }
+        // All limits are checked before the first read.
         let size = self.fstat(handle)?.size;
         let available = size.checked_sub(request.offset).ok_or(Error::Eof)?;
         let length = if request.length == 0 { available } else { request.length.min(available) };
         let block = if request.block_bytes == 0 { length.max(1) } else { u64::from(request.block_bytes) };
+        // The reply has to fit into one packet. OpenSSH's client accepts 256 KiB, as the server does.
         let max_blocks = (MAX_PACKET_BYTES - REPLY_OVERHEAD_BYTES) / algorithm.digest_bytes();
         if usize::try_from(length.div_ceil(block)).map_or(true, |count| count > max_blocks) {
             return Err(Error::TooManyHashBlocks(max_blocks));
@@ -147,6 +151,7 @@ impl ChannelWorker {
         let file = self.handles.file(handle)?;
         // An empty read checks the right to read: the loop below reads nothing of an empty file.
         file.read_at(&mut [], request.offset)?;
+        // Refused at the limit, not queued: each waiting hash would hold a thread.
         let permit = session.hash_limiter.acquire(session.login()).ok_or(Error::TooManyHashes)?;
         let mut range =
             HashedRange { session: &session, file, position: request.offset, end: request.offset + length, permit };
@@ -174,6 +179,7 @@ impl HashedRange<'_> {
                 (CheckFileHasher::new(algorithm), self.end.min(self.position.saturating_add(block)));
             while self.position < block_end {
                 let count = self.read_chunk(&mut buffer, block_end)?;
+                // The slot covers the hashing only: a slow disk must not keep CPUs from other users' hashes.
                 self.permit.run_in_slot(|| hasher.update(buffer.get(..count).unwrap_or_default()));
                 if count == 0 {
                     // The file was truncated meanwhile: the hash covers the bytes that were read.
@@ -187,11 +193,13 @@ impl HashedRange<'_> {
     }
 
     fn read_chunk(&mut self, buffer: &mut [u8], block_end: u64) -> Result<usize> {
+        // For each chunk: nobody reads the hash of a connection that ended.
         if self.session.closing.is_cancelled() {
             return Err(crate::auth::SessionEnded.into());
         }
         let chunk = usize::try_from(block_end - self.position).unwrap_or(HASH_READ_BYTES).min(HASH_READ_BYTES);
         let count = self.file.read_at(buffer.get_mut(..chunk).unwrap_or_default(), self.position)?;
+        // Each chunk is a use: a sliding expiration must not end a token in the middle of a hash.
         self.session.view().session().record_use();
         self.position += u64::try_from(count).unwrap_or_default();
         Ok(count)

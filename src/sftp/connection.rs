@@ -68,6 +68,7 @@ pub(super) async fn serve(sftp: Sftp, connection: AcceptedConnection, stop: Canc
     let main_runtime = tokio::runtime::Handle::current();
     let (done_sender, done_receiver) = oneshot::channel::<()>();
     let AcceptedConnection { stream, permit, .. } = connection;
+    // Else the kernel would reset the connection of a suspended laptop long before `client_timeout`.
     if let Err(error) = net::set_peer_timeout(&stream, sftp.options().client_timeout) {
         return tracing::debug!(%peer, %error, "connection lost before it began");
     }
@@ -107,10 +108,12 @@ async fn run(
     let options = *sftp.options();
     let deadline = Instant::now() + options.login_timeout;
     let AcceptedConnection { stream, peer, permit, .. } = connection;
+    // The first key exchange needs a slot already, so that the claim has to precede the first read.
     let (stream, control) = MonitoredStream::new(stream, sftp.preauth_slots().claim(peer.ip()));
     let channels = TaskTracker::new();
     let (session_sender, session_receiver) = oneshot::channel();
     let (disconnect_sender, disconnect_receiver) = oneshot::channel();
+    // Taken here since the permit moves into the handler.
     let mut evicted: BoxFuture<()> = Box::pin(permit.evicted());
     let handler = SshHandler {
         channel_permits: Arc::new(Semaphore::new(options.max_channels)),
@@ -128,6 +131,7 @@ async fn run(
         sftp: sftp.clone(),
         main_runtime,
     };
+    // `run_stream` waits for the client's identification string. No session exists yet that could disconnect.
     let started = tokio::select! {
         () = signals.stop.cancelled() => return,
         () = signals.closing.cancelled() => return,
@@ -156,6 +160,8 @@ impl ConnectionSupervisor {
     ) -> Option<Session> {
         let handle = self.running_session.handle();
         let (reason, message) = tokio::select! {
+            // When russh ends without a login, both senders are dropped, which disables their branches; the next branch
+            // then reports the end.
             Ok(session) = &mut session_receiver => return Some(session),
             result = &mut self.running_session => {
                 self.log_lost_login(result);
@@ -169,6 +175,7 @@ impl ConnectionSupervisor {
             }
             () = evicted => (Disconnect::TooManyConnections, "too many connections wait for a login: try again".to_owned()),
             () = self.signals.stop.cancelled() => (Disconnect::ByApplication, "the server is stopping".to_owned()),
+            // `serve` itself was dropped: the gateway waits for no disconnect message.
             () = self.signals.closing.cancelled() => return None,
         };
         self.disconnect(&handle, reason, &message).await;
@@ -199,7 +206,9 @@ impl ConnectionSupervisor {
         let handle = self.running_session.handle();
         let (reason, message) = tokio::select! {
             result = &mut self.running_session => return self.drain_channels(result, &session).await,
+            // Revocation and expiration of the token, in any process, end the session here.
             () = session.closed() => (Disconnect::ByApplication, "the token is no longer valid"),
+            // No message: it would wait behind the bytes that the client doesn't read.
             () = self.control.wait_until_write_stalled(self.options.client_timeout) => return,
             () = wait_for_keepalive_timeout(&self.control, &self.options) => (Disconnect::ConnectionLost, "no answer to keepalives"),
             () = wait_for_idle_timeout(&self.control, &self.options, &self.signals.blocking_work) => {
@@ -220,12 +229,14 @@ impl ConnectionSupervisor {
                 DisconnectKind::Lost
             }
         };
+        // Before the wait: channels need it to decide between commit and discard, and end only then.
         self.disconnect_kind.send_replace(Some(kind));
         if kind == DisconnectKind::ByClient {
             self.channels.close();
             tokio::select! {
                 () = self.channels.wait() => {}
                 () = tokio::time::sleep(CHANNEL_DRAIN_TIMEOUT) => {}
+                // A revoked token commits nothing more, even if the client has left in order.
                 () = session.closed() => {}
                 () = self.signals.closing.cancelled() => {}
             }
@@ -236,6 +247,7 @@ impl ConnectionSupervisor {
         let disconnecting = async {
             // A loop that is stuck sends no message; the caller aborts it.
             let _ = handle.disconnect(reason, message.to_owned(), String::new()).await;
+            // Until russh has written the message: `close` then aborts the socket.
             let _ = (&mut self.running_session).await;
         };
         let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, disconnecting).await;
@@ -243,9 +255,12 @@ impl ConnectionSupervisor {
 
     /// Aborts the connection and waits for its channels to end.
     async fn close(self) {
+        // First: channels whose read fails would otherwise wait for a `disconnect_kind` that is never sent, while this
+        // function waits for the channels.
         self.signals.closing.cancel();
         self.control.abort();
         self.channels.close();
+        // The thread's runtime ends after this, and would drop channels in the middle of their shutdown.
         self.channels.wait().await;
     }
 }
@@ -253,6 +268,7 @@ impl ConnectionSupervisor {
 /// Waits until a client has not answered a keepalive in time; for ever if keepalives are disabled.
 async fn wait_for_keepalive_timeout(control: &ConnectionControl, options: &SftpOptions) {
     match algorithms::keepalive_interval(options) {
+        // russh sends a keepalive after each `interval` of silence; any byte of the client counts as an answer.
         Some(interval) => control.wait_until_silent(interval + options.client_timeout).await,
         None => std::future::pending().await,
     }
@@ -263,6 +279,7 @@ async fn wait_for_idle_timeout(control: &ConnectionControl, options: &SftpOption
     if options.idle_timeout.is_zero() {
         return std::future::pending().await;
     }
+    // Copying or hashing a large file is one request that may take longer than the timeout.
     control.wait_until_idle(options.idle_timeout, || !blocking_work.is_empty()).await;
 }
 

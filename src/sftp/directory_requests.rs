@@ -13,11 +13,14 @@ use super::worker::ChannelWorker;
 impl ChannelWorker {
     /// Opens a directory for listing.
     pub(super) fn opendir(&mut self, path: &[u8]) -> Result<HandleId> {
+        // Before the directory is opened: at the limit, no descriptor is taken either.
         let permit = self.handles.acquire_permit()?;
         let path = self.resolve_path(path)?;
         let session = &self.session;
+        // The listing decides whether the directory may be read; `own` and `parent_entry` are attributes only.
         let listing = session.files.list(&path)?;
         let own = session.view().stat(&path)?;
+        // `..` of the root, and of a directory whose parent the session may not see, shows the directory itself.
         let parent_entry =
             path.parent().and_then(|parent| session.view().stat(&parent).ok()).unwrap_or_else(|| own.clone());
         let directory = SftpDirectory::new(path, (own, parent_entry), listing);
@@ -32,6 +35,7 @@ impl ChannelWorker {
         };
         let mut names = out.names(id, session.login(), session.auth.now());
         let filled = directory.fill_reply(&mut names);
+        // Entries before an error are sent without it; a reply with no entries becomes the error.
         match (filled, names.finish()) {
             (Err(error), Err(_)) => Err(error),
             (_, finished) => finished,
@@ -41,6 +45,7 @@ impl ChannelWorker {
     /// Creates a directory.
     pub(super) fn mkdir(&mut self, path: &[u8], attributes: &SftpAttributes) -> Result<()> {
         let path = self.resolve_entry(path)?.path;
+        // Only the mode: OpenSSH's server ignores the other attributes of MKDIR too.
         let changes = AttributeChanges { mode: attributes.creation_mode(), ..AttributeChanges::default() };
         Ok(self.session.files.create_directory(&path, &changes)?)
     }

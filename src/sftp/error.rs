@@ -95,9 +95,12 @@ impl From<SessionEnded> for Error {
 impl Error {
     /// Returns the status and the message for the client; errors of the host and the store are logged instead.
     pub(super) fn status(&self) -> (SftpStatus, Cow<'static, str>) {
+        // Without a wildcard: a new error has to choose its status.
         let status = match self {
             Self::Tree(error) => return tree_status(error),
+            // As OpenSSH maps ENAMETOOLONG.
             Self::Path(PathError::TooLong) => SftpStatus::BadMessage,
+            // Names that can't exist, the reserved one above all, are answered like names that don't.
             Self::Path(
                 PathError::EmptyComponent
                 | PathError::DotComponent
@@ -127,11 +130,13 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
     use tree::Error as E;
     let status = match error {
         E::Absent | E::NoParent | E::InvalidName => return no_such_file(),
+        // As OpenSSH maps ENOTDIR.
         E::NotADirectory => SftpStatus::NoSuchFile,
         E::Locked { root, .. } => {
             return (SftpStatus::PermissionDenied, Cow::Owned(format!("{root} is locked by a WebDAV client")));
         }
         E::Forbidden | E::SessionEnded(_) | E::TypeNotAllowed(_) | E::TagNotAllowed(_) => SftpStatus::PermissionDenied,
+        // Version 3 has no codes for these. Clients that create all directories of a path take FAILURE for "exists".
         E::AlreadyExists | E::IsADirectory | E::DirectoryNotEmpty | E::Overlap | E::PreconditionFailed => {
             SftpStatus::Failure
         }
@@ -141,10 +146,12 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
         }
         E::Unsupported => SftpStatus::OpUnsupported,
         E::Unavailable(_) | E::TreeMismatch => SftpStatus::Failure,
+        // The text may contain paths of the host: it goes to the log only.
         E::Filesystem(error) => {
             tracing::warn!(error = %error, "a file system operation failed");
             return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
         }
+        // Quota, disk full, busy: the store has a message that is meant for clients.
         E::Store(error) if error.client_error().is_some() => {
             let text = error.client_error().map_or("", ClientStoreError::message);
             tracing::warn!(error = %error, "the store refused a request");

@@ -18,6 +18,7 @@ const COPY_DATA_BUFFER_BYTES: usize = 256 * 1024;
 impl ChannelWorker {
     /// Opens a file.
     pub(super) fn open(&mut self, path: &[u8], flags: OpenFlags, attributes: &SftpAttributes) -> Result<HandleId> {
+        // Before the file is opened: at the limit, OPEN must not create or truncate it first.
         let permit = self.handles.acquire_permit()?;
         let path = self.resolve_path(path)?;
         let request = OpenRequest {
@@ -57,6 +58,7 @@ impl ChannelWorker {
         let open_handle = self.handles.get(handle)?;
         let mut position = offset;
         for piece in data {
+            // As write(2): pieces before a failed one stay written.
             open_handle.write_at(piece, position)?;
             position = position.saturating_add(length_of(piece));
         }
@@ -67,6 +69,7 @@ impl ChannelWorker {
     pub(super) fn fstat(&mut self, handle: HandleId) -> Result<Entry> {
         match &self.handles.get(handle)?.target {
             HandleTarget::File(file) => Ok(file.stat()?),
+            // A directory is found by its path again: after a rename, the handle shows what has that path now.
             HandleTarget::Directory(directory) => Ok(self.session.view().stat(directory.path())?),
         }
     }
@@ -109,21 +112,25 @@ impl ChannelWorker {
         let total = if length == 0 { available } else { length.min(available) };
         let (source, target) = self.handles.get_pair(from, to)?;
         let source = source.file()?;
+        // By file, not by handle: two handles of one file could overlap, and the copy would read what it wrote.
         if source.is_same_file(target.file()?)? {
             return Err(Error::SameFile);
         }
         let mut buffer = vec![0; COPY_DATA_BUFFER_BYTES];
         let mut copied = 0;
         while copied < total {
+            // For each chunk: copy-data of a large file must not outlive its connection.
             if session.closing.is_cancelled() {
                 return Err(crate::auth::SessionEnded.into());
             }
             let chunk = usize::try_from(total - copied).unwrap_or(COPY_DATA_BUFFER_BYTES).min(COPY_DATA_BUFFER_BYTES);
             let count = source.read_at(&mut buffer[..chunk], offset.saturating_add(copied))?;
+            // The source was truncated meanwhile.
             if count == 0 {
                 break;
             }
             target.write_at(&buffer[..count], to_offset.saturating_add(copied))?;
+            // Each chunk is a use, as each WRITE would be: one request may take longer than a sliding expiration.
             session.view().session().record_use();
             copied += length_of(&buffer[..count]);
         }

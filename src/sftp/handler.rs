@@ -117,6 +117,7 @@ impl RoundTripTimer {
     fn record_request(&mut self) {
         if let Some(replied_at) = self.replied_at.take() {
             let elapsed = replied_at.elapsed();
+            // The shortest time is the one without a user who types a password in between.
             self.shortest = Some(self.shortest.map_or(elapsed, |shortest| shortest.min(elapsed)));
         }
     }
@@ -138,9 +139,11 @@ impl SshHandler {
         // The queue for argon2 bounds the check; the slot is for other clients' key exchanges.
         control.release_preauth_slot();
         let _check = control.reply_monitor().pause_for_token_check();
+        // Before the check: the time of the reply must not tell an unknown login from a wrong secret.
         let earliest_reply = Instant::now() + MIN_REJECTION_TIME;
         let peer = Peer {
             protocol: Protocol::Sftp,
+            // A token's address limits name IPv4 addresses, which a dual-stack listener reports as mapped IPv6.
             address: self.peer.ip().to_canonical(),
             user_agent: self.control.client_identification(),
         };
@@ -150,8 +153,10 @@ impl SshHandler {
         // Aborts on drop: a lost connection takes its attempt out of the queue for argon2.
         let authentication =
             AbortOnDropHandle::new(self.main_runtime.spawn(async move { auth.authenticate(credential, peer).await }));
+        // While the check runs, the connection is not evicted in favour of new ones.
         let active_request = self.permit.begin_request();
         let outcome = authentication.await;
+        // Before the delay below: a client that was rejected is an idle unauthenticated connection again.
         drop(active_request);
         let (delay, is_rejection) = match outcome {
             Ok(Ok(session)) => {
@@ -159,6 +164,7 @@ impl SshHandler {
                 return Auth::Accept;
             }
             Ok(Err(AuthError::Throttled(wait))) => (wait.min(MAX_THROTTLE_DELAY), true),
+            // Not the token's fault, so not counted as a wrong one. It counts as a probe, which bounds retries.
             Ok(Err(AuthError::Busy | AuthError::TooManyConnections)) => (BUSY_DELAY, false),
             Ok(Err(AuthError::Denied)) => (Duration::ZERO, true),
             Ok(Err(AuthError::Store(error))) => {
@@ -197,6 +203,7 @@ impl SshHandler {
 
     /// Creates the session's view, unless the user is at the limit of connections: `auth_succeeded` then disconnects.
     fn start_session(&mut self, session: Session) {
+        // After the login, messages need no reply, and key re-exchanges need no slot.
         self.control.reply_monitor().stop();
         self.control.mark_logged_in();
         let Some(reservation) = self.sftp.connections().try_reserve(session.login(), 1) else {
@@ -218,6 +225,7 @@ impl SshHandler {
         };
         // An idle session is not a pending login: as an active request it is never evicted for a new connection.
         let (sftp_session, active_request) = (Arc::new(sftp_session), self.permit.begin_request());
+        // Not fatal: the connection stays under the limits of unauthenticated ones.
         if let Err(error) = self.permit.assign_user(session.login().as_str()) {
             tracing::warn!(login = %session.login(), %error, "the SFTP session counts as unauthenticated");
         }
@@ -250,11 +258,13 @@ impl Handler for SshHandler {
     }
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, Self::Error> {
+        // Clients send `none` right after the service accept: a measurement without user input.
         self.round_trip.record_request();
         Ok(self.reject_probe().await)
     }
 
     async fn auth_publickey_offered(&mut self, _user: &str, _key: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        // Rejected at the offer: russh then doesn't verify the key's signature for an unauthenticated client.
         Ok(self.reject_probe().await)
     }
 
@@ -268,6 +278,7 @@ impl Handler for SshHandler {
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
+        // The first call has no response yet. It counts, or a client could request prompts without end.
         let Some(mut response) = response else {
             let disconnect = self.login_attempts.count_probe();
             self.request_disconnect(disconnect).await;
@@ -297,6 +308,7 @@ impl Handler for SshHandler {
     }
 
     async fn data(&mut self, _channel: ChannelId, _data: &[u8], _ssh: &mut Ssh) -> Result<(), Self::Error> {
+        // Feeds the idle timeout only: russh has delivered the data to the channel already.
         self.control.record_request();
         Ok(())
     }
@@ -313,10 +325,12 @@ impl Handler for SshHandler {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         };
+        // Authenticated for russh, but without a session: `auth_succeeded` is disconnecting a user over the limit.
         if stopping || self.authenticated.is_none() {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         }
+        // Everything is ready before the channel is accepted: clients send the subsystem request at once.
         let (worker_sender, worker_receiver) = oneshot::channel();
         self.unstarted_channels.insert(channel.id(), worker_sender);
         let signals = self.signals.clone();
@@ -329,6 +343,7 @@ impl Handler for SshHandler {
     }
 
     async fn channel_close(&mut self, channel: ChannelId, _ssh: &mut Ssh) -> Result<(), Self::Error> {
+        // A client may open and close channels without starting anything: the map must not keep their entries.
         self.unstarted_channels.remove(&channel);
         Ok(())
     }
@@ -337,6 +352,7 @@ impl Handler for SshHandler {
         if name != "sftp" {
             return ssh.channel_failure(channel);
         }
+        // Removed, so that a second request on this channel fails: only one may succeed (RFC 4254 section 6.5).
         let (Some(logged_in), Some(worker_sender)) = (&self.authenticated, self.unstarted_channels.remove(&channel))
         else {
             return ssh.channel_failure(channel);
@@ -347,6 +363,7 @@ impl Handler for SshHandler {
         }
     }
 
+    // russh's default for the following requests sends no reply, and a client that wants one would hang.
     async fn exec_request(&mut self, channel: ChannelId, _: &[u8], ssh: &mut Ssh) -> Result<(), Self::Error> {
         ssh.channel_failure(channel)
     }

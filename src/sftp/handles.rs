@@ -48,6 +48,7 @@ impl SftpHandle {
     /// # Errors
     /// [`Error::WrongHandleKind`] for a directory; as [`OpenFile::write_at`].
     pub(super) fn write_at(&mut self, data: &[u8], offset: u64) -> Result<()> {
+        // Before the write: one that fails may have written a part.
         self.bytes_written = self.bytes_written.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
         Ok(self.file()?.write_at(data, offset)?)
     }
@@ -87,6 +88,7 @@ impl SftpHandleTable {
 
     /// Adds an open file or directory and returns its id.
     pub(super) fn insert(&mut self, permit: OwnedSemaphorePermit, target: HandleTarget) -> HandleId {
+        // Ids are never reused: a late request on a closed handle must not reach another file.
         self.last_id += 1;
         let id = HandleId(self.last_id);
         self.open.insert(id, SftpHandle { target, bytes_written: 0, _permit: permit });
@@ -111,6 +113,7 @@ impl SftpHandleTable {
 
     /// Returns whether so much was written through a handle that a sync may take long.
     pub(super) fn is_sync_blocking(&self, id: HandleId) -> bool {
+        // Bytes since OPEN, not since the last sync: rather too many syncs than too few run on a blocking thread.
         self.open.get(&id).is_some_and(|handle| handle.bytes_written > INLINE_SYNC_MAX_BYTES)
     }
 
@@ -120,6 +123,7 @@ impl SftpHandleTable {
     /// [`Error::InvalidHandle`] when one of them is not open, [`Error::SameFile`] when the ids are equal.
     pub(super) fn get_pair(&mut self, first: HandleId, second: HandleId) -> Result<(&mut SftpHandle, &mut SftpHandle)> {
         if first == second {
+            // Not `get_disjoint_mut`, which panics on equal keys.
             return self.get(first).and(Err(Error::SameFile));
         }
         match self.open.get_disjoint_mut([&first, &second]) {
@@ -139,6 +143,7 @@ impl SftpHandleTable {
     /// Removes all handles, in the order in which they were opened.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = SftpHandle> + '_ {
         let mut handles: Vec<_> = self.open.drain().collect();
+        // The map's order is random, and commits should not be.
         handles.sort_unstable_by_key(|(id, _)| id.0);
         handles.into_iter().map(|(_, handle)| handle)
     }

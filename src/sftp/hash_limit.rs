@@ -46,6 +46,7 @@ impl HashLimiter {
 
     /// Returns a permit to hash a file of a user; `None` at the limit of the user or the total.
     pub(super) fn acquire(&self, login: &Login) -> Option<HashPermit> {
+        // The limits are on files, the slots on CPUs: a waiting file counts as well, since it holds a thread.
         Some(HashPermit { slots: Arc::clone(&self.slots), _reservation: self.files.try_reserve(login, 1)? })
     }
 }
@@ -56,7 +57,9 @@ impl HashPermit {
         let mut free = self.slots.free.lock();
         self.slots.slot_released.wait_while(&mut free, |free| *free == 0);
         *free -= 1;
+        // The lock guards the counter only, never the work.
         drop(free);
+        // A guard: a slot is released even if the work panics.
         let _slot = HashSlot(&self.slots);
         work()
     }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 const RSA_BITS: usize = 3072;
 const HOST_KEY_FILES: [(&str, Algorithm); 3] = [
+    // The file names of OpenSSH: its host keys can be copied here, so that clients see the same server.
     ("ssh_host_ed25519_key", Algorithm::Ed25519),
     ("ssh_host_ecdsa_key", Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }),
     ("ssh_host_rsa_key", Algorithm::Rsa { hash: None }),
@@ -85,6 +86,7 @@ fn open_or_generate_key(state: &Path, name: &str, algorithm: Algorithm) -> io::R
 }
 
 fn read_key(mut file: File, algorithm: &Algorithm) -> Result<PrivateKey, String> {
+    // Of the open file, so that nothing can be swapped between check and read.
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if metadata.mode() & 0o077 != 0 {
         return Err("group or others can access it: set its mode to 0600".to_owned());
@@ -96,6 +98,7 @@ fn read_key(mut file: File, algorithm: &Algorithm) -> Result<PrivateKey, String>
         Algorithm::Rsa { .. } => key.algorithm().is_rsa(),
         other => key.algorithm() == *other,
     };
+    // Nobody could enter a passphrase when the server starts.
     if is_expected && !key.is_encrypted() { Ok(key) } else { Err(format!("it is not an unencrypted {algorithm} key")) }
 }
 
@@ -106,10 +109,12 @@ fn write_key_file(state: &Path, name: &str, pem: &[u8]) -> io::Result<()> {
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
         file.write_all(pem)?;
         file.sync_all()?;
+        // Unlike rename, link fails if the name exists: clients have pinned the key that is there.
         std::fs::hard_link(&temporary, state.join(name))
     });
     std::fs::remove_file(&temporary).or_else(|error| if written.is_err() { Ok(()) } else { Err(error) })?;
     written?;
+    // The directory too: a key that a client has seen must survive a power failure.
     File::open(state)?.sync_all()
 }
 

@@ -36,6 +36,7 @@ impl LoginReplyMonitor {
 
     /// Starts monitoring; called while the first request for the login service is being answered.
     pub(super) fn start(&self) {
+        // At least one, since zero means that no login is under way. The current read is that of the service request.
         self.min_request_bytes.store(self.last_read_bytes.load(Ordering::Relaxed).max(1), Ordering::Relaxed);
         self.unanswered_since.store(0, Ordering::Relaxed);
     }
@@ -49,6 +50,7 @@ impl LoginReplyMonitor {
     pub(super) fn record_read(&self, size: usize) {
         self.last_read_bytes.store(size, Ordering::Relaxed);
         let min_bytes = self.min_request_bytes.load(Ordering::Relaxed);
+        // Only the oldest request counts: a client that repeats it must not extend the time.
         if min_bytes > 0 && size >= min_bytes && self.unanswered_since.load(Ordering::Relaxed) == 0 {
             self.unanswered_since.store(self.elapsed_mark(), Ordering::Relaxed);
         }
@@ -56,6 +58,7 @@ impl LoginReplyMonitor {
 
     /// Records that bytes were sent, which is taken for the reply.
     pub(super) fn record_write(&self) {
+        // Any write is the reply: russh answers in order, and what it writes is encrypted.
         self.unanswered_since.store(0, Ordering::Relaxed);
     }
 

@@ -115,12 +115,14 @@ impl Sftp {
         let options = SftpOptions { rekey_bytes: options.rekey_bytes.min(1 << 30), ..options };
         let config = Arc::new(algorithms::server_config(&keys, &options));
         let per_user = u64::try_from(options.max_connections_per_user).unwrap_or(u64::MAX);
+        // Their total is bounded by the listener's connection limit.
         let connections = UserQuotas::new(UserQuotaLimits { per_user, total: u64::MAX });
         Self(Arc::new(SftpInner {
             tree,
             auth,
             config,
             connections,
+            // One for all connections: CPUs are shared by all of them.
             hash_limiter: HashLimiter::new(),
             preauth_slots: PreauthSlots::for_half_the_cpus(),
             options,

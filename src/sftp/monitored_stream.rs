@@ -98,6 +98,7 @@ impl ConnectionControl {
     pub(super) async fn wait_until_idle(&self, limit: Duration, busy: impl Fn() -> bool) {
         self.record_request();
         wait_until_reached(limit, || {
+            // Restarts the time, so that it counts from the end of the work.
             if busy() {
                 self.record_request();
             }
@@ -123,6 +124,7 @@ impl ConnectionControl {
 
     /// Notes that the client has logged in, and releases its slot.
     pub(super) fn mark_logged_in(&self) {
+        // Before the release: a read in between must not acquire another slot.
         self.0.logged_in.store(true, Ordering::Release);
         self.release_preauth_slot();
     }
@@ -149,6 +151,7 @@ impl ConnectionControl {
 /// Waits until `elapsed` reaches a limit; it is polled at least four times within that.
 async fn wait_until_reached(limit: Duration, elapsed: impl Fn() -> Duration) {
     loop {
+        // Polled: reads and writes only store a time, and stay free of wake-ups.
         let elapsed = elapsed();
         if elapsed >= limit {
             return;
@@ -178,6 +181,7 @@ impl<S> MonitoredStream<S> {
     /// Wraps a socket; returns it with the handle for its supervisor.
     pub(super) fn new(stream: S, claim: PreauthSlotClaim) -> (Self, ConnectionControl) {
         let abort = CancellationToken::new();
+        // One per direction: a future keeps only the last waker, and the two halves may be polled by different tasks.
         let wait = || Box::pin(abort.clone().cancelled_owned());
         let (abort_read, abort_write) = (wait(), wait());
         let control = ConnectionControl(Arc::new(MonitoredState::new(abort)));
@@ -199,6 +203,7 @@ impl<S> MonitoredStream<S> {
     /// parts.
     fn track_read(&mut self, wanted: usize, got: usize) {
         let (size, remaining) = self.current_read;
+        // A read for exactly the missing bytes continues the one before; any other starts a new packet part.
         let size = if remaining == wanted && remaining > 0 { size } else { wanted };
         self.current_read = (size, wanted - got);
         if got > 0 && got == wanted {
@@ -213,6 +218,7 @@ impl<S> MonitoredStream<S> {
         }
         let end = memchr::memchr(b'\n', received);
         let remaining = IDENTIFICATION_MAX_BYTES - self.identification.len().min(IDENTIFICATION_MAX_BYTES);
+        // Bounded: a client that never sends a newline must not fill memory.
         let part = &received[..end.unwrap_or(received.len())];
         self.identification.extend_from_slice(&part[..part.len().min(remaining)]);
         if end.is_some() || self.identification.len() >= IDENTIFICATION_MAX_BYTES {
@@ -249,6 +255,8 @@ impl<S: AsyncRead + Unpin> MonitoredStream<S> {
 
     fn poll_buffered_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.filled.is_empty() {
+            // After the login, large reads go to russh's buffer directly, without a copy. Before it, input is held back
+            // here until there is a slot.
             if buf.remaining() >= self.read_buffer.len() && self.preauth_slot.is_none() {
                 return Pin::new(&mut self.stream).poll_read(cx, buf);
             }
@@ -256,6 +264,7 @@ impl<S: AsyncRead + Unpin> MonitoredStream<S> {
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read_ahead))?;
             self.filled = 0..read_ahead.filled().len();
         }
+        // Only for input: EOF needs no slot, so that a closed connection is released at once.
         if !self.filled.is_empty() {
             std::task::ready!(self.poll_preauth_slot(cx));
         }
@@ -269,6 +278,7 @@ impl<S: AsyncRead + Unpin> MonitoredStream<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // Looked at before the socket: input that keeps arriving must not outlast an abort.
         if this.control.0.abort.is_cancelled() {
             return Poll::Ready(Err(aborted_error()));
         }
@@ -285,6 +295,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
                 this.control.0.last_read_at.store(this.control.0.elapsed_millis(), Ordering::Relaxed);
             }
             Poll::Ready(Err(_)) => {}
+            // Registers the waker, by which an abort ends a read that waits.
             Poll::Pending if this.abort_read.as_mut().poll(cx).is_ready() => return Poll::Ready(Err(aborted_error())),
             Poll::Pending => {}
         }
@@ -298,10 +309,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredStream<S> {
         if this.control.0.abort.is_cancelled() {
             return Poll::Ready(Err(aborted_error()));
         }
+        // russh writes the result of what it computed: the slot is for the next client.
         if this.preauth_slot.is_some() {
             this.control.release_preauth_slot();
         }
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
+        // Any progress resets the time: a slow client is fine, only one that reads nothing at all is stalled.
         this.control.record_write_blocked(polled.is_pending());
         if matches!(polled, Poll::Ready(Ok(_))) {
             this.control.0.reply_monitor.record_write();

@@ -68,6 +68,7 @@ impl PacketInput {
     /// [`InvalidPacketLength`] for a length of zero or above [`MAX_PACKET_BYTES`], again on every call.
     pub(super) fn next_frame(&mut self) -> Result<Option<PacketFrame>, InvalidPacketLength> {
         let Some(length) = self.peek_length() else { return Ok(None) };
+        // Before anything is awaited or copied: a length of 4 GiB must not be buffered for.
         if length == 0 || length > MAX_PACKET_BYTES {
             return Err(InvalidPacketLength(length));
         }
@@ -77,6 +78,8 @@ impl PacketInput {
         self.skip(4);
         let mut head = self.take_from_front(length);
         let mut remaining = length - head.len();
+        // A front that is split across SSH packets is joined, so that the fields before a WRITE's data are in one
+        // piece.
         if remaining > 0 && head.len() < FRAME_HEAD_MIN_BYTES {
             let head_bytes = FRAME_HEAD_MIN_BYTES.min(length);
             let mut joined = BytesMut::with_capacity(head_bytes);
@@ -99,6 +102,7 @@ impl PacketInput {
 
     fn peek_length(&self) -> Option<usize> {
         let mut length = [0; 4];
+        // The length field itself may be split across pieces.
         let mut bytes = self.pieces.iter().flat_map(|piece| piece.iter());
         for byte in &mut length {
             *byte = *bytes.next()?;
@@ -109,6 +113,7 @@ impl PacketInput {
     fn skip(&mut self, mut count: usize) {
         while count > 0 {
             let taken = self.take_from_front(count).len();
+            // Never reached, since the callers check the length; without it a mistake would loop for ever.
             if taken == 0 {
                 return;
             }
@@ -122,6 +127,7 @@ impl PacketInput {
         let piece = if front.len() <= max_bytes {
             self.pieces.pop_front().unwrap_or_default()
         } else {
+            // Shares the buffer: nothing is copied, and the buffer is freed with its last packet.
             let piece = front.slice(..max_bytes);
             front.advance(max_bytes);
             piece

@@ -35,9 +35,11 @@ impl ChannelWorker {
     /// Renames an entry.
     pub(super) fn rename(&mut self, from: &[u8], to: &[u8], overwrite: OverwriteMode) -> Result<()> {
         let (from, to) = (self.resolve_entry(from)?.path, self.resolve_entry(to)?);
+        // As rename(2): a trailing slash on the target is for directories only.
         if to.has_trailing_slash && !self.session.files.link_stat(&from)?.is_directory() {
             return Err(tree::Error::NotADirectory.into());
         }
+        // A target that differs from the source only in its Unicode normalization changes the spelling of the name.
         let to = tree::move_destination(&from, to.path, &to.as_sent);
         Ok(self.session.files.rename(&from, &to, overwrite)?)
     }
@@ -51,6 +53,8 @@ impl ChannelWorker {
     /// Creates a symbolic link at `path`.
     pub(super) fn symlink(&mut self, target: &[u8], path: &[u8]) -> Result<()> {
         let path = self.resolve_file_entry(path)?;
+        // The target is stored as sent: relative to the link, not to the start directory. The tree refuses one that
+        // leads out.
         Ok(self.session.files.symlink(target, &path)?)
     }
 
@@ -58,6 +62,7 @@ impl ChannelWorker {
     pub(super) fn readlink(&mut self, path: &[u8]) -> Result<Vec<u8>> {
         let path = self.resolve_path(path)?;
         self.session.files.read_link(&path).map_err(|error| match error {
+            // OP_UNSUPPORTED would tell the client that there are no symbolic links at all.
             tree::Error::Unsupported => Error::NotSymlink,
             other => other.into(),
         })
@@ -74,6 +79,7 @@ impl ChannelWorker {
         let Some(rest) = path.strip_prefix(b"~") else { return self.realpath(path) };
         let end = memchr::memchr(b'/', rest).unwrap_or(rest.len());
         let (user, below) = rest.split_at(end);
+        // Checks the user only; the start directory itself is where the relative path below begins.
         self.start_path_of(user)?;
         self.realpath(&[b".", below].concat())
     }
@@ -84,6 +90,7 @@ impl ChannelWorker {
     }
 
     fn start_path_of(&mut self, user: &[u8]) -> Result<TreePath> {
+        // Other users are refused alike, so that their existence is not disclosed.
         if !user.is_empty() && user != self.session.login().as_str().as_bytes() {
             return Err(Error::NoSuchUser);
         }

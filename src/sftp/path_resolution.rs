@@ -38,6 +38,7 @@ impl ChannelWorker {
     /// [`Error::DotEntry`] for `.` and `..`, which are not entries. Otherwise as [`ChannelWorker::resolve_path`], except
     /// that a missing entry before a trailing slash is left to the request: it may create a directory.
     pub(super) fn resolve_entry(&mut self, bytes: &[u8]) -> Result<EntryPath> {
+        // `a/./` ends in `.` too.
         let last_component = bytes.split(|&byte| byte == b'/').rfind(|component| !component.is_empty());
         if matches!(last_component, Some(b"." | b"..")) {
             return Err(Error::DotEntry);
@@ -60,6 +61,7 @@ impl ChannelWorker {
     /// As [`ChannelWorker::resolve_entry`]; [`tree::Error::Absent`] for a slash after a missing entry.
     pub(super) fn resolve_file_entry(&mut self, bytes: &[u8]) -> Result<TreePath> {
         let EntryPath { path, has_trailing_slash, .. } = self.resolve_entry(bytes)?;
+        // As link(2) and symlink(2): `name/` for a missing name is ENOENT, never a file `name`.
         if has_trailing_slash && self.session.files.link_stat(&path).is_err() {
             return Err(tree::Error::Absent.into());
         }
@@ -78,6 +80,8 @@ impl ChannelWorker {
             match component {
                 b"" | b"." => {}
                 b".." => {
+                    // Of the canonical path: after a symbolic link, cutting the text would lead to the parent of the
+                    // link itself.
                     path = self
                         .canonical_directory(&self.session.files.existing_spelling(&path))?
                         .parent()
@@ -89,6 +93,7 @@ impl ChannelWorker {
                 }
             }
         }
+        // Before the tree is asked, which would look up each component.
         if path.as_bytes().len() > MAX_PATH_BYTES {
             return Err(crate::domain::PathError::TooLong.into());
         }
@@ -116,6 +121,7 @@ impl ChannelWorker {
     /// looked up again once it is absent to the session, as after a rename.
     pub(super) fn current_start_directory(&mut self) -> Result<&TreePath> {
         let view = self.session.view();
+        // `access` fails once the token is revoked, so that not even relative paths resolve any more.
         if view.session().access()?.path_access(&self.start_directory) == PathAccess::Absent {
             self.start_directory = view.start_directory();
         }

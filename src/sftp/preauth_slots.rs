@@ -59,6 +59,7 @@ impl PreauthSlots {
     /// Registers a connection from an address; a /64 of IPv6 counts as one address.
     pub(super) fn claim(&self, address: IpAddr) -> PreauthSlotClaim {
         let address = address_network(address);
+        // Under one lock with the count: an entry that is being removed must not be handed out again.
         let mut addresses = self.addresses.lock();
         let entry = addresses
             .entry(address)
@@ -86,6 +87,7 @@ impl Drop for PreauthSlotClaim {
         let mut addresses = self.slots.addresses.lock();
         if let Some(address) = addresses.get_mut(&self.address) {
             address.connections -= 1;
+            // The table is bounded by the open connections.
             if address.connections == 0 {
                 addresses.remove(&self.address);
             }
@@ -113,6 +115,7 @@ impl PreauthSlotState {
 
     /// Polls for a slot.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<PreauthSlot>> {
+        // Kept across polls: a new acquisition would go to the end of the queue each time.
         let waiting = self.waiting.get_or_insert_with(|| self.claim.acquire());
         let slot = std::task::ready!(waiting.as_mut().poll(cx));
         self.waiting = None;

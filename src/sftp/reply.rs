@@ -34,6 +34,7 @@ impl ReplyBatch {
 
     /// Returns whether a DATA reply of `data` bytes fits into the batch; into an empty batch it always does.
     pub(super) fn fits_data(&self, data: usize) -> bool {
+        // 13 bytes: packet length, type, id and data length.
         self.0.is_empty() || self.0.len() + data + 13 <= REPLY_BATCH_BYTES
     }
 
@@ -46,6 +47,7 @@ impl ReplyBatch {
     pub(super) fn version(&mut self) {
         let start = self.0.len();
         self.0.extend_from_slice(&[0, 0, 0, 0, SSH_FXP_VERSION]);
+        // Version 3 for every client: those of a later version fall back to it, as OpenSSH offers no other.
         self.put_u32(3);
         for (name, version) in EXTENSIONS {
             self.put_string(name.as_bytes());
@@ -69,6 +71,7 @@ impl ReplyBatch {
         let start = self.begin_reply(SSH_FXP_STATUS, id);
         self.put_u32(status.code());
         self.put_string(message.as_bytes());
+        // The language tag, which the draft requires.
         self.put_string(b"");
         self.finish_reply(start);
     }
@@ -87,6 +90,7 @@ impl ReplyBatch {
     pub(super) fn data(&mut self, id: u32, length: usize, read: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<()> {
         let start = self.begin_reply(SSH_FXP_DATA, id);
         let data = start + 13;
+        // The file is read right into the batch; the length field is patched when it is known.
         self.0.resize(data + length, 0);
         let result = match read(self.0.get_mut(data..).unwrap_or_default()) {
             Ok(0) => Err(Error::Eof),
@@ -100,6 +104,7 @@ impl ReplyBatch {
                 Ok(())
             }
             Err(error) => {
+                // With the header of a reply left behind, the client would lose its place in the stream.
                 self.0.truncate(start);
                 Err(error)
             }
@@ -117,6 +122,7 @@ impl ReplyBatch {
     pub(super) fn name(&mut self, id: u32, name: &[u8]) {
         let start = self.begin_reply(SSH_FXP_NAME, id);
         self.put_u32(1);
+        // Name and long name; the attributes are empty, since clients ignore them here.
         self.put_string(name);
         self.put_string(name);
         self.put_u32(0);
@@ -132,9 +138,11 @@ impl ReplyBatch {
 
     /// Adds the reply to `statvfs@openssh.com` and `fstatvfs@openssh.com`.
     pub(super) fn statvfs(&mut self, id: u32, space: &FilesystemSpace) {
+        // ST_NOSUID: the server never sets a set-user-ID bit.
         const NO_SET_ID: u64 = 2;
         let block = space.block_size.max(1);
         let start = self.begin_reply(SSH_FXP_EXTENDED_REPLY, id);
+        // In the order of OpenSSH's PROTOCOL. The zero is the file system id, which would disclose the host's.
         let fields = [
             block,
             block,
@@ -174,6 +182,7 @@ impl ReplyBatch {
         for numbers in [users, groups] {
             let list = self.0.len();
             self.put_u32(0);
+            // All entries show the one user of the session; the names of the host's users are not disclosed.
             for number in numbers.chunks_exact(4) {
                 let shown = number == attributes::SHOWN_OWNER_ID.to_be_bytes();
                 self.put_string(if shown { login.as_str().as_bytes() } else { b"" });
@@ -230,6 +239,7 @@ pub(super) struct NameReply<'a> {
 impl NameReply<'_> {
     /// Returns whether another entry might exceed the maximum size.
     pub(super) fn is_full(&self) -> bool {
+        // A name of at most 255 bytes appears twice; lengths, attributes and the columns of `ls -l` take less than 256.
         const MAX_ENTRY_BYTES: usize = 2 * 255 + 256;
         self.replies.0.len() - self.start + MAX_ENTRY_BYTES > NAME_REPLY_MAX_BYTES
     }
@@ -252,6 +262,7 @@ impl NameReply<'_> {
     /// [`Error::Eof`] when it has no entries; nothing is added to the batch then.
     pub(super) fn finish(self) -> Result<()> {
         if self.count == 0 {
+            // The end of a listing is a STATUS: clients would take a NAME without entries for more to come.
             self.replies.0.truncate(self.start);
             return Err(Error::Eof);
         }

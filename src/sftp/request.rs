@@ -103,10 +103,12 @@ impl ClientPacket {
             (Ok(kind), Ok(id)) => (kind, id),
             _ => return Self::Truncated,
         };
+        // First: the data of a WRITE stays in the pieces in which it was received. Other requests are small and joined.
         if kind == WRITE {
             return Self::Request(id, fields.read_write_request(frame.tail));
         }
         if !frame.tail.is_empty() {
+            // Type and id, five bytes, were read above.
             fields = FieldReader(frame.join().split_off(5));
         }
         Self::Request(id, fields.read_request(kind))
@@ -118,6 +120,7 @@ struct FieldReader(Bytes);
 
 impl FieldReader {
     fn take(&mut self, count: usize) -> Result<Bytes, MalformedSftpRequest> {
+        // `split_to` panics beyond the end.
         if self.0.len() < count { Err(MalformedSftpRequest) } else { Ok(self.0.split_to(count)) }
     }
 
@@ -146,6 +149,8 @@ impl FieldReader {
 
     fn read_handle(&mut self) -> Result<HandleId, MalformedSftpRequest> {
         let name = self.read_string()?;
+        // A handle of another length was never issued. With id zero the request fails on its handle, as it does for one
+        // that was closed, and not as malformed.
         Ok(HandleId(name[..].try_into().map_or(0, u64::from_be_bytes)))
     }
 
@@ -165,6 +170,7 @@ impl FieldReader {
             attributes.times = Some((self.read_u32()?, self.read_u32()?));
         }
         if flags & SftpAttributes::EXTENDED != 0 {
+            // Ends with the packet, whatever count a client claims: each string takes four bytes at least.
             for _ in 0..self.read_u32()? {
                 self.read_string()?;
                 self.read_string()?;
@@ -187,6 +193,7 @@ impl FieldReader {
         let mut remaining = usize::try_from(self.read_u32()?).map_err(|_| MalformedSftpRequest)?;
         let mut data = Vec::with_capacity(1 + tail.len());
         for mut piece in std::iter::once(self.0).chain(tail) {
+            // Data beyond the stated length is ignored, like all bytes after the last field.
             piece.truncate(remaining);
             remaining -= piece.len();
             if !piece.is_empty() {
@@ -197,6 +204,7 @@ impl FieldReader {
     }
 
     fn read_request(mut self, kind: u8) -> Result<SftpRequest, MalformedSftpRequest> {
+        // Bytes after the last field are ignored: clients append fields of later drafts, for instance to REALPATH.
         Ok(match kind {
             3 => {
                 let (path, flags) = (self.read_string()?, OpenFlags(self.read_u32()?));
@@ -221,6 +229,7 @@ impl FieldReader {
             // identification string. `handler` knows the others by name, and `worker` swaps their arguments.
             20 => SftpRequest::Symlink { target: self.read_string()?, path: self.read_string()? },
             200 => self.read_extended_request()?,
+            // Answered with OP_UNSUPPORTED under its id, and the session goes on.
             _ => SftpRequest::Unknown,
         })
     }
@@ -265,6 +274,7 @@ impl FieldReader {
 
 /// Extensions that SSH_FXP_VERSION announces, with their versions.
 pub(super) const EXTENSIONS: [(&str, &str); 14] = [
+    // Keep in step with `read_extended_request`: clients use what is announced here.
     ("posix-rename@openssh.com", "1"),
     ("statvfs@openssh.com", "2"),
     ("fstatvfs@openssh.com", "2"),

@@ -112,6 +112,7 @@ impl ChannelWorker {
     pub(super) fn close_handles(&mut self) -> bool {
         let mut all_committed = true;
         for handle in self.handles.drain() {
+            // Goes on after an error: one refused upload must not keep the others from being committed.
             if let Err(error) = handle.close() {
                 tracing::info!(login = %self.session.login(), %error, "can't commit an upload that its client did not close");
                 all_committed = false;
@@ -123,25 +124,31 @@ impl ChannelWorker {
     fn process_while(&mut self, accepts: impl Fn(&Self, &ClientPacket) -> bool) -> WorkerOutcome {
         let mut replies = ReplyBatch::default();
         let (mut protocol_error, mut used) = (false, false);
+        // Checked for each request: once the connection ends, no further one takes effect.
         while !self.session.closing.is_cancelled() && !replies.is_full() {
             let Some(packet) = self.next_packet() else { break };
             if !accepts(self, &packet) || !fits_in_batch(&packet, &replies) {
+                // Kept parsed and answered first in the next run: clients rely on the order of requests.
                 self.deferred_packet = Some(packet);
                 break;
             }
             match packet {
                 ClientPacket::Init => {
+                    // A repeated INIT is answered like the first, and changes nothing.
                     self.initialized = true;
                     replies.version();
                 }
                 ClientPacket::Request(id, request) if self.initialized => {
                     let result =
                         request.map_err(|_| Error::Malformed).and_then(|r| self.handle_request(id, r, &mut replies));
+                    // Refused requests are no use of the token: they must not extend its sliding expiration. EOF ends
+                    // every download.
                     used |= matches!(result, Ok(()) | Err(Error::Eof));
                     if let Err(error) = result {
                         replies.error(id, &error);
                     }
                 }
+                // A request before INIT or a packet without an id can't be answered; the session ends.
                 ClientPacket::Request(..) | ClientPacket::Truncated => {
                     protocol_error = true;
                     break;
@@ -169,6 +176,8 @@ impl ChannelWorker {
     }
 
     fn is_blocking(&self, packet: &ClientPacket) -> bool {
+        // Copies and hashes take as long as the file is large; CLOSE and fsync as long as the disk needs for what was
+        // written. Everything else takes about as long as reading a small file.
         match packet {
             ClientPacket::Request(
                 _,
@@ -207,6 +216,7 @@ impl ChannelWorker {
             SftpRequest::Statvfs(path) => out.statvfs(id, &self.statvfs(&path)?),
             SftpRequest::Fstatvfs(handle) => out.statvfs(id, &self.fstatvfs(handle)?),
             SftpRequest::Limits => {
+                // In the order of the reply: packet, read and write sizes, number of handles.
                 let sizes = [MAX_PACKET_BYTES, MAX_DATA_BYTES, MAX_DATA_BYTES, self.session.max_handles];
                 out.limits(id, sizes.map(|size| u64::try_from(size).unwrap_or(u64::MAX)));
             }
@@ -246,6 +256,7 @@ impl ChannelWorker {
             SftpRequest::CopyData { from, offset, length, to, to_offset } => {
                 self.copy_data(from, offset, length, to, to_offset)
             }
+            // Listed without a wildcard: the compiler then asks where a new request is dispatched.
             SftpRequest::Read { .. }
             | SftpRequest::Open { .. }
             | SftpRequest::Opendir(_)
@@ -270,6 +281,7 @@ impl ChannelWorker {
 
 fn fits_in_batch(packet: &ClientPacket, replies: &ReplyBatch) -> bool {
     match packet {
+        // Only READ reserves its full length before it is known how much there is to read.
         ClientPacket::Request(_, Ok(SftpRequest::Read { length, .. })) => replies.fits_data(clamp_read_length(*length)),
         ClientPacket::Request(..) | ClientPacket::Init | ClientPacket::Truncated => true,
     }
@@ -279,4 +291,5 @@ fn clamp_read_length(length: u32) -> usize {
     usize::try_from(length).map_or(MAX_DATA_BYTES, |length| length.min(MAX_DATA_BYTES))
 }
 
+// With its header of 13 bytes, the largest DATA reply fits into one batch.
 const _: () = assert!(MAX_DATA_BYTES + 13 <= REPLY_BATCH_BYTES);
