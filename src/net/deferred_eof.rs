@@ -43,12 +43,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeferredEofStream<S> {
             let before = buffer.filled().len();
             let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer));
             if read.is_ok() && buffer.filled().len() > before {
+                // The data may hold new requests, which have to be accepted before the end is reported.
                 self.gate.0.store(false, Ordering::Relaxed);
                 return Poll::Ready(read);
             }
+            // Kept, an error included: a stream must not be polled again after its end.
             self.deferred_eof = Some(read);
         }
         if self.gate.0.load(Ordering::Relaxed) {
+            // An error is reported once, then EOF.
             return Poll::Ready(self.deferred_eof.replace(Ok(())).unwrap_or(Ok(())));
         }
         // Wakes at once: the poller opens the gate when it has nothing left to accept, and polls again.

@@ -81,6 +81,7 @@ impl<S: AsyncRead + Unpin> LingeringStream<S> {
     /// Reads and discards until the peer closes its side or a bound is reached.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limits = self.limits;
+        // Created once: the total time must not restart with each poll.
         let drain = self.drain.get_or_insert_with(|| LingeringDrain {
             idle_timer: Box::pin(tokio::time::sleep(limits.idle_timeout)),
             total_timer: Box::pin(tokio::time::sleep(limits.total_timeout)),
@@ -92,6 +93,8 @@ impl<S: AsyncRead + Unpin> LingeringStream<S> {
             match Pin::new(&mut self.inner).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     drain.remaining_bytes = drain.remaining_bytes.saturating_sub(buffer.filled().len() as u64);
+                    // Input restarts the idle time only: the byte limit and the total time bound a peer that never
+                    // stops sending.
                     drain.idle_timer.as_mut().reset(Instant::now() + limits.idle_timeout);
                     if drain.remaining_bytes == 0 {
                         return Poll::Ready(());
@@ -113,6 +116,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LingeringStream<S> {
         if buffer.filled().len() > before {
             self.unread.set();
         } else if buffer.remaining() > 0 {
+            // Nothing read into a buffer with space: EOF.
             self.peer_closed = true;
         }
         Poll::Ready(Ok(()))
@@ -141,9 +145,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Our side first, once: the peer then sees the end of the response, and closes its own.
         if self.drain.is_none() {
             ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
         }
+        // Without unread input, closing sends no reset, and the connection must not be held any longer.
         if !self.peer_closed && self.unread.is_set() {
             ready!(self.poll_discard(cx));
         }

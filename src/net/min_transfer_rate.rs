@@ -30,8 +30,10 @@ impl MinTransferRate {
 
     /// Polls while waiting for the peer; ready once it was too slow.
     pub fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A wait starts once: polls in between must not move its deadline.
         if self.waiting_since.is_none() {
             let now = Instant::now();
+            // Earlier waits of the window count: a byte now and then buys no new window.
             let deadline = now + self.window.saturating_sub(self.waited_in_window);
             self.waiting_since = Some(now);
             match &mut self.timer {
@@ -48,6 +50,7 @@ impl MinTransferRate {
             self.waited_in_window += since.elapsed();
         }
         self.transferred_in_window = self.transferred_in_window.saturating_add(bytes as u64);
+        // At least one byte, also for windows of less than a second.
         if self.transferred_in_window >= self.window.as_secs().saturating_mul(MIN_BYTES_PER_SECOND).max(1) {
             (self.transferred_in_window, self.waited_in_window) = (0, Duration::ZERO);
         }

@@ -35,6 +35,7 @@ impl AcceptedConnection {
         self.encrypted = header.encrypted;
         if let Some(source) = header.source {
             self.peer = source;
+            // Else all clients of a proxy would share the limit of its address.
             if !self.permit.assign_address(source.ip()) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
@@ -61,11 +62,13 @@ fn parse_v1(line: &[u8]) -> Option<ProxyHeader> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix("\r\n")?;
     let mut fields = text.strip_prefix("PROXY ")?.split(' ');
     let family = fields.next()?;
+    // The rest of such a line has to be ignored, as the specification says.
     if family == "UNKNOWN" {
         return Some(ProxyHeader::default());
     }
     let (source, _target, port) =
         (fields.next()?.parse::<IpAddr>().ok()?, fields.next()?, fields.next()?.parse().ok()?);
+    // An address of the other family means a broken proxy: refused rather than believed.
     let is_consistent = (family == "TCP4" && source.is_ipv4()) || (family == "TCP6" && source.is_ipv6());
     is_consistent.then(|| ProxyHeader { source: Some(SocketAddr::new(source.to_canonical(), port)), encrypted: false })
 }
@@ -77,12 +80,14 @@ async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeade
         rest
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
+    // Before the allocation: the length is the peer's claim.
     if length > V2_BODY_MAX_BYTES {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     match command {
+        // LOCAL: a connection of the proxy itself, such as a health check. Its addresses must be ignored.
         0x20 => Ok(ProxyHeader::default()),
         0x21 => parse_v2_body(family, &body).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         _ => Err(io::ErrorKind::InvalidData.into()),
@@ -103,6 +108,7 @@ fn parse_v2_body(family: u8, body: &[u8]) -> Option<ProxyHeader> {
             let port = u16::from_be_bytes([addresses[32], addresses[33]]);
             (SocketAddr::new(IpAddr::from(address).to_canonical(), port), rest)
         }
+        // UDP, UNIX sockets and AF_UNSPEC: no address to use, but no error.
         _ => return Some(ProxyHeader::default()),
     };
     Some(ProxyHeader { source: Some(source), encrypted: parse_tls_tlv(rest)? })
@@ -114,9 +120,11 @@ fn parse_tls_tlv(mut rest: &[u8]) -> Option<bool> {
     let mut encrypted = false;
     while let Some((&[kind, high, low], after)) = rest.split_first_chunk::<3>() {
         let (value, next) = after.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        // PP2_TYPE_SSL: the lowest bit of its first byte is PP2_CLIENT_SSL.
         encrypted |= kind == TLS && value.first().is_some_and(|flags| flags & 1 == 1);
         rest = next;
     }
+    // Leftover bytes are a truncated TLV.
     rest.is_empty().then_some(encrypted)
 }
 

@@ -20,6 +20,7 @@ impl<S: AsyncRead + Unpin> RewindStream<S> {
     /// I/O errors of the stream.
     pub async fn detect_preface(mut inner: S, preface: &[u8]) -> io::Result<(Self, bool)> {
         let mut start = BytesMut::new();
+        // Ends at the first byte that differs: waiting for a whole preface would hang on a shorter request.
         while start.len() < preface.len() && preface.starts_with(&start) {
             if inner.read_buf(&mut start).await? == 0 {
                 break;

@@ -33,6 +33,7 @@ pub enum TlsError {
 impl From<rustls::Error> for TlsError {
     fn from(error: rustls::Error) -> Self {
         match error {
+            // The commonest mistake at a renewal, so that it has a message of its own.
             rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
             other => TlsError::Unusable(other),
         }
@@ -204,6 +205,7 @@ fn read_private_key(key: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let file_error = |reason: &str| TlsError::File { path: key.to_owned(), reason: reason.to_owned() };
     let text = zeroize::Zeroizing::new(std::fs::read(key).map_err(|error| file_error(&error.to_string()))?);
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        // rustls reads no encrypted keys, and would report the file as empty.
         pem::Error::NoItemsFound if memchr::memmem::find(&text, b"ENCRYPTED PRIVATE KEY").is_some() => {
             file_error("the key is encrypted: decrypt it with openssl pkey -in FILE -out FILE")
         }

@@ -85,6 +85,7 @@ impl<S> WriteTimeoutStream<S> {
         let Some(PeerShutdownWatch { state, has_shut_down }) = &self.peer_shutdown else {
             return Ok(());
         };
+        // One poll(2) for each request of a check, not for each flush.
         if state.0.check_requested.swap(false, Ordering::Relaxed) && has_shut_down(&self.inner)? {
             state.0.detected.store(true, Ordering::Relaxed);
         }
@@ -98,7 +99,9 @@ impl<S> WriteTimeoutStream<S> {
         if cancelled.as_mut().poll(cx).is_pending() {
             return Ok(());
         }
+        // SO_LINGER of zero: closing then sends a reset and discards what the socket still holds.
         set_linger(&self.inner)?;
+        // Once: the shutdown that follows the error must pass.
         self.abort = None;
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the response was aborted"))
     }
@@ -130,6 +133,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        // Before the write: while the socket has space a write never waits, and would not notice the abort.
         self.check_abort(cx)?;
         let result = Pin::new(&mut self.inner).poll_write(cx, data);
         self.enforce_min_rate(cx, result, |written| *written)
@@ -168,9 +172,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
 /// # Errors
 /// [`io::ErrorKind::ConnectionReset`] once the connection is gone.
 fn peer_has_shut_down(stream: &TcpStream) -> io::Result<bool> {
+    // poll(2) and not a read, which would consume the beginning of the next request.
     let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
     poll(&mut polled, Some(&Timespec::default()))?;
     let seen = polled[0].revents();
+    // Both directions are closed: nobody would read the response.
     if seen.intersects(PollFlags::HUP | PollFlags::ERR) {
         return Err(io::ErrorKind::ConnectionReset.into());
     }
