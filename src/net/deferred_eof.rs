@@ -22,8 +22,8 @@ impl EofGate {
     }
 }
 
-/// Wraps a stream: its end, or an error in its place, is reported only while the gate is open. Every read of data closes
-/// the gate.
+/// Wraps a stream: its end, or an error in its place, is reported only while the gate is open. Every read of data
+/// closes the gate.
 pub struct DeferredEofStream<S> {
     inner: S,
     gate: EofGate,
@@ -60,7 +60,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeferredEofStream<S> {
     }
 }
 
-/// Replaces the error of a write to a disconnected peer by success with `done`, so that its earlier input is still read.
+/// Replaces the error of a write to a disconnected peer by success with `done`, so that its earlier input is still
+/// read.
 fn ignore_disconnected<T>(written: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
     match written {
         Poll::Ready(Err(error))

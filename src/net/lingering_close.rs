@@ -1,8 +1,8 @@
 //! A stream that is closed only after its peer had time to read the last response.
 //!
-//! A socket that is closed while it holds unread bytes of the peer, or receives more, sends a reset, and the reset makes
-//! the peer's system discard a response that the peer has not read yet (RFC 9112 section 9.6). So the sending side is
-//! shut down first, and what the peer still sends is read and discarded within bounds.
+//! A socket that is closed while it holds unread bytes of the peer, or receives more, sends a reset, and the reset
+//! makes the peer's system discard a response that the peer has not read yet (RFC 9112 section 9.6). So the sending
+//! side is shut down first, and what the peer still sends is read and discarded within bounds.
 
 use std::future::Future;
 use std::io;

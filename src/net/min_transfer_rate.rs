@@ -11,8 +11,8 @@ const MIN_BYTES_PER_SECOND: u64 = 256;
 
 /// Measures a peer's transfer rate. Only the time that is spent waiting for the peer counts.
 ///
-/// In each window of waiting, [`MIN_BYTES_PER_SECOND`] times its length have to be transferred. So silence is bounded by
-/// one window, and a peer gains nothing by sending a byte now and then.
+/// In each window of waiting, [`MIN_BYTES_PER_SECOND`] times its length have to be transferred. So silence is bounded
+/// by one window, and a peer gains nothing by sending a byte now and then.
 #[derive(Debug)]
 pub struct MinTransferRate {
     window: Duration,

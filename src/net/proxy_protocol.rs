@@ -28,8 +28,8 @@ impl AcceptedConnection {
     /// that address in the connection limits. There is no timeout here: the caller bounds the wait.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] for an invalid header, [`io::ErrorKind::ConnectionRefused`] when the client's address
-    /// is at its limit of unauthenticated connections; I/O errors of the stream.
+    /// [`io::ErrorKind::InvalidData`] for an invalid header, [`io::ErrorKind::ConnectionRefused`] when the client's
+    /// address is at its limit of unauthenticated connections; I/O errors of the stream.
     pub async fn read_proxy_header(mut self) -> io::Result<Self> {
         let header = read_header(&mut self.stream).await?;
         self.encrypted = header.encrypted;

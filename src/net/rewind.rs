@@ -14,7 +14,8 @@ pub struct RewindStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> RewindStream<S> {
-    /// Reads a stream until it is known whether it begins with `preface`; returns the rewound stream, and whether it does.
+    /// Reads a stream until it is known whether it begins with `preface`; returns the rewound stream, and whether it
+    /// does.
     ///
     /// # Errors
     /// I/O errors of the stream.

@@ -17,10 +17,10 @@ const IDENTIFICATION: &str = concat!("SSH-2.0-patgate_", env!("CARGO_PKG_VERSION
 /// Size of the channel window (RFC 4254 section 5.2).
 const CHANNEL_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-/// Key exchange methods in order of preference. The NIST curves are for JSch, which supports nothing newer. Group exchange
-/// (RFC 4419) is for clients without any other method that avoids SHA-1, such as WS_FTP and paramiko before 2.2; it comes
-/// last since it takes one more round trip. The fixed groups of 4096 and 8192 bits are left out: they cost more than all
-/// others, and no client depends on them.
+/// Key exchange methods in order of preference. The NIST curves are for JSch, which supports nothing newer. Group
+/// exchange (RFC 4419) is for clients without any other method that avoids SHA-1, such as WS_FTP and paramiko before
+/// 2.2; it comes last since it takes one more round trip. The fixed groups of 4096 and 8192 bits are left out: they
+/// cost more than all others, and no client depends on them.
 const KEX_ALGORITHMS: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -50,16 +50,16 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_192_CTR,
     cipher::AES_256_CTR,
 ];
-/// MAC algorithms in order of preference. The last two are for libssh2 before 1.11 (in curl and PHP) and for JSch, which
-/// support no other MAC and no AEAD cipher.
+/// MAC algorithms in order of preference. The last two are for libssh2 before 1.11 (in curl and PHP) and for JSch,
+/// which support no other MAC and no AEAD cipher.
 const MAC_ALGORITHMS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
 
-/// Groups for group exchange, smallest first: those of RFC 3526, so that none is ever generated. A larger one would cost
-/// an unauthenticated client nothing, and the server ten times the work of the largest here.
+/// Groups for group exchange, smallest first: those of RFC 3526, so that none is ever generated. A larger one would
+/// cost an unauthenticated client nothing, and the server ten times the work of the largest here.
 const GEX_GROUPS: [&DhGroup; 3] = [&DH_GROUP14, &DH_GROUP15, &DH_GROUP16];
 
-/// Returns the group for a group exchange: the smallest of at least the preferred size, else the largest that the client
-/// accepts (RFC 4419 section 3); `None` when it accepts none.
+/// Returns the group for a group exchange: the smallest of at least the preferred size, else the largest that the
+/// client accepts (RFC 4419 section 3); `None` when it accepts none.
 pub(super) fn gex_group(request: &GexParams) -> Option<DhGroup> {
     let accepted = || {
         GEX_GROUPS
@@ -78,8 +78,8 @@ pub(super) fn auth_methods() -> MethodSet {
 
 /// Returns the idle time after which a keepalive is sent; `None` if keepalives are disabled.
 ///
-/// It is at least the login timeout: russh sends keepalives before the login too, when a client may take a global request
-/// for a protocol error (RFC 4252 section 6).
+/// It is at least the login timeout: russh sends keepalives before the login too, when a client may take a global
+/// request for a protocol error (RFC 4252 section 6).
 pub(super) fn keepalive_interval(options: &SftpOptions) -> Option<Duration> {
     (!options.keepalive_interval.is_zero()).then(|| options.keepalive_interval.max(options.login_timeout))
 }

@@ -344,8 +344,8 @@ impl ChannelLoop {
         }
     }
 
-    /// Closes the handles of a channel that ended in order, as OpenSSH's server keeps their content. Returns whether all
-    /// uploads were committed.
+    /// Closes the handles of a channel that ended in order, as OpenSSH's server keeps their content. Returns whether
+    /// all uploads were committed.
     async fn commit_open_handles(&mut self) -> bool {
         let Some(mut worker) = self.idle_worker.take() else { return true };
         let closed = tokio::task::spawn_blocking(move || worker.close_handles()).await;

@@ -173,7 +173,10 @@ impl ConnectionSupervisor {
                 let message = format!("no login within {} s", self.options.login_timeout.as_secs_f32());
                 (Disconnect::ByApplication, message)
             }
-            () = evicted => (Disconnect::TooManyConnections, "too many connections wait for a login: try again".to_owned()),
+            () = evicted => {
+                let message = "too many connections wait for a login: try again".to_owned();
+                (Disconnect::TooManyConnections, message)
+            }
             () = self.signals.stop.cancelled() => (Disconnect::ByApplication, "the server is stopping".to_owned()),
             // `serve` itself was dropped: the gateway waits for no disconnect message.
             () = self.signals.closing.cancelled() => return None,
@@ -210,17 +213,22 @@ impl ConnectionSupervisor {
             () = session.closed() => (Disconnect::ByApplication, "the token is no longer valid"),
             // No message: it would wait behind the bytes that the client doesn't read.
             () = self.control.wait_until_write_stalled(self.options.client_timeout) => return,
-            () = wait_for_keepalive_timeout(&self.control, &self.options) => (Disconnect::ConnectionLost, "no answer to keepalives"),
+            () = wait_for_keepalive_timeout(&self.control, &self.options) => {
+                (Disconnect::ConnectionLost, "no answer to keepalives")
+            }
             () = wait_for_idle_timeout(&self.control, &self.options, &self.signals.blocking_work) => {
                 (Disconnect::ByApplication, "no request within sftp_idle_seconds")
             }
             () = self.signals.closing.cancelled() => (Disconnect::ProtocolError, "the session ended after an error"),
-            () = wait_for_drain(&self.signals.stop, &self.channels) => (Disconnect::ByApplication, "the server is stopping"),
+            () = wait_for_drain(&self.signals.stop, &self.channels) => {
+                (Disconnect::ByApplication, "the server is stopping")
+            }
         };
         self.disconnect(&handle, reason, message).await;
     }
 
-    /// Tells the channels how the connection ended; where the client disconnected, lets them finish its earlier requests.
+    /// Tells the channels how the connection ended; where the client disconnected, lets them finish its earlier
+    /// requests.
     async fn drain_channels(&self, result: Result<(), russh::Error>, session: &Session) {
         let kind = match result {
             Ok(()) => DisconnectKind::ByClient,

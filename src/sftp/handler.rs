@@ -292,7 +292,8 @@ impl Handler for SshHandler {
     async fn auth_succeeded(&mut self, ssh: &mut Ssh) -> Result<(), Self::Error> {
         self.round_trip.record_reply();
         if self.authenticated.is_none() {
-            // Not SSH_MSG_USERAUTH_FAILURE: it would call the token wrong, and the client would ask the user for another.
+            // Not SSH_MSG_USERAUTH_FAILURE: it would call the token wrong, and the client would ask the user for
+            // another.
             let limit = self.sftp.options().max_connections_per_user;
             let message = format!(
                 "the token is valid, but its user has {limit} SFTP connections open, which is the limit: close one"

@@ -24,8 +24,8 @@ const HOST_KEY_FILES: [(&str, Algorithm); 3] = [
 pub struct HostKeys(Vec<PrivateKey>);
 
 impl HostKeys {
-    /// Reads the keys in the state directory (ed25519, ECDSA P-256 and RSA 3072, OpenSSH PEM); generates missing ones, in
-    /// files with mode 0600.
+    /// Reads the keys in the state directory (ed25519, ECDSA P-256 and RSA 3072, OpenSSH PEM); generates missing ones,
+    /// in files with mode 0600.
     ///
     /// # Errors
     /// Errors of reading and writing; [`io::ErrorKind::InvalidData`] for a file that is not such a key or that group or
@@ -102,8 +102,8 @@ fn read_key(mut file: File, algorithm: &Algorithm) -> Result<PrivateKey, String>
     if is_expected && !key.is_encrypted() { Ok(key) } else { Err(format!("it is not an unencrypted {algorithm} key")) }
 }
 
-/// Writes a key to a temporary file, syncs it and links it to its name: a partial key is never read, and an existing key
-/// is never replaced.
+/// Writes a key to a temporary file, syncs it and links it to its name: a partial key is never read, and an existing
+/// key is never replaced.
 fn write_key_file(state: &Path, name: &str, pem: &[u8]) -> io::Result<()> {
     let temporary = state.join(format!(".{name}.{}", std::process::id()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {

@@ -1,8 +1,8 @@
 //! Detection of login requests without a reply, from the socket's side.
 //!
-//! russh ignores some requests: a second SSH_MSG_SERVICE_REQUEST, and messages of another phase. Its packets are encrypted
-//! and its state is private, so that only sizes and times are visible: the packets that were received, and whether
-//! anything was sent after them.
+//! russh ignores some requests: a second SSH_MSG_SERVICE_REQUEST, and messages of another phase. Its packets are
+//! encrypted and its state is private, so that only sizes and times are visible: the packets that were received, and
+//! whether anything was sent after them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

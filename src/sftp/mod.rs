@@ -1,10 +1,10 @@
 //! SFTP version 3 (draft-ietf-secsh-filexfer-02) over russh, on top of a [`crate::tree::View`].
 //!
 //! russh is the transport; the loop over SFTP packets is ours. From the outside in: `connection` gives each socket a
-//! thread, supervises it (`monitored_stream`, `login_reply_monitor`) and ends it in time, and `preauth_slots` bounds the
-//! key exchanges of unauthenticated clients; `handler` answers russh's callbacks; `channel` moves bytes; `packet_input`,
-//! `request` and `reply` are the packets; `worker` dispatches requests, which are implemented by theme in
-//! `file_requests`, `check_file`, `directory_requests` and `path_requests`, on the session's open files
+//! thread, supervises it (`monitored_stream`, `login_reply_monitor`) and ends it in time, and `preauth_slots` bounds
+//! the key exchanges of unauthenticated clients; `handler` answers russh's callbacks; `channel` moves bytes;
+//! `packet_input`, `request` and `reply` are the packets; `worker` dispatches requests, which are implemented by theme
+//! in `file_requests`, `check_file`, `directory_requests` and `path_requests`, on the session's open files
 //! ([`crate::tree::SessionFiles`]).
 
 mod algorithms;
@@ -129,8 +129,8 @@ impl Sftp {
         }))
     }
 
-    /// Serves one connection until it ends. After `stop` is cancelled, it ends as soon as the requests that were received
-    /// are answered and the files that are open are closed.
+    /// Serves one connection until it ends. After `stop` is cancelled, it ends as soon as the requests that were
+    /// received are answered and the files that are open are closed.
     pub async fn serve(&self, connection: AcceptedConnection, stop: CancellationToken) {
         connection::serve(self.clone(), connection, stop).await;
     }

@@ -1,8 +1,8 @@
 //! The socket that russh reads and writes. It can be aborted from outside, detects a client that reads nothing, sends
 //! nothing or waits for a reply, and keeps the client's identification string.
 //!
-//! russh's own timers stop while its loop waits for the socket or for a channel. So the supervisor of a session works on
-//! the socket, not on russh's session.
+//! russh's own timers stop while its loop waits for the socket or for a channel. So the supervisor of a session works
+//! on the socket, not on russh's session.
 
 use std::io;
 use std::pin::Pin;

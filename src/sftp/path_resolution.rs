@@ -1,8 +1,8 @@
 //! Resolution of client paths with POSIX semantics (IEEE 1003.1, 4.16 Pathname Resolution).
 //!
 //! `..` leads to the parent of a directory's canonical path, so the component before it must be a directory; a trailing
-//! slash requires a directory. All other paths are passed to the tree unresolved. A name that is missing is looked up in
-//! the other Unicode normalization form that the tree may have it in.
+//! slash requires a directory. All other paths are passed to the tree unresolved. A name that is missing is looked up
+//! in the other Unicode normalization form that the tree may have it in.
 
 use crate::domain::{EntryName, PathAccess, TreePath};
 use crate::tree;
@@ -35,8 +35,8 @@ impl ChannelWorker {
     /// Resolves the path of an entry that is created, removed, renamed or linked.
     ///
     /// # Errors
-    /// [`Error::DotEntry`] for `.` and `..`, which are not entries. Otherwise as [`ChannelWorker::resolve_path`], except
-    /// that a missing entry before a trailing slash is left to the request: it may create a directory.
+    /// [`Error::DotEntry`] for `.` and `..`, which are not entries. Otherwise as [`ChannelWorker::resolve_path`],
+    /// except that a missing entry before a trailing slash is left to the request: it may create a directory.
     pub(super) fn resolve_entry(&mut self, bytes: &[u8]) -> Result<EntryPath> {
         // `a/./` ends in `.` too.
         let last_component = bytes.split(|&byte| byte == b'/').rfind(|component| !component.is_empty());
