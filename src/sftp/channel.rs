@@ -45,11 +45,11 @@ pub(super) struct ShutdownSignals {
     pub(super) client_timeout: Duration,
     /// Blocking work of all channels: while some runs, the session isn't idle.
     pub(super) blocking_work: TaskTracker,
-    /// How the connection ended; `None` while it is open.
+    /// Kind of the connection's end; `None` while it is open.
     pub(super) disconnect_kind: watch::Receiver<Option<DisconnectKind>>,
 }
 
-/// How a connection ends.
+/// Kind of a connection's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DisconnectKind {
     /// The client sent SSH_MSG_DISCONNECT.
@@ -58,7 +58,7 @@ pub(super) enum DisconnectKind {
     Lost,
 }
 
-/// Why a channel ended.
+/// Reason for a channel's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChannelEnd {
     /// The client sent EOF, or the server stops: all requests are answered.

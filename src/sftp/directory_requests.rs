@@ -42,7 +42,7 @@ impl ChannelWorker {
         }
     }
 
-    /// Creates a directory.
+    /// Creates a directory; it needs no trailing slash, and may have one.
     pub(super) fn mkdir(&mut self, path: &[u8], attributes: &SftpAttributes) -> Result<()> {
         let path = self.resolve_entry(path)?.path;
         // Only the mode: OpenSSH's server ignores the other attributes of MKDIR too.

@@ -81,7 +81,7 @@ pub(super) enum Error {
     /// The request's body is truncated or inconsistent.
     #[error("the request is malformed")]
     Malformed,
-    /// An unknown request.
+    /// A request type or an extension that is not implemented.
     #[error("the request is not supported")]
     Unsupported,
 }

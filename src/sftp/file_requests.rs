@@ -16,7 +16,7 @@ use super::worker::ChannelWorker;
 const COPY_DATA_BUFFER_BYTES: usize = 256 * 1024;
 
 impl ChannelWorker {
-    /// Opens a file.
+    /// Opens a file; CREAT with TRUNC stages an upload that CLOSE commits.
     pub(super) fn open(&mut self, path: &[u8], flags: OpenFlags, attributes: &SftpAttributes) -> Result<HandleId> {
         // Before the file is opened: at the limit, OPEN must not create or truncate it first.
         let permit = self.handles.acquire_permit()?;

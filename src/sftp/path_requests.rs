@@ -32,7 +32,7 @@ impl ChannelWorker {
         Ok(self.session.files.remove_file(&path)?)
     }
 
-    /// Renames an entry.
+    /// Renames an entry; `overwrite` says what may be replaced.
     pub(super) fn rename(&mut self, from: &[u8], to: &[u8], overwrite: OverwriteMode) -> Result<()> {
         let (from, to) = (self.resolve_entry(from)?.path, self.resolve_entry(to)?);
         // As rename(2): a trailing slash on the target is for directories only.
