@@ -1,7 +1,7 @@
 //! Slots in which russh computes for unauthenticated clients: so few at once that they don't slow down anybody else.
 //!
 //! A key exchange costs the server a thousand times what a request for one costs the client, which may ask for another
-//! before it logs in. russh computes when bytes arrive, so that bytes wait for a slot ([`super::monitored_stream`]).
+//! before it logs in. russh computes when bytes arrive, so that bytes wait for a slot (`monitored_stream`).
 //! The slot is released when russh writes or reads on: a client that sends slowly or nothing holds none. An address has
 //! one slot at a time, however many connections it has, and addresses are served in the order of their requests.
 
