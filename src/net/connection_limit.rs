@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 const UNAUTHENTICATED_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that a connection has for its first request, or its next, before another may take its place.
 const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
-/// Connections of an address that may wait for a permit, for each that it may have open unauthenticated. The first use of a
-/// token takes a run of argon2; what arrives from its address meanwhile waits and is not refused.
-const PENDING_PER_UNAUTHENTICATED_OF_ADDRESS: usize = 2;
+/// Connections of an address that may wait for a permit, for each that it may have open unauthenticated; and at least. The
+/// first use of a token takes a run of argon2: what arrives from its address meanwhile waits and is not refused.
+const PENDING_OF_ADDRESS_FACTOR_AND_MIN: (usize, usize) = (2, 32);
 /// The same for all addresses together: so much more that it takes eight addresses to fill it.
-const PENDING_PER_UNAUTHENTICATED: usize = 4;
+const PENDING_TOTAL_FACTOR_AND_MIN: (usize, usize) = (4, 256);
 /// Maximum number of connections that were told to end and have not ended yet, beyond the bound on all connections.
 const MAX_CLOSING_CONNECTIONS: usize = 64;
 
@@ -50,10 +50,12 @@ pub(super) struct PendingLimits {
 impl ConnectionLimits {
     /// Returns how many connections may wait for a permit.
     pub(super) fn pending(&self) -> PendingLimits {
+        let (factor, min) = PENDING_TOTAL_FACTOR_AND_MIN;
         // Each takes a descriptor: never more than the connections for which descriptors were set aside.
-        let total = (self.unauthenticated * PENDING_PER_UNAUTHENTICATED).min(self.connections);
-        let per_address = self.unauthenticated_per_address * PENDING_PER_UNAUTHENTICATED_OF_ADDRESS;
-        PendingLimits { total, per_address: per_address.min(total) }
+        let total = (self.unauthenticated * factor).max(min).min(self.connections);
+        let (factor, min) = PENDING_OF_ADDRESS_FACTOR_AND_MIN;
+        let per_address = (self.unauthenticated_per_address * factor).max(min).min(total);
+        PendingLimits { total, per_address }
     }
 }
 

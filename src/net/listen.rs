@@ -206,8 +206,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let limits =
-            ConnectionLimits { connections: 100, per_user: 100, unauthenticated: 10, unauthenticated_per_address: 2 };
-        assert_eq!(limits.pending(), PendingLimits { total: 40, per_address: 4 });
+            ConnectionLimits { connections: 100, per_user: 100, unauthenticated: 40, unauthenticated_per_address: 20 };
+        assert_eq!(limits.pending(), PendingLimits { total: 100, per_address: 40 });
         let (limiter, stop, authenticate) =
             (ConnectionLimiter::new(limits), CancellationToken::new(), CancellationToken::new());
         let serve = |mut connection: AcceptedConnection| {
@@ -223,11 +223,11 @@ mod tests {
         };
         let check = async {
             let mut clients = Vec::new();
-            for _ in 0..7 {
+            for _ in 0..61 {
                 clients.push(TcpStream::connect(address).await.expect("connects"));
             }
             let mut last = clients.pop().expect("one");
-            assert_eq!(last.read(&mut [0]).await.expect("closed without a reset"), 0, "two are served, four wait");
+            assert_eq!(last.read(&mut [0]).await.expect("closed without a reset"), 0, "20 are served, 40 wait");
             authenticate.cancel();
             for mut client in clients {
                 assert_eq!(client.read_u8().await.expect("answered, not refused"), b'!');
