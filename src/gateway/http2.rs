@@ -4,8 +4,8 @@
 //! The memory that a client can occupy is small until it is authenticated, and bounded for each user and in total after
 //! that: windows that are open to uploads, and bytes of responses that the client has not taken yet.
 
-use std::future::poll_fn;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -27,7 +27,8 @@ use super::request_handler::HttpConnection;
 use crate::auth::Session;
 use crate::domain::{Login, QuotaReservation, UserQuotas};
 use crate::http::{
-    AuthenticatedSession, RequestBody, ResponseBody, UnreadBody, current_date_header, set_retry_after, text_response,
+    AuthenticatedSession, RequestBody, ResponseBody, UnreadBody, bytes_with_reservation, current_date_header,
+    set_retry_after, text_response,
 };
 use crate::net::{DeferredEofStream, EofGate, MinTransferRate};
 
@@ -289,15 +290,16 @@ async fn send_response(
     finish_headers(&mut parts.headers, &body);
     let is_last = is_head || body.is_end_stream();
     match respond.send_response(Response::from_parts(parts, ()), is_last) {
-        Ok(stream) if !is_last => send_body(body, stream, session, pace_window).await,
+        Ok(stream) if !is_last => {
+            let reservation = reservation.map(Arc::new);
+            send_body(body, BodyStream { stream, session, reservation, pace_window }).await;
+        }
         Ok(_) => {}
         Err(error) => {
             tracing::debug!(%error, "the response was not sent");
             respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
-    // Held while the body is sent: h2 buffers up to this many bytes that the client has not taken.
-    drop(reservation);
 }
 
 /// Refuses a request whose response would exceed the user's budget of buffered responses.
@@ -322,14 +324,23 @@ fn finish_headers(headers: &mut HeaderMap, body: &ResponseBody) {
     }
 }
 
+/// Stream of a response to which a body is sent.
+struct BodyStream {
+    stream: SendStream<Bytes>,
+    /// Session whose end resets the stream.
+    session: Option<Session>,
+    /// Share of the user's budget of buffered responses.
+    reservation: Option<Arc<QuotaReservation>>,
+    pace_window: Duration,
+}
+
 /// Sends a body as fast as its client takes it. Resets the stream when the session has ended, and when the client takes
 /// less than [`MinTransferRate`] asks for in a `pace_window` of waiting.
-async fn send_body(
-    mut body: ResponseBody,
-    mut stream: SendStream<Bytes>,
-    session: Option<Session>,
-    pace_window: Duration,
-) {
+///
+/// No more is handed to h2 than the client has window for, so that the rest stays here, where session and rate are
+/// watched: h2 keeps what it was given, however long the client leaves its window closed.
+async fn send_body(mut body: ResponseBody, to: BodyStream) {
+    let BodyStream { mut stream, session, reservation, pace_window } = to;
     let session_closed = async {
         match session {
             Some(session) => session.closed().await,
@@ -339,27 +350,15 @@ async fn send_body(
     let (mut session_closed, mut transfer_rate) = (pin!(session_closed), MinTransferRate::new(pace_window));
     loop {
         // A block is read only once the client has window for a part of it: a stalled download holds none.
-        stream.reserve_capacity(1);
-        while stream.capacity() == 0 {
-            let capacity = poll_fn(|cx| match stream.poll_capacity(cx) {
-                Poll::Pending => transfer_rate.poll_too_slow(cx).map(|()| None),
-                ready => ready,
-            });
-            tokio::select! {
-                capacity = capacity => match capacity {
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) => return,
-                    None => return stream.send_reset(Reason::CANCEL),
-                },
-                () = session_closed.as_mut() => return stream.send_reset(Reason::CANCEL),
-            }
-        }
+        let Some(_) = wait_for_capacity(&mut stream, 1, &mut transfer_rate, session_closed.as_mut()).await else {
+            return;
+        };
         let frame = tokio::select! {
             frame = body.frame() => frame,
             // The client may give up while the body waits for the disk.
             _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
         };
-        let (data, is_last) = match frame {
+        let (mut data, is_last) = match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => (data, body.is_end_stream()),
                 Err(_) => continue,
@@ -367,9 +366,53 @@ async fn send_body(
             Some(Err(_)) => return stream.send_reset(Reason::INTERNAL_ERROR),
             None => (Bytes::new(), true),
         };
-        transfer_rate.record_transferred(data.len());
-        if stream.send_data(data, is_last).is_err() || is_last {
+        // An empty frame needs no window, and may be the one that ends the stream.
+        if data.is_empty() && (stream.send_data(data.clone(), is_last).is_err() || is_last) {
             return;
         }
+        while !data.is_empty() {
+            let capacity =
+                wait_for_capacity(&mut stream, data.len(), &mut transfer_rate, session_closed.as_mut()).await;
+            let Some(capacity) = capacity else { return };
+            let part = data.split_to(capacity.min(data.len()));
+            transfer_rate.record_transferred(part.len());
+            let ends = is_last && data.is_empty();
+            // h2 holds the last bytes of a body after its stream was handed over, until the connection has taken them.
+            if stream.send_data(bytes_with_reservation(part, reservation.as_ref()), ends).is_err() || ends {
+                return;
+            }
+        }
     }
+}
+
+/// Waits until the client has window for a part of `wanted` bytes, and returns for how many; `None` once the stream was
+/// reset, by the client, for its slowness, or because the session has ended.
+async fn wait_for_capacity(
+    stream: &mut SendStream<Bytes>,
+    wanted: usize,
+    transfer_rate: &mut MinTransferRate,
+    mut session_closed: Pin<&mut impl Future<Output = ()>>,
+) -> Option<usize> {
+    stream.reserve_capacity(wanted.min(SEND_BUFFER_BYTES));
+    while stream.capacity() == 0 {
+        let capacity = poll_fn(|cx| match stream.poll_capacity(cx) {
+            Poll::Pending => transfer_rate.poll_too_slow(cx).map(|()| None),
+            ready => ready,
+        });
+        tokio::select! {
+            capacity = capacity => match capacity {
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return None,
+                None => {
+                    stream.send_reset(Reason::CANCEL);
+                    return None;
+                }
+            },
+            () = session_closed.as_mut() => {
+                stream.send_reset(Reason::CANCEL);
+                return None;
+            }
+        }
+    }
+    Some(stream.capacity())
 }

@@ -1,5 +1,6 @@
 //! Response bodies.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 
 use crate::auth::Session;
+use crate::domain::QuotaReservation;
 
 /// Reason why a response body ended early; the connection is closed without its end, so that the client notices.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,24 @@ pub fn empty() -> ResponseBody {
 /// Returns a body of these bytes.
 pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Returns bytes that keep a reservation for as long as anybody holds them: the HTTP library keeps those that it was given
+/// until the client has taken them, also when their body is gone.
+pub fn bytes_with_reservation(bytes: Bytes, reservation: Option<&Arc<QuotaReservation>>) -> Bytes {
+    struct ReservedBytes {
+        bytes: Bytes,
+        _reservation: Arc<QuotaReservation>,
+    }
+    impl AsRef<[u8]> for ReservedBytes {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    match reservation {
+        Some(reservation) => Bytes::from_owner(ReservedBytes { bytes, _reservation: Arc::clone(reservation) }),
+        None => bytes,
+    }
 }
 
 /// Returns a plain-text response of one line, to which a line feed is added.

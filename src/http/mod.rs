@@ -13,7 +13,10 @@ mod request_target;
 mod streamed_body;
 mod untrusted_proxy;
 
-pub use body::{AuthenticatedSession, BodyError, ResponseBody, current_date_header, empty, full, text_response};
+pub use body::{
+    AuthenticatedSession, BodyError, ResponseBody, bytes_with_reservation, current_date_header, empty, full,
+    text_response,
+};
 pub use connection_handle::{AuthenticatedConnection, ConnectionHandle};
 pub use content_coding::has_content_coding;
 pub use credential::{add_challenges, parse_credential, set_retry_after};

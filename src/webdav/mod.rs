@@ -51,6 +51,7 @@ use self::adaptive_blocking::AdaptiveBlocking;
 use self::chunked_upload::UnfinishedUploadContext;
 use self::error::{DavErrorContext, Error, Result};
 use self::method::DavMethod;
+use self::propfind::PropfindLimits;
 use self::request_context::RequestContext;
 use self::resource_url::OutsideTreeResource;
 use self::response::set_header;
@@ -83,7 +84,7 @@ impl Default for WebdavOptions {
 pub struct Webdav {
     tree: Tree,
     auth: Authenticator,
-    options: WebdavOptions,
+    propfind_limits: PropfindLimits,
     uploads: UnfinishedUploads,
     adaptive_blocking: AdaptiveBlocking,
 }
@@ -94,7 +95,13 @@ impl Webdav {
     pub fn new(tree: Tree, auth: Authenticator, options: WebdavOptions) -> Self {
         let uploads = UnfinishedUploads::new(tree.clone(), options.upload_space, auth.clock().clone());
         uploads.spawn_expiration_task();
-        Self { tree, auth, options, uploads, adaptive_blocking: AdaptiveBlocking::default() }
+        Self {
+            tree,
+            auth,
+            propfind_limits: PropfindLimits::new(options),
+            uploads,
+            adaptive_blocking: AdaptiveBlocking::default(),
+        }
     }
 
     /// Tells whether WebDAV serves a path: one of the tree, or of an upload into it. `/davx` is not served.
@@ -205,7 +212,7 @@ impl Webdav {
             DavMethod::Patch => put::patch(context, body).await,
             DavMethod::Delete => collection::delete(context).await,
             DavMethod::Mkcol => collection::mkcol(context, body).await,
-            DavMethod::Propfind => propfind::handle(context, body, self.options).await,
+            DavMethod::Propfind => propfind::handle(context, body, &self.propfind_limits).await,
             DavMethod::Report => report::handle(context, body).await,
             DavMethod::Proppatch => proppatch::handle(context, body).await,
             DavMethod::Copy | DavMethod::Move => copy_move::handle(context).await,

@@ -274,3 +274,64 @@ async fn unread_http2_responses_are_bounded_per_user() {
     }
     panic!("what was held is not given back");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_small_http2_responses_count_until_client_has_taken_them() {
+    const BYTES: usize = 60_000;
+    let gateway = Fixture::start().await;
+    gateway.write_host_file("/small", vec![7; BYTES]);
+    let alice = gateway.dav("alice", &gateway.create_user_and_token("alice", "/:rw")).authorization().to_owned();
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for _ in 0..20 {
+        let stream = connect_from(1, gateway.http).await;
+        // The window has a byte for each response, and never more: all of the file but this byte waits.
+        let mut client = h2::client::Builder::new();
+        let (requests, connection) =
+            client.initial_window_size(1).handshake::<_, bytes::Bytes>(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut requests = requests.ready().await.expect("ready");
+        for _ in 0..60 {
+            requests = requests.ready().await.expect("ready");
+            let request = http::Request::get(format!("http://{}/dav/small", gateway.http));
+            let request = request.header("authorization", &alice).body(()).expect("a request");
+            let (response, _) = requests.send_request(request, true).expect("sent");
+            let response = tokio::time::timeout(RESPONSE_TIMEOUT, response).await.expect("in time").expect("an answer");
+            match response.status().as_u16() {
+                200 => held.push(response),
+                503 => refused += 1,
+                other => panic!("{other}"),
+            }
+        }
+    }
+    assert_eq!((held.len(), refused), ((64 << 20) / BYTES, 20 * 60 - (64 << 20) / BYTES), "64 MiB of them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_propfind_responses_are_bounded_per_user() {
+    let gateway = Fixture::start().await;
+    for number in 0..1000 {
+        gateway.write_host_file(&format!("/many/{number}"), vec![7]);
+    }
+    let alice = gateway.dav("alice", &gateway.create_user_and_token("alice", "/:rw"));
+    let stream = connect_from(1, gateway.http).await;
+    let mut client = h2::client::Builder::new();
+    let (requests, connection) =
+        client.initial_window_size(1).handshake::<_, bytes::Bytes>(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let (mut requests, mut held) = (requests, Vec::new());
+    for _ in 0..6 {
+        requests = requests.ready().await.expect("ready");
+        let request = http::Request::builder().method("PROPFIND").uri(format!("http://{}/dav/many/", gateway.http));
+        let request = request.header("depth", "infinity").header("authorization", alice.authorization());
+        let (response, _) = requests.send_request(request.body(()).expect("a request"), true).expect("sent");
+        let response = tokio::time::timeout(RESPONSE_TIMEOUT, response).await.expect("in time").expect("an answer");
+        assert_eq!(response.status(), 207);
+        held.push(response);
+    }
+    // One that is held whole has a length. The others are written while they are sent.
+    let whole = held.iter().filter(|response| response.headers().contains_key("content-length")).count();
+    assert_eq!(whole, 4, "16 MiB at 4 MiB each");
+    let streamed = alice.send("PROPFIND", "/dav/many/", &[("depth", "infinity")], "").await;
+    assert_eq!(streamed.text().matches("<D:response>").count(), 1001);
+    drop((held, requests));
+}
