@@ -120,9 +120,11 @@ impl Tree {
         if last.as_ref() == Some(&fingerprint) {
             return Ok(outages);
         }
-        *last = Some(fingerprint);
         self.shared.etags.detect_coarse_times()?;
-        if self.shared.is_serving() && self.record_mount_markers()? {
+        let is_recorded = self.shared.is_serving() && self.record_mount_markers()?;
+        // Only once the store has it all: after an error the next call tries again.
+        *last = Some(fingerprint);
+        if is_recorded {
             let known = known_tree(store)?;
             let paths: Vec<_> = known.mounts.iter().map(|mount| mount.path.to_string()).collect();
             fs.set_known_tree(known);

@@ -164,7 +164,9 @@ impl InterruptedUploads {
     /// Keeps an upload, unless it expired while a session had it; it replaces an older one for the same slot.
     pub(super) fn keep(&self, token: TokenId, slot: SlotId, upload: InterruptedUpload) {
         if self.is_unexpired(&upload) {
-            drop(self.by_slot.lock().insert((token, slot), upload));
+            let replaced = self.by_slot.lock().insert((token, slot), upload);
+            // Without the lock: its content is removed from the disk, which may take long.
+            drop(replaced);
         }
     }
 

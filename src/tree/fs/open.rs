@@ -136,6 +136,8 @@ impl ServedFs {
                 self.verify_mount(&path, || Stat::stat_at(&fd, b""))?;
                 Ok((fd.into(), path))
             }
+            // Neither followed nor classified, which may wait for a disk: the blocking call decides.
+            Err(error) if mode == OpenMode::ReadCached => Err(error),
             Err(Errno::LOOP) => {
                 // A link may lead anywhere in the tree: while a known file system is missing, its target may be there.
                 let classify = |error| self.verify_mounts_below(&TreePath::root()).err().unwrap_or(error);
@@ -146,8 +148,6 @@ impl ServedFs {
                 self.verify_mount(&path, || Stat::stat_at(&fd, b""))?;
                 Ok((fd.into(), path))
             }
-            // Not classified, which would read the disk: the blocking call decides.
-            Err(error) if mode == OpenMode::ReadCached => Err(error),
             Err(error) => Err(self.classify_error(&anchor_path.join(relative_path), error)),
         }
     }
