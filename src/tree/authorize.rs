@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::fs::{DirectoryFd, Errno, FileFd, OpenMode, ResolveMode, ServedFs, Stat};
+use super::fs::{DirectoryFd, Errno, FileFd, OpenMode, ResolveMode, ServedFs, StagingDirectory, Stat};
 use super::{EntryKind, Error, Result, View};
 use crate::domain::{
     EffectiveGrant, EntryName, NodeIdentity, PathAccess, Permission, ResolvedScope, TreeAccess, TreeOperation, TreePath,
@@ -68,6 +68,11 @@ enum GrantAnchor {
 }
 
 impl View {
+    /// Returns the staging directory from which a rename reaches a slot.
+    pub(super) fn staging(&self, slot: &EntrySlot) -> Result<Arc<StagingDirectory>> {
+        Ok(self.fs().staging(&slot.directory, slot.directory_stat.mount_key())?)
+    }
+
     /// Returns the verified grants that cover a path.
     pub(super) fn permissions_at(&self, path: &TreePath) -> Result<PermissionSet> {
         self.permissions_with_mode(path, ResolveMode::Blocking)

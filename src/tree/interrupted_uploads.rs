@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::Tree;
 use super::fs::RetainedEntry;
-use super::upload::SlotId;
+use super::slot_id::SlotId;
 use crate::auth::Clock;
 use crate::domain::{Login, TokenId, UploadSpaces, UserQuotaLimits};
 use crate::store::{Store, TokenState};

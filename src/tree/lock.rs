@@ -4,13 +4,13 @@
 //! a tree, so nobody else writes them. A check costs one atomic load while no lock exists.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
+use super::lock_token::LockToken;
 use super::{Error, Result};
 use crate::auth::Clock;
 use crate::domain::{Login, TreePath, UnixMillis};
@@ -21,28 +21,6 @@ pub(super) const LOCK_MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const LOCK_MIN_LIFETIME: Duration = Duration::from_secs(1);
 /// Maximum size of a lock's owner element, which is held in memory: with the number of locks it bounds their memory.
 const LOCK_OWNER_MAX_BYTES: usize = 8 << 10;
-
-/// A lock token: `urn:uuid:…` (RFC 4918 section 6.5).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LockToken(String);
-
-impl LockToken {
-    /// Wraps a token as a client sent it, whatever its scheme; one that is unknown matches no lock.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Returns the token as a URI, without angle brackets.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for LockToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Parameters of a LOCK request.
 #[derive(Clone, Debug)]
@@ -494,14 +472,14 @@ fn random_lock_token() -> std::result::Result<LockToken, StoreError> {
 impl From<LockRow> for DavLock {
     fn from(row: LockRow) -> Self {
         let LockRow { token, path, depth_infinity, exclusive, login, owner, timeout, expires_at: expires } = row;
-        Self { token: LockToken(token), root: path, depth_infinity, exclusive, login, owner, timeout, expires }
+        Self { token: LockToken::new(token), root: path, depth_infinity, exclusive, login, owner, timeout, expires }
     }
 }
 
 impl From<&DavLock> for LockRow {
     fn from(lock: &DavLock) -> Self {
         Self {
-            token: lock.token.0.clone(),
+            token: lock.token.as_str().to_owned(),
             path: lock.root.clone(),
             depth_infinity: lock.depth_infinity,
             exclusive: lock.exclusive,

@@ -38,7 +38,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::fs::{Stat, filesystem_space};
 use super::in_place::InPlaceEdit;
-use super::upload::{SlotId, StagedUpload};
+use super::slot_id::SlotId;
+use super::upload::StagedUpload;
 use super::{AttributeChanges, EditMode, Entry, Error, FileReader, FilesystemSpace, Result, View};
 
 pub use open_request::OpenRequest;

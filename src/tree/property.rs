@@ -5,11 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::dead_property::{DeadProperty, PropertyChange};
 use super::index::{NodeIndex, self_and_ancestors};
 use super::tags::{parse_tags, tags_property};
 use super::{Error, Result};
 use crate::domain::{EntryName, FileTag, Login, NodeId, TreePath};
-use crate::store::{NodeRow, PropertyRow, PropertyTotals, PropertyUpdate, StoreError};
+use crate::store::{NodeRow, PropertyTotals, PropertyUpdate, StoreError};
 
 /// Maximum size of the value of one property, in bytes.
 const PROPERTY_VALUE_BYTES: usize = 64 << 10;
@@ -19,33 +20,6 @@ const PROPERTIES_PER_ENTRY: u64 = 1000;
 const PROPERTY_BYTES_PER_ENTRY: u64 = 1 << 20;
 /// Maximum size of the properties that are read for the entries of one directory at once, in bytes.
 const PROPERTY_BYTES_PER_LISTING: usize = 16 << 20;
-
-/// The name of a property: an XML namespace (may be empty) and a local name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PropertyName {
-    /// URI of the XML namespace; empty for none.
-    pub namespace: String,
-    /// Local name, without a prefix.
-    pub name: String,
-}
-
-/// A dead property.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadProperty {
-    /// Expanded name of the element.
-    pub name: PropertyName,
-    /// The whole element as XML that declares every prefix it uses.
-    pub value: String,
-}
-
-/// One step of a PROPPATCH.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PropertyChange {
-    /// Sets a property.
-    Set(DeadProperty),
-    /// Removes a property, if it is there.
-    Remove(PropertyName),
-}
 
 impl NodeIndex {
     /// Returns the properties of a node.
@@ -198,12 +172,6 @@ fn property_step(change: &PropertyChange) -> PropertyUpdate<'_> {
         PropertyChange::Remove(name) => (name, None),
     };
     PropertyUpdate { namespace: &name.namespace, name: &name.name, value }
-}
-
-impl From<PropertyRow> for DeadProperty {
-    fn from(PropertyRow { namespace, name, value }: PropertyRow) -> Self {
-        Self { name: PropertyName { namespace, name }, value }
-    }
 }
 
 #[cfg(test)]

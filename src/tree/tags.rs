@@ -1,7 +1,7 @@
 //! Tags of files, stored as a dead property with a syntax of its own, so that they follow a file and its copies as dead
 //! properties do.
 
-use super::{DeadProperty, PropertyChange, PropertyName};
+use super::dead_property::{DeadProperty, PropertyChange, PropertyName};
 use crate::domain::FileTag;
 
 const TAGS_XML_PREFIX: &str = "<tags xmlns=\"urn:patgate\">";

@@ -15,6 +15,7 @@ use super::fs::{DirectoryFd, FileFd, OpenMode, RetainedEntry, StagedEntry, Stat}
 use super::handle_access::{HandleAccess, HandleAnchor, HandleLocks};
 use super::interrupted_uploads::InterruptedUpload;
 use super::media::SNIFF_BYTES;
+use super::slot_id::SlotId;
 use super::upload_registry::RegisteredUpload;
 use super::{AttributeChanges, EditMode, Entry, EntryKind, Etag, Result, View, WriteConditions};
 use crate::domain::{EntryName, FileTag, Permission, TreePath};
@@ -49,30 +50,6 @@ pub struct StagedUpload {
     locks: HandleLocks,
     /// Registration of the target directory, until the upload is detached from its name.
     registration: Option<RegisteredUpload>,
-}
-
-/// A name in a directory, identified by device and inode, whatever the directory's path is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct SlotId {
-    device: u64,
-    inode: u64,
-    name: EntryName,
-}
-
-impl SlotId {
-    /// Returns the slot of a name in the directory with the metadata `directory`.
-    pub(super) fn new(directory: &Stat, name: &EntryName) -> Self {
-        Self { device: directory.device, inode: directory.inode, name: name.clone() }
-    }
-
-    pub(super) fn name(&self) -> &EntryName {
-        &self.name
-    }
-
-    /// Tells whether the slot is in the directory with this device and inode.
-    pub(super) fn is_in(&self, device: u64, inode: u64) -> bool {
-        (self.device, self.inode) == (device, inode)
-    }
 }
 
 /// Identity and content of the entry that was under a name.

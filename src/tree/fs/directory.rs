@@ -1,11 +1,12 @@
 //! An open directory, and the operations on the names in it. No symbolic link is followed here.
 
 use std::mem::MaybeUninit;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    Access, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, accessat, fchmod, fstatvfs, mkdirat, openat,
+    Access, AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, accessat, fchmod, fstatvfs, mkdirat, openat,
     readlinkat, renameat, renameat_with, symlinkat, unlinkat,
 };
 
@@ -282,4 +283,10 @@ fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], strict: bool, names:
         }
     }
     Ok(false)
+}
+
+/// Opens the served directory at its path on the host; a symbolic link at its end is followed.
+pub(super) fn open_root_path(root_path: &Path) -> Result<DirectoryFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, root_path, flags, Mode::empty()).map(DirectoryFd::from)
 }

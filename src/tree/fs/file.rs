@@ -7,8 +7,8 @@ use rustix::fs::{
 };
 use rustix::io::{IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite};
 
-use super::open::proc_path;
-use super::{DirectoryFd, Errno, Result, Stat};
+use super::proc_path::proc_path;
+use super::{Errno, Result, Stat};
 use crate::domain::EntryName;
 use crate::tree::Timestamp;
 
@@ -211,7 +211,7 @@ impl FileFd {
     }
 
     /// Creates another hard link to the file.
-    pub(crate) fn hard_link(&self, to: &DirectoryFd, name: &EntryName) -> Result<()> {
+    pub(crate) fn hard_link(&self, to: impl AsFd, name: &EntryName) -> Result<()> {
         // By /proc, since AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH. AT_SYMLINK_FOLLOW is for the /proc link alone.
         linkat(CWD, proc_path(self), to, name.as_bytes(), AtFlags::SYMLINK_FOLLOW)
     }

@@ -15,6 +15,7 @@ mod marker;
 mod mount_snapshot;
 mod mounts;
 mod open;
+mod proc_path;
 mod server_locks;
 mod staging;
 mod stat;
@@ -56,6 +57,8 @@ pub(crate) struct ServedFs {
     umask: u32,
     run_id: u64,
     server_locks: Option<ServerLocks>,
+    /// Entries that earlier runs left in staging, to be removed in the background.
+    debris: Mutex<Vec<StagedEntry>>,
     current_snapshot: ArcSwap<std::result::Result<Arc<MountSnapshot>, TreeOutage>>,
     root_watch: Mutex<RootWatch>,
 }
@@ -84,6 +87,7 @@ impl ServedFs {
             umask: umask(),
             run_id: u64::from_ne_bytes(run_id),
             server_locks: kept_names.map(ServerLocks::new),
+            debris: Mutex::default(),
             current_snapshot: ArcSwap::new(Arc::new(Ok(Arc::new(snapshot)))),
             root_watch: Mutex::new(watch),
         })

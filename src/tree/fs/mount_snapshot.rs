@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustix::fd::AsFd;
-use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
+use super::directory::open_root_path;
 use super::open::{OpenMode, host_path, open_no_symlinks};
 use super::{DirectoryFd, Errno, MountKey, Result, ServedFs, StagingDirectory, Stat, marker, mounts};
 use crate::domain::TreePath;
@@ -302,11 +303,6 @@ impl ServedFs {
     pub(crate) fn suspend(&self, outage: TreeOutage) {
         self.current_snapshot.store(Arc::new(Err(outage)));
     }
-}
-
-pub(super) fn open_root_path(root_path: &Path) -> Result<DirectoryFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(CWD, root_path, flags, Mode::empty()).map(DirectoryFd::from)
 }
 
 fn mount_paths_by_id(root: &DirectoryFd, stat: &Stat) -> HashMap<u64, TreePath> {

@@ -4,9 +4,10 @@
 //! system call was enough. Only where a link is on the way (`ELOOP`) is it opened again with links followed, still
 //! beneath the directory, and the kernel is asked which path the descriptor has.
 
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 
+use super::proc_path::proc_path;
 use super::{Errno, FileFd, Result, ServedFs, Stat};
 use crate::domain::TreePath;
 
@@ -207,9 +208,4 @@ impl ServedFs {
 /// Returns the host path of an open entry, as the kernel knows it.
 pub(crate) fn host_path(fd: impl AsFd) -> Option<Vec<u8>> {
     readlinkat(CWD, proc_path(fd), Vec::new()).ok().map(|path| path.into_bytes())
-}
-
-/// Returns the path by which this process can open or change exactly this entry again.
-pub(super) fn proc_path(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }

@@ -10,8 +10,9 @@ use std::{fs, io};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, unlinkat};
 
+use super::directory::open_root_path;
 use super::open::{OpenMode, host_path, open_no_symlinks};
-use super::{DirectoryFd, Errno, FlockGuard, Result, ServedFs, StagedEntry, Stat, marker, mount_snapshot, mounts};
+use super::{DirectoryFd, Errno, FlockGuard, Result, ServedFs, Stat, marker, mounts};
 use crate::domain::RESERVED_DIRECTORY;
 
 /// Function that returns the names of the staged entries to keep; `None` where they can't be read: nothing is swept
@@ -23,13 +24,11 @@ const GROUP_OTHER_WRITE_BITS: u32 = 0o022;
 /// Name of a file that is created to see which owner the file system gives it.
 const OWNER_PROBE_NAME: &[u8] = b"tree.id.probe";
 
-/// Locks and debris of a server that serves a tree.
+/// Locks of a server that serves a tree.
 pub(super) struct ServerLocks {
     kept_names: KeptNamesFn,
     /// Locks that are held, by device and inode of the locked file: a file system that is mounted twice has one lock.
     locks: Mutex<HashMap<(u64, u64), Weak<FlockGuard>>>,
-    /// Entries that earlier runs left in staging, to be removed in the background.
-    debris: Mutex<Vec<StagedEntry>>,
 }
 
 /// Result of locking a staging directory.
@@ -44,7 +43,7 @@ pub(super) enum StagingLock {
 
 impl ServerLocks {
     pub(super) fn new(kept_names: KeptNamesFn) -> Self {
-        Self { kept_names, locks: Mutex::default(), debris: Mutex::default() }
+        Self { kept_names, locks: Mutex::default() }
     }
 
     /// Locks a reserved directory by its marker file, or by the directory itself where it can't have one.
@@ -99,11 +98,6 @@ impl ServerLocks {
     pub(super) fn list_kept_names(&self) -> Option<HashSet<Vec<u8>>> {
         (self.kept_names)()
     }
-
-    /// Adds entries of earlier runs, to be removed in the background.
-    pub(super) fn add_debris(&self, debris: Vec<StagedEntry>) {
-        self.debris.lock().extend(debris);
-    }
 }
 
 impl ServedFs {
@@ -145,11 +139,6 @@ impl ServedFs {
             None => Ok(()),
         }
     }
-
-    /// Returns the entries that earlier runs left in staging, to be removed.
-    pub(crate) fn take_debris(&self) -> Vec<StagedEntry> {
-        self.server_locks.as_ref().map(|locks| std::mem::take(&mut *locks.debris.lock())).unwrap_or_default()
-    }
 }
 
 fn would_block_error(message: String) -> io::Error {
@@ -161,8 +150,7 @@ fn serving_ancestor(root: &DirectoryFd) -> Option<String> {
     let path = host_path(root)?;
     let ancestors = Path::new(std::ffi::OsStr::from_bytes(&path)).ancestors().skip(1);
     // A marker alone proves nothing: a server that has ended leaves it.
-    let is_locked =
-        |path: &&Path| mount_snapshot::open_root_path(path).is_ok_and(|directory| marker::is_locked(&directory));
+    let is_locked = |path: &&Path| open_root_path(path).is_ok_and(|directory| marker::is_locked(&directory));
     ancestors.into_iter().find(is_locked).map(|path| path.display().to_string())
 }
 
@@ -231,8 +219,7 @@ fn check_not_writable_by_others(reserved: &DirectoryFd) -> std::result::Result<u
 /// of a sentence; `None` where they can't, or there is none.
 pub(crate) fn reserved_directory_fault(mount_root: &Path) -> Option<String> {
     let reserved =
-        open_no_symlinks(mount_snapshot::open_root_path(mount_root).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
-            .ok()?;
+        open_no_symlinks(open_root_path(mount_root).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath).ok()?;
     check_not_writable_by_others(&reserved.into()).err()
 }
 
@@ -251,8 +238,7 @@ fn owner_of_created_file(reserved: &DirectoryFd) -> Option<u32> {
 /// Tells whether locks work on the file system of a directory that is, or was, served; `None` where it never was.
 pub(crate) fn supports_flock(mount_root: &Path) -> Option<bool> {
     let reserved =
-        open_no_symlinks(mount_snapshot::open_root_path(mount_root).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath)
-            .ok()?;
+        open_no_symlinks(open_root_path(mount_root).ok()?, RESERVED_DIRECTORY, OpenMode::DirectoryPath).ok()?;
     let open = || open_no_symlinks(&reserved, marker::MARKER_FILE_NAME, OpenMode::Read);
     match FlockGuard::try_shared(open().ok()?) {
         // A running server holds it.

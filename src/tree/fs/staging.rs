@@ -78,10 +78,8 @@ impl ServedFs {
         )?;
         let staging = Arc::new(staging);
         stagings.insert(mount_key, Arc::clone(&staging));
-        if let Some(server_locks) = &self.server_locks {
-            let staged = |name| StagedEntry { staging: Arc::clone(&staging), name, remove_on_drop: true };
-            server_locks.add_debris(debris.into_iter().map(staged).collect());
-        }
+        let staged = |name| StagedEntry { staging: Arc::clone(&staging), name, remove_on_drop: true };
+        self.debris.lock().extend(debris.into_iter().map(staged));
         Ok(staging)
     }
 
@@ -99,6 +97,11 @@ impl ServedFs {
         }
         staging.directory.stat_entry(&name)?;
         Ok(RetainedEntry { staging, name })
+    }
+
+    /// Returns the entries that earlier runs left in staging, to be removed.
+    pub(crate) fn take_debris(&self) -> Vec<StagedEntry> {
+        std::mem::take(&mut *self.debris.lock())
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::store::WriteDurability;
 use crate::store::testing::login;
 use crate::tree::EntryKind;
+use crate::tree::dead_property::PropertyName;
 use crate::tree::index::tests::{IndexFixture, tree_path};
 
 fn property(name: &str, value: &str) -> DeadProperty {

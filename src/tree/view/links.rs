@@ -24,7 +24,7 @@ use crate::tree::fs::{DirectoryFd, Stat};
 use crate::tree::link_moves::{DirectoryWatch, LinkMoveGuard};
 use crate::tree::{EntryKind, Error, Result};
 
-use super::rename::CheckedMove;
+use super::checked_move::CheckedMove;
 
 /// Maximum number of walks of a move whose directory changes during each of them.
 pub(super) const LINK_WALK_ATTEMPTS: usize = 8;

@@ -13,6 +13,7 @@
 //! `links` documents which symbolic links may be created, and where they may be moved.
 
 mod changes;
+mod checked_move;
 #[cfg(test)]
 mod concurrency_tests;
 mod copy;
@@ -36,8 +37,7 @@ pub use sync::SyncPoint;
 
 use std::sync::Arc;
 
-use super::authorize::EntrySlot;
-use super::fs::{DirectoryFd, ServedFs, StagingDirectory, Stat};
+use super::fs::{DirectoryFd, ServedFs, Stat};
 use super::{CancellationFlag, CommitDurability, Entry, EntryKind, Error, LockToken, Result, SharedTree, Timestamp};
 use crate::auth::Session;
 use crate::domain::{PathAccess, Permission, TreePath};
@@ -177,11 +177,6 @@ impl View {
         // there.
         let hidden = self.session.access()?.path_access(&root) == PathAccess::Absent;
         Err(Error::Locked { root: if hidden { path.clone() } else { root }, token })
-    }
-
-    /// Returns the staging directory from which a rename reaches a slot.
-    pub(in crate::tree) fn staging(&self, slot: &EntrySlot) -> Result<Arc<StagingDirectory>> {
-        Ok(self.fs().staging(&slot.directory, slot.directory_stat.mount_key())?)
     }
 
     /// Syncs the names in a directory to disk where durability demands it.

@@ -1,5 +1,6 @@
 //! Rename and MOVE in one step.
 
+use super::checked_move::CheckedMove;
 use super::links::{CheckedLinks, LINK_WALK_ATTEMPTS};
 use super::{OverwriteMode, View, WriteConditions};
 use crate::domain::{Permission, TreeOperation, TreePath};
@@ -283,23 +284,5 @@ impl View {
             // Its directory was removed.
             (None, _) | (_, None) => true,
         }
-    }
-}
-
-/// Entries of a move as found under the commit locks.
-pub(super) struct CheckedMove {
-    /// Entry that moves.
-    pub(super) moved: Stat,
-    /// Entry that it replaces.
-    pub(super) replaced: Option<Stat>,
-}
-
-impl CheckedMove {
-    /// Returns the replaced entry where it has to be exchanged, since rename(2) does not replace it: a directory, or
-    /// any entry that a directory replaces.
-    fn exchanged(&self, overwrite: OverwriteMode) -> Option<&Stat> {
-        let needs_exchange =
-            |old: &&Stat| !self.moved.is_same_file(old) && (old.is_directory() || self.moved.is_directory());
-        self.replaced.as_ref().filter(needs_exchange).filter(|_| overwrite == OverwriteMode::Replace)
     }
 }
