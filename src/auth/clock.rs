@@ -97,6 +97,12 @@ impl Clock {
         }
     }
 
+    /// Returns [`Clock::boottime`] in milliseconds: for tables whose entries a clock that is set must neither keep nor
+    /// drop.
+    pub(super) fn boottime_ms(&self) -> u64 {
+        u64::try_from(self.boottime().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Returns the time by which an expiration becomes final: without jumps that are less than a day of running time
     /// old, and never ahead of [`Clock::now`].
     pub fn steady_time(&self) -> UnixMillis {

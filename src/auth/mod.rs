@@ -405,7 +405,7 @@ impl AuthCore {
 
     /// Records a rejected attempt, and returns the error for its caller: after too many guesses, one that says to wait.
     fn reject(&self, rejected: &RejectedCredential, peer: &Peer) -> AuthError {
-        let now = self.clock.now();
+        let now = self.clock.boottime();
         // After the credential was checked: otherwise one guesser would lock out valid tokens from its address.
         match self.throttle.retry_after(peer.address, now).filter(|_| rejected.reason.is_guess()) {
             Some(wait) => {
@@ -483,16 +483,16 @@ impl AuthCore {
         &self,
         attempt: &AuthAttempt<'_>,
     ) -> Result<(Arc<CachedToken>, Arc<DigestedSecretHash>), AuthFailure> {
-        let (token, now) = (attempt.text.id(), self.clock.now());
+        let (token, now, boottime_ms) = (attempt.text.id(), self.clock.now(), self.clock.boottime_ms());
         // The fast path reads the published epoch and no row, and answers as a read of the database would.
-        let cached_token = match self.token_cache.get_current(token, now, &self.store) {
+        let cached_token = match self.token_cache.get_current(token, boottime_ms, &self.store) {
             Some(cached_token) => cached_token,
             None => {
                 let row = self.store.credential_row(token)?.ok_or(RejectionReason::Unknown)?;
                 let (epoch, credentials) = (row.epoch, CachedCredentials::from(row));
                 // Rejected by this one row: a guess must not cost the reads of a chain with scopes and grants.
                 self.match_credentials(&credentials, attempt, now)?;
-                match self.token_cache.get_at_epoch(token, epoch, now, &self.store, &self.last_used)? {
+                match self.token_cache.get_at_epoch(token, epoch, boottime_ms, &self.store, &self.last_used)? {
                     Some(cached_token) => cached_token,
                     // A token above it is revoked, or its row was deleted since.
                     None => return Err(rejected_for_token(self.inactive_reason(token)?, token, credentials.login)),

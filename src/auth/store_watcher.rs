@@ -72,7 +72,7 @@ impl AuthCore {
         if state.failures >= MAX_CONSECUTIVE_FAILURES {
             self.token_cache.all().iter().for_each(|cached_token| cached_token.invalidate());
         }
-        self.token_cache.evict_idle(self.clock.now());
+        self.token_cache.evict_idle(self.clock.boottime_ms());
     }
 
     /// Writes the uses and events that are due.

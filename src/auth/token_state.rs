@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -176,7 +176,8 @@ pub(super) struct CachedToken {
     invalidated: AtomicBool,
     changed: Notify,
     sessions: Mutex<HashMap<u64, RegisteredSession>>,
-    last_requested_ms: AtomicI64,
+    /// Running time of the machine at the last request. By the wall clock, one that is set back would keep idle tokens.
+    last_requested_ms: AtomicU64,
 }
 
 impl CachedToken {
@@ -196,7 +197,7 @@ impl CachedToken {
             invalidated,
             changed: Notify::new(),
             sessions: Mutex::default(),
-            last_requested_ms: AtomicI64::new(i64::MIN),
+            last_requested_ms: AtomicU64::new(0),
         }))
     }
 
@@ -331,10 +332,10 @@ fn is_in_use(cached_token: &Arc<CachedToken>) -> bool {
 
 impl TokenCache {
     /// Returns a token from the cache, if the published epoch says that its snapshot is current.
-    pub(super) fn get_current(&self, token: TokenId, now: UnixMillis, store: &Store) -> Option<Arc<CachedToken>> {
+    pub(super) fn get_current(&self, token: TokenId, boottime_ms: u64, store: &Store) -> Option<Arc<CachedToken>> {
         let cached_token =
             self.get(token).filter(|cached_token| store.is_current_epoch(cached_token.snapshot.load().epoch))?;
-        cached_token.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
+        cached_token.last_requested_ms.store(boottime_ms, Ordering::Relaxed);
         Some(cached_token)
     }
 
@@ -344,7 +345,7 @@ impl TokenCache {
         &self,
         token: TokenId,
         epoch: i64,
-        now: UnixMillis,
+        boottime_ms: u64,
         store: &Store,
         last_used: &LastUsedTable,
     ) -> Result<Option<Arc<CachedToken>>, StoreError> {
@@ -355,7 +356,7 @@ impl TokenCache {
                 None => return Ok(None),
             },
         };
-        cached_token.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
+        cached_token.last_requested_ms.store(boottime_ms, Ordering::Relaxed);
         // A cached snapshot may be older than the row that the secret was checked against.
         cached_token.revalidate(epoch, store, last_used)?;
         Ok((!cached_token.is_invalidated()).then_some(cached_token))
@@ -377,17 +378,15 @@ impl TokenCache {
     }
 
     /// Removes tokens that are invalid, or had no session for [`IDLE_TOKEN_TTL`].
-    pub(super) fn evict_idle(&self, now: UnixMillis) {
+    pub(super) fn evict_idle(&self, boottime_ms: u64) {
         self.tokens.lock().retain(|_, cached_token| {
             // The idle time starts when the last user of the token is gone, not at its last login.
             if is_in_use(cached_token) {
-                cached_token.last_requested_ms.store(now.as_millis(), Ordering::Relaxed);
+                cached_token.last_requested_ms.store(boottime_ms, Ordering::Relaxed);
                 return true;
             }
-            now.saturating_duration_since(UnixMillis::from_millis(
-                cached_token.last_requested_ms.load(Ordering::Relaxed),
-            )) < IDLE_TOKEN_TTL
-                && !cached_token.is_invalidated()
+            let idle_ms = boottime_ms.saturating_sub(cached_token.last_requested_ms.load(Ordering::Relaxed));
+            Duration::from_millis(idle_ms) < IDLE_TOKEN_TTL && !cached_token.is_invalidated()
         });
     }
 

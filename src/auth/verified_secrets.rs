@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
@@ -15,7 +15,7 @@ use super::clock::Clock;
 use super::hashing_pool::{HashingBusy, HashingPool, QueueTicket};
 use super::random::fill_random;
 use super::secret_hash::{self, Argon2Memory};
-use crate::domain::{Login, Secret, TokenId, UnixMillis};
+use crate::domain::{Login, Secret, TokenId};
 use crate::store::StoreError;
 
 /// Maximum number of verified secrets in the cache.
@@ -98,10 +98,11 @@ impl Drop for CompleteOnDrop {
     }
 }
 
+/// Verified secret, with instants in the machine's running time: a clock that is set back prolongs no entry.
 struct VerifiedSecret {
     digest: PhcDigest,
-    verified_at: UnixMillis,
-    last_used_ms: AtomicI64,
+    verified_ms: u64,
+    last_used_ms: AtomicU64,
 }
 
 impl VerifiedSecrets {
@@ -204,27 +205,24 @@ impl VerifiedSecrets {
         let matches = secret_hash::verify_phc(secret, phc, memory);
         // Matches alone are cached: guesses must not push verified secrets out.
         if matches {
-            let (digest, now) = (phc_digest(phc), self.clock.now());
-            self.verified.insert(
-                fingerprint,
-                Arc::new(VerifiedSecret { digest, verified_at: now, last_used_ms: AtomicI64::new(now.as_millis()) }),
-            );
+            let (digest, verified_ms) = (phc_digest(phc), self.clock.boottime_ms());
+            let last_used_ms = AtomicU64::new(verified_ms);
+            self.verified.insert(fingerprint, Arc::new(VerifiedSecret { digest, verified_ms, last_used_ms }));
         }
         matches
     }
 
     fn cached(&self, fingerprint: &SecretFingerprint) -> Option<Arc<VerifiedSecret>> {
         let verified = self.verified.get(fingerprint)?;
-        let now = self.clock.now();
-        // A clock that is set back prolongs an entry, which grants nothing: the row is checked at every request.
-        let last_used_at = UnixMillis::from_millis(verified.last_used_ms.load(Ordering::Relaxed));
-        if now.saturating_duration_since(last_used_at) >= VERIFIED_IDLE_TTL
-            || now.saturating_duration_since(verified.verified_at) >= VERIFIED_MAX_TTL
+        let now_ms = self.clock.boottime_ms();
+        let elapsed = |since_ms| Duration::from_millis(now_ms.saturating_sub(since_ms));
+        if elapsed(verified.last_used_ms.load(Ordering::Relaxed)) >= VERIFIED_IDLE_TTL
+            || elapsed(verified.verified_ms) >= VERIFIED_MAX_TTL
         {
             self.verified.invalidate(fingerprint);
             return None;
         }
-        verified.last_used_ms.fetch_max(now.as_millis(), Ordering::Relaxed);
+        verified.last_used_ms.fetch_max(now_ms, Ordering::Relaxed);
         Some(verified)
     }
 }

@@ -95,3 +95,46 @@ async fn clock_jump_is_trusted_after_one_day_of_boottime() {
     env.clock.set(start_time());
     assert_denied(env.login(&text).await);
 }
+
+fn day_later_or_earlier(env: &AuthEnv, ahead: bool) -> UnixMillis {
+    let (now, day) = (env.clock.now(), secs(86_400));
+    if ahead { now.saturating_add(day) } else { now.saturating_sub(day) }
+}
+
+#[tokio::test]
+async fn clock_jump_neither_prolongs_nor_lifts_throttling() {
+    for ahead in [false, true] {
+        let env = AuthEnv::new();
+        let guess = async || env.login(&generate_token().expect("random")).await.expect_err("refused");
+        assert!(matches!(guess().await, AuthError::Denied));
+        env.clock.set(day_later_or_earlier(&env, ahead));
+        assert!(matches!(guess().await, AuthError::Denied), "one failure throttles nobody, whatever the clock does");
+        while let AuthError::Denied = guess().await {}
+        env.clock.set(day_later_or_earlier(&env, ahead));
+        let refused = guess().await;
+        assert!(matches!(refused, AuthError::Throttled(wait) if wait <= secs(3)), "{refused:?}");
+        env.clock.advance(secs(3));
+        assert!(matches!(guess().await, AuthError::Denied), "it waited for as long as it was told");
+    }
+}
+
+#[tokio::test]
+async fn clock_jump_does_not_keep_idle_tokens_and_secrets_in_memory() {
+    for ahead in [false, true] {
+        let env = AuthEnv::new();
+        let text = env.create_token(TokenExpiry::Never, |_| ());
+        let mut state = StoreWatchState::default();
+        env.login(&text).await.expect("accepted");
+        env.clock.set(day_later_or_earlier(&env, ahead));
+        poll_watcher(&env, &mut state);
+        assert_eq!(env.auth.core.token_cache.count(), 1, "it was requested just now");
+        env.login(&text).await.expect("accepted");
+        assert_eq!(env.auth.verification_runs(), 1, "the secret was verified just now");
+        env.clock.set(day_later_or_earlier(&env, ahead));
+        env.clock.advance(secs(10 * 60));
+        poll_watcher(&env, &mut state);
+        assert_eq!(env.auth.core.token_cache.count(), 0);
+        env.login(&text).await.expect("accepted");
+        assert_eq!(env.auth.verification_runs(), 2);
+    }
+}
