@@ -35,13 +35,12 @@ impl AuthCore {
         loop {
             // Registered before the poll: a write that comes meanwhile starts the next round at once.
             let changed = self.store.changed();
-            let core = self.clone();
+            let (core, failures) = (self.clone(), state.failures);
             let poll = self.watcher_pool.run(move || {
                 core.poll_store(&mut state);
                 state
             });
-            // A poll that panicked forgets the version that it had handled, so that the next one reads everything.
-            state = poll.await.unwrap_or_default();
+            state = poll.await.unwrap_or_else(|| self.record_panicked_poll(failures));
             // Not awaited: a flush may queue behind another process, and sessions have to end within a second.
             if flush.as_ref().is_none_or(JoinHandle::is_finished) {
                 let core = self.clone();
@@ -68,11 +67,24 @@ impl AuthCore {
                 tracing::error!(%error, "the tokens of open sessions can't be read from the store");
             }
         }
+        self.close_sessions_after_failures(state.failures);
+        self.token_cache.evict_idle(self.clock.boottime_ms());
+    }
+
+    /// Counts a poll that panicked after `failures` others had failed, and returns the state for the next one.
+    fn record_panicked_poll(&self, failures: u32) -> StoreWatchState {
+        // Without a version: how far the poll got is unknown, so that the next one reads everything.
+        let state = StoreWatchState { version: None, failures: failures.saturating_add(1) };
+        self.close_sessions_after_failures(state.failures);
+        state
+    }
+
+    /// Closes all sessions once too many polls in a row have failed.
+    fn close_sessions_after_failures(&self, failures: u32) {
         // Fails closed after about a second: a revocation may be among the rows that can't be read.
-        if state.failures >= MAX_CONSECUTIVE_FAILURES {
+        if failures >= MAX_CONSECUTIVE_FAILURES {
             self.token_cache.all().iter().for_each(|cached_token| cached_token.invalidate());
         }
-        self.token_cache.evict_idle(self.clock.boottime_ms());
     }
 
     /// Writes the uses and events that are due.

@@ -464,6 +464,21 @@ async fn persistent_store_failure_closes_sessions_and_refuses_logins() {
 }
 
 #[tokio::test]
+async fn persistent_panic_of_store_poll_closes_sessions() {
+    let mut env = AuthEnv::new();
+    // Without a thread no poll returns: the watcher sees the same as when every poll panics.
+    let core = Arc::get_mut(&mut env.auth.core).expect("not shared yet");
+    core.watcher_pool = WorkerPool::new("patgate-watch", 0).expect("starts no thread");
+    let text = env.create_token(TokenExpiry::Never, |_| ());
+    let session = env.login(&text).await.expect("accepted");
+    let (auth, stop) = (env.auth.clone(), CancellationToken::new());
+    let _guard = stop.clone().drop_guard();
+    tokio::spawn(async move { auth.watch(stop).await });
+    tokio::time::timeout(secs(10), session.closed()).await.expect("closed after some polls");
+    assert_eq!(session.access(), Err(SessionEnded));
+}
+
+#[tokio::test]
 async fn store_failure_in_own_process_closes_session_at_once() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
