@@ -101,7 +101,11 @@ impl AuditBuffer {
         for event in events {
             match buffered.repeated.get_mut(&EventKey::from_event(&event)) {
                 // The count goes back to its entry, whose details may be those of a newer event by now.
-                Some(repeated) => repeated.unreported += event.count,
+                Some(repeated) => {
+                    repeated.unreported = repeated.unreported.saturating_add(event.count);
+                    // As if it had not been reported: due at the next flush, in the row that it has from the budget.
+                    repeated.reported_at = None;
+                }
                 // The entry is gone, and the origin with it: the smaller budget applies.
                 None => buffered.record(EventOrigin::Unauthenticated, event),
             }
@@ -350,7 +354,21 @@ mod tests {
         let reported = buffer.take_due(seconds_in(0));
         buffer.record(EventOrigin::Unauthenticated, attempt(1, 1));
         buffer.restore(reported);
-        assert_eq!(counts(&buffer.take_due(seconds_in(60))), [2]);
+        assert_eq!(counts(&buffer.take_due(seconds_in(1))), [2], "at once, as one event");
+        assert!(buffer.take_due(seconds_in(60)).is_empty());
+    }
+
+    #[test]
+    fn unwritten_events_keep_their_rows() {
+        let buffer = AuditBuffer::default();
+        for number in 0..256 {
+            buffer.record(EventOrigin::Unauthenticated, attempt(0, number));
+        }
+        for _ in 0..3 {
+            let reported = buffer.take_due(seconds_in(0));
+            assert_eq!(counts(&reported), [1; 256], "all are told apart, though the budget is used up");
+            buffer.restore(reported);
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) struct LastUsed {
     used_at_ms: AtomicI64,
     written_ms: AtomicI64,
     dirty: AtomicBool,
+    /// Whether `peers` has addresses that are not in the store yet. Changed only under the lock of `peers`.
     has_new_addresses: AtomicBool,
     /// Whether the token has expired for good; `expiry_dirty` tells whether the store doesn't know yet.
     expired: AtomicBool,
@@ -96,7 +97,8 @@ impl LastUsed {
     }
 
     fn is_dirty(&self) -> bool {
-        self.dirty.load(Ordering::Acquire) || self.expiry_dirty.load(Ordering::Acquire)
+        let dirty_flags = [&self.dirty, &self.expiry_dirty, &self.has_new_addresses];
+        dirty_flags.iter().any(|flag| flag.load(Ordering::Acquire))
     }
 
     /// Returns the instant of the last use; that of the token's creation when there was none.
@@ -107,9 +109,11 @@ impl LastUsed {
     /// Records a use. A late one moves nothing back.
     pub(super) fn record(&self, now: UnixMillis, peer: &Arc<Peer>) {
         self.used_at_ms.fetch_max(now.as_millis(), Ordering::AcqRel);
-        if self.peers.lock().observe(now, peer) {
+        let mut peers = self.peers.lock();
+        if peers.observe(now, peer) {
             self.has_new_addresses.store(true, Ordering::Release);
         }
+        drop(peers);
         // Last: a flush that sees the flag finds the use, too.
         self.dirty.store(true, Ordering::Release);
     }
@@ -144,13 +148,11 @@ impl LastUsed {
         self.dirty.load(Ordering::Acquire) && due_at <= now.as_millis()
     }
 
-    /// Takes the use that is to be written; it counts as written from now on.
+    /// Takes the use that is to be written; the next one is due an interval after [`LastUsedTable::mark_written`].
     fn take_pending(&self, token: TokenId) -> TokenUse {
         // Cleared before the use is read: one that comes in between sets the flag again and is written next time.
         self.dirty.store(false, Ordering::Release);
-        let last = self.to_record();
-        self.written_ms.fetch_max(last.at.as_millis(), Ordering::AcqRel);
-        TokenUse { token, last_use: last }
+        TokenUse { token, last_use: self.to_record() }
     }
 }
 
@@ -182,32 +184,58 @@ impl LastUsedTable {
 
     /// Takes back expired tokens that could not be written.
     pub(super) fn restore_expired(&self, tokens: &[TokenId]) {
-        let entries = self.entries.lock();
-        for entry in tokens.iter().filter_map(|token| entries.get(token)) {
+        let mut entries = self.entries.lock();
+        for token in tokens {
+            // Between the two calls nothing told that the entry has something to write: it may have been removed.
+            let entry = entries.entry(*token).or_insert_with(|| Arc::new(LastUsed::new()));
+            entry.expired.store(true, Ordering::Release);
             entry.expiry_dirty.store(true, Ordering::Release);
         }
     }
 
-    /// Takes the clients from new networks that are not in the store.
-    pub(super) fn take_new_addresses(&self) -> Vec<AddressSeen> {
+    /// Returns the clients from new networks that are not in the store, those of one token in a row. They stay in
+    /// memory, and count for its bound, until [`LastUsedTable::mark_addresses_written`].
+    pub(super) fn new_addresses(&self) -> Vec<AddressSeen> {
         let entries = self.entries.lock();
-        let with_new_addresses =
-            entries.iter().filter(|(_, entry)| entry.has_new_addresses.swap(false, Ordering::AcqRel));
-        let taken =
-            with_new_addresses.map(|(token, entry)| (*token, std::mem::take(&mut entry.peers.lock().new_addresses)));
-        let address_seen = |token, (at, peer): (UnixMillis, Arc<Peer>)| {
-            let network = address_prefix(peer.address);
-            AddressSeen { token, at, network, peer: (*peer).clone() }
-        };
-        taken
-            .flat_map(|(token, seen)| seen.into_iter().map(move |use_and_peer| address_seen(token, use_and_peer)))
-            .collect()
+        let mut addresses = Vec::new();
+        for (token, entry) in entries.iter().filter(|(_, entry)| entry.has_new_addresses.load(Ordering::Acquire)) {
+            addresses.extend(entry.peers.lock().new_addresses.iter().map(|(at, peer)| {
+                let network = address_prefix(peer.address);
+                AddressSeen { token: *token, at: *at, network, peer: (**peer).clone() }
+            }));
+        }
+        addresses
+    }
+
+    /// Removes addresses that are in the store now from memory. Takes them as [`LastUsedTable::new_addresses`] returned
+    /// them.
+    pub(super) fn mark_addresses_written(&self, written: &[AddressSeen]) {
+        let entries = self.entries.lock();
+        for of_token in written.chunk_by(|one, next| one.token == next.token) {
+            let Some(entry) = of_token.first().and_then(|seen| entries.get(&seen.token)) else { continue };
+            let mut peers = entry.peers.lock();
+            // One by one: others may have been added since they were read.
+            let is_written = |network| of_token.iter().any(|seen| seen.network == network);
+            peers.new_addresses.retain(|(_, peer)| !is_written(address_prefix(peer.address)));
+            entry.has_new_addresses.store(!peers.new_addresses.is_empty(), Ordering::Release);
+        }
+    }
+
+    /// Records that uses are in the store.
+    pub(super) fn mark_written(&self, uses: &[TokenUse]) {
+        let entries = self.entries.lock();
+        for TokenUse { token, last_use } in uses {
+            if let Some(entry) = entries.get(token) {
+                entry.written_ms.fetch_max(last_use.at.as_millis(), Ordering::AcqRel);
+            }
+        }
     }
 
     /// Takes back uses that could not be written.
     pub(super) fn restore(&self, uses: &[TokenUse]) {
         let entries = self.entries.lock();
-        // `written_ms` stays where `take_pending` moved it: the retry comes after the write interval.
+        // `written_ms` was not moved, so that they are due at once: after a whole interval more, a crash would lose the
+        // uses of two.
         for entry in uses.iter().filter_map(|token_use| entries.get(&token_use.token)) {
             entry.dirty.store(true, Ordering::Release);
         }

@@ -118,9 +118,12 @@ impl AuthCore {
         let Some(_flushing) = self.flush_lock.try_lock_for(FLUSH_LOCK_TIMEOUT) else { return false };
         let uses = take(&self.last_used);
         let result = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, is_last) };
-        if let Err(error) = &result {
-            self.last_used.restore(&uses);
-            self.warn_not_written("uses of tokens", error);
+        match &result {
+            Ok(()) => self.last_used.mark_written(&uses),
+            Err(error) => {
+                self.last_used.restore(&uses);
+                self.warn_not_written("uses of tokens", error);
+            }
         }
         result.is_ok()
     }
@@ -133,6 +136,20 @@ impl AuthCore {
         {
             self.last_used.restore_expired(&expired);
             self.warn_not_written("expirations of tokens", &error);
+        }
+    }
+
+    /// Writes which networks tokens are used from, with the events of first uses and new addresses.
+    fn record_addresses(&self) {
+        let addresses = self.last_used.new_addresses();
+        if addresses.is_empty() {
+            return;
+        }
+        match self.store.record_addresses(&addresses) {
+            // Only now: memory knows their networks and would not report them again, so that a failed write would lose
+            // the events of first uses and new addresses for good.
+            Ok(()) => self.last_used.mark_addresses_written(&addresses),
+            Err(error) => self.warn_not_written("addresses that tokens are used from", &error),
         }
     }
 
@@ -163,12 +180,7 @@ impl AuthCore {
     }
 
     fn persist(&self, events: Vec<AuditEvent>, counts: &[UsageCount]) {
-        let addresses = self.last_used.take_new_addresses();
-        if !addresses.is_empty()
-            && let Err(error) = self.store.record_addresses(&addresses)
-        {
-            self.warn_not_written("addresses that tokens are used from", &error);
-        }
+        self.record_addresses();
         if !counts.is_empty()
             && let Err(error) = self.store.add_usage_counts(counts)
         {

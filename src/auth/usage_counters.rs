@@ -56,6 +56,8 @@ impl UsageCounters {
         for UsageCount { hour, protocol, kind, count } in counts {
             pending.add((*hour, *protocol, *kind), *count);
         }
+        // Due at the next flush: after another interval, a crash would lose the counts of two.
+        pending.flushed_at = None;
     }
 }
 

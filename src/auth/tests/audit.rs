@@ -232,3 +232,46 @@ async fn unwritten_counts_are_retained() {
     env.auth.core.flush();
     assert_eq!(env.store.usage_counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
 }
+
+#[tokio::test]
+async fn unwritten_networks_are_audited_once_store_can_be_written_again() {
+    let env = AuthEnv::new();
+    let text = env.create_token(TokenExpiry::Never, |_| ());
+    let use_from = async |address: &str| {
+        env.auth.authenticate(credential(&text), peer(address)).await.expect("accepted").record_use();
+    };
+    execute_externally(&env.store, "ALTER TABLE sightings RENAME TO gone");
+    use_from("192.0.2.1").await;
+    let mut state = StoreWatchState::default();
+    poll_watcher(&env, &mut state);
+    for number in 2..100 {
+        use_from(&format!("192.0.2.{number}")).await;
+        poll_watcher(&env, &mut state);
+    }
+    assert!(env.auth.core.last_used.new_addresses().len() <= 16, "what a token may keep in memory is bounded");
+    for _ in 0..3 {
+        env.clock.advance(secs(60));
+        poll_watcher(&env, &mut state);
+    }
+    assert_eq!(env.auth.core.token_cache.count(), 0, "no session holds the token any more");
+    execute_externally(&env.store, "ALTER TABLE gone RENAME TO sightings");
+    let events = flushed_events(&env);
+    let first = events.iter().filter(|event| event.kind == EventKind::TokenFirstUsed).collect::<Vec<_>>();
+    assert!(first.len() == 1 && first[0].address.as_deref() == Some("192.0.2.1"), "{events:?}");
+    assert_eq!(first[0].at, start_time(), "by the time of the use");
+    assert_eq!(events.iter().filter(|event| event.kind == EventKind::TokenNewAddress).count(), 15, "{events:?}");
+    poll_watcher(&env, &mut state);
+    assert_eq!((flushed_events(&env).len(), env.auth.core.last_used.count()), (16, 0), "each once; nothing is kept");
+}
+
+#[tokio::test]
+async fn unwritten_events_and_counts_are_retried_at_next_flush() {
+    let env = AuthEnv::new();
+    let text = env.create_token(TokenExpiry::Never, |_| ());
+    execute_externally(&env.store, "ALTER TABLE events RENAME TO gone; ALTER TABLE counts RENAME TO lost");
+    assert_denied(env.login(&with_fresh_secret(&text)).await);
+    env.auth.core.flush_due();
+    execute_externally(&env.store, "ALTER TABLE gone RENAME TO events; ALTER TABLE lost RENAME TO counts");
+    assert_eq!(flushed_event_kinds(&env), [EventKind::AttemptRefused]);
+    assert_eq!(env.store.usage_counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
+}

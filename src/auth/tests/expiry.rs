@@ -134,3 +134,28 @@ async fn late_use_does_not_revive_revoked_token() {
     assert_eq!((kept.state, kept.last_use), (TokenState::Revoked, None));
     assert_denied(env.login(&text).await);
 }
+
+#[tokio::test]
+async fn unwritten_use_is_retried_at_next_flush() {
+    let env = AuthEnv::new();
+    let (hour, month) = (3600, 30 * 86_400);
+    let text = env.create_token(sliding_expiry(&env, month, 12 * month), |_| ());
+    let session = env.login(&text).await.expect("accepted");
+    session.record_use();
+    env.auth.core.flush_due();
+    execute_externally(
+        &env.store,
+        "CREATE TRIGGER refuse BEFORE UPDATE OF last_used_at ON tokens BEGIN SELECT RAISE(ABORT, 'refused'); END",
+    );
+    env.clock.advance(secs(40 * hour));
+    session.record_use();
+    let used_at = env.clock.now();
+    env.auth.core.flush_due();
+    execute_externally(&env.store, "DROP TRIGGER refuse");
+    env.clock.advance(secs(1));
+    env.auth.core.flush_due();
+    assert_eq!(token_record(&env, &text).last_use.map(|last| last.at), Some(used_at), "and not 36 h later");
+    session.record_use();
+    env.auth.core.flush_due();
+    assert_eq!(token_record(&env, &text).last_use.map(|last| last.at), Some(used_at), "at intervals again");
+}
