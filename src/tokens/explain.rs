@@ -46,10 +46,10 @@ impl TokenService {
         if let Some(link) = effective.chain.iter().find(|link| link.revoked) {
             return Ok(Some(DecidingRule::Revoked { token: link.token }));
         }
-        let deadline =
-            |link: &ChainToken| (link.token, link.expiry.deadline(link.last_used_at.unwrap_or(link.created_at)));
-        if let Some((token, at)) = effective.chain.iter().map(deadline).find(|(_, at)| *at <= now) {
-            return Ok(Some(DecidingRule::Expired { token, at }));
+        let deadline = |link: &ChainToken| link.expiry.deadline(link.last_used_at.unwrap_or(link.created_at));
+        // A recorded expiration is final, as it is for requests: a clock that was set back revives no token.
+        if let Some(link) = effective.chain.iter().find(|link| link.expired || deadline(link) <= now) {
+            return Ok(Some(DecidingRule::Expired { token: link.token, at: deadline(link) }));
         }
         let owner = self.require_user(&effective.credentials.login)?;
         Ok(owner.disabled_at.map(|_| DecidingRule::Disabled))

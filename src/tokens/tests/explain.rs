@@ -107,6 +107,21 @@ fn deciding_revocation_or_expiration_is_named() {
 }
 
 #[test]
+fn recorded_expiration_is_named_after_clock_set_back() {
+    let env = tokens_env();
+    let request =
+        TokenRequest { lifetime: RequestedLifetime::For(lifetime("1h")), ..TokenRequest::new(login("alice")) };
+    let text = env.tokens.issue(ADMIN, request).expect("a token").text;
+    let (start, end) = (env.clock.now(), env.clock.now().saturating_add(Duration::from_secs(3600)));
+    env.clock.advance(Duration::from_secs(2 * 3600));
+    env.tokens.apply_retention().expect("recorded");
+    env.clock.set(start);
+    let verdict = explain(&env, text.id(), "read", "/alice");
+    assert!(!verdict.allowed, "{verdict:?}");
+    assert_eq!(verdict.decided_by, DecidingRule::Expired { token: text.id(), at: end });
+}
+
+#[test]
 fn source_and_target_of_move_are_evaluated() {
     let env = tokens_env();
     env.create_user("carol", &["/alice/below:w", "/bob:rw"]);
