@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::context::CommandContext;
 use super::serve::{ready_line, run_server};
-use super::signals::stop_on_signals;
+use super::signals::{HarmlessSignals, stop_on_signals};
 use super::{CommandError, Result, output, rlimit, system_user, token_format};
 use crate::api::types::TokenResponse;
 use crate::auth::Clock;
@@ -50,7 +50,7 @@ pub(super) struct QuickstartCommand {
 }
 
 impl QuickstartCommand {
-    /// Serves until SIGTERM or SIGINT.
+    /// Serves until SIGTERM, SIGINT or SIGQUIT.
     pub(super) fn run(self, context: &CommandContext) -> Result {
         telemetry::start_logging(context.log_level("warn"), LogFormat::Text).map_err(CommandError::new)?;
         let limit = rlimit::raise_open_file_limit();
@@ -64,8 +64,11 @@ impl QuickstartCommand {
         let created_root = create_root(&root)?;
         context.will_create_state(&state);
         let result = run_server(async {
+            // Before the state is opened, as `serve` does: none of these signals may end the server without a drain.
+            let harmless = HarmlessSignals::register()?;
             let gateway = self.open_gateway(&root, &state, limit).await?;
             let stop = stop_on_signals()?;
+            tokio::spawn(harmless.ignore());
             self.print_instructions(context, &gateway, &root, &state)?;
             // Not earlier: if the secret could not be printed, nobody knows it, and the state is worth nothing.
             context.keep_state();

@@ -1,4 +1,5 @@
-//! Signals of a running server: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP reloads it, SIGUSR1 and SIGUSR2 do nothing.
+//! Signals of a running server: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP reloads what has a configuration, SIGUSR1 and
+//! SIGUSR2 do nothing.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -27,10 +28,15 @@ impl HarmlessSignals {
         loop {
             tokio::select! {
                 _ = hangup.recv() => reload(),
-                _ = user1.recv() => tracing::info!("SIGUSR1 has no effect: SIGHUP reloads, SIGTERM stops"),
-                _ = user2.recv() => tracing::info!("SIGUSR2 has no effect: SIGHUP reloads, SIGTERM stops"),
+                _ = user1.recv() => tracing::info!("SIGUSR1 has no effect: SIGTERM stops the server"),
+                _ = user2.recv() => tracing::info!("SIGUSR2 has no effect: SIGTERM stops the server"),
             }
         }
+    }
+
+    /// Ignores these signals, for as long as the process runs: for a server without a configuration to reload.
+    pub(super) async fn ignore(self) {
+        self.reload_on_hangup(|| tracing::info!("SIGHUP has no effect: there is no configuration to reload")).await;
     }
 }
 

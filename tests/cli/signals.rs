@@ -1,4 +1,4 @@
-//! Signals to `patgate serve`: which ones stop it, what SIGHUP reloads, and which ones have no effect.
+//! Signals to `patgate serve` and `quickstart`: which ones stop it, what SIGHUP reloads, and which ones have no effect.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -180,4 +180,18 @@ fn sigint_and_sigquit_drain_like_sigterm_and_user_signals_are_ignored() {
         assert_eq!(server.server.wait_for_exit(), Some(0), "{stop}");
         assert_eq!(std::fs::read(site.root().join("alice/new")).expect("the file"), b"ab");
     }
+}
+
+#[test]
+fn quickstart_ignores_sighup_and_user_signals_and_drains_on_sigterm() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut command = patgate_command();
+    command.current_dir(folder.path()).args(["quickstart", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0"]);
+    let mut server = ServerProcess::start(&mut command);
+    server.wait_until_ready();
+    // Pending signals are delivered by number: each of these before SIGTERM.
+    for name in ["HUP", "USR1", "USR2", "TERM"] {
+        server.signal(name);
+    }
+    assert_eq!(server.wait_for_exit(), Some(0), "no signal has killed it");
 }
