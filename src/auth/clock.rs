@@ -149,16 +149,26 @@ impl Clock {
     /// Waits until the clock shows `time` or later. A system clock that is set back or forward is
     /// noticed within a second.
     pub async fn sleep_until(&self, time: UnixMillis) {
+        self.sleep_while_remaining(|| time.saturating_duration_since(self.now())).await;
+    }
+
+    /// Waits until [`Clock::boottime`] has reached `time`, whatever the wall clock is set to.
+    pub async fn sleep_until_boottime(&self, time: Duration) {
+        self.sleep_while_remaining(|| time.saturating_sub(self.boottime())).await;
+    }
+
+    /// Waits until `remaining`, which is asked every second, returns zero.
+    async fn sleep_while_remaining(&self, remaining: impl Fn() -> Duration) {
         loop {
             // Registered before the time is read, or a clock that is set in between would be missed.
             let changed = self.manual_clock.as_ref().map(|manual_clock| manual_clock.changed.notified());
-            let remaining = time.saturating_duration_since(self.now());
+            let remaining = remaining();
             if remaining.is_zero() {
                 return;
             }
             match changed {
                 Some(changed) => changed.await,
-                // In steps of a second: tokio's timers don't notice that the wall clock is set.
+                // In steps of a second: tokio's timers notice neither that the wall clock is set nor a suspension.
                 None => tokio::time::sleep(remaining.min(Duration::from_secs(1))).await,
             }
         }

@@ -1,7 +1,8 @@
 //! Browser sessions: each maps a cookie to an authenticated [`Session`].
 //!
 //! They are kept in memory only, by the hash of the cookie's value. A browser session ends with its [`Session`], after
-//! 30 minutes without a request, 12 hours after sign-in at the latest, and at sign-out.
+//! 30 minutes without a request, 12 hours after sign-in at the latest, and at sign-out. Times are the machine's running
+//! time: a wall clock that is set back must not prolong a session that was left open.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Clock, Session, fill_random};
-use crate::domain::UnixMillis;
 use crate::store::StoreError;
 
 /// Time without a request after which a browser session ends.
@@ -41,8 +41,8 @@ pub(super) struct BrowserSessions {
 pub(super) struct BrowserSession {
     session: Session,
     csrf: String,
-    created_at: UnixMillis,
-    last_used: Mutex<UnixMillis>,
+    created_at: Duration,
+    last_used: Mutex<Duration>,
     submitted_forms: Mutex<VecDeque<String>>,
     closed: CancellationToken,
 }
@@ -63,7 +63,7 @@ impl BrowserSessions {
     /// [`StoreError::Random`].
     pub(super) fn open(&self, session: Session) -> Result<Result<String, TooManyBrowserSessions>, StoreError> {
         let cookie = random_token()?;
-        let now = self.clock.now();
+        let now = self.clock.boottime();
         let browser_session = Arc::new(BrowserSession {
             session,
             csrf: random_token()?,
@@ -90,7 +90,7 @@ impl BrowserSessions {
     /// Looks up the browser session of a cookie, and resets its idle timer.
     pub(super) fn find(&self, cookie: &str) -> Option<Arc<BrowserSession>> {
         let browser_session = self.sessions.lock().get(&hash_cookie(cookie)).cloned()?;
-        let now = self.clock.now();
+        let now = self.clock.boottime();
         // The task that removes the entry may not have run yet.
         if browser_session.closed.is_cancelled() || browser_session.expires_at() <= now {
             return None;
@@ -106,8 +106,8 @@ impl BrowserSessions {
                 () = browser_session.session.closed() => break,
                 () = browser_session.closed.cancelled() => break,
                 // Requests have moved the idle timeout meanwhile: sleep again unless it has really passed.
-                () = self.clock.sleep_until(browser_session.expires_at()) => {
-                    if browser_session.expires_at() <= self.clock.now() {
+                () = self.clock.sleep_until_boottime(browser_session.expires_at()) => {
+                    if browser_session.expires_at() <= self.clock.boottime() {
                         break;
                     }
                 }
@@ -154,11 +154,8 @@ impl BrowserSession {
         self.closed.cancel();
     }
 
-    fn expires_at(&self) -> UnixMillis {
-        self.last_used
-            .lock()
-            .saturating_add(SESSION_IDLE_TIMEOUT)
-            .min(self.created_at.saturating_add(SESSION_MAX_LIFETIME))
+    fn expires_at(&self) -> Duration {
+        (*self.last_used.lock() + SESSION_IDLE_TIMEOUT).min(self.created_at + SESSION_MAX_LIFETIME)
     }
 }
 
@@ -203,7 +200,7 @@ fn hash_cookie(cookie: &str) -> CookieHash {
 fn evict_oldest_of_user(open: &mut HashMap<CookieHash, Arc<BrowserSession>>, new_session: &BrowserSession) {
     let login = new_session.session.login();
     let sessions_of_user = open.iter().filter(|(_, browser_session)| browser_session.session.login() == login);
-    let sessions_of_user: Vec<(CookieHash, UnixMillis)> = sessions_of_user
+    let sessions_of_user: Vec<(CookieHash, Duration)> = sessions_of_user
         .map(|(cookie_hash, browser_session)| (*cookie_hash, *browser_session.last_used.lock()))
         .collect();
     if sessions_of_user.len() >= MAX_SESSIONS_PER_USER
@@ -211,5 +208,32 @@ fn evict_oldest_of_user(open: &mut HashMap<CookieHash, Arc<BrowserSession>>, new
         && let Some(browser_session) = open.remove(cookie_hash)
     {
         browser_session.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::testing::AuthEnv;
+    use crate::domain::{TokenExpiry, UnixMillis};
+
+    const ONE_DAY: Duration = Duration::from_secs(86_400);
+
+    #[tokio::test]
+    async fn clock_jump_neither_prolongs_nor_ends_browser_session() {
+        let jumps: [fn(UnixMillis) -> UnixMillis; 2] =
+            [|now| now.saturating_sub(ONE_DAY), |now| now.saturating_add(ONE_DAY)];
+        for jump in jumps {
+            let env = AuthEnv::new();
+            let text = env.create_token(TokenExpiry::Never, |_| ());
+            let sessions = BrowserSessions::new(env.clock.clone());
+            let session = env.login(&text).await.expect("accepted");
+            let cookie = sessions.open(session).expect("random").expect("not full");
+            env.clock.set(jump(env.clock.now()));
+            assert!(sessions.find(&cookie).is_some(), "no time has passed");
+            env.clock.set(jump(env.clock.now()));
+            env.clock.advance(SESSION_IDLE_TIMEOUT);
+            assert!(sessions.find(&cookie).is_none(), "left open for half an hour");
+        }
     }
 }
