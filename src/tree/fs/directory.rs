@@ -139,8 +139,8 @@ impl DirectoryFd {
     }
 
     /// Calls `visit` for every entry below: with the directory that holds it, the relative path of that directory, the
-    /// name, and the metadata. `check_continue` is called once for each batch of names; an error of either ends the
-    /// walk.
+    /// name, and the metadata. Entries that vanish during the walk are left out, directories with all that was in them.
+    /// `check_continue` is called once for each batch of names; an error of either ends the walk.
     pub(crate) fn walk<E: From<Errno>>(
         &self,
         mut check_continue: impl FnMut() -> std::result::Result<(), E>,
@@ -149,8 +149,9 @@ impl DirectoryFd {
         // A list of paths in place of recursion: depth costs neither stack nor descriptors.
         let mut pending = vec![TreePath::root()];
         while let Some(relative_path) = pending.pop() {
-            let directory = self.open_directory(&relative_path)?;
-            let mut names = directory.read_names()?;
+            let opened = self.open_directory(&relative_path).and_then(|found| Ok((found.read_names()?, found)));
+            // Removed since it was listed, as any entry may be that a client or the host removes.
+            let Some((mut names, directory)) = none_if_vanished(opened)? else { continue };
             loop {
                 let batch = names.next_batch()?;
                 if batch.is_empty() {
@@ -190,6 +191,15 @@ impl DirectoryFd {
             Err(Errno::OPNOTSUPP) => Ok(false),
             batch => Ok(batch?.is_empty()),
         }
+    }
+}
+
+/// Returns `None` in place of the error of opening a directory that was listed and is not there any more: its name is
+/// gone, or another kind of entry has it.
+pub(crate) fn none_if_vanished<T>(opened: Result<T>) -> Result<Option<T>> {
+    match opened {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        opened => opened.map(Some),
     }
 }
 
@@ -262,6 +272,9 @@ fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], strict: bool, names:
     while let Some(entry) = raw.next() {
         let entry = match entry {
             Err(Errno::INTR) => continue,
+            // getdents64(2) of a directory that was removed while it is open: it is empty, and POSIX has readdir(3)
+            // report its end.
+            Err(Errno::NOENT) => return Ok(false),
             entry => entry?,
         };
         // Unknown: the file system reports no types here; whoever uses the name asks with statx(2).
@@ -289,4 +302,65 @@ fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], strict: bool, names:
 pub(super) fn open_root_path(root_path: &Path) -> Result<DirectoryFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, root_path, flags, Mode::empty()).map(DirectoryFd::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    fn open(path: &Path) -> DirectoryFd {
+        OwnedFd::from(fs::File::open(path).expect("a directory")).into()
+    }
+
+    /// Walks through `/b/c`, `/d/c` and `/f`, with a change at the first visit, and returns the paths of the visits.
+    fn walk_with_change(change: impl Fn(&Path)) -> BTreeSet<String> {
+        let temp_dir = tempfile::tempdir().expect("directory");
+        for path in ["b/c", "d/c"] {
+            fs::create_dir_all(temp_dir.path().join(path)).expect("created");
+        }
+        fs::write(temp_dir.path().join("f"), "content").expect("written");
+        let mut visited = BTreeSet::new();
+        let walked = open(temp_dir.path()).walk(
+            || Ok::<(), Errno>(()),
+            |_, parent, name, _| {
+                visited.insert(parent.child(name).to_string());
+                // After the last of the top: the directories are listed by then, and not opened.
+                if visited.len() == 3 {
+                    change(temp_dir.path());
+                }
+                Ok(())
+            },
+        );
+        walked.expect("walked");
+        visited
+    }
+
+    #[test]
+    fn directory_that_vanishes_during_walk_is_left_out() {
+        let left = BTreeSet::from(["/b", "/d", "/d/c", "/f"].map(str::to_owned));
+        assert_eq!(walk_with_change(|root| fs::remove_dir_all(root.join("b")).expect("removed")), left);
+        let replaced_by_file = walk_with_change(|root| {
+            fs::remove_dir_all(root.join("b")).expect("removed");
+            fs::write(root.join("b"), "content").expect("written");
+        });
+        assert_eq!(replaced_by_file, left);
+        let replaced_by_link = walk_with_change(|root| {
+            fs::remove_dir_all(root.join("b")).expect("removed");
+            std::os::unix::fs::symlink("d", root.join("b")).expect("linked");
+        });
+        assert_eq!(replaced_by_link, left);
+    }
+
+    #[test]
+    fn directory_removed_while_it_is_read_ends() {
+        let temp_dir = tempfile::tempdir().expect("directory");
+        let path = temp_dir.path().join("a");
+        fs::create_dir(&path).expect("created");
+        let mut names = open(&path).read_names().expect("opened");
+        fs::remove_dir(&path).expect("removed");
+        assert_eq!(names.next_batch(), Ok(Vec::new()));
+    }
 }

@@ -31,7 +31,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use backup::StagedBackup;
-pub(crate) use directory::{DirectoryFd, DirectoryStream, filesystem_space};
+pub(crate) use directory::{DirectoryFd, DirectoryStream, filesystem_space, none_if_vanished};
 pub(crate) use early_note::EarlyNote;
 pub(crate) use file::FileFd;
 pub(crate) use mount_snapshot::{KnownMount, KnownTree};

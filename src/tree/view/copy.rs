@@ -1,11 +1,13 @@
 //! COPY: the copy is written to staging, however long that takes, and renamed into place in one step.
 
+use std::cell::Cell;
+
 use super::links::{link_may_move, parent_segments_lead};
 use super::tree_sync::is_synced_at_once;
 use super::{OverwriteMode, View, WriteConditions};
 use crate::domain::{EntryName, Permission, TreeOperation, TreePath};
 use crate::tree::authorize::{EntrySlot, link_stays_within};
-use crate::tree::fs::{DirectoryFd, Errno, FileFd, OpenMode, StagedEntry, Stat};
+use crate::tree::fs::{DirectoryFd, Errno, FdLocation, FileFd, OpenMode, StagedEntry, Stat, none_if_vanished};
 use crate::tree::handle_access::HandleAccess;
 use crate::tree::index::IndexChange;
 use crate::tree::{EntryKind, Error, Result};
@@ -159,6 +161,8 @@ pub(super) struct MoveByCopy {
     pub(super) to: TreePath,
     /// Topmost ancestor of the target at which the session may write.
     pub(super) link_boundary: TreePath,
+    /// See [`CopyJob::copied_fingerprint`].
+    pub(super) copied_fingerprint: Cell<u64>,
 }
 
 /// Copy under way.
@@ -210,7 +214,11 @@ impl CopyJob<'_> {
     }
 
     /// Copies a directory into a staged one, one directory at a time, so that no depth needs more than a few open
-    /// descriptors. Returns the copy.
+    /// descriptors. Returns the copy. Entries that another client removes meanwhile are left out.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] where the directory itself was removed meanwhile; [`Error::PreconditionFailed`] for an entry
+    /// that vanishes from the source of a move.
     pub(super) fn copy_directory(
         &self,
         from: &DirectoryFd,
@@ -224,8 +232,39 @@ impl CopyJob<'_> {
         while let Some(relative_path) = pending.pop() {
             self.copy_entries(from, &to, &relative_path, &mut pending)?;
         }
+        if depth_infinity {
+            self.check_source_in_tree(from)?;
+        }
         self.copy_mode(&to, stat)?;
         Ok(to)
+    }
+
+    /// Checks after the copying that the source, and every file system below it, is still where it was: entries that
+    /// vanished with the whole may be left out of no copy.
+    fn check_source_in_tree(&self, from: &DirectoryFd) -> Result<()> {
+        let FdLocation::Linked(path) = self.view.fs().locate_fd(from) else { return Err(Error::Absent) };
+        Ok(self.view.fs().verify_mounts_below(&path)?)
+    }
+
+    /// Decides on an entry that vanished since it was listed: a copy leaves it out.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`] in a move: the entry may be back when the source is removed, and would be lost.
+    fn check_may_leave_out(&self) -> Result<()> {
+        if self.is_move { Err(Error::PreconditionFailed) } else { Ok(()) }
+    }
+
+    /// Returns the sum of the fingerprints of the entries that a move has copied, without the topmost one.
+    pub(super) fn copied_fingerprint(&self) -> u64 {
+        self.move_by_copy.as_ref().map_or(0, |moved| moved.copied_fingerprint.get())
+    }
+
+    /// Counts an entry of the source as copied, by the metadata that its copy was made of.
+    fn record_copied(&self, path: &TreePath, stat: &Stat) {
+        if let Some(MoveByCopy { copied_fingerprint, .. }) = &self.move_by_copy {
+            let fingerprint = self.view.entry_fingerprint(path, stat);
+            copied_fingerprint.set(copied_fingerprint.get().wrapping_add(fingerprint));
+        }
     }
 
     fn copy_entries(
@@ -235,9 +274,20 @@ impl CopyJob<'_> {
         relative_path: &TreePath,
         pending: &mut Vec<TreePath>,
     ) -> Result<()> {
-        let (from, to) = (from.open_directory(relative_path)?, to.open_directory(relative_path)?);
-        // A move removes the source afterwards: an entry that listings leave out has to be an error.
-        let mut names = if self.is_move { from.read_names_strict()? } else { from.read_names()? };
+        let opened = from.open_directory(relative_path).and_then(|from| {
+            // A move removes the source afterwards: an entry that listings leave out has to be an error.
+            let names = if self.is_move { from.read_names_strict()? } else { from.read_names()? };
+            Ok((from, names))
+        });
+        let Some((from, mut names)) = none_if_vanished(opened)? else {
+            self.check_may_leave_out()?;
+            // The copy of the directory itself was made when it was listed.
+            return match relative_path.split_last() {
+                Some((parent, name)) => Ok(to.open_directory(&parent)?.remove_directory(&name)?),
+                None => Err(Error::Absent),
+            };
+        };
+        let to = to.open_directory(relative_path)?;
         loop {
             let batch = names.next_batch()?;
             if batch.is_empty() {
@@ -260,7 +310,7 @@ impl CopyJob<'_> {
         pending: &mut Vec<TreePath>,
     ) -> Result<()> {
         let stat = match from.stat_entry(name) {
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return self.check_may_leave_out(),
             stat => stat?,
         };
         let path = parent_path.child(name);
@@ -270,9 +320,14 @@ impl CopyJob<'_> {
         }
         match stat.kind {
             Some(EntryKind::File) => {
-                let (file, copy) = (from.open(name, OpenMode::Read)?, to.create_file(name, 0o600)?);
+                let file = match from.open(name, OpenMode::Read) {
+                    Err(Errno::NOENT) => return self.check_may_leave_out(),
+                    file => file?,
+                };
+                let copy = to.create_file(name, 0o600)?;
                 // Of the open file: the name may belong to another by now.
                 let stat = file.stat()?;
+                self.record_copied(&path, &stat);
                 self.copy_file(&file, &stat, &copy, name)?;
                 // The descriptor is the last one: `sync_tree` could not open it again.
                 if self.view.is_synced() && is_synced_at_once(stat.mode) {
@@ -281,6 +336,7 @@ impl CopyJob<'_> {
                 Ok(())
             }
             Some(EntryKind::Directory) => {
+                self.record_copied(&path, &stat);
                 to.create_directory(name, 0o700)?;
                 self.copy_mode(&to.open_directory(&TreePath::root().child(name))?, &stat)?;
                 pending.push(path);
@@ -288,7 +344,11 @@ impl CopyJob<'_> {
             }
             Some(EntryKind::Symlink) => {
                 self.check_limits(|| self.view.check_name_type(name))?;
-                let target = from.read_link(name)?;
+                let target = match from.read_link(name) {
+                    Err(Errno::NOENT) => return self.check_may_leave_out(),
+                    target => target?,
+                };
+                self.record_copied(&path, &stat);
                 if self.copies_link(&path, &target)? {
                     to.symlink(&target, name)?;
                 }
@@ -317,5 +377,77 @@ impl CopyJob<'_> {
     /// Sets the mode of a copied directory. The server's user keeps all permissions on it.
     fn copy_mode(&self, directory: &DirectoryFd, stat: &Stat) -> Result<()> {
         Ok(directory.set_mode(stat.mode & 0o777 | 0o700)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::tree::testing::{TreeFixture, tree_path};
+
+    /// Copies `/a` entry by entry, with a change once its own entries are copied and its directories still to be read.
+    /// Returns the names at the top of the copy.
+    fn copy_with_change(is_move: bool, change: impl Fn(&TreeFixture)) -> Result<Vec<String>> {
+        let fixture = TreeFixture::new(&["/a/b/c", "/a/d"]);
+        fixture.create_user("alice", &[("/", Permission::RW)]);
+        let view = fixture.view("alice");
+        let source = view.open_authorized(TreeOperation::Copy, &tree_path("/a"), OpenMode::Path).expect("there");
+        let target = view.create_slot(&tree_path("/t")).expect("free");
+        let move_by_copy = is_move.then(|| MoveByCopy {
+            from: source.path.clone(),
+            to: target.path.clone(),
+            link_boundary: TreePath::root(),
+            copied_fingerprint: Cell::default(),
+        });
+        let job = CopyJob {
+            view: &view,
+            access: HandleAccess::new(&view, source.path.clone(), Permission::R).expect("permitted"),
+            target: target.path.clone(),
+            is_move,
+            move_by_copy,
+            skips_limits: false,
+        };
+        let staged = view.staging(&target).expect("staging").create_directory().expect("created");
+        let (staging, name) = staged.directory_and_name();
+        let from = DirectoryFd::from(source.file);
+        let to = staging.open_directory(&TreePath::root().child(name)).expect("there");
+        let mut pending = Vec::new();
+        job.copy_entries(&from, &to, &TreePath::root(), &mut pending).expect("copied");
+        change(&fixture);
+        while let Some(relative_path) = pending.pop() {
+            job.copy_entries(&from, &to, &relative_path, &mut pending)?;
+        }
+        job.check_source_in_tree(&from)?;
+        let mut names = to.read_names().expect("opened").next_batch().expect("read");
+        names.sort();
+        Ok(names.iter().map(ToString::to_string).collect())
+    }
+
+    fn remove(fixture: &TreeFixture, path: &str) {
+        let alice = fixture.view("alice");
+        alice.remove_all(&tree_path(path), &WriteConditions::none()).expect("removed");
+    }
+
+    #[test]
+    fn directory_removed_during_copy_is_left_out() {
+        assert_eq!(copy_with_change(false, |fixture| remove(fixture, "/a/b")).expect("copied"), ["d"]);
+        let replaced = copy_with_change(false, |fixture| {
+            remove(fixture, "/a/b");
+            fs::write(fixture.root_path.join("a/b"), "content").expect("written");
+        });
+        assert_eq!(replaced.expect("copied"), ["d"]);
+    }
+
+    #[test]
+    fn copy_of_removed_source_is_refused() {
+        assert!(matches!(copy_with_change(false, |fixture| remove(fixture, "/a")), Err(Error::Absent)));
+    }
+
+    #[test]
+    fn directory_removed_during_move_by_copy_is_an_error() {
+        let moved = copy_with_change(true, |fixture| remove(fixture, "/a/b"));
+        assert!(matches!(moved, Err(Error::PreconditionFailed)), "it may be back before the source is removed");
     }
 }

@@ -1,5 +1,6 @@
 //! Moves to another file system: a complete copy replaces the target, then the source is removed.
 
+use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -195,7 +196,12 @@ impl View {
         if stat.kind == Some(EntryKind::Symlink) {
             self.check_link_move(source, &target.path, &link_boundary)?;
         }
-        let move_by_copy = Some(MoveByCopy { from: source.path.clone(), to: target.path.clone(), link_boundary });
+        let move_by_copy = Some(MoveByCopy {
+            from: source.path.clone(),
+            to: target.path.clone(),
+            link_boundary,
+            copied_fingerprint: Cell::default(),
+        });
         let job = CopyJob {
             view: self,
             access,
@@ -205,11 +211,13 @@ impl View {
             skips_limits: !source.permission.allows(Permission::R),
         };
         let staging = self.staging(target)?;
+        let mut copied_fingerprint = self.entry_fingerprint(&TreePath::root(), stat);
         let staged = match stat.kind {
             Some(EntryKind::Directory) => {
                 let staged = staging.create_directory()?;
                 let directory = source.directory.open_directory(&TreePath::root().child(&source.name))?;
                 let copy = job.copy_directory(&directory, stat, &staged, true)?;
+                copied_fingerprint = copied_fingerprint.wrapping_add(job.copied_fingerprint());
                 if self.is_synced() {
                     self.sync_tree(&copy)?;
                 }
@@ -219,7 +227,9 @@ impl View {
             Some(EntryKind::Symlink) => staging.create_symlink(&source.directory.read_link(&source.name)?)?,
             Some(EntryKind::File) => {
                 let (copy, staged) = staging.create_file()?;
-                job.copy_file(&source.directory.open(&source.name, OpenMode::Read)?, stat, &copy, &target.name)?;
+                let file = source.directory.open(&source.name, OpenMode::Read)?;
+                copied_fingerprint = self.entry_fingerprint(&TreePath::root(), &file.stat()?);
+                job.copy_file(&file, stat, &copy, &target.name)?;
                 if self.is_synced() {
                     copy.sync()?;
                 }
@@ -227,6 +237,11 @@ impl View {
             }
             None => return Err(Error::Unsupported),
         };
+        // An entry that had another name only while its directory was read was not copied. It is back now, and the
+        // comparisons of the source before and after would not notice.
+        if copied_fingerprint != fingerprint {
+            return Err(Error::PreconditionFailed);
+        }
         Ok(CrossDeviceCopy { staged, stat: stat.clone(), fingerprint })
     }
 
@@ -248,7 +263,8 @@ impl View {
         Ok(fingerprint)
     }
 
-    fn entry_fingerprint(&self, path: &TreePath, stat: &Stat) -> u64 {
+    /// Returns a hash that changes with the path, inode and content of an entry.
+    pub(super) fn entry_fingerprint(&self, path: &TreePath, stat: &Stat) -> u64 {
         let mut hasher = DefaultHasher::new();
         // The tag also counts writes under way, which may leave size and time as they were.
         let etag = (stat.kind == Some(EntryKind::File)).then(|| self.shared().etags.etag_of(stat).to_bytes());

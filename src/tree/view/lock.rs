@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::View;
 use crate::domain::{Permission, TreeOperation, TreePath};
-use crate::tree::fs::{Errno, OpenMode, Stat};
+use crate::tree::fs::{Errno, OpenMode, Stat, none_if_vanished};
 use crate::tree::{DavLock, Error, LockRequest, LockToken, Result, WriteConditions};
 
 /// Maximum number of entries of a locked directory that are searched for another name of a changed file.
@@ -87,8 +87,10 @@ impl View {
         path: &TreePath,
         tokens: &[LockToken],
     ) -> Result<()> {
+        // Removed since its metadata was read: nothing below it is locked then.
+        let Some(directory) = none_if_vanished(self.fs().open_directory(root))? else { return Ok(()) };
         let mut visited = 0;
-        self.fs().open_directory(root)?.walk(
+        directory.walk(
             // The walk may be long: it ends with the session.
             || self.session().access().map(drop).map_err(Error::from),
             |_, parent_path, name, stat| {

@@ -148,7 +148,11 @@ impl View {
     }
 
     fn check_limits_below(&self, top: &DirectoryFd) -> Result<()> {
-        self.walk_below(top, |directory, _, name, stat| self.check_entry_limits(directory, name, stat, name))
+        self.walk_below(top, |directory, _, name, stat| match self.check_entry_limits(directory, name, stat, name) {
+            // Removed since its metadata was read: it is not moved, so no limit applies.
+            Err(Error::Absent) => Ok(()),
+            checked => checked,
+        })
     }
 
     /// Calls `visit` for each entry below a directory, as long as the session is valid and the request is not

@@ -320,6 +320,32 @@ fn change_during_cross_device_source_removal_is_not_lost() {
 }
 
 #[test]
+fn file_renamed_away_and_back_during_cross_device_move_is_not_lost() {
+    let (fixture, view) = fixture();
+    let [inside, outside, moved] =
+        ["/box/a/b/file", "/box/c/file", "/box/new/b/file"].map(|path| host_path(&fixture, path));
+    for round in 0..100 {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    // Fails while the directory is moved.
+                    let _ = fs::rename(&inside, &outside);
+                    let _ = fs::rename(&outside, &inside);
+                }
+            });
+            let outcome = move_cross_device(&view, "/box/a", "/box/new", OverwriteMode::Refuse);
+            stop.store(true, Ordering::Relaxed);
+            assert!(matches!(outcome, Ok(false) | Err(Error::PreconditionFailed)), "{outcome:?}");
+        });
+        // A rename that was under way when the source was removed leaves the file beside its copy.
+        assert!([&inside, &outside, &moved].into_iter().any(|path| path.exists()), "{round}");
+        let _ = fs::rename(host_path(&fixture, "/box/new"), host_path(&fixture, "/box/a"));
+        let _ = fs::rename(&outside, &inside);
+    }
+}
+
+#[test]
 fn cross_device_move_replaces_like_posix_rename() {
     let table = [
         ("/box/a/file", "/box/a/b/file", "ok"),
