@@ -74,6 +74,7 @@ pub(crate) use migration::PEPPER_FILE_NAME;
 pub(crate) use nodes::{CompletedMove, NodePathStep, NodeRow};
 pub(crate) use properties::{PropertyRow, PropertyTotals, PropertyUpdate};
 pub use secret_hash::SecretHash;
+use sync_journals::JournalWriteCounters;
 pub(crate) use sync_journals::{NumberedSyncEntry, SyncEntry, SyncJournal};
 pub(crate) use tokens::TokenUse;
 pub use tokens::{LastUseRecord, NarrowedToken, NewTokenRow, TokenFilter, TokenRecord, TokenState};
@@ -139,6 +140,7 @@ struct StoreInner {
     changed: Notify,
     /// Whether any checksum is stored: most trees have none, and need no query then.
     has_checksums: AtomicBool,
+    journal_writes: JournalWriteCounters,
 }
 
 struct WriterConnections {
@@ -206,6 +208,7 @@ impl Store {
                 recount_after_event: AtomicU64::new(0),
                 changed: Notify::new(),
                 has_checksums: AtomicBool::new(has_checksums),
+                journal_writes: JournalWriteCounters::default(),
             }),
             audit_context: None,
         };

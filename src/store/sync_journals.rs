@@ -9,6 +9,7 @@
 //! The writes of a comparison are lazy, and all of them are synced before a client is given a number of them
 //! ([`Store::flush_sync_journal`]): a number that was lost in a power cut would be assigned again, to another change.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -38,6 +39,19 @@ pub(crate) struct SyncJournal {
     pub(crate) purged_through: i64,
     /// Number of the last change.
     pub(crate) last_number: i64,
+}
+
+/// Counters of the lazy writes that assign ids of journals and numbers of changes.
+pub(super) struct JournalWriteCounters {
+    written: AtomicU64,
+    synced: AtomicU64,
+}
+
+impl Default for JournalWriteCounters {
+    fn default() -> Self {
+        // One write is unsynced at first: an earlier process may have been killed before it synced its last ones.
+        Self { written: AtomicU64::new(1), synced: AtomicU64::new(0) }
+    }
 }
 
 /// A member of a journal with the number of its last change.
@@ -86,6 +100,7 @@ impl Store {
             connection.prepare_cached(delete)?.execute(params![token, directory.as_bytes(), depth_infinity])?;
             let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4)";
             connection.prepare_cached(sql)?.execute(params![token, directory.as_bytes(), depth_infinity, now])?;
+            self.count_journal_write();
             let journal = SyncJournal { id: connection.last_insert_rowid(), purged_through: 0, last_number: 0 };
             evict_excess_journals(connection, journal.id, token)?;
             Ok(journal)
@@ -140,6 +155,7 @@ impl Store {
             return Ok(());
         }
         self.write(WriteDurability::Lazy, |connection| {
+            self.count_journal_write();
             // The number comes from the journal within the statement, so that no two changes get the same one.
             let sql = "INSERT OR REPLACE INTO journal_entries (journal, path, folder, mark, number) \
                  SELECT id, ?2, ?3, ?4, last + 1 FROM journals WHERE id = ?1";
@@ -225,13 +241,29 @@ impl Store {
         })
     }
 
-    /// Syncs all that was recorded up to now to disk.
+    /// Syncs all that was recorded up to now to disk. Costs nothing where that was done since the last record.
     pub(crate) fn flush_sync_journal(&self, journal: i64) -> Result<()> {
-        self.write(WriteDurability::Synced, |connection| {
+        let JournalWriteCounters { written, synced } = &self.inner.journal_writes;
+        // Whoever has read a number sees its write counted, since that is counted before its commit.
+        if synced.load(Ordering::Acquire) == written.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let synced_through = self.write(WriteDurability::Synced, |connection| {
+            // Read within the transaction: no other write is between its count and its commit then.
+            let count = written.load(Ordering::Acquire);
             // An UPDATE without effect is a commit all the same, and a synced one makes all earlier lazy ones durable.
-            connection.prepare_cached("UPDATE journals SET last = last WHERE id = ?1")?.execute([journal])?;
-            Ok(())
-        })
+            let sql = "UPDATE journals SET last = last WHERE id = ?1";
+            let updated = connection.prepare_cached(sql)?.execute([journal])?;
+            // A journal that was deleted meanwhile leaves nothing to commit, and so nothing was synced.
+            Ok(if updated > 0 { count } else { 0 })
+        })?;
+        synced.fetch_max(synced_through, Ordering::Release);
+        Ok(())
+    }
+
+    /// Counts a lazy write of journals. It must be called within the transaction of the write.
+    fn count_journal_write(&self) {
+        self.inner.journal_writes.written.fetch_add(1, Ordering::Release);
     }
 
     /// Deletes the entries of all but the last `keep` removed members; a client that has not been told of them has to

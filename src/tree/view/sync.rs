@@ -114,10 +114,9 @@ impl View {
         }
         store.purge_removed_sync_entries(journal.id, JOURNAL_MAX_REMOVED_MEMBERS)?;
         let updated = store.find_sync_journal(token, directory, depth_infinity, now)?.ok_or(Error::Absent)?;
-        // On disk before the number is given out: another change must not get it after a power cut.
-        if updated.last_number != journal.last_number {
-            store.flush_sync_journal(updated.id)?;
-        }
+        // On disk before the number is given out: another change must not get it after a power cut. Also where this
+        // comparison recorded nothing: the number may be of one that was cancelled before it came here.
+        store.flush_sync_journal(updated.id)?;
         Ok(SyncPoint { journal: updated.id, number: updated.last_number, base: updated.last_number })
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::sync::member_state;
 use super::*;
 use crate::domain::Permission;
-use crate::store::testing::now;
+use crate::store::SyncEntry;
+use crate::store::testing::{FULL, now, take_commits};
 use crate::tree::{Etag, OverwriteMode, SyncChanges, SyncItem, SyncPoint};
 
 /// Content of a page: members with their entity tags (`None`: removed), and its end.
@@ -198,6 +200,24 @@ fn directory_with_too_many_members_is_refused_and_its_journal_stays_bounded() {
     }
     fs::remove_file(host_path(&fixture, "/a/3/0")).expect("removed");
     compare().expect("few enough");
+}
+
+#[test]
+fn number_recorded_by_cancelled_comparison_is_synced_before_it_is_reported() {
+    let (fixture, view) = fixture_with_files(&["x"]);
+    let journal = fixture.store.ensure_sync_journal(view.session().token(), &tree_path("/a"), true, now());
+    let content_tag = Some(member_state(&view.stat(&tree_path("/a/x")).expect("there")));
+    let recorded = SyncEntry { path: b"x".to_vec(), is_directory: false, content_tag };
+    fixture.store.record_sync_entries(journal.expect("created").id, &[recorded]).expect("recorded");
+    let compare = || view.compare_with_journal(&tree_path("/a"), true, now()).expect("compared");
+    take_commits();
+    assert_eq!(compare().number, 1, "this comparison records nothing");
+    assert!(take_commits().contains(&FULL));
+    assert_eq!(compare().number, 1);
+    assert!(!take_commits().contains(&FULL), "it is on disk already");
+    write_outside_gateway(&fixture, "/a/y", "new");
+    assert_eq!(compare().number, 2);
+    assert!(take_commits().contains(&FULL));
 }
 
 #[test]
