@@ -242,7 +242,8 @@ pub(super) fn verify_checksums(context: &RequestContext, upload: &StagedUpload) 
     checksums.verify()
 }
 
-/// Commits an upload whose checksums are verified, and returns the response. Checksums for sync clients are stored.
+/// Commits an upload whose checksums are verified, and returns the response. Checksums for sync clients are stored;
+/// where the store refuses that, the response has no `OC-Checksum`.
 ///
 /// # Errors
 /// The errors of the tree; the old content is unchanged then.
@@ -266,12 +267,15 @@ pub(super) fn commit_upload(
     let mut response = put_response(replaced, &entry, modified.is_some());
     if let Some(stored_checksums) = stored_checksums {
         // Only now: checksums are stored for the entity tag, which the commit creates.
-        context.view.keep_checksum(&entry, &stored_checksums)?;
-        set_header(
-            response.headers_mut(),
-            HeaderName::from_static("oc-checksum"),
-            checksum::first_stored_checksum(&stored_checksums).to_owned(),
-        );
+        match context.view.keep_checksum(&entry, &stored_checksums) {
+            Ok(()) => set_header(
+                response.headers_mut(),
+                HeaderName::from_static("oc-checksum"),
+                checksum::first_stored_checksum(&stored_checksums).to_owned(),
+            ),
+            // The file is in place: an error status would say that the old content is unchanged.
+            Err(error) => tracing::warn!(%error, "the checksum of an uploaded file could not be stored"),
+        }
     }
     Ok(response)
 }

@@ -278,6 +278,28 @@ async fn chunks_are_assembled_in_numeric_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn upload_succeeds_where_its_checksum_can_not_be_stored() {
+    let gateway = Fixture::start().await;
+    let dav = dav_as_alice(&gateway).await;
+    gateway.write_host_file("/a", "old");
+    let store = rusqlite::Connection::open(gateway.state().join("patgate.db")).expect("the store");
+    store.busy_timeout(Duration::from_secs(10)).expect("set");
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON checksums BEGIN SELECT RAISE(ABORT, 'refused'); END";
+    store.execute_batch(trigger).expect("created");
+    let sum = ("oc-checksum", SHA1_OF_ABC);
+    let put = dav.send("PUT", "/dav/a", &[sum], "abc").await;
+    assert_eq!((put.status, put.header("oc-checksum")), (204, ""), "{}", put.text());
+    assert_eq!(std::fs::read(gateway.host_path("/a")).expect("there"), b"abc");
+    assert_eq!(dav.get("/dav/a").await.header("etag"), put.header("etag"));
+    let upload = "/remote.php/dav/uploads/alice/up";
+    assert_eq!(dav.status("MKCOL", upload).await, 201);
+    assert_eq!(dav.send("PUT", &format!("{upload}/1"), &[], "abc").await.status, 201);
+    let headers = [("destination", &*dav.url("/remote.php/dav/files/alice/b")), sum];
+    assert_eq!(dav.send("MOVE", &format!("{upload}/.file"), &headers, "").await.status, 201);
+    assert_eq!(staged_count(&gateway), 0, "the chunks are removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_of_concurrent_if_none_match_chunked_uploads_wins() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
