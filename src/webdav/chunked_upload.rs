@@ -21,13 +21,13 @@ use super::headers::AnnouncedLength;
 use super::method::{self, DavMethod};
 use super::receive_body::{BodySink, receive_body};
 use super::request_context::RequestContext;
-use super::resource_url::{self, ChunkPath};
+use super::resource_url::{self, ChunkPath, ClientRoot};
 use super::response::empty_response;
 use super::unfinished_uploads::{ChunkName, ChunkedUpload, UnfinishedUploads};
 use super::upload_quota::UploadReservation;
 use super::{headers, multistatus, put};
 use crate::auth::Session;
-use crate::domain::{EntryName, UnixMillis};
+use crate::domain::{EntryName, Login, UnixMillis};
 use crate::http::{PublicAddress, RequestBody, ResponseBody, full};
 use crate::tree::{self, IncomingPart, Tree, View};
 
@@ -96,7 +96,7 @@ pub(super) async fn handle(
             let removed = run_blocking(move || uploads.remove_chunk(&chunked, &name)).await?;
             if removed { Ok(empty_response(StatusCode::NO_CONTENT)) } else { Err(Error::NotFound) }
         }
-        (DavMethod::Propfind, None) => Ok(list_chunks(&chunked, &head)),
+        (DavMethod::Propfind, None) => Ok(list_chunks(&chunked, upload, &head, upload_context.session.login())),
         _ => Err(Error::MethodNotAllowed(method::CHUNK_METHODS)),
     }
 }
@@ -247,10 +247,11 @@ fn parse_total_length(headers: &HeaderMap) -> Result<Option<u64>> {
 }
 
 /// Lists the received chunks, for a client that resumes an upload.
-fn list_chunks(chunked: &ChunkedUpload, head: &Parts) -> Response<ResponseBody> {
+fn list_chunks(chunked: &ChunkedUpload, upload: &EntryName, head: &Parts, login: &Login) -> Response<ResponseBody> {
     // As the client sees it: a proxy may have stripped a prefix.
-    let public_prefix = head.extensions.get::<PublicAddress>().map_or("", PublicAddress::prefix);
-    let base = format!("{public_prefix}{}", head.uri.path().trim_end_matches('/'));
+    let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
+    // Not the path of the request: a URI may hold a plain `&`, which is markup in XML.
+    let base = ClientRoot::chunked_upload_href(&server, login, upload);
     let mut out = String::from(multistatus::MULTISTATUS_START);
     let mut write_response = |href: &str, inner: &str| {
         let _ = writeln!(
@@ -259,10 +260,10 @@ fn list_chunks(chunked: &ChunkedUpload, head: &Parts) -> Response<ResponseBody> 
              <D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
         );
     };
-    write_response(&format!("{base}/"), "<D:resourcetype><D:collection/></D:resourcetype>");
+    write_response(&base, "<D:resourcetype><D:collection/></D:resourcetype>");
     let lists_members = headers::depth(&head.headers).is_ok_and(|depth| depth != Some(headers::DepthHeader::Zero));
     for (name, part) in chunked.chunks().into_iter().filter(|_| lists_members) {
-        let mut href = format!("{base}/");
+        let mut href = base.clone();
         resource_url::percent_encode(name.as_bytes(), &mut href);
         write_response(&href, &format!("<D:resourcetype/><D:getcontentlength>{}</D:getcontentlength>", part.size));
     }

@@ -204,6 +204,16 @@ impl ClientRoot {
         href
     }
 
+    /// Returns the URL path of a chunked upload, with a trailing slash.
+    pub(super) fn chunked_upload_href(server: &PublicAddress, login: &Login, upload: &EntryName) -> String {
+        let mut href = format!("{}/remote.php/dav/uploads/", server.prefix());
+        for segment in [login.as_str().as_bytes(), upload.as_bytes()] {
+            percent_encode(segment, &mut href);
+            href.push('/');
+        }
+        href
+    }
+
     /// Returns the last segment of the prefix: the display name of a root without a name.
     pub(super) fn display_name(&self) -> &str {
         self.prefix.rsplit('/').next().unwrap_or_default()

@@ -278,6 +278,20 @@ async fn chunks_are_assembled_in_numeric_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn listing_of_a_chunked_upload_escapes_its_name() {
+    let gateway = Fixture::start().await;
+    let dav = dav_as_alice(&gateway).await;
+    let upload = "/remote.php/dav/uploads/alice/a&b'";
+    assert_eq!(dav.status("MKCOL", upload).await, 201);
+    assert_eq!(dav.send("PUT", &format!("{upload}/1&2"), &[], "x").await.status, 201);
+    let listed = dav.send("PROPFIND", upload, &[("depth", "1")], "").await.text();
+    for href in ["/remote.php/dav/uploads/alice/a%26b%27/", "/remote.php/dav/uploads/alice/a%26b%27/1%262"] {
+        assert!(listed.contains(&format!("<D:href>{href}</D:href>")), "{listed}");
+    }
+    assert!(!listed.contains('&'), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upload_succeeds_where_its_checksum_can_not_be_stored() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
