@@ -23,18 +23,18 @@ const LOCK_OWNER_MAX_BYTES: usize = 8 * 1024;
 /// # Errors
 /// [`Error::Malformed`] for a malformed body or headers, and the errors of the tree.
 pub(super) async fn lock(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
-    // RFC 4918 section 9.10.3: without Depth it is infinity, and 1 is not allowed.
+    let bytes = read_small_body(body, LOCK_BODY_MAX_BYTES).await?;
+    let context = Arc::clone(context);
+    // Without a body, LOCK refreshes, and ignores any Depth (RFC 4918 section 9.10.2).
+    if bytes.trim_ascii().is_empty() {
+        return run_blocking(move || refresh(&context)).await;
+    }
+    // Without Depth it is infinity, and 1 is not allowed (RFC 4918 section 9.10.3).
     let depth_infinity = match headers::depth(&context.headers)? {
         None | Some(DepthHeader::Infinity) => true,
         Some(DepthHeader::Zero) => false,
         Some(DepthHeader::One) => return Err(Error::Malformed("Depth of LOCK must be 0 or infinity")),
     };
-    let bytes = read_small_body(body, LOCK_BODY_MAX_BYTES).await?;
-    let context = Arc::clone(context);
-    // Without a body, LOCK refreshes (RFC 4918 section 9.10.2).
-    if bytes.trim_ascii().is_empty() {
-        return run_blocking(move || refresh(&context)).await;
-    }
     let request = parse_lockinfo(&context, &bytes, depth_infinity)?;
     run_blocking(move || create_lock(&context, &request)).await
 }

@@ -278,6 +278,10 @@ async fn lock_refresh_covers_the_whole_lock_and_lock_times_out() {
         text.contains("<D:depth>infinity</D:depth>") && text.contains("Second-600"),
         "Depth is passed over: {text}"
     );
+    for depth in ["1", "2", "infinity"] {
+        let with = [("if", &*format!("({token})")), ("depth", depth), ("timeout", "Second-600")];
+        assert_eq!(dav.send("LOCK", "/dav/f/a", &with, "").await.status, 200, "Depth: {depth}");
+    }
     gateway.clock.advance(Duration::from_secs(500));
     assert_eq!(dav.put("/dav/f/a", "new").await.status, 423, "its time began anew");
     gateway.clock.advance(Duration::from_secs(101));
