@@ -180,7 +180,7 @@ fn upload_number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Error> 
 /// Parses `X-Patgate-Tags`: the tags of an uploaded file; an empty value removes all tags.
 ///
 /// # Errors
-/// [`Error::Malformed`] when one of them is not a valid tag.
+/// [`Error::Malformed`] when one of them is not a valid tag, or there are more than [`MAX_TAGS`] in all lines together.
 pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
     if !headers.contains_key("x-patgate-tags") {
         return Ok(None);
@@ -190,6 +190,10 @@ pub(super) fn tags(headers: &HeaderMap) -> Result<Option<Vec<FileTag>>, Error> {
     for value in headers.get_all("x-patgate-tags") {
         let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Error::Malformed(INVALID_TAGS_MESSAGE))?;
         tags.extend(parse_tags(text)?);
+        // Of all lines together: they are one list, and `parse_tags` sees one line.
+        if tags.len() > MAX_TAGS {
+            return Err(Error::Malformed(INVALID_TAGS_MESSAGE));
+        }
     }
     Ok(Some(tags))
 }
@@ -284,6 +288,16 @@ mod tests {
             assert!(read(text).is_err(), "{text}");
         }
         assert!(tags(&HeaderMap::new()).expect("none").is_none());
+    }
+
+    #[test]
+    fn tags_of_all_header_lines_count_together() {
+        let line = |count: usize| vec!["a"; count].join(",").parse::<HeaderValue>().expect("value");
+        let mut headers = header_map("x-patgate-tags", "a");
+        headers.append("x-patgate-tags", line(99));
+        assert_eq!(tags(&headers).expect("tags").map(|tags| tags.len()), Some(100));
+        headers.append("x-patgate-tags", line(1));
+        assert!(tags(&headers).is_err());
     }
 
     #[test]
