@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::method::DavMethod;
 use super::resource_url::ClientRoot;
 use super::response::set_header;
+use super::xml;
 use crate::auth::{AuthError, TooMuchWork};
 use crate::domain::{PathError, TreePath};
 use crate::http::{RequestBodyError, ResponseBody, add_challenges, full, set_retry_after, text_response};
@@ -186,8 +187,7 @@ impl DavErrorContext<'_> {
 impl Error {
     /// Returns the error for an XML body that could not be parsed: its document type, or `what`.
     pub(super) fn from_unreadable_xml(body: &[u8], what: &'static str) -> Self {
-        // A plain search is enough: it chooses between two refusals, and the body is not parsed any further.
-        if memchr::memmem::find(body, b"<!DOCTYPE").is_some() { Self::DoctypeForbidden } else { Self::Malformed(what) }
+        if xml::has_doctype(body) { Self::DoctypeForbidden } else { Self::Malformed(what) }
     }
 
     /// Turns "not supported" into an error that names the time as the reason; leaves other errors unchanged.

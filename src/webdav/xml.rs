@@ -387,6 +387,21 @@ fn detect_utf16(bytes: &[u8]) -> Option<Utf16Decoder> {
     }
 }
 
+/// Tells whether a body has a document type declaration, in UTF-8 or UTF-16.
+pub(super) fn has_doctype(body: &[u8]) -> bool {
+    const DOCTYPE: &str = "<!DOCTYPE";
+    // A plain search is enough: it chooses between two refusals, and the body is not parsed any further.
+    match detect_utf16(body) {
+        Some(read) => {
+            let units = body.as_chunks::<2>().0.iter().map(|pair| read(*pair));
+            // Lossily: a body that is malformed further on has a declaration all the same.
+            let text = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>();
+            text.contains(DOCTYPE)
+        }
+        None => memchr::memmem::find(body, DOCTYPE.as_bytes()).is_some(),
+    }
+}
+
 fn decode_utf16(bytes: &[u8], read: Utf16Decoder) -> Result<String, MalformedXml> {
     let (pairs, rest) = bytes.as_chunks::<2>();
     if !rest.is_empty() {

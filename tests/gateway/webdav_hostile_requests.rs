@@ -39,6 +39,9 @@ async fn nested_xml_is_refused() {
     let refused = dav.send("PROPFIND", "/dav/a", &[("depth", "0")], entities).await;
     assert_eq!(refused.status, 403);
     assert!(refused.text().contains("<D:no-external-entities/>"), "{}", refused.text());
+    let utf16 = [0xfeff].into_iter().chain(entities.encode_utf16()).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let refused = dav.send("PROPFIND", "/dav/a", &[("depth", "0")], utf16).await;
+    assert_eq!(refused.status, 403, "in UTF-16 too");
     let large = format!("<propfind xmlns=\"DAV:\"><allprop/><!--{}--></propfind>", "x".repeat(1 << 20));
     assert_eq!(dav.send("PROPFIND", "/dav/a", &[("depth", "0")], large).await.status, 413);
     assert_healthy(&dav).await;
