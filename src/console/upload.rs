@@ -70,11 +70,21 @@ struct UploadResultRow {
     error: Option<String>,
 }
 
+/// The outcome for the files of a form.
+#[derive(Default)]
+struct UploadResults {
+    rows: Vec<UploadResultRow>,
+    /// The status of the first failure; `None` if every file was uploaded.
+    status: Option<StatusCode>,
+    /// The reason why no further files of the form were received, if any.
+    stop_reason: Option<String>,
+}
+
 #[derive(Template)]
 #[template(path = "uploaded.html")]
 struct UploadResultPage {
     frame: PageFrame,
-    rows: Vec<UploadResultRow>,
+    results: UploadResults,
     directory_url: String,
 }
 
@@ -120,54 +130,84 @@ async fn receive_form(caller: &ConsoleCaller, uri: &Uri, form: &mut MultipartFor
     }
     let directory = paths::from_uri(uri)?;
     let directory_url = format!("/console/files{}", paths::encode(&directory));
-    let (rows, status) = until_session_ends(caller, receive_files(caller, &directory, form)).await?;
-    match status {
-        None if rows.is_empty() => Err(ConsoleError::InvalidForm("Choose a file first.".to_owned())),
+    let results = until_session_ends(caller, receive_files(caller, &directory, form)).await?;
+    match results.status {
+        None if results.rows.is_empty() => Err(ConsoleError::InvalidForm("Choose a file first.".to_owned())),
         None => Ok(Redirect::to(&directory_url).into_response()),
         Some(status) => render_page(
             status,
-            &UploadResultPage { frame: PageFrame::new(caller, layout::ConsoleSection::Files), rows, directory_url },
+            &UploadResultPage { frame: PageFrame::new(caller, layout::ConsoleSection::Files), results, directory_url },
         ),
     }
 }
 
-/// Receives the files of a form one after the other. Returns the outcome of each, and the status of the first failure.
+/// Receives the files of a form one after the other. An error that concerns all that comes after it ends the upload;
+/// the outcome of the files before it is not lost.
 async fn receive_files(
     caller: &ConsoleCaller,
     directory: &TreePath,
     form: &mut MultipartForm,
-) -> Result<(Vec<UploadResultRow>, Option<StatusCode>)> {
-    let (mut rows, mut status, mut replace) = (Vec::new(), None, false);
-    while let Some(MultipartPart { field_name, file_name }) = form.next_part().await? {
-        match file_name {
-            // Applies to the files that follow it: the form sends the checkbox first.
-            None if field_name == "replace" => replace = !form.read_text(FIELD_VALUE_BYTES).await?.is_empty(),
-            Some(file_name) if field_name == "file" && !file_name.is_empty() => {
-                if rows.len() == MAX_FILES_PER_FORM {
-                    return Err(ConsoleError::InvalidForm(format!(
-                        "A form may hold at most {MAX_FILES_PER_FORM} files; the others were not uploaded."
-                    )));
+) -> Result<UploadResults> {
+    let (mut results, mut replace) = (UploadResults::default(), false);
+    loop {
+        match receive_part(caller, directory, form, &mut replace, &mut results).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(results),
+            // The error page says all. Without a session there can be no other one.
+            Err(error) if results.rows.is_empty() => return Err(error),
+            Err(error @ ConsoleError::Tree(tree::Error::SessionEnded(_))) => return Err(error),
+            Err(error) => {
+                // The status of a page that lists the files is an answer to the user: the log needs the details.
+                if error.status() == StatusCode::INTERNAL_SERVER_ERROR {
+                    tracing::error!(%error, "an upload by a form of the console failed");
                 }
-                let result = match parse_name(&file_name) {
-                    Ok(name) => {
-                        let target = UploadTarget { path: directory.child(&name), content_length: None, replace };
-                        receive_file(caller, target, form).await
-                    }
-                    Err(error) => Err(error),
-                };
-                // What failed inside the server, or with the session, concerns what comes after it, too.
-                let error = match result {
-                    Err(error) if error.status().is_server_error() => return Err(error),
-                    Err(error @ ConsoleError::Tree(tree::Error::SessionEnded(_))) => return Err(error),
-                    other => other.err(),
-                };
-                status = status.or(error.as_ref().map(ConsoleError::status));
-                rows.push(UploadResultRow { name: file_name, error: error.as_ref().map(ConsoleError::public_message) });
+                results.status = results.status.or(Some(error.status()));
+                results.stop_reason = Some(error.public_message());
+                return Ok(results);
             }
-            Some(_) | None => {}
         }
     }
-    Ok((rows, status))
+}
+
+/// Receives the next part of a form. Returns whether there was one.
+///
+/// # Errors
+/// Any that concerns the parts after it, too.
+async fn receive_part(
+    caller: &ConsoleCaller,
+    directory: &TreePath,
+    form: &mut MultipartForm,
+    replace: &mut bool,
+    results: &mut UploadResults,
+) -> Result<bool> {
+    let Some(MultipartPart { field_name, file_name }) = form.next_part().await? else { return Ok(false) };
+    match file_name {
+        // Applies to the files that follow it: the form sends the checkbox first.
+        None if field_name == "replace" => *replace = !form.read_text(FIELD_VALUE_BYTES).await?.is_empty(),
+        Some(file_name) if field_name == "file" && !file_name.is_empty() => {
+            if results.rows.len() == MAX_FILES_PER_FORM {
+                return Err(ConsoleError::InvalidForm(format!("A form may hold at most {MAX_FILES_PER_FORM} files.")));
+            }
+            let result = match parse_name(&file_name) {
+                Ok(name) => {
+                    let target = UploadTarget { path: directory.child(&name), content_length: None, replace: *replace };
+                    receive_file(caller, target, form).await
+                }
+                Err(error) => Err(error),
+            };
+            // What failed inside the server, or with the session, concerns what comes after it, too.
+            let error = match result {
+                Err(error) if error.status().is_server_error() => return Err(error),
+                Err(error @ ConsoleError::Tree(tree::Error::SessionEnded(_))) => return Err(error),
+                other => other.err(),
+            };
+            results.status = results.status.or(error.as_ref().map(ConsoleError::status));
+            let error = error.as_ref().map(ConsoleError::public_message);
+            results.rows.push(UploadResultRow { name: file_name, error });
+        }
+        Some(_) | None => {}
+    }
+    Ok(true)
 }
 
 /// Receives one file, which appears whole or not at all.

@@ -113,6 +113,30 @@ async fn refused_form_upload_is_reported_on_a_page() {
     assert_eq!(gateway.all_paths(), before, "nothing of it is there, whole or in parts");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_form_upload_lists_the_files_before_the_stop() {
+    let gateway = Fixture::start().await;
+    let (browser, csrf, _) = sign_in_alice(&gateway, &[]).await;
+    let csrf = ("csrf", None, csrf.as_str());
+    let names: Vec<String> = (0..1002).map(|number| format!("f{number}")).collect();
+    let mut parts = vec![csrf];
+    parts.extend(names.iter().map(|name| file_part(name, "x")));
+    let answer = submit_upload(&browser, "/a", &parts).await;
+    let page = answer.text();
+    assert_eq!(answer.status, 422, "{page}");
+    assert!(page.contains("at most 1000 files. Files that are not listed here were not uploaded."), "{page}");
+    assert_eq!(page.matches(">uploaded<").count(), 1000);
+    assert!(page.contains(">f999<") && !page.contains(">f1000<"));
+    assert_eq!(std::fs::read_dir(gateway.host_path("/a")).expect("listed").count(), 1000);
+
+    let cut = encode_form(&[csrf, file_part("first", "whole"), file_part("second", "cut")]);
+    let answer = browser.post_as(MULTIPART_CONTENT_TYPE, "/console/upload/a", cut[..cut.len() - 5].to_owned()).await;
+    let page = answer.text();
+    assert_eq!((answer.status, page.matches(">uploaded<").count()), (422, 1), "{page}");
+    assert!(page.contains(">first<") && page.contains("interrupted"), "{page}");
+    assert!(gateway.host_path("/a/first").exists() && !gateway.host_path("/a/second").exists());
+}
+
 /// Begins to send a form that never ends, and returns the connection.
 async fn begin_upload(gateway: &Fixture, browser: &Browser, csrf: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.http).await.expect("a connection");
