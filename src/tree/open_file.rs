@@ -28,6 +28,7 @@
 //! Locks and scopes follow the file: see [`super::handle_access`].
 
 mod open_request;
+mod session_listing;
 mod session_paths;
 
 use std::collections::HashMap;
@@ -43,7 +44,7 @@ use super::upload::StagedUpload;
 use super::{AttributeChanges, EditMode, Entry, Error, FileReader, FilesystemSpace, Result, View};
 
 pub use open_request::OpenRequest;
-pub use session_paths::SessionListing;
+pub use session_listing::SessionListing;
 
 /// The view of a session that keeps files open: the tree, with the session's own staged uploads under their names.
 /// Clones share the state.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::{
-    OpenFile, OpenFileHandle, OpenRequest, SessionFiles, SessionFilesInner, SlotId, WritableFile, WritableState,
+    OpenFile, OpenFileHandle, OpenRequest, SessionFiles, SessionFilesInner, SessionListing, SlotId, WritableFile,
+    WritableState,
 };
 use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::authorize::{EntrySlot, MAX_SYMLINKS};
@@ -14,48 +15,14 @@ use crate::tree::editor::EditTarget;
 use crate::tree::fs::Stat;
 use crate::tree::upload::StagedUpload;
 use crate::tree::{
-    AttributeChanges, DirectoryListing, EditMode, Entry, EntryKind, Error, FileReader, FilesystemSpace, OverwriteMode,
-    Result, View, WriteConditions,
+    AttributeChanges, EditMode, Entry, EntryKind, Error, FileReader, FilesystemSpace, OverwriteMode, Result, View,
+    WriteConditions,
 };
 
 /// Permission bits that are cleared in the mode of a new file, as by a umask; the client may set them later.
 const NEW_FILE_UMASK: u32 = 0o022;
 /// Maximum number of times that one write stages its file again while another channel of the session commits it.
 const STAGING_ATTEMPTS: usize = 8;
-
-/// The entries of a directory, with the session's own uploads instead of the entries that they replace.
-pub struct SessionListing {
-    listing: DirectoryListing,
-    staged: HashMap<Vec<u8>, Entry>,
-    /// Whether uploads to new names are listed: not in a directory whose own entries are hidden from the session.
-    shows_new_uploads: bool,
-}
-
-impl SessionListing {
-    /// Checks that the session may still list the directory at its current path.
-    ///
-    /// # Errors
-    /// [`Error::SessionEnded`].
-    pub fn check(&self) -> Result<()> {
-        self.listing.check()
-    }
-}
-
-impl Iterator for SessionListing {
-    type Item = Result<Entry>;
-
-    fn next(&mut self) -> Option<Result<Entry>> {
-        match self.listing.next() {
-            Some(Ok(entry)) => Some(Ok(self.staged.remove(&entry.name).unwrap_or(entry))),
-            Some(Err(error)) => Some(Err(error)),
-            None if self.shows_new_uploads => {
-                let name = self.staged.keys().next()?.clone();
-                self.staged.remove(&name).map(Ok)
-            }
-            None => None,
-        }
-    }
-}
 
 impl SessionFiles {
     /// Creates the state of a session without open files.
