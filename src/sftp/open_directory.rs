@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::domain::TreePath;
 use crate::tree::{self, Entry, SessionListing};
 
-use super::error::Result;
+use super::error::{Error, Result};
 use super::reply::NameReply;
 
 /// A directory that is being listed.
@@ -14,13 +14,15 @@ pub(super) struct SftpDirectory {
     /// `.` and `..`, which precede the listing.
     buffered: VecDeque<(Vec<u8>, Entry)>,
     listing: SessionListing,
+    /// Error that has ended a reply with entries: the next one reports it.
+    delayed_error: Option<Error>,
 }
 
 impl SftpDirectory {
     /// Returns the directory at `path`, with its own entry and that of its parent.
     pub(super) fn new(path: TreePath, (own, parent): (Entry, Entry), listing: SessionListing) -> Self {
         let buffered = VecDeque::from([(b".".to_vec(), own), (b"..".to_vec(), parent)]);
-        Self { path, buffered, listing }
+        Self { path, buffered, listing, delayed_error: None }
     }
 
     /// Returns the path at which it was opened.
@@ -31,16 +33,23 @@ impl SftpDirectory {
     /// Adds entries to a reply until it is full or the listing ends.
     ///
     /// # Errors
-    /// As the listing's next entry; entries that were added before stay in the reply.
+    /// As the listing's next entry, with the reply still empty: after entries, the next call returns the error.
     pub(super) fn fill_reply(&mut self, names: &mut NameReply<'_>) -> Result<()> {
+        // Before anything is read: clients take EOF for "complete", and delete what was not listed.
+        if let Some(error) = self.delayed_error.take() {
+            return Err(error);
+        }
         // First: `.` and `..` are buffered, and a session that ended must not get even them.
         self.listing.check()?;
         while !names.is_full() {
             match self.next_entry() {
                 Some(Ok((name, entry))) => names.push(&name, &entry),
-                // Removed between readdir and stat: not an error of the listing.
-                Some(Err(tree::Error::Absent)) => {}
-                Some(Err(error)) => return Err(error.into()),
+                Some(Err(error)) if names.is_empty() => return Err(error.into()),
+                // A reply is names or a status: the names were read, and will not be read again.
+                Some(Err(error)) => {
+                    self.delayed_error = Some(error.into());
+                    break;
+                }
                 None => break,
             }
         }

@@ -244,6 +244,11 @@ impl NameReply<'_> {
         self.replies.0.len() - self.start + MAX_ENTRY_BYTES > NAME_REPLY_MAX_BYTES
     }
 
+    /// Returns whether no entry was added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Adds an entry under `name`, which differs from the entry's own for `.` and `..`.
     pub(super) fn push(&mut self, name: &[u8], entry: &Entry) {
         let replies = &mut *self.replies;

@@ -1,15 +1,19 @@
 //! Directory listings.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use super::authorize::OpenEntry;
-use super::fs::{DirectoryFd, DirectoryStream};
+use super::fs::{DirectoryFd, DirectoryStream, FdLocation};
 use super::handle_access::HandleAccess;
 use super::{Entry, EntryKind, Error, Result, View};
 use crate::domain::{EntryName, Permission, TreePath};
 
 /// The entries of a directory, in no order, without `.` and `..`. They are read from the directory as the iterator
 /// advances.
+///
+/// An entry that is removed meanwhile is left out. Any error means that entries may be missing, and every further item
+/// is an error too: a listing that was broken off never ends as a complete one does.
 pub struct DirectoryListing {
     view: View,
     requested_path: TreePath,
@@ -20,7 +24,10 @@ pub struct DirectoryListing {
 enum ListingSource {
     Readable(Box<ReadableListing>),
     VisibleChildren(BTreeSet<EntryName>),
-    End,
+    /// Every entry was returned.
+    Ended,
+    /// An error was returned.
+    Failed,
 }
 
 /// Listing of a directory that the session may read.
@@ -72,27 +79,30 @@ impl DirectoryListing {
     pub(super) fn into_visible_children(self) -> Option<BTreeSet<EntryName>> {
         match self.source {
             ListingSource::VisibleChildren(names) => Some(names),
-            ListingSource::Readable(_) | ListingSource::End => None,
+            ListingSource::Readable(_) | ListingSource::Ended | ListingSource::Failed => None,
         }
     }
 
-    /// Checks that the session may still list the directory at its current path.
+    /// Checks that the session may still list the directory at its current path, and that no error was returned.
     ///
     /// # Errors
-    /// [`Error::SessionEnded`].
+    /// [`Error::SessionEnded`]; [`Error::Filesystem`] after an error.
     pub(super) fn check(&self) -> Result<()> {
         match &self.source {
             ListingSource::Readable(readable) => readable.access.authorize_use(&readable.names),
-            ListingSource::VisibleChildren(_) | ListingSource::End => Ok(()),
+            // Nothing is open here. A session that has ended must not learn even that the listing is complete.
+            ListingSource::VisibleChildren(_) | ListingSource::Ended => Ok(self.view.session().access().map(drop)?),
+            ListingSource::Failed => Err(repeated_failure()),
         }
     }
 
     fn next_entry(&mut self) -> Result<Option<Entry>> {
         loop {
             let name = match &mut self.source {
-                ListingSource::End => return Ok(None),
+                ListingSource::Ended => return Ok(None),
+                ListingSource::Failed => return Err(repeated_failure()),
                 ListingSource::VisibleChildren(names) => names.pop_first(),
-                ListingSource::Readable(readable) => readable.next_name()?,
+                ListingSource::Readable(readable) => readable.next_name(&self.view)?,
             };
             let Some(name) = name else { return Ok(None) };
             if let Some(entry) = self.entry(&name)? {
@@ -127,14 +137,22 @@ impl DirectoryListing {
 }
 
 impl ReadableListing {
-    fn next_name(&mut self) -> Result<Option<EntryName>> {
+    fn next_name(&mut self, view: &View) -> Result<Option<EntryName>> {
         if let Some(name) = self.batch.next() {
             return Ok(Some(name));
         }
         self.access.authorize_use(&self.names)?;
         // The path of the directory now: after a rename, entries are authorized by the new one.
         self.path = self.access.last_location().path;
-        self.batch = self.names.next_batch()?.into_iter();
+        self.batch = match self.names.next_batch().map_err(Error::from) {
+            // getdents64(2) refuses a directory that was removed; as readdir(3), that is its end.
+            Err(Error::Absent) if !matches!(view.fs().locate_fd(&self.names), FdLocation::Linked(_)) => {
+                return Ok(None);
+            }
+            // It is still there: the file system fails. `Absent` would read as an entry that was removed meanwhile.
+            Err(Error::Absent) => return Err(Error::Filesystem(io::ErrorKind::NotFound.into())),
+            batch => batch?.into_iter(),
+        };
         Ok(self.batch.next())
     }
 
@@ -148,11 +166,19 @@ impl Iterator for DirectoryListing {
 
     fn next(&mut self) -> Option<Result<Entry>> {
         let next = self.next_entry();
-        if !matches!(next, Ok(Some(_))) {
-            self.source = ListingSource::End;
+        match next {
+            Ok(Some(_)) => {}
+            Ok(None) => self.source = ListingSource::Ended,
+            // Not `Ended`: a client that mirrors the directory would delete its copies of what was not listed.
+            Err(_) => self.source = ListingSource::Failed,
         }
         next.transpose()
     }
+}
+
+/// Returns the error of every call after the one that has failed.
+fn repeated_failure() -> Error {
+    Error::Filesystem(io::Error::other("an earlier error has broken off the listing"))
 }
 
 fn absent_as_none(entry: Result<Entry>) -> Result<Option<Entry>> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+pub(crate) use super::fs::fault_injection::fail_read_after;
 use super::{CommitDurability, Tree, TreeOptions, View};
 use crate::auth::{Authenticator, Clock, Credential, Session, generate_token, testing};
 use crate::domain::{Permission, Scope, TokenExpiry, TreePath};

@@ -268,6 +268,8 @@ impl DirectoryStream {
 }
 
 fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], strict: bool, names: &mut Vec<EntryName>) -> Result<bool> {
+    #[cfg(test)]
+    super::fault_injection::before_read()?;
     let mut raw = RawDir::new(fd, buffer);
     while let Some(entry) = raw.next() {
         let entry = match entry {

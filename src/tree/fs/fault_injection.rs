@@ -19,6 +19,7 @@ static SYNCED: LazyLock<Mutex<HashSet<Identity>>> = LazyLock::new(Mutex::default
 thread_local! {
     static STEPS_UNTIL_KILL: Cell<Option<u32>> = const { Cell::new(None) };
     static STEPS_UNTIL_FAILURE: Cell<Option<u32>> = const { Cell::new(None) };
+    static READS_UNTIL_FAILURE: Cell<Option<u32>> = const { Cell::new(None) };
     static EXCHANGE_SUPPORTED: Cell<bool> = const { Cell::new(true) };
 }
 
@@ -34,6 +35,20 @@ pub(crate) fn before_step() -> Result<()> {
     let allowed = STEPS_UNTIL_FAILURE.get();
     STEPS_UNTIL_FAILURE.set(allowed.and_then(|steps| steps.checked_sub(1)));
     if allowed == Some(0) { Err(Errno::ACCESS) } else { Ok(()) }
+}
+
+/// Makes one read of a directory or of an entry's metadata on this thread fail, as on a bad disk, after `reads` more.
+/// Returns whether a read has failed since the last call.
+pub(crate) fn fail_read_after(reads: Option<u32>) -> bool {
+    READS_UNTIL_FAILURE.replace(reads).is_none()
+}
+
+/// Runs before each read of a directory or of an entry's metadata, and fails where it is to fail.
+pub(crate) fn before_read() -> Result<()> {
+    // Counted down past zero to `None`, as for steps: a read that is repeated succeeds.
+    let allowed = READS_UNTIL_FAILURE.get();
+    READS_UNTIL_FAILURE.set(allowed.and_then(|reads| reads.checked_sub(1)));
+    if allowed == Some(0) { Err(Errno::IO) } else { Ok(()) }
 }
 
 /// Makes every exchange of this thread fail, as on a file system without RENAME_EXCHANGE.

@@ -147,11 +147,8 @@ impl JournalComparison<'_> {
                 listing => listing?,
             };
             for entry in listing {
-                let entry = match entry {
-                    // Removed since its name was read.
-                    Err(Error::Absent) => continue,
-                    entry => entry?,
-                };
+                // Any error fails the comparison: members that were not listed would be recorded as removed.
+                let entry = entry?;
                 let Some(name) = entry.valid_name() else { continue };
                 let member_path = relative_path.child(&name);
                 self.add_member(SyncEntry {
@@ -160,7 +157,7 @@ impl JournalComparison<'_> {
                     content_tag: Some(member_state(&entry)),
                 })?;
                 // Links to directories are listed, but not walked: they could form a loop.
-                if depth_infinity && entry.is_directory() && self.members.is_real_directory(&member_path) {
+                if depth_infinity && entry.is_directory() && self.members.is_real_directory(&member_path)? {
                     pending.push(member_path);
                 }
             }
@@ -262,8 +259,13 @@ impl MemberLookup {
     }
 
     /// Tells whether a listed directory is a directory itself, and not a link to one.
-    fn is_real_directory(&self, relative_path: &TreePath) -> bool {
-        self.view.link_stat(&self.directory.join(relative_path)).is_ok_and(|own| own.is_directory())
+    fn is_real_directory(&self, relative_path: &TreePath) -> Result<bool> {
+        match self.view.link_stat(&self.directory.join(relative_path)) {
+            Ok(own) => Ok(own.is_directory()),
+            Err(Error::Absent | Error::Forbidden | Error::NotADirectory) => Ok(false),
+            // Not false: everything below would be reported as removed.
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a directory the last of the ancestors.
@@ -285,7 +287,7 @@ impl MemberLookup {
             let ancestor = self.ancestors.last().map(|(ancestor, _)| ancestor.child(&name)).unwrap_or_default();
             let is_walked = self.depth_infinity
                 && self.listed_member(&ancestor, &name)?.is_some_and(|entry| entry.is_directory())
-                && self.is_real_directory(&ancestor);
+                && self.is_real_directory(&ancestor)?;
             let listed = if is_walked { self.listed_names(&ancestor)? } else { ListedNames::NotListed };
             self.ancestors.push((ancestor, listed));
         }

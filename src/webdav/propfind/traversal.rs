@@ -122,9 +122,8 @@ impl PropfindTraversal {
                 continue;
             };
             match directory.listing.next() {
-                Some(Ok(entry)) => self.write_member(&entry),
-                // Removed between the listing and its `stat`.
-                Some(Err(tree::Error::Absent)) => {}
+                Some(Ok(entry)) => self.write_member(&entry)?,
+                // Whatever it is: a multistatus with its end tag would show the remaining entries as removed.
                 Some(Err(error)) => return Err(error.into()),
                 None => self.current = None,
             }
@@ -178,22 +177,26 @@ impl PropfindTraversal {
         Ok(())
     }
 
-    fn write_member(&mut self, entry: &Entry) {
+    fn write_member(&mut self, entry: &Entry) -> tree::Result<()> {
         // Created on the host with a name that no request can contain: it could not be accessed.
-        let Some(name) = entry.valid_name() else { return };
+        let Some(name) = entry.valid_name() else { return Ok(()) };
         self.entry_count += 1;
         if !self.count_only {
             self.write_row(entry, &name);
         }
-        let Some(directory) = &self.current else { return };
-        // A symbolic link to a directory is listed as a directory but not followed: it may lead to one of its parents.
-        let path = || directory.path.child(&name);
-        if self.recursive
-            && entry.is_directory()
-            && self.context.view.link_stat(&path()).is_ok_and(|own| own.is_directory())
-        {
-            self.pending.push(path());
+        let Some(directory) = self.current.as_ref().filter(|_| self.recursive && entry.is_directory()) else {
+            return Ok(());
+        };
+        let path = directory.path.child(&name);
+        match self.context.view.link_stat(&path) {
+            // A symbolic link to a directory is listed as a directory but not followed: it may lead to one of its
+            // parents.
+            Ok(own) if own.is_directory() => self.pending.push(path),
+            Ok(_) | Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotADirectory) => {}
+            // As for a listing: the directory would seem to be empty.
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
     fn write_row(&mut self, entry: &Entry, name: &EntryName) {
@@ -248,5 +251,53 @@ fn default_if_denied<T: Default>(found: tree::Result<T>) -> tree::Result<T> {
     match found {
         Err(tree::Error::Forbidden | tree::Error::Absent) => Ok(T::default()),
         found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::PropfindRequest;
+    use super::*;
+    use crate::domain::Permission;
+    use crate::tree::testing::{TreeFixture, fail_read_after};
+    use crate::webdav::method::DavMethod;
+
+    /// Returns the whole multistatus of infinite depth.
+    fn collect_multistatus(context: &Arc<RequestContext>) -> Result<String> {
+        let plan = PropfindRequest::parse(b"").expect("allprop").into_plan();
+        let requested = context.view.resolve(&context.path)?;
+        let mut traversal = PropfindTraversal::new(Arc::clone(context), plan, DepthHeader::Infinity, requested)?;
+        let mut body = Vec::new();
+        while !traversal.is_done() {
+            body.extend_from_slice(&traversal.fill_block()?);
+        }
+        Ok(String::from_utf8(body).expect("text"))
+    }
+
+    #[test]
+    fn read_error_leaves_no_entry_out_of_a_complete_multistatus() {
+        let fixture = TreeFixture::new(&["/a", "/a/sub", "/a/sub/below"]);
+        std::fs::write(fixture.root_path.join("a/sub/below/file"), "content").expect("written");
+        fixture.create_user("alice", &[("/a", Permission::R)]);
+        let session = fixture.view("alice").session().clone();
+        let head = http::Request::builder().uri("/dav/a").body(()).expect("a request").into_parts().0;
+        let context =
+            RequestContext::new(DavMethod::Propfind, head, &fixture.tree, session, crate::store::testing::now());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        let context = runtime.block_on(context).expect("read");
+        let count_entries = |body: String| body.matches("</D:response>").count();
+        assert_eq!(collect_multistatus(&context).map(count_entries).expect("listed"), 4);
+        let mut reads = 0;
+        loop {
+            fail_read_after(Some(reads));
+            let listed = collect_multistatus(&context).map(count_entries);
+            let has_failed = fail_read_after(None);
+            assert!(matches!(listed, Err(_) | Ok(4)), "read {reads} failed: {listed:?}");
+            if !has_failed {
+                break;
+            }
+            reads += 1;
+        }
+        assert!(reads > 4);
     }
 }

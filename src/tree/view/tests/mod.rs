@@ -9,6 +9,7 @@ mod etags;
 mod killed;
 mod limits;
 mod links;
+mod listings;
 mod moves;
 mod sync;
 mod uploads;

@@ -7,6 +7,7 @@ use super::*;
 use crate::domain::Permission;
 use crate::store::SyncEntry;
 use crate::store::testing::{FULL, now, take_commits};
+use crate::tree::testing::fail_read_after;
 use crate::tree::{Etag, OverwriteMode, SyncChanges, SyncItem, SyncPoint};
 
 /// Content of a page: members with their entity tags (`None`: removed), and its end.
@@ -261,4 +262,26 @@ fn sync_point_does_not_wait_for_comparison() {
     assert_eq!(view.sync_point(&tree_path("/a"), now()).expect("a point"), first);
     drop(held);
     assert!(view.sync_point(&tree_path("/a"), now()).expect("a point").number > first.number);
+}
+
+#[test]
+fn read_error_during_comparison_reports_no_member_as_removed() {
+    let (fixture, view) = fixture_with_files(&["x"]);
+    fs::create_dir_all(host_path(&fixture, "/a/sub/below")).expect("created");
+    write_outside_gateway(&fixture, "/a/sub/below/file", "content");
+    let known = report_page(&view, None, usize::MAX);
+    assert_eq!(known.names(), ["sub", "sub/below", "sub/below/file", "x"]);
+    let mut reads = 0;
+    loop {
+        fail_read_after(Some(reads));
+        let compared = view.compare_with_journal(&tree_path("/a"), true, now());
+        if !fail_read_after(None) {
+            compared.expect("compared");
+            break;
+        }
+        let reported = report_page(&view, Some(known.point), usize::MAX);
+        assert!(reported.names().is_empty(), "read {reads} failed: {:?}", reported.members);
+        reads += 1;
+    }
+    assert!(reads > 4);
 }
