@@ -19,11 +19,11 @@ impl ChannelWorker {
         let session = &self.session;
         // The listing decides whether the directory may be read; `own` and `parent_entry` are attributes only.
         let listing = session.files.list(&path)?;
-        let own = session.view().stat(&path)?;
+        let own = listing.directory_entry()?;
         // `..` of the root, and of a directory whose parent the session may not see, shows the directory itself.
         let parent_entry =
             path.parent().and_then(|parent| session.view().stat(&parent).ok()).unwrap_or_else(|| own.clone());
-        let directory = SftpDirectory::new(path, (own, parent_entry), listing);
+        let directory = SftpDirectory::new((own, parent_entry), listing);
         Ok(self.handles.insert(permit, HandleTarget::Directory(Box::new(directory))))
     }
 

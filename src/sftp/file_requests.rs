@@ -69,18 +69,16 @@ impl ChannelWorker {
     pub(super) fn fstat(&mut self, handle: HandleId) -> Result<Entry> {
         match &self.handles.get(handle)?.target {
             HandleTarget::File(file) => Ok(file.stat()?),
-            // A directory is found by its path again: after a rename, the handle shows what has that path now.
-            HandleTarget::Directory(directory) => Ok(self.session.view().stat(directory.path())?),
+            HandleTarget::Directory(directory) => Ok(directory.listing().directory_entry()?),
         }
     }
 
     /// Sets attributes of an open file or directory; those of an upload are committed with it.
     pub(super) fn fsetstat(&mut self, handle: HandleId, attributes: &SftpAttributes) -> Result<()> {
-        let files = &self.session.files;
         let target = &self.handles.get(handle)?.target;
         attributes.apply(|changes| match target {
             HandleTarget::File(file) => Ok(file.set_attributes(changes)?),
-            HandleTarget::Directory(directory) => Ok(files.set_attributes(directory.path(), changes, true)?),
+            HandleTarget::Directory(directory) => Ok(directory.listing().set_directory_attributes(changes)?),
         })
     }
 
@@ -88,7 +86,7 @@ impl ChannelWorker {
     pub(super) fn fstatvfs(&mut self, handle: HandleId) -> Result<FilesystemSpace> {
         match &self.handles.get(handle)?.target {
             HandleTarget::File(file) => Ok(file.space()?),
-            HandleTarget::Directory(directory) => Ok(self.session.files.space(directory.path())?),
+            HandleTarget::Directory(directory) => Ok(directory.listing().space()?),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::TreePath;
 use crate::tree::{self, Entry, SessionListing};
 
 use super::error::{Error, Result};
@@ -10,7 +9,6 @@ use super::reply::NameReply;
 
 /// A directory that is being listed.
 pub(super) struct SftpDirectory {
-    path: TreePath,
     /// `.` and `..`, which precede the listing.
     buffered: VecDeque<(Vec<u8>, Entry)>,
     listing: SessionListing,
@@ -19,15 +17,15 @@ pub(super) struct SftpDirectory {
 }
 
 impl SftpDirectory {
-    /// Returns the directory at `path`, with its own entry and that of its parent.
-    pub(super) fn new(path: TreePath, (own, parent): (Entry, Entry), listing: SessionListing) -> Self {
+    /// Returns the directory of a listing, with its own entry and that of its parent.
+    pub(super) fn new((own, parent): (Entry, Entry), listing: SessionListing) -> Self {
         let buffered = VecDeque::from([(b".".to_vec(), own), (b"..".to_vec(), parent)]);
-        Self { path, buffered, listing, delayed_error: None }
+        Self { buffered, listing, delayed_error: None }
     }
 
-    /// Returns the path at which it was opened.
-    pub(super) fn path(&self) -> &TreePath {
-        &self.path
+    /// Returns the listing, which holds the directory open.
+    pub(super) fn listing(&self) -> &SessionListing {
+        &self.listing
     }
 
     /// Adds entries to a reply until it is full or the listing ends.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 
 use super::authorize::OpenEntry;
-use super::fs::{DirectoryFd, DirectoryStream, FdLocation};
+use super::directory_handle::DirectoryHandle;
+use super::fs::{DirectoryFd, DirectoryStream};
 use super::handle_access::HandleAccess;
-use super::{Entry, EntryKind, Error, Result, View};
-use crate::domain::{EntryName, Permission, TreePath};
+use super::{AttributeChanges, Entry, EntryKind, Error, FilesystemSpace, Result, View};
+use crate::domain::{EntryName, Permission, TreeOperation, TreePath};
 
 /// The entries of a directory, in no order, without `.` and `..`. They are read from the directory as the iterator
 /// advances.
@@ -18,6 +20,8 @@ pub struct DirectoryListing {
     view: View,
     requested_path: TreePath,
     follow: bool,
+    /// The directory; `None` where it is merely visible: nothing may be opened there.
+    handle: Option<Arc<DirectoryHandle>>,
     source: ListingSource,
 }
 
@@ -32,7 +36,7 @@ enum ListingSource {
 
 /// Listing of a directory that the session may read.
 struct ReadableListing {
-    access: HandleAccess,
+    handle: Arc<DirectoryHandle>,
     names: DirectoryStream,
     batch: std::vec::IntoIter<EntryName>,
     path: TreePath,
@@ -49,9 +53,13 @@ impl DirectoryListing {
             .effective_grants()
             .iter()
             .any(|grant| grant.path != directory.path && grant.path.starts_with(&directory.path));
+        // Reserved before the descriptor is opened: a user at the limit takes none.
+        let handle_access = HandleAccess::new(view, directory.path.clone(), Permission::R)?;
+        let names = DirectoryFd::from(directory.file).read_names()?;
+        let handle = Arc::new(DirectoryHandle::new(names.directory().clone(), handle_access));
         let readable = ReadableListing {
-            access: HandleAccess::new(view, directory.path.clone(), Permission::R)?,
-            names: DirectoryFd::from(directory.file).read_names()?,
+            handle: Arc::clone(&handle),
+            names,
             batch: Vec::new().into_iter(),
             path: directory.path,
             permission: directory.permission,
@@ -61,18 +69,33 @@ impl DirectoryListing {
             view: view.clone(),
             requested_path: requested_path.clone(),
             follow,
+            handle: Some(handle),
             source: ListingSource::Readable(Box::new(readable)),
         })
     }
 
-    /// Lists only the given names, as far as they exist.
-    pub(super) fn visible_children(view: &View, requested_path: &TreePath, names: BTreeSet<EntryName>) -> Self {
-        Self {
+    /// Lists only the given names, as far as they exist: in a drop box, which is open, or in a directory that is merely
+    /// visible.
+    pub(super) fn visible_children(
+        view: &View,
+        requested_path: &TreePath,
+        drop_box: Option<OpenEntry>,
+        names: BTreeSet<EntryName>,
+    ) -> Result<Self> {
+        let handle = match drop_box {
+            Some(OpenEntry { file, path, .. }) => {
+                let handle_access = HandleAccess::new(view, path, Permission::W)?;
+                Some(Arc::new(DirectoryHandle::new(file.into(), handle_access)))
+            }
+            None => None,
+        };
+        Ok(Self {
             view: view.clone(),
             requested_path: requested_path.clone(),
             follow: true,
+            handle,
             source: ListingSource::VisibleChildren(names),
-        }
+        })
     }
 
     /// Returns the names that are listed if they exist; `None` for a listing of all entries.
@@ -88,11 +111,50 @@ impl DirectoryListing {
     /// # Errors
     /// [`Error::SessionEnded`]; [`Error::Filesystem`] after an error.
     pub(super) fn check(&self) -> Result<()> {
-        match &self.source {
-            ListingSource::Readable(readable) => readable.access.authorize_use(&readable.names),
-            // Nothing is open here. A session that has ended must not learn even that the listing is complete.
-            ListingSource::VisibleChildren(_) | ListingSource::Ended => Ok(self.view.session().access().map(drop)?),
-            ListingSource::Failed => Err(repeated_failure()),
+        // Also at the end: a session that has ended must not learn even that the listing is complete.
+        match &self.handle {
+            Some(handle) => handle.authorize_use().map(drop)?,
+            None => self.view.session().access().map(drop)?,
+        }
+        if matches!(self.source, ListingSource::Failed) { Err(repeated_failure()) } else { Ok(()) }
+    }
+
+    /// Returns the metadata of the directory itself, wherever it is now.
+    ///
+    /// # Errors
+    /// [`Error::SessionEnded`]; [`Error::Absent`] for a merely visible directory that is no longer.
+    pub(super) fn directory_entry(&self) -> Result<Entry> {
+        let name = self.requested_path.name();
+        match &self.handle {
+            Some(handle) => handle.stat(name.as_ref().map_or(b"", |name| name.as_bytes())),
+            None => self.view.stat_visible_directory(&self.requested_path),
+        }
+    }
+
+    /// Sets attributes of the directory itself, wherever it is now.
+    ///
+    /// # Errors
+    /// As [`DirectoryHandle::set_attributes`].
+    pub(super) fn set_directory_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
+        match &self.handle {
+            Some(handle) => handle.set_attributes(attributes),
+            None => {
+                self.view.stat_visible_directory(&self.requested_path)?;
+                self.view.audit_denial(TreeOperation::Write, &self.requested_path);
+                // Also where the session may write at the path by now: it is another directory, or was opened before.
+                Err(Error::Forbidden)
+            }
+        }
+    }
+
+    /// Returns the space on the file system of the directory.
+    ///
+    /// # Errors
+    /// As [`View::space`].
+    pub(super) fn space(&self) -> Result<FilesystemSpace> {
+        match &self.handle {
+            Some(handle) => handle.space(),
+            None => self.view.space(&self.requested_path),
         }
     }
 
@@ -102,7 +164,7 @@ impl DirectoryListing {
                 ListingSource::Ended => return Ok(None),
                 ListingSource::Failed => return Err(repeated_failure()),
                 ListingSource::VisibleChildren(names) => names.pop_first(),
-                ListingSource::Readable(readable) => readable.next_name(&self.view)?,
+                ListingSource::Readable(readable) => readable.next_name()?,
             };
             let Some(name) = name else { return Ok(None) };
             if let Some(entry) = self.entry(&name)? {
@@ -113,7 +175,12 @@ impl DirectoryListing {
 
     fn entry(&self, name: &EntryName) -> Result<Option<Entry>> {
         let ListingSource::Readable(readable) = &self.source else {
-            return absent_as_none(self.view.stat(&self.requested_path.child(name)));
+            let directory = match &self.handle {
+                // Its path now: after a rename, its entries would all be absent at the old one.
+                Some(handle) => handle.authorize_use()?,
+                None => self.requested_path.clone(),
+            };
+            return absent_as_none(self.view.stat(&directory.child(name)));
         };
         let stat = match readable.names.stat_entry(name).map_err(Error::from) {
             // Removed since its name was read.
@@ -137,18 +204,15 @@ impl DirectoryListing {
 }
 
 impl ReadableListing {
-    fn next_name(&mut self, view: &View) -> Result<Option<EntryName>> {
+    fn next_name(&mut self) -> Result<Option<EntryName>> {
         if let Some(name) = self.batch.next() {
             return Ok(Some(name));
         }
-        self.access.authorize_use(&self.names)?;
         // The path of the directory now: after a rename, entries are authorized by the new one.
-        self.path = self.access.last_location().path;
+        self.path = self.handle.authorize_use()?;
         self.batch = match self.names.next_batch().map_err(Error::from) {
             // getdents64(2) refuses a directory that was removed; as readdir(3), that is its end.
-            Err(Error::Absent) if !matches!(view.fs().locate_fd(&self.names), FdLocation::Linked(_)) => {
-                return Ok(None);
-            }
+            Err(Error::Absent) if self.handle.is_removed() => return Ok(None),
             // It is still there: the file system fails. `Absent` would read as an entry that was removed meanwhile.
             Err(Error::Absent) => return Err(Error::Filesystem(io::ErrorKind::NotFound.into())),
             batch => batch?.into_iter(),

@@ -11,6 +11,7 @@ mod availability;
 mod background_delete;
 mod cancellation;
 mod dead_property;
+mod directory_handle;
 mod editor;
 mod entry;
 mod error;

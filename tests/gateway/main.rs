@@ -15,6 +15,7 @@ mod console_uploads;
 mod cross_device;
 mod cross_origin;
 mod cross_protocol;
+mod directory_handles;
 mod hidden_or_missing;
 mod host_header;
 mod http1_transport;

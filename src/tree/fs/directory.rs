@@ -9,6 +9,7 @@ use rustix::fs::{
     Access, AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, accessat, fchmod, fstatvfs, mkdirat, openat,
     readlinkat, renameat, renameat_with, symlinkat, unlinkat,
 };
+use rustix::io::fcntl_dupfd_cloexec;
 
 use super::file::sync;
 use super::open::{OpenMode, open_no_symlinks};
@@ -174,6 +175,12 @@ impl DirectoryFd {
         Ok(())
     }
 
+    /// Returns a descriptor of the directory for changes of its attributes.
+    pub(crate) fn to_file(&self) -> Result<FileFd> {
+        // Duplicated, not opened again: a directory without `x` can't be opened, and its mode is to be changed.
+        fcntl_dupfd_cloexec(self, 0).map(FileFd::from)
+    }
+
     /// Opens the directory to read the names in it.
     pub(crate) fn read_names(&self) -> Result<DirectoryStream> {
         open_no_symlinks(self, b"", OpenMode::ReadDirectory).map(DirectoryStream::from)
@@ -232,7 +239,7 @@ const GETDENTS_BUFFER_BYTES: usize = 64 << 10;
 
 /// Names in a directory, read in batches.
 pub(crate) struct DirectoryStream {
-    fd: OwnedFd,
+    directory: DirectoryFd,
     buffer: Box<[MaybeUninit<u8>]>,
     done: bool,
     strict: bool,
@@ -240,13 +247,18 @@ pub(crate) struct DirectoryStream {
 
 impl From<OwnedFd> for DirectoryStream {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, buffer: Box::new([MaybeUninit::uninit(); GETDENTS_BUFFER_BYTES]), done: false, strict: false }
+        Self {
+            directory: fd.into(),
+            buffer: Box::new([MaybeUninit::uninit(); GETDENTS_BUFFER_BYTES]),
+            done: false,
+            strict: false,
+        }
     }
 }
 
 impl AsFd for DirectoryStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.directory.as_fd()
     }
 }
 
@@ -256,21 +268,31 @@ impl DirectoryStream {
     pub(crate) fn next_batch(&mut self) -> Result<Vec<EntryName>> {
         let mut names = Vec::new();
         while names.is_empty() && !self.done {
-            self.done = !read_batch(&self.fd, &mut self.buffer, self.strict, &mut names)?;
+            self.done = !read_batch(&self.directory, &mut self.buffer, self.strict, &mut names)?;
         }
         Ok(names)
     }
 
     /// Returns the metadata of an entry.
     pub(crate) fn stat_entry(&self, name: &EntryName) -> Result<Stat> {
-        Stat::stat_at(&self.fd, name.as_bytes())
+        self.directory.stat_entry(name)
+    }
+
+    /// Returns the directory whose names are read, by the same descriptor.
+    pub(crate) fn directory(&self) -> &DirectoryFd {
+        &self.directory
     }
 }
 
-fn read_batch(fd: &OwnedFd, buffer: &mut [MaybeUninit<u8>], strict: bool, names: &mut Vec<EntryName>) -> Result<bool> {
+fn read_batch(
+    directory: &DirectoryFd,
+    buffer: &mut [MaybeUninit<u8>],
+    strict: bool,
+    names: &mut Vec<EntryName>,
+) -> Result<bool> {
     #[cfg(test)]
     super::fault_injection::before_read()?;
-    let mut raw = RawDir::new(fd, buffer);
+    let mut raw = RawDir::new(directory, buffer);
     while let Some(entry) = raw.next() {
         let entry = match entry {
             Err(Errno::INTR) => continue,

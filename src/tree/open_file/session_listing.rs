@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::tree::{DirectoryListing, Entry, Result};
+use crate::tree::{AttributeChanges, DirectoryListing, Entry, FilesystemSpace, Result};
 
 /// The entries of a directory, with the session's own uploads instead of the entries that they replace.
 pub struct SessionListing {
@@ -19,6 +19,32 @@ impl SessionListing {
     /// [`crate::tree::Error::SessionEnded`].
     pub fn check(&self) -> Result<()> {
         self.listing.check()
+    }
+
+    /// Returns the metadata of the directory itself: of the one that was opened, whatever has its path by now.
+    ///
+    /// # Errors
+    /// [`crate::tree::Error::SessionEnded`], also where the session may not use it at its present path.
+    pub fn directory_entry(&self) -> Result<Entry> {
+        self.listing.directory_entry()
+    }
+
+    /// Sets mode and times of the directory that was opened, if the session may write it at its present path.
+    ///
+    /// # Errors
+    /// [`crate::tree::Error::Forbidden`], [`crate::tree::Error::Locked`], [`crate::tree::Error::SessionEnded`];
+    /// [`crate::tree::Error::IsADirectory`] for a size, [`crate::tree::Error::Absent`] for a directory that was
+    /// removed.
+    pub fn set_directory_attributes(&self, attributes: &AttributeChanges) -> Result<()> {
+        self.listing.set_directory_attributes(attributes)
+    }
+
+    /// Returns the space on the file system of the directory that was opened.
+    ///
+    /// # Errors
+    /// As [`SessionListing::directory_entry`].
+    pub fn space(&self) -> Result<FilesystemSpace> {
+        self.listing.space()
     }
 }
 

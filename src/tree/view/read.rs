@@ -1,6 +1,6 @@
 //! Operations that change nothing: stat, list, read, node ids.
 
-use super::View;
+use super::{View, visible_directory_entry};
 use crate::domain::{NodeId, Permission, TreeOperation, TreePath};
 use crate::tree::fs::{self, DirectoryFd, OpenMode};
 use crate::tree::{DirectoryListing, Entry, EntryKind, Error, FileReader, FilesystemSpace, Result};
@@ -56,6 +56,19 @@ impl View {
     /// Returns the metadata of an entry; symbolic links are followed.
     pub fn stat(&self, path: &TreePath) -> Result<Entry> {
         Ok(self.resolve(path)?.entry())
+    }
+
+    /// Returns the constant metadata of a directory that is merely visible, while it is.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] once it can't be seen; [`Error::SessionEnded`].
+    pub(in crate::tree) fn stat_visible_directory(&self, path: &TreePath) -> Result<Entry> {
+        let permissions = self.permissions_at(path)?;
+        // Constants also where the session has a permission by now: that may be another directory.
+        if permissions.permission() == Permission::NONE && !self.is_visible(permissions.access(), path)? {
+            return Err(Error::Absent);
+        }
+        Ok(visible_directory_entry(path.name().as_ref().map_or(b"", |name| name.as_bytes())))
     }
 
     /// Returns the metadata of an entry; a symbolic link at the end is not followed.

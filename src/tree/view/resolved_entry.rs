@@ -96,7 +96,7 @@ impl ResolvedEntry {
             return Err(Error::Forbidden);
         }
         let names = self.permissions.access().visible_children(&self.requested_path);
-        Ok(DirectoryListing::visible_children(&self.view, &self.requested_path, names))
+        DirectoryListing::visible_children(&self.view, &self.requested_path, self.open, names)
     }
 
     /// Returns where the entry is, once it may be read, and its node, if it has one.

@@ -288,7 +288,7 @@ impl View {
     }
 
     /// Sets attributes of an open entry. Setting a time keeps the entity tag, unless the size changes too.
-    pub(super) fn apply_attributes(&self, found: &OpenEntry, attributes: &AttributeChanges) -> Result<()> {
+    pub(in crate::tree) fn apply_attributes(&self, found: &OpenEntry, attributes: &AttributeChanges) -> Result<()> {
         // Size, mode, times: truncating moves the time, and a new mode may forbid the open for it.
         let mut stat = found.stat.clone();
         if let Some(size) = attributes.size {

@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use dav::{DavClient, HttpResponse, send_raw};
 pub(crate) use rest::RestClient;
-pub(crate) use sftp::{SftpClient, SftpError, encode_packet, encode_string, open_flags, take_string, take_u32};
+pub(crate) use sftp::{
+    SftpAttributes, SftpClient, SftpError, encode_packet, encode_string, open_flags, take_attrs, take_string, take_u32,
+};
 
 /// A running gateway; stopped when dropped.
 pub(crate) struct Fixture {
