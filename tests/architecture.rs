@@ -108,7 +108,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("md5", &["webdav", "sftp"]),
     ("mime_guess", &["domain", "webdav", "tree", "console"]),
     ("moka", &["auth"]),
-    ("percent_encoding", &["http", "webdav", "console"]),
+    ("percent_encoding", &["domain", "webdav", "api", "console", "cli"]),
     ("qrcode", &["console"]),
     ("quick_xml", &["webdav"]),
     ("reqwest", &["cli"]),

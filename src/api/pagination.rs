@@ -5,9 +5,11 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Uri, header};
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 use serde::Serialize;
 
 use super::{Error, Result};
+use crate::domain::ALL_BUT_UNRESERVED;
 use crate::tokens;
 
 /// Number of entries of a page by default.
@@ -56,15 +58,15 @@ impl<T: Serialize> IntoResponse for PageResponse<T> {
     }
 }
 
+/// Characters that are encoded in a cursor: all but the unreserved ones and the `@` of logins.
+const ENCODED_IN_CURSOR: &AsciiSet = &ALL_BUT_UNRESERVED.remove(b'@');
+
 /// Returns the `Link` header to the next page: the same URI with another cursor.
 fn next_page_link(uri: &Uri, cursor: &str) -> String {
     let other_pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     // All other parameters are kept byte by byte, so that the next page has the same filter.
     let other_pairs = other_pairs.filter(|pair| !pair.starts_with("cursor="));
-    let is_unreserved = |c: char| c.is_ascii_alphanumeric() || "-._~@".contains(c);
-    let cursor =
-        cursor.chars().map(|c| if is_unreserved(c) { c.to_string() } else { format!("%{:02X}", u32::from(c)) });
-    let cursor = format!("cursor={}", cursor.collect::<String>());
+    let cursor = format!("cursor={}", utf8_percent_encode(cursor, ENCODED_IN_CURSOR));
     let query = other_pairs.chain([cursor.as_str()]).collect::<Vec<_>>().join("&");
     format!("<{}?{query}>; rel=\"next\"", uri.path())
 }
@@ -78,6 +80,10 @@ mod tests {
         let uri: Uri = "/api/v1/users?state=a%2Bb&cursor=old&limit=2".parse().expect("uri");
         let next = "</api/v1/users?state=a%2Bb&limit=2&cursor=x%2By>; rel=\"next\"";
         assert_eq!(next_page_link(&uri, "x+y"), next);
+        assert_eq!(
+            next_page_link(&"/x".parse().expect("uri"), "a@b-._~ é"),
+            "</x?cursor=a@b-._~%20%C3%A9>; rel=\"next\""
+        );
         assert_eq!(next_page_link(&"/x".parse().expect("uri"), "new"), "</x?cursor=new>; rel=\"next\"");
     }
 

@@ -1,14 +1,13 @@
 //! Tree paths in URLs of the console: percent-encoded bytes.
 
 use http::Uri;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+use percent_encoding::{AsciiSet, percent_decode, percent_encode};
 
 use super::error::{ConsoleError, Result};
-use crate::domain::{EntryName, TreePath};
+use crate::domain::{ALL_BUT_UNRESERVED, EntryName, TreePath};
 
-/// Characters that are encoded: all but the unreserved ones (RFC 3986 section 2.3) and the slash.
-const UNRESERVED_AND_SLASH: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+/// Characters that are encoded: all but the unreserved ones and the slash.
+const ENCODED_IN_PATH: &AsciiSet = &ALL_BUT_UNRESERVED.remove(b'/');
 
 /// Parses the tree path that follows the second segment of a URL: `/console/files/a/b`.
 ///
@@ -36,12 +35,12 @@ pub(super) fn decode(text: &str) -> Result<TreePath> {
 
 /// Encodes a path with a leading slash; the root is the empty string.
 pub(super) fn encode(path: &TreePath) -> String {
-    if path.is_root() { String::new() } else { format!("/{}", percent_encode(path.as_bytes(), UNRESERVED_AND_SLASH)) }
+    if path.is_root() { String::new() } else { format!("/{}", percent_encode(path.as_bytes(), ENCODED_IN_PATH)) }
 }
 
 /// Percent-encodes a value for the query of a URL.
 pub(super) fn encode_query(bytes: &[u8]) -> String {
-    percent_encode(bytes, UNRESERVED_AND_SLASH).to_string()
+    percent_encode(bytes, ENCODED_IN_PATH).to_string()
 }
 
 #[cfg(test)]

@@ -57,4 +57,4 @@ pub use upload::{PropertyQuota, UploadRule, UploadSpace, UploadSpaces};
 pub use usage_count::{UsageCount, UsageKind};
 pub use user::{Login, LoginError, Role, Roles};
 pub use user_quotas::{QuotaReservation, UserQuotaLimits, UserQuotas};
-pub use web_address::{AllowedOrigins, PublicUrl, WebOrigin, parse_public_prefix};
+pub use web_address::{ALL_BUT_UNRESERVED, AllowedOrigins, PublicUrl, WebOrigin, parse_public_prefix};

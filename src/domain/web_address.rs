@@ -1,7 +1,14 @@
-//! Configured web addresses: the public URL of the server, and the origins of web applications that may call it.
+//! Configured web addresses: the public URL of the server, and the origins of web applications that may call it; and
+//! which characters of a URL are percent-encoded.
 
 use std::fmt;
 use std::str::FromStr;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+
+/// All characters but the unreserved ones (RFC 3986 section 2.3): those that are percent-encoded in a segment or a value
+/// of a URL.
+pub const ALL_BUT_UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Public URL of the server, as clients use it: scheme, host, a port where it is not the scheme's default, and a path.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! The backend that calls the REST API of a server with the token in `PATGATE_TOKEN`.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, utf8_percent_encode};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, LINK};
 use reqwest::{Certificate, Method, Response, Url};
 use serde::Serialize;
@@ -21,7 +21,9 @@ use crate::api::types::{
     RevokedTokensResponse, RotateTokenRequest, TextValue, TokenResponse, TokenWithSecret, UpdatePolicyRequest,
     UpdateTokenRequest, UpdateUserRequest, UserResponse,
 };
-use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
+use crate::domain::{
+    ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
+};
 use crate::net::{self, TlsFailure};
 use crate::store::{EventCursor, EventFilter};
 use crate::tokens::{self, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
@@ -341,15 +343,8 @@ fn query_string(query: &[(&str, String)]) -> String {
 
 /// Percent-encodes all but unreserved characters (RFC 3986 section 2.3) and the slash.
 fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(byte.into()),
-            other => {
-                let _ = write!(out, "%{other:02X}");
-            }
-        }
-        out
-    })
+    const ENCODED: &AsciiSet = &ALL_BUT_UNRESERVED.remove(b'/');
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 fn next_page_path(response: &Response) -> Option<String> {
@@ -435,5 +430,6 @@ mod tests {
         assert_eq!(query_string(&[("path", "/a b/é&?".to_owned())]), "?path=/a%20b/%C3%A9%26%3F");
         assert_eq!(query_string(&[]), "");
         assert_eq!(percent_encode("a@b+c"), "a%40b%2Bc");
+        assert_eq!(percent_encode("-._~%\n"), "-._~%25%0A");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::domain::Login;
+use percent_encoding::utf8_percent_encode;
+
+use crate::domain::{ALL_BUT_UNRESERVED, Login};
 
 /// The port of SFTP where none is given.
 const DEFAULT_SFTP_PORT: u16 = 2022;
@@ -128,9 +130,9 @@ impl ConnectionDetails {
     }
 }
 
-/// Returns a login for a URL, with `@` and `+` percent-encoded.
+/// Returns a login for a URL, with all but unreserved characters percent-encoded (RFC 3986 section 2.3).
 fn percent_encode_login(login: &Login) -> String {
-    login.as_str().replace('@', "%40").replace('+', "%2B")
+    utf8_percent_encode(login.as_str(), &ALL_BUT_UNRESERVED).to_string()
 }
 
 /// Parses `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`.
