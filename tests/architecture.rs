@@ -93,6 +93,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("crc32fast", &["domain"]),
+    ("data_encoding", &["webdav"]),
     ("getrandom", &["domain", "store", "auth", "tree", "sftp"]),
     ("h2", &["http", "gateway"]),
     ("hmac", &["auth"]),

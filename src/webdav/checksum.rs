@@ -5,6 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use http::{HeaderMap, HeaderValue};
 use sha1::Digest;
 
@@ -103,11 +104,10 @@ impl ContentChecksums {
         if !self.expected.into_iter().all(|member| member.hasher.finish() == member.digest) {
             return Err(Error::ChecksumMismatch);
         }
-        let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let stored: Vec<String> = self
             .stored
             .into_iter()
-            .map(|(algorithm, hasher)| format!("{algorithm}:{}", hex(hasher.finish())))
+            .map(|(algorithm, hasher)| format!("{algorithm}:{}", HEXLOWER.encode(&hasher.finish())))
             .collect();
         Ok(Some(stored.join(" ")).filter(|stored| !stored.is_empty()))
     }
@@ -186,13 +186,9 @@ fn decode_base64(text: &str) -> Vec<u8> {
     STANDARD.decode(text.trim()).unwrap_or_default()
 }
 
+/// Decodes hexadecimal digits of either case; malformed text becomes an empty digest, which never matches.
 fn decode_hex(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = text.trim().as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    });
-    pairs.collect::<Option<Vec<u8>>>().unwrap_or_default()
+    HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).unwrap_or_default()
 }
 
 impl ContentHasher {
@@ -303,7 +299,9 @@ mod tests {
             assert_eq!(verifies_content_digest(value, b"abc"), Some(true), "{value}");
             assert_eq!(verifies_content_digest(value, b"abd"), Some(false), "{value}");
         }
-        assert_eq!(verifies_content_digest("SHA1:", b"abc"), Some(false));
+        for value in ["SHA1:", "ADLER32:024d012", "ADLER32:024d01277", "ADLER32:024d 0127", "ADLER32:024d012g"] {
+            assert_eq!(verifies_content_digest(value, b"abc"), Some(false), "{value}");
+        }
         assert_eq!(verifies_content_digest("CRC64:1", b"abc"), None);
         assert_eq!(
             verifies_content_digest("ADLER32:d7ac6b67", &[0xff; 100_000]),
