@@ -110,6 +110,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("mime_guess", &["domain", "webdav", "tree", "console"]),
     ("moka", &["auth"]),
     ("percent_encoding", &["domain", "webdav", "api", "console", "cli"]),
+    ("proxy_header", &["net"]),
     ("qrcode", &["console"]),
     ("quick_xml", &["webdav"]),
     ("reqwest", &["cli"]),

@@ -1,8 +1,9 @@
 //! The PROXY protocol, versions 1 and 2: a proxy prefixes a connection with the client's address.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
+use proxy_header::{ParseConfig, Protocol, ProxyHeader, Tlv};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::AcceptedConnection;
@@ -14,11 +15,11 @@ const V1_HEADER_MAX_BYTES: usize = 107;
 /// Maximum length of a version 2 header after its first 16 bytes.
 const V2_BODY_MAX_BYTES: usize = 4096;
 
-/// Parsed header.
+/// Client on whose behalf a proxy connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct ProxyHeader {
-    /// The client's address; `None` for a connection of the proxy itself.
-    source: Option<SocketAddr>,
+struct ProxiedClient {
+    /// Address of the client; `None` for a connection of the proxy itself.
+    address: Option<SocketAddr>,
     /// Whether the client connected to the proxy over TLS.
     encrypted: bool,
 }
@@ -31,12 +32,12 @@ impl AcceptedConnection {
     /// [`io::ErrorKind::InvalidData`] for an invalid header, [`io::ErrorKind::ConnectionRefused`] when the client's
     /// address is at its limit of unauthenticated connections; I/O errors of the stream.
     pub async fn read_proxy_header(mut self) -> io::Result<Self> {
-        let header = read_header(&mut self.stream).await?;
-        self.encrypted = header.encrypted;
-        if let Some(source) = header.source {
-            self.peer = source;
+        let client = read_header(&mut self.stream).await?;
+        self.encrypted = client.encrypted;
+        if let Some(address) = client.address {
+            self.peer = address;
             // Else all clients of a proxy would share the limit of its address.
-            if !self.permit.assign_address(source.ip()) {
+            if !self.permit.assign_address(address.ip()) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
         }
@@ -44,100 +45,71 @@ impl AcceptedConnection {
     }
 }
 
-async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeader> {
-    let mut start = [0; V2_SIGNATURE.len()];
-    stream.read_exact(&mut start).await?;
-    if start == *V2_SIGNATURE {
-        return read_v2(stream).await;
-    }
-    let mut line = start.to_vec();
-    // A byte at a time: what follows the line belongs to the next protocol.
-    while line.starts_with(b"PROXY ") && line.len() < V1_HEADER_MAX_BYTES && !line.ends_with(b"\r\n") {
-        line.push(stream.read_u8().await?);
-    }
-    parse_v1(&line).ok_or_else(|| io::ErrorKind::InvalidData.into())
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxiedClient> {
+    let header = read_header_bytes(stream).await?;
+    parse_header(&header).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn parse_v1(line: &[u8]) -> Option<ProxyHeader> {
-    let text = std::str::from_utf8(line).ok()?.strip_suffix("\r\n")?;
-    let mut fields = text.strip_prefix("PROXY ")?.split(' ');
-    let family = fields.next()?;
-    // The rest of such a line has to be ignored, as the specification says.
-    if family == "UNKNOWN" {
-        return Some(ProxyHeader::default());
-    }
-    let (source, _target, port) =
-        (fields.next()?.parse::<IpAddr>().ok()?, fields.next()?, fields.next()?.parse().ok()?);
-    // An address of the other family means a broken proxy: refused rather than believed.
-    let is_consistent = (family == "TCP4" && source.is_ipv4()) || (family == "TCP6" && source.is_ipv6());
-    is_consistent.then(|| ProxyHeader { source: Some(SocketAddr::new(source.to_canonical(), port)), encrypted: false })
-}
-
-async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeader> {
-    let [command, family, high, low] = {
-        let mut rest = [0; 4];
-        stream.read_exact(&mut rest).await?;
-        rest
-    };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    // Before the allocation: the length is the peer's claim.
-    if length > V2_BODY_MAX_BYTES {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    match command {
-        // LOCAL: a connection of the proxy itself, such as a health check. Its addresses must be ignored.
-        0x20 => Ok(ProxyHeader::default()),
-        0x21 => parse_v2_body(family, &body).ok_or_else(|| io::ErrorKind::InvalidData.into()),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-/// Parses addresses and TLVs; an address family other than TCP over IP yields no address.
-fn parse_v2_body(family: u8, body: &[u8]) -> Option<ProxyHeader> {
-    let (source, rest) = match family {
-        0x11 => {
-            let (addresses, rest) = body.split_first_chunk::<12>()?;
-            let [a, b, c, d, _, _, _, _, high, low, _, _] = *addresses;
-            (SocketAddr::new([a, b, c, d].into(), u16::from_be_bytes([high, low])), rest)
+/// Reads what may be a header, and no byte more: what follows belongs to the next protocol.
+async fn read_header_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut header = vec![0; V2_SIGNATURE.len()];
+    stream.read_exact(&mut header).await?;
+    if header == V2_SIGNATURE {
+        let mut fields = [0; 4];
+        stream.read_exact(&mut fields).await?;
+        header.extend(fields);
+        let [_command, _family, high, low] = fields;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        // Before the allocation: the length is the peer's claim.
+        if length > V2_BODY_MAX_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
         }
-        0x21 => {
-            let (addresses, rest) = body.split_first_chunk::<36>()?;
-            let address = Ipv6Addr::from(*addresses.first_chunk::<16>()?);
-            let port = u16::from_be_bytes([addresses[32], addresses[33]]);
-            (SocketAddr::new(IpAddr::from(address).to_canonical(), port), rest)
-        }
-        // UDP, UNIX sockets and AF_UNSPEC: no address to use, but no error.
-        _ => return Some(ProxyHeader::default()),
-    };
-    Some(ProxyHeader { source: Some(source), encrypted: parse_tls_tlv(rest)? })
+        let body_start = header.len();
+        header.resize(body_start + length, 0);
+        stream.read_exact(&mut header[body_start..]).await?;
+        return Ok(header);
+    }
+    // A byte at a time: the length of a line is not announced.
+    while header.starts_with(b"PROXY ") && header.len() < V1_HEADER_MAX_BYTES && !header.ends_with(b"\r\n") {
+        header.push(stream.read_u8().await?);
+    }
+    Ok(header)
 }
 
-/// Returns whether the TLVs (type, length, value) say that the client connected over TLS; `None` if one is truncated.
-fn parse_tls_tlv(mut rest: &[u8]) -> Option<bool> {
-    const TLS: u8 = 0x20;
-    let mut encrypted = false;
-    while let Some((&[kind, high, low], after)) = rest.split_first_chunk::<3>() {
-        let (value, next) = after.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
-        // PP2_TYPE_SSL: the lowest bit of its first byte is PP2_CLIENT_SSL.
-        encrypted |= kind == TLS && value.first().is_some_and(|flags| flags & 1 == 1);
-        rest = next;
+fn parse_header(bytes: &[u8]) -> Result<ProxiedClient, proxy_header::Error> {
+    // LOCAL: a connection of the proxy itself, such as a health check. What follows must be ignored, but the parser
+    // would refuse it where it is malformed.
+    if bytes.strip_prefix(V2_SIGNATURE).is_some_and(|fields| fields.first() == Some(&0x20)) {
+        return Ok(ProxiedClient::default());
     }
-    // Leftover bytes are a truncated TLV.
-    rest.is_empty().then_some(encrypted)
+    let (header, _) = ProxyHeader::parse(bytes, ParseConfig::default())?;
+    let mut client = ProxiedClient::default();
+    // No address, or one of UDP: a connection of the proxy itself. What its TLVs claim is not a client's.
+    let Some(address) = header.proxied_address().filter(|address| address.protocol == Protocol::Stream) else {
+        return Ok(client);
+    };
+    client.address = Some(SocketAddr::new(address.source.ip().to_canonical(), address.source.port()));
+    for tlv in header.tlvs() {
+        // A malformed one makes the header void: whether there was TLS may be in the part that can't be read.
+        if let Tlv::Ssl(tls) = tlv? {
+            client.encrypted |= tls.client_ssl();
+        }
+    }
+    Ok(client)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     async fn read_test_header(bytes: &[u8]) -> Result<(Option<String>, bool), io::ErrorKind> {
         let whole = [bytes, b"next"].concat();
         let mut stream = whole.as_slice();
-        let header = read_header(&mut stream).await.map_err(|error| error.kind())?;
+        let client = read_header(&mut stream).await.map_err(|error| error.kind())?;
         assert_eq!(stream, b"next", "nothing more is read");
-        Ok((header.source.map(|source| source.to_string()), header.encrypted))
+        Ok((client.address.map(|address| address.to_string()), client.encrypted))
     }
 
     fn v2_header(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -152,6 +124,7 @@ mod tests {
             ("PROXY TCP6 2001:db8::1 2001:db8::2 4711 22\r\n", Some("[2001:db8::1]:4711")),
             ("PROXY UNKNOWN\r\n", None),
             ("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", None),
+            ("PROXY TCP6 ::ffff:192.0.2.7 ::ffff:198.51.100.1 4711 22\r\n", Some("192.0.2.7:4711")),
         ];
         for (line, source) in cases {
             assert_eq!(read_test_header(line.as_bytes()).await, Ok((source.map(str::to_owned), false)), "{line}");
@@ -162,6 +135,13 @@ mod tests {
             "PROXY TCP4 2001:db8::1 198.51.100.1 4711 22\r\n",
             "PROXY TCP4 192.0.2.7 198.51.100.1 99999 22\r\n",
             "PROXY TCP4 192.0.2.7\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 4711\r\n",
+            "PROXY TCP4 192.0.2.7 nonsense 4711 22\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 4711 22 more\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 4711 22\rx\r\n",
+            "PROXY UDP4 192.0.2.7 198.51.100.1 4711 22\r\n",
+            "PROXY  TCP4 192.0.2.7 198.51.100.1 4711 22\r\n",
+            "PROXYTCP4 192.0.2.7 198.51.100.1 4711 22\r\n",
             &format!("PROXY TCP4 {}\r\n", "1".repeat(200)),
         ] {
             assert_eq!(read_test_header(line.as_bytes()).await, Err(io::ErrorKind::InvalidData), "{line}");
@@ -179,13 +159,25 @@ mod tests {
         assert_eq!(read_test_header(&v2_header(0x21, 0x21, &ipv6)).await, from("[::1]:4711", false));
         assert_eq!(read_test_header(&v2_header(0x21, 0x11, &tls(1))).await, from("192.0.2.7:4711", true));
         assert_eq!(read_test_header(&v2_header(0x21, 0x11, &tls(0))).await, from("192.0.2.7:4711", false));
-        assert_eq!(read_test_header(&v2_header(0x20, 0x11, &ipv4)).await, Ok((None, false)), "the proxy's own");
-        assert_eq!(read_test_header(&v2_header(0x21, 0x31, &[0; 216])).await, Ok((None, false)), "not by IP");
+        let after_others = [&ipv4[..], &[0xea, 0, 2, 1, 0xff], &[0x20, 0, 5, 1, 0, 0, 0, 0], &[0x04, 0, 0]].concat();
+        assert_eq!(read_test_header(&v2_header(0x21, 0x11, &after_others)).await, from("192.0.2.7:4711", true));
+        for (family, body) in [(0x11, &ipv4[..]), (0x11, &[1, 2]), (0x00, &[]), (0xff, &tls(1))] {
+            assert_eq!(read_test_header(&v2_header(0x20, family, body)).await, Ok((None, false)), "the proxy's own");
+        }
+        for (family, body) in [(0x31, &[0; 216][..]), (0x12, &ipv4), (0x00, &[]), (0x00, &[9, 9])] {
+            assert_eq!(read_test_header(&v2_header(0x21, family, body)).await, Ok((None, false)), "not TCP over IP");
+        }
         let truncated = [&ipv4[..], &[0x20, 0, 9, 1]].concat();
+        let short_tls = [&ipv4[..], &[0x20, 0, 1, 1]].concat();
+        let half_a_tlv = [&ipv4[..], &[0x20, 0]].concat();
         for invalid in [
             v2_header(0x21, 0x11, &ipv4[..11]),
             v2_header(0x11, 0x11, &ipv4),
             v2_header(0x21, 0x11, &truncated),
+            v2_header(0x21, 0x11, &short_tls),
+            v2_header(0x21, 0x11, &half_a_tlv),
+            // A family that the specification doesn't know must be refused.
+            v2_header(0x21, 0x41, &ipv4),
             v2_header(0x21, 0x11, &[0; 5000]),
         ] {
             assert_eq!(read_test_header(&invalid).await, Err(io::ErrorKind::InvalidData));
