@@ -1,5 +1,5 @@
-//! Checksums of content: those that clients announce (`OC-Checksum`, the digests of RFC 9530, `Digest` of RFC 3230,
-//! `Content-MD5`), computed while the content arrives, and those that they request.
+//! Checksums of content: those that clients announce (`OC-Checksum`, the digests of RFC 9530), computed while the
+//! content arrives, and those that they request.
 //!
 //! A digest of an unsupported algorithm is ignored, as RFC 9530 allows; one of a supported algorithm must match.
 
@@ -68,17 +68,10 @@ impl ContentChecksums {
                 ];
             }
             expected.extend(texts("repr-digest").split(',').filter_map(parse_digest_field));
-            expected.extend(texts("digest").split(',').filter_map(parse_legacy_digest));
         }
         // These cover the body of one request, which may be a part of the file.
         if scope != ChecksumScope::File {
             expected.extend(texts("content-digest").split(',').filter_map(parse_digest_field));
-            expected.extend(headers.get("content-md5").and_then(|value| {
-                Some(ExpectedDigest {
-                    digest: decode_base64(value.to_str().ok()?),
-                    hasher: ContentHasher::from_name("md5")?,
-                })
-            }));
         }
         Self { expected, stored }
     }
@@ -172,15 +165,6 @@ fn parse_digest_field(text: &str) -> Option<ExpectedDigest> {
     Some(ExpectedDigest { hasher: ContentHasher::from_name(algorithm)?, digest: decode_base64(inner) })
 }
 
-/// Parses `SHA-256=…` (RFC 3230 section 4.1.1).
-fn parse_legacy_digest(text: &str) -> Option<ExpectedDigest> {
-    let (algorithm, value) = text.trim().split_once('=')?;
-    let hasher = ContentHasher::from_name(algorithm)?;
-    // RFC 3230 encodes this one in hexadecimal, and the others in base64.
-    let digest = if matches!(hasher, ContentHasher::Adler32(_)) { decode_hex(value) } else { decode_base64(value) };
-    Some(ExpectedDigest { hasher, digest })
-}
-
 /// Decodes base64; malformed text becomes an empty digest, which never matches.
 fn decode_base64(text: &str) -> Vec<u8> {
     STANDARD.decode(text.trim()).unwrap_or_default()
@@ -272,9 +256,7 @@ mod tests {
         for (name, value) in [
             ("repr-digest", "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:"),
             ("content-digest", "unknown=:AAAA:, sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:;p=1"),
-            ("digest", "SHA-256=ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="),
-            ("digest", "adler32=024d0127,md5=kAFQmDzST7DWlj99KOF/cg=="),
-            ("content-md5", "kAFQmDzST7DWlj99KOF/cg=="),
+            ("repr-digest", "md5=:kAFQmDzST7DWlj99KOF/cg==:,sha=:qZk+NkcGgWq6PiVxeFDCbJzQ2J0=:"),
         ] {
             assert_eq!(verifies_header(name, value, b"abc"), Some(true), "{name}: {value}");
             assert_eq!(verifies_header(name, value, b"abd"), Some(false), "{name}: {value}");
@@ -285,6 +267,9 @@ mod tests {
             "a digest that can't be read"
         );
         assert_eq!(verifies_header("repr-digest", "crc32c=:AAAA:", b"abc"), None);
+        for (name, value) in [("digest", "SHA-256=AAAA"), ("content-md5", "AAAA")] {
+            assert_eq!(verifies_header(name, value, b"abc"), None, "{name} is obsolete");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::tree::Tree;
 /// Headers that are stored besides `host`: conditions, lock tokens, and announced properties of the file.
 // What `RequestContext::new` and `put::commit_upload` read must be listed, or the commit ignores it. Never add
 // `authorization` or `cookie`: the stored request must be worthless to a thief.
-const SAVED_HEADERS: [&str; 11] = [
+const SAVED_HEADERS: [&str; 10] = [
     "if",
     "if-match",
     "if-none-match",
@@ -25,7 +25,6 @@ const SAVED_HEADERS: [&str; 11] = [
     "x-oc-mtime",
     "oc-checksum",
     "repr-digest",
-    "digest",
     "x-patgate-tags",
     "upload-length",
 ];

@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use crate::support::{DavClient, Fixture, HttpResponse};
 
 const SHA1_OF_ABC: &str = "SHA1:a9993e364706816aba3e25717850c26c9cd0d89d";
+/// `Content-Digest` of `abc`.
+const MD5_OF_ABC: &str = "md5=:kAFQmDzST7DWlj99KOF/cg==:";
 
 async fn dav_as_alice(gateway: &Fixture) -> DavClient {
     let token = gateway.create_user_and_token("alice", "/:rw");
@@ -60,7 +62,7 @@ async fn partial_update_is_atomic() {
     let kind = ("content-type", "application/x-sabredav-partialupdate");
     assert_eq!(dav.send("PATCH", "/dav/new", &[kind, ("x-update-range", "append")], "x").await.status, 404);
     assert_eq!(dav.get("/dav/a").await.text(), "hello earth!");
-    let wrong = [kind, ("x-update-range", "append"), ("content-md5", "kAFQmDzST7DWlj99KOF/cg==")];
+    let wrong = [kind, ("x-update-range", "append"), ("content-digest", MD5_OF_ABC)];
     assert_eq!(dav.send("PATCH", "/dav/a", &wrong, "abd").await.status, 400, "another content than was announced");
     assert_eq!(dav.send("PATCH", "/dav/a", &wrong, "abc").await.status, 204, "the digest is the part's");
 }
@@ -149,7 +151,7 @@ async fn upload_is_authorized_again_on_completion() {
         ("content-type", "application/partial-upload"),
         ("upload-offset", "3"),
         ("upload-complete", "?0"),
-        ("content-md5", "kAFQmDzST7DWlj99KOF/cg=="),
+        ("content-digest", MD5_OF_ABC),
     ];
     assert_eq!(dav.send("PATCH", sum.header("location"), &digest, "abd").await.status, 400);
     let stands = dav.send("HEAD", sum.header("location"), &[], "").await;
@@ -250,10 +252,7 @@ async fn chunks_are_assembled_in_numeric_order() {
         let status = dav.send("PUT", &format!("{place}/{name}"), &[], content).await.status;
         assert_eq!(status, if content == "b" { 204 } else { 201 }, "{name} {content}");
     }
-    assert_eq!(
-        dav.send("PUT", &format!("{place}/3"), &[("content-md5", "kAFQmDzST7DWlj99KOF/cg==")], "abd").await.status,
-        400
-    );
+    assert_eq!(dav.send("PUT", &format!("{place}/3"), &[("content-digest", MD5_OF_ABC)], "abd").await.status, 400);
     let listed = dav.send("PROPFIND", place, &[("depth", "1")], "").await.text();
     assert_eq!(listed.matches("getcontentlength>1<").count(), 3, "{listed}");
     let to = dav.url("/remote.php/dav/files/alice/folder/a");
