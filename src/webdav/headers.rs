@@ -99,13 +99,11 @@ pub(super) fn lock_token(headers: &HeaderMap) -> Result<LockToken, Error> {
     inner.map(LockToken::new).ok_or(Error::Malformed("Lock-Token is missing or malformed"))
 }
 
-/// Tells whether the client wants short responses: `Prefer: return=minimal` (RFC 8144), or the older `Brief: t`.
+/// Tells whether the client wants short responses: `Prefer: return=minimal` (RFC 8144).
 pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     let prefers = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = prefers.flat_map(|value| value.split([',', ';'])).map(str::trim);
-    // `Brief: t` is Microsoft's older header for the same.
-    let brief = headers.get("brief").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"t"));
-    brief || preferences.any(|preference| preference.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
+    preferences.any(|preference| preference.replace([' ', '"'], "").eq_ignore_ascii_case("return=minimal"))
 }
 
 /// Headers in which clients announce the length of a whole file beside `Content-Length`, or in place of it where the
