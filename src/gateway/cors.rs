@@ -15,17 +15,18 @@ const CORS_PATH_PREFIXES: [&str; 6] = ["/dav", "/node", "/remote.php", "/upload"
 const ALLOWED_METHODS: &str =
     "OPTIONS, GET, HEAD, POST, PUT, PATCH, DELETE, MKCOL, PROPFIND, PROPPATCH, REPORT, COPY, MOVE, LOCK, UNLOCK";
 /// Request headers that the server reads, and those that client libraries add.
-const ALLOWED_REQUEST_HEADERS: &str = "Accept, Accept-Language, Authorization, Brief, Cache-Control, Content-Digest, Content-Encoding, \
-    Content-Language, Content-Range, Content-Type, Depth, Destination, Digest, If, If-Match, If-Modified-Since, If-None-Match, \
-    If-Range, If-Unmodified-Since, Lock-Token, OC-Checksum, OC-Chunk-Size, OC-Chunked, OC-Total-Length, OCS-APIRequest, Overwrite, \
-    Pragma, Prefer, Range, Repr-Digest, Timeout, Translate, Upload-Complete, Upload-Draft-Interop-Version, Upload-Length, \
-    Upload-Offset, Want-Content-Digest, Want-Digest, Want-Repr-Digest, X-Expected-Entity-Length, X-OC-CTime, X-OC-Mtime, \
-    X-Patgate-Tags, X-Requested-With, X-Update-Range";
-/// Response headers that clients read beside those that browsers expose by default.
-const EXPOSED_RESPONSE_HEADERS: &str = "Accept-Patch, Accept-Ranges, Allow, Content-Digest, Content-Disposition, Content-Encoding, \
-    Content-Length, Content-Location, Content-Range, DAV, Date, Digest, ETag, Last-Modified, Link, Location, Lock-Token, \
-    MS-Author-Via, OC-Checksum, OC-ETag, OC-FileId, Preference-Applied, Repr-Digest, Retry-After, Upload-Complete, Upload-Limit, \
-    Upload-Length, Upload-Offset, WWW-Authenticate, X-OC-Mtime";
+const ALLOWED_REQUEST_HEADERS: &str = "\
+    Accept, Accept-Language, Authorization, Cache-Control, Content-Digest, Content-Encoding, Content-Language, \
+    Content-Range, Content-Type, Depth, Destination, If, If-Match, If-Modified-Since, If-None-Match, If-Range, \
+    If-Unmodified-Since, Lock-Token, OC-Checksum, OC-Chunked, OC-Total-Length, OCS-APIRequest, Overwrite, Pragma, \
+    Prefer, Range, Repr-Digest, Timeout, Upload-Complete, Upload-Draft-Interop-Version, Upload-Length, \
+    Upload-Offset, Want-Repr-Digest, X-Expected-Entity-Length, X-OC-CTime, X-OC-Mtime, X-Patgate-Tags, \
+    X-Requested-With, X-Update-Range";
+/// Response headers that web applications may read: all that the server sends and they may need.
+const EXPOSED_RESPONSE_HEADERS: &str = "\
+    Accept-Patch, Accept-Ranges, Allow, Content-Disposition, Content-Length, Content-Range, DAV, Date, ETag, \
+    Last-Modified, Link, Location, Lock-Token, MS-Author-Via, OC-Checksum, OC-ETag, Preference-Applied, Repr-Digest, \
+    Retry-After, Upload-Complete, Upload-Limit, Upload-Length, Upload-Offset, WWW-Authenticate, X-OC-Mtime";
 /// Seconds for which a browser may cache the response to a preflight.
 const PREFLIGHT_MAX_AGE_SECONDS: u16 = 3600;
 
