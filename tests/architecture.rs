@@ -128,7 +128,8 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("tower_service", &["gateway", "api", "console"]),
     ("tracing_subscriber", &["telemetry"]),
-    ("utoipa", &["api"]),
+    // The schema of a value stands beside its parser, so that a field is described where it is declared.
+    ("utoipa", &["api", "domain/schema"]),
     ("utoipa_axum", &["api"]),
 ];
 

@@ -8,10 +8,9 @@ use utoipa::IntoParams;
 use super::extract::QueryParams;
 use super::openapi::{CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
-use super::schema;
-use super::types::{EventResponse, TextValue};
+use super::types::EventResponse;
 use super::{ApiCaller, ApiState, Error, Result};
-use crate::domain::{EventKind, Login, TokenId, UnixMillis};
+use crate::domain::{EventKind, Login, TextValue, TokenId, UnixMillis, schema};
 use crate::store::{EventCursor, EventFilter};
 use crate::tokens;
 

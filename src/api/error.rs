@@ -7,9 +7,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::schema;
 use crate::auth::{AuthError, SessionEnded, TooMuchWork};
-use crate::domain::{Login, PolicyViolation, Role, redact_tokens_in_text};
+use crate::domain::{Login, PolicyViolation, Role, redact_tokens_in_text, schema};
 use crate::http::{add_challenges, set_retry_after};
 use crate::store::{ClientStoreError, StoreError};
 use crate::{tokens, tree};

@@ -9,8 +9,8 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use super::types::JsonObject;
 use super::{Error, Result};
+use crate::domain::JsonObject;
 use crate::http::RequestBodyError;
 
 /// A JSON body.

@@ -15,7 +15,6 @@ mod oauth;
 mod openapi;
 mod pagination;
 mod policy;
-mod schema;
 mod tokens;
 pub mod types;
 mod upload_service;

@@ -10,10 +10,9 @@ use utoipa::IntoParams;
 use super::extract::{PathParam, QueryParams};
 use super::openapi::{CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
-use super::schema;
-use super::types::{NodeResponse, TextValue};
+use super::types::NodeResponse;
 use super::{ApiCaller, ApiState, Error, Result};
-use crate::domain::{NodeId, TreePath};
+use crate::domain::{NodeId, TextValue, TreePath, schema};
 use crate::tokens;
 use crate::tree::{self, NamedNode};
 

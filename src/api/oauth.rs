@@ -8,11 +8,10 @@ use utoipa::ToSchema;
 
 use super::extract::FormBody;
 use super::openapi::{BodyResponses, CommonResponses, ResourceResponses};
-use super::schema;
 use super::types::RevealedSecret;
 use super::{ApiCaller, ApiState, Error, Result};
 use crate::auth::{AuthError, Credential};
-use crate::domain::{ForeignRoles, Login, TokenId};
+use crate::domain::{ForeignRoles, Login, TokenId, schema};
 use crate::store::TokenState;
 use crate::tokens::{self, EffectiveToken, Principal};
 

@@ -9,7 +9,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{ComponentsBuilder, ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, RefOr};
 
 use super::error::ProblemDetails;
-use super::schema;
+use crate::domain::schema;
 
 /// Error responses of every call.
 pub(super) struct CommonResponses;

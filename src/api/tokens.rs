@@ -12,13 +12,12 @@ use utoipa::IntoParams;
 use super::extract::{self, PathParam, QueryParams};
 use super::openapi::{BodyResponses, CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
-use super::schema;
 use super::types::{
     CreateTokenRequest, RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret,
     UpdateTokenRequest,
 };
 use super::{ApiCaller, ApiState, Error, Result, created};
-use crate::domain::{Login, TokenId};
+use crate::domain::{Login, TokenId, schema};
 use crate::store::TokenRecord;
 use crate::tokens::{StateFilter, TokenQuery};
 

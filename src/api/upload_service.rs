@@ -8,12 +8,11 @@ use utoipa::ToSchema;
 
 use super::extract::{self, PathParam};
 use super::openapi::{BodyResponses, CommonResponses, ResourceResponses};
-use super::schema;
-use super::types::{RevealedSecret, deserialize_object_or_empty, deserialize_user_agents};
+use super::types::{RevealedSecret, deserialize_user_agents};
 use super::{ApiCaller, ApiState, Error, Result};
 use crate::domain::{
     ByteSize, FileTag, ForeignRole, ForeignRoles, MimePattern, Role, Roles, TokenExpiry, TokenId, TokenLimits,
-    UnixMillis, UserAgentPattern, parse_network,
+    UnixMillis, UserAgentPattern, deserialize_object_or_empty, parse_network, schema,
 };
 use crate::store::{TokenRecord, TokenState};
 use crate::tokens::{RequestedLifetime, TokenRequest};

@@ -9,13 +9,11 @@ use utoipa::IntoParams;
 use super::extract::{self, PathParam, QueryParams};
 use super::openapi::{BodyResponses, CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
-use super::schema;
 use super::types::{
-    CreateGrantRequest, CreateUserRequest, CreatedUserResponse, NodePermission, TextValue, UpdateUserRequest,
-    UserResponse,
+    CreateGrantRequest, CreateUserRequest, CreatedUserResponse, NodePermission, UpdateUserRequest, UserResponse,
 };
 use super::{ApiCaller, ApiState, Result, created};
-use crate::domain::{Login, NodeId};
+use crate::domain::{Login, NodeId, TextValue, schema};
 use crate::tokens::{Error, Grant, GrantTarget};
 
 /// Page of the list of users.

@@ -11,10 +11,8 @@ use utoipa::IntoParams;
 
 use super::extract::QueryParams;
 use super::openapi::{CommonResponses, QueryResponses};
-use super::schema;
-use super::types::TextValue;
 use super::{ApiCaller, ApiState, Error, Result};
-use crate::domain::{ForeignRole, TreeOperation, TreePath};
+use crate::domain::{ForeignRole, TextValue, TreeOperation, TreePath, schema};
 
 /// Operation and path to authorize, or nothing.
 #[derive(Debug, Deserialize, IntoParams)]

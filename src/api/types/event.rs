@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::schema;
-use super::TextValue;
-use crate::domain::{Actor, AuditEvent, EventKind, Login, Protocol, TokenId, UnixMillis};
+use crate::domain::{Actor, AuditEvent, EventKind, Login, Protocol, TextValue, TokenId, UnixMillis, schema};
 use crate::store::RecordedEvent;
 
 /// An event, or several alike that were recorded as one.

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::schema;
-use super::TextValue;
 use crate::domain::{
-    AccessExplanation, AccessQuery, ByteSize, FileTag, Login, Protocol, TargetError, TokenId, TreeOperation, TreePath,
+    AccessExplanation, AccessQuery, ByteSize, FileTag, Login, Protocol, TargetError, TextValue, TokenId, TreeOperation,
+    TreePath, schema,
 };
 
 /// An operation to explain. Limits on omitted properties are not evaluated.

@@ -2,8 +2,8 @@
 
 mod event;
 mod explanation;
-mod json_values;
 mod nodes_and_policy;
+mod revealed_secret;
 mod token;
 mod token_requests;
 mod user;
@@ -11,9 +11,8 @@ mod user;
 pub use super::error::ProblemDetails;
 pub use event::EventResponse;
 pub use explanation::{ExplainRequest, ExplainResponse, ExplainSource};
-pub use json_values::{JsonObject, RevealedSecret, TextValue};
-pub(super) use json_values::{deserialize_object, deserialize_object_or_empty};
 pub use nodes_and_policy::{NodeResponse, PolicyResponse, UpdatePolicyRequest};
+pub use revealed_secret::RevealedSecret;
 pub(super) use token::deserialize_user_agents;
 pub use token::{LastUseResponse, NodePermission, TokenLimitsJson, TokenResponse, TokenWithSecret};
 pub use token_requests::{

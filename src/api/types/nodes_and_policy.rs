@@ -5,9 +5,7 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::schema;
-use super::TextValue;
-use crate::domain::{Lifetime, NodeId, Policy, PolicySetting};
+use crate::domain::{Lifetime, NodeId, Policy, PolicySetting, TextValue, schema};
 use crate::tree::NamedNode;
 
 /// A node that has an id.

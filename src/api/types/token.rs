@@ -3,11 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::schema;
 use super::RevealedSecret;
 use crate::domain::{
     self, ByteSize, FileTag, ForeignRoles, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, TokenExpiry,
-    TokenId, UserAgentPattern,
+    TokenId, UserAgentPattern, schema,
 };
 use crate::store::{LocatedScope, TokenRecord, TokenState};
 

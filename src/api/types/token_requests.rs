@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::{Error, Result, schema};
-use super::{TextValue, TokenLimitsJson, deserialize_object};
-use crate::domain::{Lifetime, Login, Roles, ScopeTarget, TokenId, UnixMillis};
+use super::super::{Error, Result};
+use super::TokenLimitsJson;
+use crate::domain::{Lifetime, Login, Roles, ScopeTarget, TextValue, TokenId, UnixMillis, deserialize_object, schema};
 use crate::tokens::{NarrowRequest, RequestedLifetime, TokenLabel, TokenRequest};
 
 /// A token to create. Omitted fields take the default of the policy, or narrow nothing.

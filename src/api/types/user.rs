@@ -3,10 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::schema;
-use super::json_values::deserialize_objects;
-use super::{NodePermission, TextValue};
-use crate::domain::{Login, Permission, Roles, TreePath};
+use super::NodePermission;
+use crate::domain::{Login, Permission, Roles, TextValue, TreePath, deserialize_objects, schema};
 use crate::store;
 use crate::tokens::{CreatedUser, Grant, HomeOption, UserProfile, UserRequest};
 

@@ -18,11 +18,11 @@ use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
     CreateGrantRequest, CreateTokenRequest, CreateUserRequest, CreatedUserResponse, EventResponse, ExplainRequest,
     ExplainResponse, NodePermission, NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest,
-    RevokedTokensResponse, RotateTokenRequest, TextValue, TokenResponse, TokenWithSecret, UpdatePolicyRequest,
-    UpdateTokenRequest, UpdateUserRequest, UserResponse,
+    RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret, UpdatePolicyRequest, UpdateTokenRequest,
+    UpdateUserRequest, UserResponse,
 };
 use crate::domain::{
-    ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
+    ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TextValue, TokenId, TreePath,
 };
 use crate::net::{self, TlsFailure};
 use crate::store::{EventCursor, EventFilter};

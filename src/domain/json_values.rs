@@ -7,7 +7,6 @@ use std::str::FromStr;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zeroize::Zeroizing;
 
 /// A value that is serialized by `Display` and parsed by `FromStr`, whose error message the caller gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
 }
 
 /// Deserializes a field that is an object.
-pub(in crate::api) fn deserialize_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(crate) fn deserialize_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     // `deserialize_struct`, which derived code calls, would accept an array as well.
@@ -60,7 +59,7 @@ pub(in crate::api) fn deserialize_object<'de, T: Deserialize<'de>, D: Deserializ
 
 /// Deserializes a field that is an object, null, or an empty array, which is how PHP serializes an object without
 /// fields.
-pub(in crate::api) fn deserialize_object_or_empty<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+pub(crate) fn deserialize_object_or_empty<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     deserializer.deserialize_any(ObjectOrEmptyVisitor(PhantomData))
@@ -92,44 +91,9 @@ impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for ObjectOrEmptyVisitor<T
 }
 
 /// Deserializes a field that is an array of objects.
-pub(super) fn deserialize_objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(crate) fn deserialize_objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     let list = Vec::<JsonObject<T>>::deserialize(deserializer)?;
     Ok(list.into_iter().map(|item| item.0).collect())
-}
-
-/// The text of a token with its secret, for the one response that reveals it. Memory is wiped on drop.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RevealedSecret(Zeroizing<String>);
-
-impl RevealedSecret {
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for RevealedSecret {
-    fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-}
-
-impl fmt::Debug for RevealedSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RevealedSecret(redacted)")
-    }
-}
-
-impl Serialize for RevealedSecret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for RevealedSecret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::from)
-    }
 }

@@ -1,4 +1,4 @@
-//! Schemas of scalar values in the OpenAPI document, each with a bound and an example.
+//! Schemas of scalar values in the OpenAPI document that `api` serves, each with a bound and an example.
 
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
@@ -11,7 +11,7 @@ macro_rules! string_schemas {
     ($($name:ident: $description:literal, $pattern:literal, $max_length:literal, $example:literal;)*) => {
     $(
         #[doc = $description]
-        pub(super) enum $name {}
+        pub(crate) enum $name {}
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
@@ -35,7 +35,7 @@ macro_rules! enum_schemas {
     ($($name:ident: $description:literal, $all:expr;)*) => {
         $(
             #[doc = $description]
-            pub(super) enum $name {}
+            pub(crate) enum $name {}
 
             impl PartialSchema for $name {
                 fn schema() -> RefOr<Schema> {
@@ -55,7 +55,7 @@ macro_rules! enum_schemas {
 }
 
 /// Returns all schemas of scalar values by name.
-pub(super) fn all_schemas() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
+pub(crate) fn all_schemas() -> impl Iterator<Item = (&'static str, RefOr<Schema>)> {
     string_schema_list().into_iter().chain(enum_schema_list()).chain(number_schemas())
 }
 
@@ -73,7 +73,7 @@ enum_schemas! {
 macro_rules! number_schemas {
     ($($name:ident: $description:literal, $minimum:literal, $maximum:expr;)*) => {
         $(#[doc = $description]
-        pub(super) enum $name {}
+        pub(crate) enum $name {}
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
@@ -96,7 +96,7 @@ number_schemas! {
     Count: "A positive number.", 1, Some(u32::MAX);
 }
 
-// The patterns must stay in step with the parsers in `domain`: the fuzzer expects what matches to be accepted.
+// The patterns must stay in step with the parsers of the values: the fuzzer expects what matches to be accepted.
 string_schemas! {
     TokenId: "The public id of a token.", "^[0-9A-Za-z]{8}$", 8, "JhxND7ci";
     TokenText: "A token with its secret, shown once.", "^pgt_[0-9A-Za-z]{8}\\.[0-9A-Za-z]{38}$", 51,
