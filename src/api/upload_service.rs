@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 
 use super::extract::{self, PathParam};
 use super::openapi::{BodyResponses, CommonResponses, ResourceResponses};
-use super::types::{RevealedSecret, deserialize_user_agents};
+use super::types::RevealedSecret;
 use super::{ApiCaller, ApiState, Error, Result};
 use crate::domain::{
     ByteSize, FileTag, ForeignRole, ForeignRoles, MimePattern, Role, Roles, TokenExpiry, TokenId, TokenLimits,
-    UnixMillis, UserAgentPattern, deserialize_object_or_empty, parse_network, schema,
+    UnixMillis, UserAgentPattern, deserialize_object_or_empty, deserialize_user_agents, parse_network, schema,
 };
 use crate::store::{TokenRecord, TokenState};
 use crate::tokens::{RequestedLifetime, TokenRequest};

@@ -94,7 +94,7 @@ async fn refusals_are_indistinguishable_and_run_no_argon2() {
         env.create_token(TokenExpiry::Never, |new| new.limits.ips = vec!["198.51.100.0/24".parse().expect("net")]);
     let sftp = env.create_token(TokenExpiry::Never, |new| new.limits.protocols = vec![Protocol::Sftp]);
     let agent = env.create_token(TokenExpiry::Never, |new| {
-        new.limits.user_agents = vec![crate::domain::UserAgentPattern::new("rclone/*")];
+        new.limits.user_agents = vec!["rclone/*".parse().expect("user agent")];
     });
     env.store.create_user(&login("bob"), &[], env.clock.now()).expect("user");
     let disabled = env.create_token(TokenExpiry::Never, |new| new.login = login("bob"));

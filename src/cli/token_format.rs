@@ -1,7 +1,7 @@
 //! Formats tokens and grants for people.
 
-use crate::api::types::{LastUseResponse, NodePermission, TokenLimitsJson, TokenResponse};
-use crate::domain::{Lifetime, Roles};
+use crate::api::types::{LastUseResponse, NodePermission, TokenResponse};
+use crate::domain::{Lifetime, Roles, TokenLimits};
 use crate::store::TokenState;
 
 /// Formats a grant or scope: `rw /alice`.
@@ -96,7 +96,7 @@ fn format_state(state: TokenState, dangling: bool) -> String {
 }
 
 /// Formats limits; `None` if there are none.
-pub(super) fn format_limits(limits: &TokenLimitsJson) -> Option<String> {
+pub(super) fn format_limits(limits: &TokenLimits) -> Option<String> {
     fn list<T: ToString>(label: &str, values: &[T]) -> Option<String> {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();
         (!values.is_empty()).then(|| format!("{label} {}", values.join(" or ")))

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use super::schema;
 
 /// A protocol that the gateway serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -106,16 +109,14 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A pattern of allowed user agents: the exact text, in which `*` matches any text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A pattern of allowed user agents: the exact text of 1 to 256 characters, in which `*` matches any text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct UserAgentPattern(String);
 
 impl UserAgentPattern {
-    /// Creates a pattern.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
+    /// Maximum number of characters of a pattern.
+    const MAX_CHARS: usize = 256;
 
     /// Tells whether a user agent matches, in linear time of both lengths for each `*`.
     pub fn matches(&self, agent: &str) -> bool {
@@ -133,6 +134,21 @@ impl UserAgentPattern {
             }
         }
         true
+    }
+}
+
+impl FromStr for UserAgentPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A blank pattern would match no client: whoever sends one means no limit.
+        match text.trim().is_empty() || text.chars().count() > Self::MAX_CHARS {
+            true => Err(format!(
+                "a user agent has 1 to {} characters: leave the field out to allow all clients",
+                Self::MAX_CHARS
+            )),
+            false => Ok(Self(text.to_owned())),
+        }
     }
 }
 
@@ -273,28 +289,51 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
         .ok_or_else(|| format!("{text:?} is not a network: give an address or a CIDR such as 192.0.2.0/24"))
 }
 
-/// The limits on a token; an empty list limits nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Limits on a token; an absent or empty field limits nothing.
+// One declaration for the column of the store, for REST and for the remote command line. The texts are those of the
+// OpenAPI document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenLimits {
-    /// Allowed protocols.
+    /// Protocols that the token may be used over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::Protocol>)]
     pub protocols: Vec<Protocol>,
-    /// Networks that the token may be used from.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Addresses and networks that it may be used from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_networks")]
+    #[schema(value_type = Vec<schema::Network>)]
     pub ips: Vec<IpNet>,
-    /// User agents that may use the token.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// User agents that may use it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_user_agents")]
+    #[schema(value_type = Vec<schema::UserAgent>)]
     pub user_agents: Vec<UserAgentPattern>,
-    /// Allowed media types of uploads.
+    /// Media types that it may upload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::Mime>)]
     pub mimes: Vec<MimePattern>,
-    /// Allowed tags of uploads.
+    /// Tags that its uploads may have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::Tag>)]
     pub tags: Vec<FileTag>,
-    /// Maximum size of a file.
+    /// Maximum size of a file that it writes, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Bytes>)]
     pub max_file_size: Option<ByteSize>,
+}
+
+/// Deserializes networks; an address is a network of one.
+fn deserialize_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| parse_network(text).map_err(serde::de::Error::custom)).collect()
+}
+
+/// Deserializes user agents; null is an empty list.
+pub(crate) fn deserialize_user_agents<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<UserAgentPattern>, D::Error> {
+    // Null counts as absent: the upload service's clients send it.
+    let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 impl TokenLimits {
@@ -352,7 +391,7 @@ mod tests {
             ("*", "", true),
         ];
         for (pattern, agent, fits) in cases {
-            assert_eq!(UserAgentPattern::new(pattern).matches(agent), fits, "{pattern} {agent}");
+            assert_eq!(pattern.parse::<UserAgentPattern>().expect("pattern").matches(agent), fits, "{pattern} {agent}");
         }
     }
 

@@ -161,7 +161,7 @@ impl LimitKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ByteSize, Protocol, UserAgentPattern};
+    use crate::domain::{ByteSize, Protocol};
 
     fn limits(change: impl FnOnce(&mut TokenLimits)) -> TokenLimits {
         let mut limits = TokenLimits::default();
@@ -176,7 +176,7 @@ mod tests {
 
     /// For each kind of limit: one, a narrower one, and one that is not narrower.
     fn limit_cases() -> Vec<[TokenLimits; 3]> {
-        let agent = |text: &str| limits(|l| l.user_agents = vec![UserAgentPattern::new(text)]);
+        let agent = |text: &str| limits(|l| l.user_agents = vec![text.parse().expect("user agent")]);
         let net = |text: &str| limits(|l| l.ips = vec![text.parse().expect("net")]);
         let doors = |doors: &[Protocol]| limits(|l| l.protocols = doors.to_vec());
         let mimes = |text: &str| limits(|l| l.mimes = vec![text.parse().expect("media type")]);

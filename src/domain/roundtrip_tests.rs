@@ -48,6 +48,10 @@ fn tag() -> impl Strategy<Value = FileTag> {
     "[^,\\p{Cc}]{1,64}".prop_filter_map("blank", |text| text.parse().ok())
 }
 
+fn user_agent() -> impl Strategy<Value = UserAgentPattern> {
+    "\\PC{1,20}".prop_filter_map("blank", |text| text.parse().ok())
+}
+
 fn network() -> impl Strategy<Value = IpNet> {
     let four = (any::<[u8; 4]>(), 0u8..=32).prop_map(|(bytes, length)| (std::net::IpAddr::from(bytes), length));
     let six = (any::<[u8; 16]>(), 0u8..=128).prop_map(|(bytes, length)| (std::net::IpAddr::from(bytes), length));
@@ -58,7 +62,7 @@ fn limits() -> impl Strategy<Value = TokenLimits> {
     (
         subsequence(vec![Protocol::Webdav, Protocol::Sftp, Protocol::Api], 0..=3),
         vec(network(), 0..3),
-        vec("\\PC{0,20}".prop_map(UserAgentPattern::new), 0..3),
+        vec(user_agent(), 0..3),
         vec(mime(), 0..3),
         vec(tag(), 0..3),
         option::of(any::<u64>().prop_map(ByteSize::from_bytes)),

@@ -13,8 +13,7 @@ pub use event::EventResponse;
 pub use explanation::{ExplainRequest, ExplainResponse, ExplainSource};
 pub use nodes_and_policy::{NodeResponse, PolicyResponse, UpdatePolicyRequest};
 pub use revealed_secret::RevealedSecret;
-pub(super) use token::deserialize_user_agents;
-pub use token::{LastUseResponse, NodePermission, TokenLimitsJson, TokenResponse, TokenWithSecret};
+pub use token::{LastUseResponse, NodePermission, TokenResponse, TokenWithSecret};
 pub use token_requests::{
     CreateTokenRequest, RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, UpdateTokenRequest,
 };

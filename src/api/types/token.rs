@@ -1,12 +1,11 @@
-//! Tokens, their limits and their access in JSON.
+//! Tokens and their access in JSON.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::RevealedSecret;
 use crate::domain::{
-    self, ByteSize, FileTag, ForeignRoles, IpNet, Login, MimePattern, NodeId, Permission, Protocol, Roles, TokenExpiry,
-    TokenId, UserAgentPattern, schema,
+    ForeignRoles, Login, NodeId, Permission, Protocol, Roles, TokenExpiry, TokenId, TokenLimits, schema,
 };
 use crate::store::{LocatedScope, TokenRecord, TokenState};
 
@@ -29,71 +28,6 @@ impl NodePermission {
     pub fn from_located_scope(located: &LocatedScope) -> Self {
         let path = located.path.as_ref().map(ToString::to_string);
         Self { node: located.scope.node, permission: located.scope.permission, path }
-    }
-}
-
-/// Limits on a token; an absent or empty field limits nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = TokenLimits)]
-pub struct TokenLimitsJson {
-    /// Protocols that the token may be used over.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::Protocol>)]
-    pub protocols: Vec<Protocol>,
-    /// Addresses and networks that it may be used from.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_networks")]
-    #[schema(value_type = Vec<schema::Network>)]
-    pub ips: Vec<IpNet>,
-    /// User agents that may use it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_user_agents")]
-    #[schema(value_type = Vec<schema::UserAgent>)]
-    pub user_agents: Vec<UserAgentPattern>,
-    /// Media types that it may upload.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::Mime>)]
-    pub mimes: Vec<MimePattern>,
-    /// Tags that its uploads may have.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::Tag>)]
-    pub tags: Vec<FileTag>,
-    /// Maximum size of a file that it writes, in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::Bytes>)]
-    pub max_file_size: Option<ByteSize>,
-}
-
-impl From<domain::TokenLimits> for TokenLimitsJson {
-    fn from(limits: domain::TokenLimits) -> Self {
-        let domain::TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
-        Self { protocols, ips, user_agents, mimes, tags, max_file_size }
-    }
-}
-
-impl From<TokenLimitsJson> for domain::TokenLimits {
-    fn from(limits: TokenLimitsJson) -> Self {
-        let TokenLimitsJson { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
-        Self { protocols, ips, user_agents, mimes, tags, max_file_size }
-    }
-}
-
-/// Deserializes networks; an address is a network of one.
-fn deserialize_networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| domain::parse_network(text).map_err(serde::de::Error::custom)).collect()
-}
-
-/// Deserializes user agents. An empty one, which would match no client, and one of more than 256 characters are refused.
-pub(in crate::api) fn deserialize_user_agents<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<UserAgentPattern>, D::Error> {
-    // Null counts as absent: the upload service's clients send it.
-    let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
-    match texts.iter().any(|text| text.trim().is_empty() || text.chars().count() > 256) {
-        true => Err(serde::de::Error::custom(
-            "a user agent has 1 to 256 characters: leave the field out to allow all clients",
-        )),
-        false => Ok(texts.into_iter().map(UserAgentPattern::new).collect()),
     }
 }
 
@@ -142,7 +76,7 @@ pub struct TokenResponse {
     /// Scopes; absent for a token with all access of its owner.
     pub scopes: Option<Vec<NodePermission>>,
     /// Limits.
-    pub limits: TokenLimitsJson,
+    pub limits: TokenLimits,
     /// Roles, which count only while its owner holds them.
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
@@ -211,7 +145,7 @@ impl TokenResponse {
                 .scopes
                 .as_ref()
                 .map(|scopes| scopes.iter().map(NodePermission::from_located_scope).collect()),
-            limits: record.limits.clone().into(),
+            limits: record.limits.clone(),
             roles: record.roles.clone(),
             foreign_roles: record.foreign_roles.clone(),
         }

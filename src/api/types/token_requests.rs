@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::{Error, Result};
-use super::TokenLimitsJson;
-use crate::domain::{Lifetime, Login, Roles, ScopeTarget, TextValue, TokenId, UnixMillis, deserialize_object, schema};
+use crate::domain::{
+    Lifetime, Login, Roles, ScopeTarget, TextValue, TokenId, TokenLimits, UnixMillis, deserialize_object, schema,
+};
 use crate::tokens::{NarrowRequest, RequestedLifetime, TokenLabel, TokenRequest};
 
 /// A token to create. Omitted fields take the default of the policy, or narrow nothing.
@@ -42,7 +43,7 @@ pub struct CreateTokenRequest {
     pub scopes: Option<Vec<TextValue<ScopeTarget>>>,
     /// Limits.
     #[serde(default, deserialize_with = "deserialize_object")]
-    pub limits: TokenLimitsJson,
+    pub limits: TokenLimits,
     /// Roles.
     #[serde(default, skip_serializing_if = "Roles::is_empty")]
     #[schema(value_type = Vec<schema::Role>)]
@@ -66,7 +67,7 @@ impl CreateTokenRequest {
             expires_at,
             window: request.window.map(TextValue),
             scopes: request.scopes.clone().map(|scopes| scopes.into_iter().map(TextValue).collect()),
-            limits: request.limits.clone().into(),
+            limits: request.limits.clone(),
             roles: request.roles.clone(),
         }
     }
@@ -95,7 +96,7 @@ impl CreateTokenRequest {
             lifetime,
             window: self.window.map(|window| window.0),
             scopes: self.scopes.map(scope_targets),
-            limits: self.limits.into(),
+            limits: self.limits,
             roles: self.roles,
             ..TokenRequest::new(owner)
         })
@@ -120,7 +121,7 @@ pub struct UpdateTokenRequest {
     pub scopes: Option<Vec<TextValue<ScopeTarget>>>,
     /// Limits, each in place of the present one.
     #[serde(default, deserialize_with = "deserialize_object")]
-    pub limits: TokenLimitsJson,
+    pub limits: TokenLimits,
     /// Roles to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Role>>)]
@@ -139,7 +140,7 @@ impl UpdateTokenRequest {
             name: name.map(TextValue),
             description: description.map(TextValue),
             scopes: scopes.map(|scopes| scopes.into_iter().map(TextValue).collect()),
-            limits: limits.into(),
+            limits,
             roles,
             expires_at: expires.map(TextValue),
         }
@@ -151,7 +152,7 @@ impl UpdateTokenRequest {
             name: self.name.map(|name| name.0),
             description: self.description.map(|text| text.0),
             scopes: self.scopes.map(scope_targets),
-            limits: self.limits.into(),
+            limits: self.limits,
             roles: self.roles,
             expires_at: self.expires_at.map(|at| at.0),
         }

@@ -5,8 +5,7 @@ use std::str::FromStr;
 use super::super::error::{ConsoleError, Result};
 use super::super::guard::FormFields;
 use crate::domain::{
-    Lifetime, NodeId, Permission, Role, Roles, Scope, ScopeTarget, TokenLimits, TreePath, UserAgentPattern,
-    parse_network,
+    Lifetime, NodeId, Permission, Role, Roles, Scope, ScopeTarget, TokenLimits, TreePath, parse_network,
 };
 use crate::tokens::RequestedLifetime;
 
@@ -123,7 +122,10 @@ pub(super) fn parse_limits(fields: &FormFields) -> Result<TokenLimits> {
         ips: field_items(fields, "ips")
             .map(|text| parse_network(text).map_err(ConsoleError::InvalidForm))
             .collect::<Result<_>>()?,
-        user_agents: field_lines(fields, "user_agents").map(UserAgentPattern::new).collect(),
+        // One on a line, since a user agent may hold commas.
+        user_agents: field_lines(fields, "user_agents")
+            .map(|text| text.parse().map_err(ConsoleError::InvalidForm))
+            .collect::<Result<_>>()?,
         mimes: parse_list(fields, "mimes")?,
         tags: parse_list(fields, "tags")?,
         max_file_size: fields.parse("max_file_size")?,
