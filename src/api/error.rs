@@ -261,9 +261,12 @@ fn classify_token_error(error: &tokens::Error) -> (StatusCode, &'static str) {
         Error::RoleNotHeld { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "role-not-held"),
         Error::WidensToken(_) | Error::ExtendsLifetime(..) => (StatusCode::UNPROCESSABLE_ENTITY, "widens"),
         Error::WindowWithoutExpiration => (StatusCode::UNPROCESSABLE_ENTITY, "never-slides"),
-        Error::ExpiresInPast(_) | Error::EmptyScopes | Error::Label(_) | Error::InvalidSetting(_) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "unfit")
-        }
+        Error::OwnerMissing
+        | Error::LifetimeAndExpiration
+        | Error::ExpiresInPast(_)
+        | Error::EmptyScopes
+        | Error::Label(_)
+        | Error::InvalidSetting(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unfit"),
         Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         Error::Store(error) => classify_store_error(error),
         Error::Tree(error @ (tree::Error::Unavailable(_) | tree::Error::TreeMismatch)) => classify_tree_error(error),

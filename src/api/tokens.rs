@@ -13,13 +13,12 @@ use super::extract::{self, PathParam, QueryParams};
 use super::openapi::{BodyResponses, CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
 use super::types::{
-    CreateTokenRequest, RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret,
-    UpdateTokenRequest,
+    RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret, UpdateTokenRequest,
 };
 use super::{ApiCaller, ApiState, Error, Result, created};
 use crate::domain::{Login, TokenId, schema};
 use crate::store::TokenRecord;
-use crate::tokens::{StateFilter, TokenQuery};
+use crate::tokens::{StateFilter, TokenQuery, TokenRequest};
 
 /// Maximum number of tokens that one request revokes.
 const MAX_TOKENS_PER_REVOCATION: usize = 1000;
@@ -48,7 +47,7 @@ pub(super) struct ListTokensQuery {
 /// Creates a token: for the caller a child of the caller's token, for another user with the role
 /// `security.generate_tokens`. No other response ever holds the secret.
 #[utoipa::path(
-    post, path = "/api/v1/tokens", tag = "tokens", operation_id = "createToken", request_body = CreateTokenRequest,
+    post, path = "/api/v1/tokens", tag = "tokens", operation_id = "createToken", request_body = TokenRequest,
     responses(
         (status = 201, description = "Created", body = TokenWithSecret,
             headers(("Location" = String, description = "URI of the token"),
@@ -59,9 +58,8 @@ pub(super) struct ListTokensQuery {
 pub(super) async fn create(
     State(state): State<ApiState>,
     caller: ApiCaller,
-    extract::JsonBody(request): extract::JsonBody<CreateTokenRequest>,
+    extract::JsonBody(request): extract::JsonBody<TokenRequest>,
 ) -> Result<Response> {
-    let request = request.into_token_request(caller.login())?;
     // Queued: argon2 runs on a bounded pool, in turn for each user, and not on this thread.
     let issued = state.tokens.issue_queued(caller.principal(), request, || ()).await?;
     let location = format!("/api/v1/tokens/{}", issued.record.id);

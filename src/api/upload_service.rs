@@ -110,12 +110,12 @@ pub(super) struct UploadTokenResponse {
 }
 
 impl GenerateTokenRequest {
-    fn into_token_request(self, caller: &ApiCaller) -> Result<TokenRequest> {
+    fn into_token_request(self) -> Result<TokenRequest> {
         let invalid_value = |why: String| Error::InvalidValue(why);
-        let lifetime = match self.expires.trim() {
-            "" | "auto" | "automatic" => RequestedLifetime::Default,
-            "never" => RequestedLifetime::Never,
-            text => RequestedLifetime::Until(UnixMillis::parse_utc(text).map_err(invalid_value)?),
+        let (lifetime, expires_at) = match self.expires.trim() {
+            "" | "auto" | "automatic" => (None, None),
+            "never" => (Some(RequestedLifetime::Never), None),
+            text => (None, Some(UnixMillis::parse_utc(text).map_err(invalid_value)?)),
         };
         let (roles, foreign_roles) = split_foreign_roles(&self.roles).map_err(invalid_value)?;
         let data = self.data;
@@ -129,7 +129,7 @@ impl GenerateTokenRequest {
             max_file_size: data.max_allowed_file_size.filter(|size| size.bytes() > 0),
             ..TokenLimits::default()
         };
-        Ok(TokenRequest { lifetime, roles, foreign_roles, limits, ..TokenRequest::new(caller.login().clone()) })
+        Ok(TokenRequest { lifetime, expires_at, roles, foreign_roles, limits, ..TokenRequest::default() })
     }
 }
 
@@ -185,7 +185,7 @@ pub(super) async fn generate(
     caller: ApiCaller,
     extract::JsonBody(request): extract::JsonBody<GenerateTokenRequest>,
 ) -> Result<Json<GenerateTokenResponse>> {
-    let request = request.into_token_request(&caller)?;
+    let request = request.into_token_request()?;
     let issued = state.tokens.issue_queued(caller.principal(), request, || ()).await?;
     let token = issued.text.reveal().to_string().into();
     Ok(Json(GenerateTokenResponse { token_id: issued.record.id, expires: format_expiration(&issued.record), token }))

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::context::CommandContext;
-use super::token_flags::{NewTokenFlags, TokenRestrictionFlags, parse_lifetime};
+use super::token_flags::{NewTokenFlags, TokenRestrictionFlags};
 use super::{CommandError, Result, output, token_format};
 use crate::api::types::TokenWithSecret;
 use crate::auth::Clock;
@@ -45,7 +45,7 @@ struct CreateTokenArgs {
     #[arg(long, value_name = "LOGIN")]
     owner: Option<Login>,
     /// Lifetime, such as 30d [default: the policy's default-lifetime]
-    #[arg(long, value_name = "DURATION", value_parser = parse_lifetime, allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     expiry_date: Option<RequestedLifetime>,
     #[command(flatten)]
     flags: NewTokenFlags,
@@ -137,27 +137,13 @@ impl ApitokenCommand {
 
 impl CreateTokenArgs {
     fn run(&self, context: &CommandContext) -> Result {
-        let missing_owner = || {
-            CommandError::usage("the owner is missing")
-                .with_hint("name one: patgate apitoken create --owner LOGIN (patgate admin user list shows them)")
-        };
         if self.owner.is_none() && !context.is_remote()? {
-            return Err(missing_owner());
+            return Err(CommandError::usage("the owner is missing")
+                .with_hint("name one: patgate apitoken create --owner LOGIN (patgate admin user list shows them)"));
         }
         let backend = context.backend()?;
-        let owner = match &self.owner {
-            Some(owner) => owner.clone(),
-            None => backend.calling_user()?.ok_or_else(missing_owner)?,
-        };
-        let request = TokenRequest {
-            name: self.flags.name.clone(),
-            description: self.flags.description.clone(),
-            lifetime: self.expiry_date.unwrap_or_default(),
-            scopes: self.flags.restrictions.scopes(),
-            limits: self.flags.restrictions.limits(),
-            roles: self.flags.restrictions.roles()?.unwrap_or_default(),
-            ..TokenRequest::new(owner)
-        };
+        let request =
+            TokenRequest { owner: self.owner.clone(), lifetime: self.expiry_date, ..self.flags.token_request()? };
         print_secret(context, &backend.create_token(request)?, self.flags.quiet, "created")
     }
 }

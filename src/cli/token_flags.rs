@@ -7,22 +7,39 @@ use crate::domain::{
     ByteSize, FileTag, IpNet, Lifetime, MimePattern, Protocol, Role, Roles, ScopeTarget, TokenLimits, UserAgentPattern,
     parse_network,
 };
-use crate::tokens::{RequestedLifetime, TokenLabel};
+use crate::tokens::{TokenLabel, TokenRequest};
 
 /// Options of a new token.
 #[derive(Clone, Debug, Args)]
 pub(super) struct NewTokenFlags {
     #[command(flatten)]
-    pub(super) restrictions: TokenRestrictionFlags,
+    restrictions: TokenRestrictionFlags,
     /// Name for people [default: OWNER_api_token]
     #[arg(long, value_name = "NAME")]
-    pub(super) name: Option<TokenLabel>,
+    name: Option<TokenLabel>,
     /// Description for people
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub(super) description: TokenLabel,
+    #[arg(long, value_name = "TEXT")]
+    description: Option<TokenLabel>,
     /// Print only the token
     #[arg(short, long, conflicts_with = "json")]
     pub(super) quiet: bool,
+}
+
+impl NewTokenFlags {
+    /// Returns the request, without owner and expiration, whose options the commands name differently.
+    ///
+    /// # Errors
+    /// As [`TokenRestrictionFlags::roles`].
+    pub(super) fn token_request(&self) -> Result<TokenRequest, CommandError> {
+        Ok(TokenRequest {
+            name: self.name.clone(),
+            description: self.description.clone(),
+            scopes: self.restrictions.scopes(),
+            limits: self.restrictions.limits(),
+            roles: self.restrictions.roles()?.unwrap_or_default(),
+            ..TokenRequest::default()
+        })
+    }
 }
 
 /// Options that restrict a new or existing token.
@@ -103,15 +120,6 @@ fn parse_role_or_none(text: &str) -> Result<RoleOrNone, String> {
 /// Parses a user agent without white space around it.
 fn parse_user_agent(text: &str) -> Result<UserAgentPattern, String> {
     text.trim().parse()
-}
-
-/// Parses a lifetime: a duration, `never` or `default`.
-pub(super) fn parse_lifetime(text: &str) -> Result<RequestedLifetime, String> {
-    match text {
-        "never" => Ok(RequestedLifetime::Never),
-        "default" => Ok(RequestedLifetime::Default),
-        _ => text.parse::<Lifetime>().map(RequestedLifetime::For).map_err(|error| error.to_string()),
-    }
 }
 
 /// Parses a sliding window, where a bare number is seconds.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::context::CommandContext;
-use super::token_flags::{NewTokenFlags, parse_lifetime, parse_window};
+use super::token_flags::{NewTokenFlags, parse_window};
 use super::{Result, output, token_format};
 use crate::domain::{Lifetime, Login};
 use crate::tokens::{RequestedLifetime, TokenRequest};
@@ -20,7 +20,7 @@ pub(super) struct CreateUserTokenCommand {
     user: Login,
     /// Hard limit: it expires after this time, such as 24h (or never, if the policy allows it) [default: the policy's
     /// default-lifetime; with --auto its max-lifetime]
-    #[arg(short, long, value_name = "DURATION", value_parser = parse_lifetime, allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true)]
     expire: Option<RequestedLifetime>,
     /// Sliding window: each use moves the expiration to now + this; a bare number is seconds
     #[arg(short, long, value_name = "DURATION", value_parser = parse_window, allow_hyphen_values = true)]
@@ -34,14 +34,10 @@ impl CreateUserTokenCommand {
     pub(super) fn run(&self, context: &CommandContext) -> Result {
         let backend = context.backend()?;
         let request = TokenRequest {
-            name: self.flags.name.clone(),
-            description: self.flags.description.clone(),
-            lifetime: self.expire.unwrap_or_default(),
+            owner: Some(self.user.clone()),
+            lifetime: self.expire,
             window: self.auto,
-            scopes: self.flags.restrictions.scopes(),
-            limits: self.flags.restrictions.limits(),
-            roles: self.flags.restrictions.roles()?.unwrap_or_default(),
-            ..TokenRequest::new(self.user.clone())
+            ..self.flags.token_request()?
         };
         let created = backend.create_token(request)?;
         let (token, secret) = (&created.record, created.token.as_str());

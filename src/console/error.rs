@@ -176,7 +176,9 @@ fn token_error_status(error: &tokens::Error) -> StatusCode {
         Error::Forbidden(_) | Error::RestrictedToken => StatusCode::FORBIDDEN,
         Error::SessionEnded => StatusCode::UNAUTHORIZED,
         Error::UserExists(_) | Error::VersionConflict(_) | Error::TokenInactive(..) => StatusCode::CONFLICT,
-        Error::UserDisabled(_)
+        Error::OwnerMissing
+        | Error::LifetimeAndExpiration
+        | Error::UserDisabled(_)
         | Error::RoleNotHeld { .. }
         | Error::ExceedsParent(_)
         | Error::ExceedsCaller(_)

@@ -24,6 +24,42 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for TextValue<T> {
     }
 }
 
+/// Implements the JSON form of types as a string: by `Display`, and by `FromStr`, whose error message the caller gets.
+macro_rules! impl_text_json {
+    ($($kind:ty),*) => {$(
+        impl ::serde::Serialize for $kind {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> ::std::result::Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> ::serde::Deserialize<'de> for $kind {
+            fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> ::std::result::Result<Self, D::Error> {
+                $crate::domain::TextValue::deserialize(deserializer).map(|$crate::domain::TextValue(value)| value)
+            }
+        }
+    )*};
+}
+pub(crate) use impl_text_json;
+
+/// The text form of an optional field whose type has another JSON form elsewhere, for `#[serde(with = …)]`.
+pub(crate) mod optional_text {
+    use super::*;
+
+    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(TextValue).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        Ok(Option::<TextValue<T>>::deserialize(deserializer)?.map(|text| text.0))
+    }
+}
+
 /// A value that is deserialized from a JSON object and from nothing else; `serde` by itself would accept an array of
 /// its fields, too.
 #[derive(Clone, Debug)]

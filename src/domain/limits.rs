@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::json_values::impl_text_json;
 use super::schema;
 
 /// A protocol that the gateway serves.
@@ -159,8 +160,7 @@ impl fmt::Display for UserAgentPattern {
 }
 
 /// A pattern of allowed media types of uploads: `image/png`, a whole type (`image/*`), or all (`*/*`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MimePattern(Box<str>);
 
 impl MimePattern {
@@ -233,8 +233,7 @@ impl fmt::Display for MimePattern {
 }
 
 /// A tag of a file: 1 to 64 characters without commas and control characters, and without spaces at its ends.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileTag(Box<str>);
 
 impl FileTag {
@@ -265,16 +264,7 @@ impl fmt::Display for FileTag {
     }
 }
 
-macro_rules! impl_deserialize_from_str {
-    ($($kind:ty),*) => {$(
-        impl<'de> Deserialize<'de> for $kind {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    )*};
-}
-impl_deserialize_from_str!(MimePattern, FileTag);
+impl_text_json!(MimePattern, FileTag);
 
 /// Parses a network (`192.0.2.0/24`), or a single address as a network of one address.
 ///

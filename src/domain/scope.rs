@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::json_values::impl_text_json;
 use super::{Permission, TreePath};
 
 /// The stable id of a file or directory of the served tree.
@@ -105,6 +106,8 @@ impl FromStr for ScopeTarget {
         }
     }
 }
+
+impl_text_json!(ScopeTarget);
 
 #[cfg(test)]
 mod tests {

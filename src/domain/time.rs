@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::json_values::impl_text_json;
+
 /// A time: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -173,6 +175,8 @@ impl fmt::Display for Lifetime {
         write!(f, "{}{unit}", self.0 / size)
     }
 }
+
+impl_text_json!(Lifetime);
 
 /// A text that is not a lifetime. The message lists the units.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,9 @@ pub enum Error {
     /// A user with that login exists already.
     #[error("the user {0} already exists")]
     UserExists(Login),
+    /// The administrator named no owner for a new token.
+    #[error("the owner is missing: name one")]
+    OwnerMissing,
     /// The owner is disabled, so a new token would not be accepted.
     #[error("the user {0} is disabled")]
     UserDisabled(Login),
@@ -121,6 +124,9 @@ pub enum Error {
     /// A sliding window was requested together with no expiration.
     #[error("a token that never expires has no sliding window: leave one of the two out")]
     WindowWithoutExpiration,
+    /// Both a lifetime and a time of expiration were requested.
+    #[error("lifetime and expires_at can't be combined: give one of them")]
+    LifetimeAndExpiration,
     /// The name or description is invalid.
     #[error(transparent)]
     Label(#[from] LabelError),

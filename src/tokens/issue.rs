@@ -2,117 +2,16 @@
 
 use super::error::path_error;
 use super::principal::{AuthorizedCaller, TokenBearer};
-use super::{Error, Principal, Result, TokenLabel, TokenService};
+use super::{Error, Principal, Result, TokenRequest, TokenService};
 use crate::auth::generate_token_id;
 use crate::domain::{
-    ForeignRoles, Lifetime, Login, NodeId, Permission, Policy, Role, Roles, Scope, ScopeTarget, Secret, TokenExpiry,
-    TokenLimits, TokenText, TreePath, UnixMillis,
+    Login, NodeId, Permission, Role, Scope, ScopeTarget, Secret, TokenExpiry, TokenText, TreePath, UnixMillis,
 };
 use crate::store::{LocatedScope, NewTokenRow, SecretHash, StoreError, TokenRecord, User};
 use crate::tree::Tree;
 
 /// Maximum number of random ids that are tried for a new token.
 const MAX_ID_ATTEMPTS: usize = 8;
-
-/// The requested lifetime of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum RequestedLifetime {
-    /// The default of the policy.
-    #[default]
-    Default,
-    /// A hard limit, as a duration.
-    For(Lifetime),
-    /// A hard limit, as a time.
-    Until(UnixMillis),
-    /// No expiration.
-    Never,
-}
-
-/// A request for a new token.
-#[derive(Clone, Debug)]
-pub struct TokenRequest {
-    /// The owner.
-    pub owner: Login,
-    /// A name for people; `OWNER_api_token` when none is given.
-    pub name: Option<TokenLabel>,
-    /// A description for people.
-    pub description: TokenLabel,
-    /// The hard limit.
-    pub lifetime: RequestedLifetime,
-    /// The sliding window.
-    pub window: Option<Lifetime>,
-    /// The scopes; `None` for all that the owner, and the calling token, may access.
-    pub scopes: Option<Vec<ScopeTarget>>,
-    /// The limits.
-    pub limits: TokenLimits,
-    /// The roles.
-    pub roles: Roles,
-    /// Roles of another service to store with it, which grant nothing here.
-    pub foreign_roles: ForeignRoles,
-}
-
-impl TokenRequest {
-    /// Returns a request for a token of an owner with the policy's default lifetime, no scopes, no limits and no roles.
-    pub fn new(owner: Login) -> Self {
-        Self {
-            owner,
-            name: None,
-            description: TokenLabel::default(),
-            lifetime: RequestedLifetime::Default,
-            window: None,
-            scopes: None,
-            limits: TokenLimits::default(),
-            roles: Roles::none(),
-            foreign_roles: ForeignRoles::default(),
-        }
-    }
-
-    /// Returns the expiration of the token; `cap` is the hard limit of the token that bounds it, where there is one.
-    fn resolve_expiry(&self, policy: &Policy, now: UnixMillis, cap: Option<UnixMillis>) -> Result<TokenExpiry> {
-        if self.lifetime == RequestedLifetime::Never {
-            self.window.map_or(Ok(()), |_| Err(Error::WindowWithoutExpiration))?;
-            // Before the cap is checked: that the policy forbids it says more than that the parent expires earlier.
-            policy.unlimited_expiry()?;
-        }
-        if let Some(cap) = cap {
-            self.check_lifetime_within(cap, policy, now)?;
-        }
-        let expiry = match (self.lifetime, self.window) {
-            (RequestedLifetime::Default, window) => policy.token_expiry(now, None, window)?,
-            (RequestedLifetime::For(hard), window) => policy.token_expiry(now, Some(hard), window)?,
-            (RequestedLifetime::Until(at), window) => {
-                // Rounded up to whole seconds for the check of the policy, and cut back to the exact time after it.
-                let seconds = at.saturating_duration_since(now).as_millis().div_ceil(1000);
-                let hard = u64::try_from(seconds).ok().and_then(Lifetime::from_secs).ok_or(Error::ExpiresInPast(at))?;
-                policy.token_expiry(now, Some(hard), window)?.capped_at(at)
-            }
-            (RequestedLifetime::Never, _) => policy.unlimited_expiry()?,
-        };
-        // Only a default is shortened to the cap: an explicit lifetime beyond it was refused above.
-        Ok(cap.map_or(expiry, |cap| expiry.capped_at(cap)))
-    }
-
-    /// Checks that an explicitly requested lifetime ends at `cap` at the latest: it is refused and never shortened. A
-    /// window beside a hard limit is bounded by that.
-    fn check_lifetime_within(&self, cap: UnixMillis, policy: &Policy, now: UnixMillis) -> Result<()> {
-        let (end, asked) = match (self.lifetime, self.window) {
-            (RequestedLifetime::Default, None) => return Ok(()),
-            (RequestedLifetime::Default, Some(window)) => {
-                (now.saturating_add(window.as_duration()), window.to_string())
-            }
-            (RequestedLifetime::For(hard), _) => (now.saturating_add(hard.as_duration()), hard.to_string()),
-            (RequestedLifetime::Until(at), _) => (at, at.to_string()),
-            (RequestedLifetime::Never, _) => (UnixMillis::MAX, "never".to_owned()),
-        };
-        if end <= cap {
-            return Ok(());
-        }
-        // The suggestion has to pass the policy, too.
-        let longest =
-            Lifetime::from_secs(cap.saturating_duration_since(now).as_secs()).map(|left| left.min(policy.max_lifetime));
-        Err(Error::OutlivesParent { asked, longest, until: cap })
-    }
-}
 
 /// A new token.
 #[derive(Debug)]
@@ -160,8 +59,10 @@ impl TokenService {
                 Ok((principal, request))
             })
             .await?;
+        // Whose turn it is: the caller's, or the owner's where the administrator calls.
+        let queue_user = principal.login().or(request.owner.as_ref()).ok_or(Error::OwnerMissing)?;
         // Without a permit for the store: argon2 has a queue of its own, in turn by user.
-        let (secret, secret_hash) = self.hash_new_secret_queued(principal.login().unwrap_or(&request.owner)).await?;
+        let (secret, secret_hash) = self.hash_new_secret_queued(queue_user).await?;
         // The last point at which a dropped future leaves nothing behind.
         begin();
         // Not bounded by the user's own queue: the hash that was paid for is not thrown away.
@@ -181,9 +82,10 @@ impl TokenService {
         request: &TokenRequest,
         now: UnixMillis,
     ) -> Result<TokenExpiry> {
-        let parent = caller.bearer_for(&request.owner);
+        let owner = request.owner_or_caller(caller)?;
+        let parent = caller.bearer_for(owner);
         // Before anything else is looked up: a caller who may not create tokens for the owner learns nothing about it.
-        self.check_owner(caller, request)?;
+        self.check_owner(caller, owner, request)?;
         // A child, and a token with roles, must not outlive the calling token. A token without roles for another user
         // may: handing out such tokens is the purpose of the role.
         let lifetime_bound = caller.bearer().filter(|_| parent.is_some() || !request.roles.is_empty());
@@ -198,9 +100,9 @@ impl TokenService {
             bounds.try_for_each(|bound| bound.check_covers(&request.limits)).map_err(Error::ExceedsParent)?;
         }
         if let Some(scopes) = &request.scopes {
-            self.check_scopes(&request.owner, None, parent, scopes)?;
+            self.check_scopes(owner, None, parent, scopes)?;
         }
-        self.store.check_add_token(&request.owner, parent.map(|parent| parent.token), now)?;
+        self.store.check_add_token(owner, parent.map(|parent| parent.token), now)?;
         Ok(expiry)
     }
 
@@ -213,22 +115,23 @@ impl TokenService {
         secret_hash: &SecretHash,
     ) -> Result<IssuedToken> {
         let caller = principal.authorized_caller()?;
-        let parent = caller.bearer_for(&request.owner);
+        let owner = request.owner_or_caller(&caller)?;
+        let parent = caller.bearer_for(owner);
         let now = self.clock.now();
         let expiry = self.validate_request(&caller, &request, now)?;
-        let scopes = request.scopes.as_ref().map(|scopes| self.resolve_scopes(&request.owner, None, &caller, scopes));
+        let scopes = request.scopes.as_ref().map(|scopes| self.resolve_scopes(owner, None, &caller, scopes));
         let scopes = scopes.transpose()?;
-        let name = request.name.map_or_else(|| format!("{}_api_token", request.owner), |name| name.to_string());
+        let name = request.name.as_ref().map_or_else(|| format!("{owner}_api_token"), ToString::to_string);
         let mut attempts = 0;
         loop {
             // Only the id is drawn again where it is taken: the hash depends on the secret alone.
             let text = TokenText::new(generate_token_id()?, secret.clone());
             let new = NewTokenRow {
                 id: text.id(),
-                login: request.owner.clone(),
+                login: owner.clone(),
                 parent: parent.map(|parent| parent.token),
                 name: name.clone(),
-                description: request.description.to_string(),
+                description: request.description.as_ref().map(ToString::to_string).unwrap_or_default(),
                 secret_hash: secret_hash.clone(),
                 created_at: now,
                 expiry,
@@ -252,12 +155,12 @@ impl TokenService {
     }
 
     /// Checks that the caller may create tokens for the owner with the requested roles, and returns the owner.
-    fn check_owner(&self, caller: &AuthorizedCaller, request: &TokenRequest) -> Result<User> {
-        let is_own = caller.bearer_for(&request.owner).is_some();
+    fn check_owner(&self, caller: &AuthorizedCaller, owner: &Login, request: &TokenRequest) -> Result<User> {
+        let is_own = caller.bearer_for(owner).is_some();
         if !is_own {
             caller.require_unrestricted(Role::GenerateTokens)?;
         }
-        let owner = self.require_user(&request.owner)?;
+        let owner = self.require_user(owner)?;
         if !is_own {
             // All roles of the owner: with a token of a more privileged user, the caller would gain that user's rights.
             caller.require_roles(&owner.roles)?;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::domain::impl_text_json;
+
 const MAX_LABEL_CHARS: usize = 200;
 
 /// A name or description: up to 200 characters without control characters, so that it stays on one line of a listing.
@@ -36,6 +38,8 @@ impl fmt::Display for TokenLabel {
         f.write_str(&self.0)
     }
 }
+
+impl_text_json!(TokenLabel);
 
 /// The reason why a text is not a valid name or description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -191,7 +191,7 @@ fn unknown_or_disabled_owner_gets_no_token() {
 #[test]
 fn policy_bounds_token_count_and_lifetime() {
     let env = tokens_env();
-    let ask = |lifetime, window| TokenRequest { lifetime, window, ..TokenRequest::new(login("alice")) };
+    let ask = |lifetime, window| TokenRequest { lifetime: Some(lifetime), window, ..TokenRequest::new(login("alice")) };
     let cases = [
         (ask(RequestedLifetime::For(lifetime("2Y")), None), "longer than"),
         (ask(RequestedLifetime::Default, Some(lifetime("2Y"))), "longer than"),
@@ -216,7 +216,7 @@ fn policy_bounds_token_count_and_lifetime() {
 fn rotated_token_keeps_id_and_expiration() {
     let env = tokens_env();
     let request =
-        TokenRequest { lifetime: RequestedLifetime::For(lifetime("30d")), ..TokenRequest::new(login("alice")) };
+        TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("30d"))), ..TokenRequest::new(login("alice")) };
     let issued = env.tokens.issue(ADMIN, request).expect("a token");
     env.clock.advance(ONE_DAY);
     let rotated = env.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("24h"))).expect("rotated");
@@ -231,7 +231,8 @@ fn rotated_token_keeps_id_and_expiration() {
 #[test]
 fn only_previous_secret_is_accepted_during_grace() {
     let env = tokens_env();
-    let ask = TokenRequest { lifetime: RequestedLifetime::For(lifetime("10h")), ..TokenRequest::new(login("alice")) };
+    let ask =
+        TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("10h"))), ..TokenRequest::new(login("alice")) };
     let first = env.tokens.issue(ADMIN, ask).expect("a token").text;
     let second = env.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
     let old = env.open_session(&first);
@@ -374,7 +375,7 @@ fn limits_and_labels_are_stored() {
     let limits = TokenLimits { ips: vec!["192.0.2.0/24".parse().expect("net")], ..TokenLimits::default() };
     let request = TokenRequest {
         name: Some("laptop".parse().expect("label")),
-        description: "the old one".parse().expect("label"),
+        description: Some("the old one".parse().expect("label")),
         limits: limits.clone(),
         ..TokenRequest::new(login("alice"))
     };

@@ -19,10 +19,6 @@ use crate::tree;
 pub(in crate::cli) struct LocalBackend(pub(in crate::cli) OpenState);
 
 impl ManagementBackend for LocalBackend {
-    fn calling_user(&self) -> Result<Option<Login>> {
-        Ok(None)
-    }
-
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret> {
         let IssuedToken { text, record } = self.0.issue(request)?;
         Ok(token_with_secret(&text, &record))

@@ -27,9 +27,7 @@ const ENTRIES_PER_REQUEST: usize = 500;
 
 /// The operations of the management commands.
 pub(super) trait ManagementBackend {
-    /// Returns the user whose token is used; `None` on the state directory.
-    fn calling_user(&self) -> Result<Option<Login>>;
-    /// Creates a token.
+    /// Creates a token; without an owner, which the state directory requires, for the user whose token is used.
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret>;
     /// Looks up a token.
     fn token(&self, id: TokenId) -> Result<TokenResponse>;

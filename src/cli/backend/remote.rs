@@ -16,10 +16,10 @@ use zeroize::Zeroizing;
 use super::super::{CommandError, Result};
 use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
-    CreateGrantRequest, CreateTokenRequest, CreateUserRequest, CreatedUserResponse, EventResponse, ExplainRequest,
-    ExplainResponse, NodePermission, NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest,
-    RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret, UpdatePolicyRequest, UpdateTokenRequest,
-    UpdateUserRequest, UserResponse,
+    CreateGrantRequest, CreateUserRequest, CreatedUserResponse, EventResponse, ExplainRequest, ExplainResponse,
+    NodePermission, NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest, RevokedTokensResponse,
+    RotateTokenRequest, TokenResponse, TokenWithSecret, UpdatePolicyRequest, UpdateTokenRequest, UpdateUserRequest,
+    UserResponse,
 };
 use crate::domain::{
     ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TextValue, TokenId, TreePath,
@@ -187,12 +187,8 @@ impl RestResponse {
 }
 
 impl ManagementBackend for RemoteBackend {
-    fn calling_user(&self) -> Result<Option<Login>> {
-        Ok(Some(self.get::<TokenResponse>("/tokens/self")?.owner))
-    }
-
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret> {
-        self.send_json(Method::POST, "/tokens", &CreateTokenRequest::from_token_request(&request))
+        self.send_json(Method::POST, "/tokens", &request)
     }
 
     fn token(&self, id: TokenId) -> Result<TokenResponse> {

@@ -109,25 +109,25 @@ fn scope_line(view: &View, directory: &TreePath) -> Result<ScopeLine> {
     Ok(ScopeLine { target, permission })
 }
 
-fn token_request(caller: &ConsoleCaller, fields: &FormFields) -> Result<TokenRequest> {
-    let owner = fields.parse("owner")?.unwrap_or_else(|| caller.session().login().clone());
+fn token_request(fields: &FormFields) -> Result<TokenRequest> {
     let (lifetime, window) = form::parse_expiration(fields)?;
     Ok(TokenRequest {
+        owner: fields.parse("owner")?,
         name: fields.parse("name")?,
-        description: fields.parse("description")?.unwrap_or_default(),
-        lifetime,
+        description: fields.parse("description")?,
+        lifetime: Some(lifetime),
         window,
         scopes: form::parse_scopes(fields)?,
         limits: form::parse_limits(fields)?,
         roles: form::parse_roles(fields)?,
-        ..TokenRequest::new(owner)
+        ..TokenRequest::default()
     })
 }
 
 /// Creates a token and shows its secret, once.
 pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Response> {
     let SubmittedForm { caller, fields } = submitted;
-    let result = match token_request(&caller, &fields) {
+    let result = match token_request(&fields) {
         Err(error) => Err(error),
         Ok(request) => {
             let form_id = fields.text("once").unwrap_or_default();

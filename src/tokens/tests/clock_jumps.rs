@@ -11,7 +11,7 @@ const ONE_HOUR: Duration = Duration::from_secs(3600);
 /// Creates one row of each kind that is deleted by age: a revoked and an expired token, events, counts, and a journal.
 fn create_expirable_rows(env: &TokensEnv) -> TokenId {
     let request =
-        TokenRequest { lifetime: RequestedLifetime::For(lifetime("1h")), ..TokenRequest::new(login("alice")) };
+        TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("1h"))), ..TokenRequest::new(login("alice")) };
     env.tokens.issue(ADMIN, request).expect("a token");
     let revoked = env.issue_scoped(&[]).expect("a token").record.id;
     let live = env.issue_scoped(&[]).expect("a token").record.id;

@@ -83,8 +83,7 @@ impl TokenFamily {
                     scopes: ask.scopes(),
                     limits: ask.limits.clone(),
                     roles: ask.roles(),
-                    lifetime: Lifetime::from_secs(ask.hours * 3600)
-                        .map_or(RequestedLifetime::Default, RequestedLifetime::For),
+                    lifetime: Lifetime::from_secs(ask.hours * 3600).map(RequestedLifetime::For),
                     ..TokenRequest::new(alice)
                 };
                 if let Ok(issued) = self.env.tokens.issue(&principal, request) {
@@ -205,10 +204,13 @@ proptest! {
 #[test]
 fn child_never_exceeds_narrowed_parent() {
     let EscalationEnv { env, alice, .. } = EscalationEnv::new();
-    let parent = env
-        .issue_bearer(&alice.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime("10d")));
+    let parent = env.issue_bearer(&alice.principal, "alice", |request| {
+        request.lifetime = Some(RequestedLifetime::For(lifetime("10d")))
+    });
     let asking = |text| {
-        env.issue_with(&parent.principal, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime(text)))
+        env.issue_with(&parent.principal, "alice", |request| {
+            request.lifetime = Some(RequestedLifetime::For(lifetime(text)))
+        })
     };
     assert!(matches!(asking("30d"), Err(Error::OutlivesParent { .. })), "a lifetime is not shortened in silence");
     assert!(asking("10d").is_ok());

@@ -5,7 +5,7 @@ use super::*;
 const ONE_HOUR: Duration = Duration::from_secs(3600);
 
 fn issue_token(env: &TokensEnv, owner: &str, life: &str, window: Option<&str>) -> TokenId {
-    let (lifetime, window) = (RequestedLifetime::For(lifetime(life)), window.map(self::lifetime));
+    let (lifetime, window) = (Some(RequestedLifetime::For(lifetime(life))), window.map(self::lifetime));
     let request = TokenRequest { lifetime, window, ..TokenRequest::new(login(owner)) };
     env.tokens.issue(ADMIN, request).expect("a token").text.id()
 }

@@ -87,7 +87,7 @@ fn deciding_limit_and_unchecked_limits_are_named() {
 #[test]
 fn deciding_revocation_or_expiration_is_named() {
     let env = tokens_env();
-    let issue = |lifetime| TokenRequest { lifetime, ..TokenRequest::new(login("alice")) };
+    let issue = |lifetime| TokenRequest { lifetime: Some(lifetime), ..TokenRequest::new(login("alice")) };
     let short =
         env.tokens.issue(ADMIN, issue(RequestedLifetime::For(self::lifetime("1h")))).expect("a token").text.id();
     let revoked = env.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();

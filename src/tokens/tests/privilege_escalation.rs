@@ -86,7 +86,7 @@ fn limited_token(w: &EscalationEnv) -> TestBearer {
 
 /// A token of alice that expires in an hour.
 fn short_lived_token(w: &EscalationEnv) -> TestBearer {
-    w.env.issue_bearer(ADMIN, "alice", |request| request.lifetime = RequestedLifetime::For(lifetime("1h")))
+    w.env.issue_bearer(ADMIN, "alice", |request| request.lifetime = Some(RequestedLifetime::For(lifetime("1h"))))
 }
 
 /// A token that has expired.
@@ -101,7 +101,7 @@ fn limited_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     w.env.issue_bearer(ADMIN, "help", |request| {
         request.roles = role_set(&HELPDESK_ROLES);
         request.limits = file_size_limit(1024);
-        request.lifetime = RequestedLifetime::For(lifetime("1h"));
+        request.lifetime = Some(RequestedLifetime::For(lifetime("1h")));
     })
 }
 
@@ -109,7 +109,7 @@ fn limited_helpdesk_token(w: &EscalationEnv) -> TestBearer {
 fn short_lived_helpdesk_token(w: &EscalationEnv) -> TestBearer {
     w.env.issue_bearer(ADMIN, "help", |request| {
         request.roles = role_set(&HELPDESK_ROLES);
-        request.lifetime = RequestedLifetime::For(lifetime("1h"));
+        request.lifetime = Some(RequestedLifetime::For(lifetime("1h")));
     })
 }
 
@@ -505,7 +505,7 @@ fn token_with_roles_expires_no_later_than_its_creator() {
     second_helpdesk_token(&w);
     let (by, env) = (short_lived_helpdesk_token(&w), &w.env);
     let end = env.tokens.find(ADMIN, by.id).expect("there").expiry.hard_limit();
-    let long = |request: &mut TokenRequest| request.lifetime = RequestedLifetime::For(lifetime("30d"));
+    let long = |request: &mut TokenRequest| request.lifetime = Some(RequestedLifetime::For(lifetime("30d")));
     let refused = env.issue_with(&by.principal, "peer", |request| {
         long(request);
         request.roles = role_set(&[Role::RevokeTokens]);

@@ -12,7 +12,7 @@ fn count_events(env: &TokensEnv) -> usize {
 fn inactive_token_is_kept_for_retention() {
     let env = tokens_env();
     let request =
-        TokenRequest { lifetime: RequestedLifetime::For(lifetime("10d")), ..TokenRequest::new(login("alice")) };
+        TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("10d"))), ..TokenRequest::new(login("alice")) };
     let expiring = env.tokens.issue(ADMIN, request).expect("a token").record;
     let revoked = env.issue_scoped(&[]).expect("a token").record;
     let live = env.issue_scoped(&[]).expect("a token").record;
