@@ -12,13 +12,11 @@ use utoipa::IntoParams;
 use super::extract::{self, PathParam, QueryParams};
 use super::openapi::{BodyResponses, CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
-use super::types::{
-    RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret, UpdateTokenRequest,
-};
+use super::types::{RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret};
 use super::{ApiCaller, ApiState, Error, Result, created};
 use crate::domain::{Login, TokenId, schema};
 use crate::store::TokenRecord;
-use crate::tokens::{StateFilter, TokenQuery, TokenRequest};
+use crate::tokens::{NarrowRequest, StateFilter, TokenQuery, TokenRequest};
 
 /// Maximum number of tokens that one request revokes.
 const MAX_TOKENS_PER_REVOCATION: usize = 1000;
@@ -123,7 +121,7 @@ pub(super) async fn find(
 /// Changes the name of a token, and narrows it: fewer scopes, tighter limits, fewer roles, an earlier expiration.
 /// Omitted fields are not changed.
 #[utoipa::path(
-    patch, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "narrowToken", request_body = UpdateTokenRequest,
+    patch, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "narrowToken", request_body = NarrowRequest,
     params(
         ("id" = schema::TokenId, Path, description = "The token"),
         ("If-Match" = Option<String>, Header, description = "The version that the change applies to, or *",
@@ -141,10 +139,9 @@ pub(super) async fn narrow(
     caller: ApiCaller,
     PathParam(id): PathParam<TokenId>,
     headers: HeaderMap,
-    extract::JsonBody(update): extract::JsonBody<UpdateTokenRequest>,
+    extract::JsonBody(update): extract::JsonBody<NarrowRequest>,
 ) -> Result<Response> {
     let if_match = parse_if_match(&headers);
-    let update = update.into_narrowing();
     let permit = caller.revocation_permit();
     let narrow = move |state: &ApiState| {
         let principal = caller.principal();
@@ -177,7 +174,7 @@ pub(super) async fn rotate(
     PathParam(id): PathParam<TokenId>,
     request: Option<extract::JsonBody<RotateTokenRequest>>,
 ) -> Result<Response> {
-    let grace = request.and_then(|extract::JsonBody(request)| request.grace).map(|grace| grace.0);
+    let grace = request.and_then(|extract::JsonBody(request)| request.grace);
     let rotated = state.tokens.rotate_queued(caller.principal(), id, grace, || ()).await?;
     Ok(secret_response(rotated.text.reveal().as_str(), &rotated.record))
 }

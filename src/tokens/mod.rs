@@ -30,9 +30,9 @@ pub use issue::IssuedToken;
 pub use label::{LabelError, TokenLabel};
 pub use lookup::{EffectiveToken, StateFilter, TokenQuery};
 pub use principal::Principal;
-pub use requests::{RequestedLifetime, TokenRequest};
+pub use requests::{NarrowRequest, RequestedLifetime, TokenRequest};
 pub use retention::RetentionReport;
-pub use update::{NarrowRequest, RotatedToken};
+pub use update::RotatedToken;
 pub use user::{CreatedUser, Grant, GrantTarget, HomeOption, UserProfile, UserRequest};
 
 /// The result of an operation on tokens or users.

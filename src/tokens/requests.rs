@@ -95,6 +95,44 @@ pub struct TokenRequest {
     pub foreign_roles: ForeignRoles,
 }
 
+/// Changes of a token. Omitted fields are not changed, and no field may widen the token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = UpdateTokenRequest)]
+pub struct NarrowRequest {
+    /// New name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Label>)]
+    pub name: Option<TokenLabel>,
+    /// New description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Label>)]
+    pub description: Option<TokenLabel>,
+    /// Scopes in place of the present ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<schema::Scope>>)]
+    pub scopes: Option<Vec<ScopeTarget>>,
+    /// Limits, each in place of the present one.
+    // A limit can't be removed, so an empty one stays as it is.
+    #[serde(default, deserialize_with = "deserialize_object")]
+    pub limits: TokenLimits,
+    /// Roles to keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<schema::Role>>)]
+    pub roles: Option<Roles>,
+    /// Earlier expiration.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub expires_at: Option<UnixMillis>,
+}
+
+impl NarrowRequest {
+    /// Tells whether no field is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The hard limit that a request asks for.
 #[derive(Clone, Copy)]
 enum RequestedEnd {

@@ -1,42 +1,14 @@
 //! Changes of tokens: narrowing, rotation and revocation.
 
 use super::principal::{AuthorizedCaller, TokenBearer};
-use super::{Error, Principal, Result, TokenLabel, TokenService};
-use crate::domain::{
-    ExceedsPrivileges, Lifetime, Login, Role, Roles, ScopeTarget, Secret, TokenId, TokenLimits, TokenText, UnixMillis,
-};
+use super::{Error, NarrowRequest, Principal, Result, TokenService};
+use crate::domain::{ExceedsPrivileges, Lifetime, Login, Role, Secret, TokenId, TokenText};
 use crate::store::{NarrowedToken, SecretHash, StoreError, TokenRecord, TokenState};
 
 const MAX_GRACE_SECONDS: u64 = 86_400;
 
 /// Maximum number of attempts of a change when others are made at the same time.
 const MAX_UPDATE_ATTEMPTS: usize = 8;
-
-/// A change of a token that can't extend its privileges; fields that are `None` stay as they are.
-#[derive(Clone, Debug, Default)]
-pub struct NarrowRequest {
-    /// The new name.
-    pub name: Option<TokenLabel>,
-    /// The new description.
-    pub description: Option<TokenLabel>,
-    /// The new scopes, in place of the present ones.
-    pub scopes: Option<Vec<ScopeTarget>>,
-    /// Limits to set, each in place of the present one. A limit can't be removed, so an empty one stays as it is.
-    pub limits: TokenLimits,
-    /// The new roles, all of which the token has already.
-    pub roles: Option<Roles>,
-    /// The new hard limit.
-    pub expires_at: Option<UnixMillis>,
-}
-
-impl NarrowRequest {
-    /// Tells whether no field is set.
-    pub fn is_empty(&self) -> bool {
-        let Self { name, description, scopes, limits, roles, expires_at: expires } = self;
-        let named = name.is_some() || description.is_some();
-        !named && scopes.is_none() && *limits == TokenLimits::default() && roles.is_none() && expires.is_none()
-    }
-}
 
 /// A token with a new secret.
 #[derive(Debug)]

@@ -14,5 +14,5 @@ pub use explanation::{ExplainRequest, ExplainResponse, ExplainSource};
 pub use nodes_and_policy::{NodeResponse, PolicyResponse, UpdatePolicyRequest};
 pub use revealed_secret::RevealedSecret;
 pub use token::{LastUseResponse, NodePermission, TokenResponse, TokenWithSecret};
-pub use token_requests::{RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, UpdateTokenRequest};
+pub use token_requests::{RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest};
 pub use user::{CreateGrantRequest, CreateUserRequest, CreatedUserResponse, UpdateUserRequest, UserResponse};

@@ -18,8 +18,7 @@ use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
     CreateGrantRequest, CreateUserRequest, CreatedUserResponse, EventResponse, ExplainRequest, ExplainResponse,
     NodePermission, NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest, RevokedTokensResponse,
-    RotateTokenRequest, TokenResponse, TokenWithSecret, UpdatePolicyRequest, UpdateTokenRequest, UpdateUserRequest,
-    UserResponse,
+    RotateTokenRequest, TokenResponse, TokenWithSecret, UpdatePolicyRequest, UpdateUserRequest, UserResponse,
 };
 use crate::domain::{
     ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TextValue, TokenId, TreePath,
@@ -228,15 +227,11 @@ impl ManagementBackend for RemoteBackend {
     }
 
     fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse> {
-        self.send_json(Method::PATCH, &format!("/tokens/{id}"), &UpdateTokenRequest::from_narrowing(change))
+        self.send_json(Method::PATCH, &format!("/tokens/{id}"), change)
     }
 
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret> {
-        self.send_json(
-            Method::POST,
-            &format!("/tokens/{id}/rotate"),
-            &RotateTokenRequest { grace: grace.map(TextValue) },
-        )
+        self.send_json(Method::POST, &format!("/tokens/{id}/rotate"), &RotateTokenRequest { grace })
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {
