@@ -101,14 +101,15 @@ pub(super) fn format_limits(limits: &TokenLimits) -> Option<String> {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();
         (!values.is_empty()).then(|| format!("{label} {}", values.join(" or ")))
     }
-    let size = limits.max_file_size.map(|size| format!("files up to {size}"));
+    // By name, so that a new limit does not compile until it is shown.
+    let TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
     let all = [
-        list("by", &limits.protocols),
-        list("from", &limits.ips),
-        list("with", &limits.user_agents),
-        list("files of type", &limits.mimes),
-        list("tagged", &limits.tags),
-        size,
+        list("by", protocols),
+        list("from", ips),
+        list("with", user_agents),
+        list("files of type", mimes),
+        list("tagged", tags),
+        max_file_size.map(|size| format!("files up to {size}")),
     ];
     let all: Vec<_> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("; "))

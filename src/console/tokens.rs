@@ -165,13 +165,15 @@ fn limit_labels(limits: &TokenLimits) -> Vec<(&'static str, String)> {
     fn joined<T: ToString>(list: &[T]) -> String {
         list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
+    // By name, so that a new limit does not compile until it is shown.
+    let TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
     let all = [
-        ("Protocols", joined(&limits.protocols)),
-        ("Client addresses", joined(&limits.ips)),
-        ("User agents", joined(&limits.user_agents)),
-        ("Media types", joined(&limits.mimes)),
-        ("Tags", joined(&limits.tags)),
-        ("Maximum file size", limits.max_file_size.map(|size| size.to_string()).unwrap_or_default()),
+        ("Protocols", joined(protocols)),
+        ("Client addresses", joined(ips)),
+        ("User agents", joined(user_agents)),
+        ("Media types", joined(mimes)),
+        ("Tags", joined(tags)),
+        ("Maximum file size", max_file_size.map(|size| size.to_string()).unwrap_or_default()),
     ];
     all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
 }
