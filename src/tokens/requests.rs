@@ -51,7 +51,7 @@ impl fmt::Display for RequestedLifetime {
 impl_text_json!(RequestedLifetime);
 
 /// A token to create. Omitted fields take the default of the policy, or narrow nothing.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = CreateTokenRequest)]
 pub struct TokenRequest {

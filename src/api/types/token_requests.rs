@@ -34,3 +34,32 @@ pub struct RevokedTokensResponse {
     /// Number of tokens that had not been revoked before.
     pub revoked: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::tokens::{NarrowRequest, RequestedLifetime, TokenRequest};
+
+    #[test]
+    fn token_request_has_one_json_form() {
+        let json = concat!(
+            r#"{"owner":"alice","name":"laptop","description":"old","lifetime":"30d","#,
+            r#""window":"1h","scopes":["path:/a:r"],"limits":{"ips":["192.0.2.7/32"],"user_agents":["rclone/*"],"#,
+            r#""mimes":["image/*"],"tags":["a"],"max_file_size":10},"roles":["admin"]}"#
+        );
+        let request: TokenRequest = serde_json::from_str(json).expect("a request");
+        assert_eq!(request.lifetime, Some(RequestedLifetime::For("30d".parse().expect("lifetime"))));
+        assert_eq!(serde_json::to_string(&request).expect("JSON"), json);
+        let json = r#"{"limits":{},"roles":[],"expires_at":"2030-05-05T08:00:00Z"}"#;
+        let change: NarrowRequest = serde_json::from_str(json).expect("a change");
+        assert_eq!(serde_json::to_string(&change).expect("JSON"), json);
+    }
+
+    #[test]
+    fn null_is_an_absent_field_and_unknown_fields_are_refused() {
+        let nulls = r#"{"owner":null,"name":null,"description":null,"lifetime":null,"expires_at":null,"window":null}"#;
+        assert_eq!(serde_json::from_str::<TokenRequest>(nulls).expect("a request"), TokenRequest::default());
+        for json in [r#"{"foreign_roles":[]}"#, r#"{"limits":[]}"#, r#"{"limits":{"x":1}}"#, r#"{"lifetime":"soon"}"#] {
+            assert!(serde_json::from_str::<TokenRequest>(json).is_err(), "{json}");
+        }
+    }
+}
