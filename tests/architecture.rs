@@ -129,7 +129,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("tower_service", &["gateway", "api", "console"]),
     ("tracing_subscriber", &["telemetry"]),
     // The schema of a value stands beside its parser, so that a field is described where it is declared.
-    ("utoipa", &["api", "domain/schema", "domain/limits", "tokens/requests"]),
+    ("utoipa", &["api", "domain/schema", "domain/limits", "tokens/requests", "store/tokens", "store/located_scopes"]),
     ("utoipa_axum", &["api"]),
 ];
 

@@ -76,10 +76,10 @@ impl IntrospectionResponse {
             scope: (scopes.is_some() || !parts.is_empty()).then(|| parts.join(" ")),
             scopes,
             foreign_roles: record.foreign_roles.clone(),
-            username: Some(record.login.clone()),
-            sub: Some(record.login.clone()),
+            username: Some(record.owner.clone()),
+            sub: Some(record.owner.clone()),
             token_type: Some("Bearer"),
-            exp: record.expires_at().map(|at| at.as_millis().div_euclid(1000)),
+            exp: record.expires_at.map(|at| at.as_millis().div_euclid(1000)),
             iat: Some(record.created_at.as_millis().div_euclid(1000)),
             jti: Some(record.id),
         }

@@ -12,9 +12,9 @@ use utoipa::IntoParams;
 use super::extract::{self, PathParam, QueryParams};
 use super::openapi::{BodyResponses, CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
-use super::types::{RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, TokenResponse, TokenWithSecret};
+use super::types::{RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest, TokenWithSecret};
 use super::{ApiCaller, ApiState, Error, Result, created};
-use crate::domain::{Login, TokenId, schema};
+use crate::domain::{Login, TokenId, TokenText, schema};
 use crate::store::TokenRecord;
 use crate::tokens::{NarrowRequest, StateFilter, TokenQuery, TokenRequest};
 
@@ -61,14 +61,14 @@ pub(super) async fn create(
     // Queued: argon2 runs on a bounded pool, in turn for each user, and not on this thread.
     let issued = state.tokens.issue_queued(caller.principal(), request, || ()).await?;
     let location = format!("/api/v1/tokens/{}", issued.record.id);
-    Ok(created(&location, secret_response(issued.text.reveal().as_str(), &issued.record)))
+    Ok(created(&location, secret_response(&issued.text, issued.record)))
 }
 
 /// Lists the tokens that the caller may look up, ordered by id.
 #[utoipa::path(
     get, path = "/api/v1/tokens", tag = "tokens", operation_id = "listTokens", params(ListTokensQuery),
     responses(
-        (status = 200, description = "A page of tokens", body = [TokenResponse],
+        (status = 200, description = "A page of tokens", body = [TokenRecord],
             headers(("Link" = String, description = "The next page, if there is one"))),
         CommonResponses, QueryResponses, ResourceResponses
     )
@@ -78,7 +78,7 @@ pub(super) async fn list(
     caller: ApiCaller,
     uri: Uri,
     QueryParams(params): QueryParams<ListTokensQuery>,
-) -> Result<PageResponse<TokenResponse>> {
+) -> Result<PageResponse<TokenRecord>> {
     let ListTokensQuery { owner, state: state_filter, text, limit, cursor } = params;
     let state_filter = state_filter.map(|text| StateFilter::from_str(&text)).transpose().map_err(Error::Malformed)?;
     let (query, limit) =
@@ -86,25 +86,25 @@ pub(super) async fn list(
     let found = state
         .run_blocking(caller.light_permit(), move |state| Ok(state.tokens.list(&caller.principal(), &query, limit)?))
         .await?;
-    Ok(PageResponse::new(&uri, found, |id| id.to_string(), |record| TokenResponse::from_record(&record)))
+    Ok(PageResponse::new(&uri, found, |id| id.to_string(), |record| record))
 }
 
 /// Looks up the caller's token.
 #[utoipa::path(
     get, path = "/api/v1/tokens/self", tag = "tokens", operation_id = "ownToken",
-    responses((status = 200, description = "The token", body = TokenResponse, headers(("ETag" = String))), CommonResponses)
+    responses((status = 200, description = "The token", body = TokenRecord, headers(("ETag" = String))), CommonResponses)
 )]
 pub(super) async fn find_self(State(state): State<ApiState>, caller: ApiCaller) -> Result<Response> {
     let permit = caller.light_permit();
     let find = move |state: &ApiState| Ok(state.tokens.find(&caller.principal(), caller.token_id())?);
-    Ok(token_response(&state.run_blocking(permit, find).await?))
+    Ok(token_response(state.run_blocking(permit, find).await?))
 }
 
 /// Looks up a token. One that the caller may not look up is answered like an unknown one.
 #[utoipa::path(
     get, path = "/api/v1/tokens/{id}", tag = "tokens", operation_id = "findToken",
     params(("id" = schema::TokenId, Path, description = "The token")),
-    responses((status = 200, description = "The token", body = TokenResponse, headers(("ETag" = String))), CommonResponses, ResourceResponses)
+    responses((status = 200, description = "The token", body = TokenRecord, headers(("ETag" = String))), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find(
     State(state): State<ApiState>,
@@ -112,9 +112,7 @@ pub(super) async fn find(
     PathParam(id): PathParam<TokenId>,
 ) -> Result<Response> {
     Ok(token_response(
-        &state
-            .run_blocking(caller.light_permit(), move |state| Ok(state.tokens.find(&caller.principal(), id)?))
-            .await?,
+        state.run_blocking(caller.light_permit(), move |state| Ok(state.tokens.find(&caller.principal(), id)?)).await?,
     ))
 }
 
@@ -128,7 +126,7 @@ pub(super) async fn find(
             example = "\"1\"")
     ),
     responses(
-        (status = 200, description = "The changed token", body = TokenResponse, headers(("ETag" = String))),
+        (status = 200, description = "The changed token", body = TokenRecord, headers(("ETag" = String))),
         (status = 412, description = "The token has another version", content_type = "application/problem+json",
             body = super::error::ProblemDetails),
         CommonResponses, BodyResponses, ResourceResponses
@@ -156,7 +154,7 @@ pub(super) async fn narrow(
             false => Err(Error::PreconditionFailed),
         }
     };
-    Ok(token_response(&state.run_blocking(permit, narrow).await?))
+    Ok(token_response(state.run_blocking(permit, narrow).await?))
 }
 
 /// Rotates a token: it gets a new secret, and the old one is refused at once or after a grace period of 24 h at most.
@@ -176,7 +174,7 @@ pub(super) async fn rotate(
 ) -> Result<Response> {
     let grace = request.and_then(|extract::JsonBody(request)| request.grace);
     let rotated = state.tokens.rotate_queued(caller.principal(), id, grace, || ()).await?;
-    Ok(secret_response(rotated.text.reveal().as_str(), &rotated.record))
+    Ok(secret_response(&rotated.text, rotated.record))
 }
 
 /// Revokes a token and its children. Revoking a revoked token is no error.
@@ -261,18 +259,19 @@ fn parse_if_match(headers: &HeaderMap) -> IfMatch {
     IfMatch::Versions(versions)
 }
 
-fn token_response(record: &TokenRecord) -> Response {
-    with_etag(record, Json(TokenResponse::from_record(record)).into_response())
+fn token_response(record: TokenRecord) -> Response {
+    let version = record.version;
+    with_etag(version, Json(record).into_response())
 }
 
-fn secret_response(text: &str, record: &TokenRecord) -> Response {
-    let body = TokenWithSecret { token: text.to_owned().into(), record: TokenResponse::from_record(record) };
-    with_etag(record, Json(body).into_response())
+fn secret_response(text: &TokenText, record: TokenRecord) -> Response {
+    let version = record.version;
+    with_etag(version, Json(TokenWithSecret::new(text, record)).into_response())
 }
 
-/// Adds the version of the token as an entity tag. Every change moves it, uses don't.
-fn with_etag(record: &TokenRecord, mut response: Response) -> Response {
-    if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", record.version)) {
+/// Adds the version of a token as an entity tag. Every change moves it, uses don't.
+fn with_etag(version: u64, mut response: Response) -> Response {
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{version}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response

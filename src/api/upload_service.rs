@@ -169,7 +169,7 @@ impl UploadTokenResponse {
 }
 
 fn format_expiration(record: &TokenRecord) -> String {
-    match record.expiry {
+    match record.expiry() {
         TokenExpiry::Never => "never".to_owned(),
         TokenExpiry::Hard(_) | TokenExpiry::Sliding { .. } => record.deadline().format_utc(),
     }

@@ -9,11 +9,10 @@ use utoipa::IntoParams;
 use super::extract::{self, PathParam, QueryParams};
 use super::openapi::{BodyResponses, CommonResponses, QueryResponses, ResourceResponses};
 use super::pagination::{self, PageResponse};
-use super::types::{
-    CreateGrantRequest, CreateUserRequest, CreatedUserResponse, NodePermission, UpdateUserRequest, UserResponse,
-};
+use super::types::{CreateGrantRequest, CreateUserRequest, CreatedUserResponse, UpdateUserRequest, UserResponse};
 use super::{ApiCaller, ApiState, Result, created};
 use crate::domain::{Login, NodeId, TextValue, schema};
+use crate::store::LocatedScope;
 use crate::tokens::{Error, Grant, GrantTarget};
 
 /// Page of the list of users.
@@ -141,17 +140,17 @@ pub(super) async fn delete(
 #[utoipa::path(
     get, path = "/api/v1/users/{login}/grants", tag = "users", operation_id = "listGrants",
     params(("login" = schema::Login, Path, description = "The user")),
-    responses((status = 200, description = "The grants", body = [NodePermission]), CommonResponses, ResourceResponses)
+    responses((status = 200, description = "The grants", body = [LocatedScope]), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn list_grants(
     State(state): State<ApiState>,
     caller: ApiCaller,
     PathParam(login): PathParam<Login>,
-) -> Result<axum::Json<Vec<NodePermission>>> {
+) -> Result<axum::Json<Vec<LocatedScope>>> {
     let grants = state
         .run_blocking(caller.light_permit(), move |state| Ok(state.tokens.grants(&caller.principal(), &login)?))
         .await?;
-    Ok(axum::Json(grants.iter().map(NodePermission::from_located_scope).collect()))
+    Ok(axum::Json(grants))
 }
 
 /// Grants a user a permission on a path, in place of its present grant there.
@@ -159,7 +158,7 @@ pub(super) async fn list_grants(
     post, path = "/api/v1/users/{login}/grants", tag = "users", operation_id = "grant", request_body = CreateGrantRequest,
     params(("login" = schema::Login, Path, description = "The user")),
     responses(
-        (status = 201, description = "Created", body = NodePermission,
+        (status = 201, description = "Created", body = LocatedScope,
             headers(("Location" = String, description = "URI of the grant"))),
         CommonResponses, BodyResponses, ResourceResponses
     )
@@ -175,7 +174,7 @@ pub(super) async fn create_grant(
     let create_grant = move |state: &ApiState| {
         let (principal, grant) = (caller.principal(), Grant::from(request));
         let node = state.tokens.grant(&principal, &login, &grant)?;
-        Ok(NodePermission { node, permission: grant.permission, path: Some(grant.path.to_string()) })
+        Ok(LocatedScope { node, permission: grant.permission, path: Some(grant.path) })
     };
     let created_grant = state.run_blocking(permit, create_grant).await?;
     Ok(created(&format!("{grants_url}/{}", created_grant.node), axum::Json(created_grant)))
@@ -185,17 +184,17 @@ pub(super) async fn create_grant(
 #[utoipa::path(
     get, path = "/api/v1/users/{login}/grants/{node}", tag = "users", operation_id = "findGrant",
     params(("login" = schema::Login, Path, description = "The user"), ("node" = schema::NodeId, Path, description = "Id of its node")),
-    responses((status = 200, description = "The grant", body = NodePermission), CommonResponses, ResourceResponses)
+    responses((status = 200, description = "The grant", body = LocatedScope), CommonResponses, ResourceResponses)
 )]
 pub(super) async fn find_grant(
     State(state): State<ApiState>,
     caller: ApiCaller,
     PathParam((login, TextValue(node))): PathParam<(Login, TextValue<NodeId>)>,
-) -> Result<axum::Json<NodePermission>> {
+) -> Result<axum::Json<LocatedScope>> {
     let permit = caller.light_permit();
     let find = move |state: &ApiState| {
         let grants = state.tokens.grants(&caller.principal(), &login)?;
-        let found = grants.iter().find(|grant| grant.scope.node == node).map(NodePermission::from_located_scope);
+        let found = grants.into_iter().find(|grant| grant.node == node);
         Ok(found.ok_or_else(|| Error::GrantNotFound { login, place: GrantTarget::Node(node).to_string() })?)
     };
     Ok(axum::Json(state.run_blocking(permit, find).await?))

@@ -13,7 +13,6 @@ use super::context::CommandContext;
 use super::serve::{ready_line, run_server};
 use super::signals::{HarmlessSignals, stop_on_signals};
 use super::{CommandError, Result, output, rlimit, system_user, token_format};
-use crate::api::types::TokenResponse;
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::gateway::{Gateway, GatewayDependencies, GatewaySettings, StartError};
@@ -130,10 +129,7 @@ impl QuickstartCommand {
         }
         let secret_note = match &issued {
             Some(issued) => {
-                format!(
-                    "shown only now; expires: {}",
-                    token_format::format_expiration(&TokenResponse::from_record(&issued.record))
-                )
+                format!("shown only now; expires: {}", token_format::format_expiration(&issued.record))
             }
             None => "the secret is not stored: --new-token creates another token".to_owned(),
         };

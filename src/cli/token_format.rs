@@ -1,11 +1,10 @@
 //! Formats tokens and grants for people.
 
-use crate::api::types::{LastUseResponse, NodePermission, TokenResponse};
 use crate::domain::{Lifetime, Roles, TokenLimits};
-use crate::store::TokenState;
+use crate::store::{LastUseRecord, LocatedScope, TokenRecord, TokenState};
 
 /// Formats a grant or scope: `rw /alice`.
-pub(super) fn format_permission(permission: &NodePermission) -> String {
+pub(super) fn format_permission(permission: &LocatedScope) -> String {
     match &permission.path {
         Some(path) => format!("{} {path}", permission.permission),
         None => format!("{} node:{} (dangling)", permission.permission, permission.node),
@@ -17,17 +16,17 @@ pub(super) const TOKEN_TABLE_HEADING: [&str; 8] =
     ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "ROLES", "REACHES"];
 
 /// Returns a row below [`TOKEN_TABLE_HEADING`].
-pub(super) fn token_row(token: TokenResponse) -> [String; 8] {
+pub(super) fn token_row(token: TokenRecord) -> [String; 8] {
     let reaches = format_access(&token);
     let state = format_state(token.state, token.dangling);
-    let used = token.last_use.map_or_else(|| "never".to_owned(), |last| last.at);
-    let expires = token.expires_at.unwrap_or_else(|| "never".to_owned());
+    let used = token.last_use.map_or_else(|| "never".to_owned(), |last| last.at.to_string());
+    let expires = token.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
     let roles = format_roles(&token.roles).unwrap_or_else(|| "none".to_owned());
     [token.id.to_string(), token.owner.to_string(), token.name, state, expires, used, roles, reaches]
 }
 
 /// Formats the access of a token.
-pub(super) fn format_access(token: &TokenResponse) -> String {
+pub(super) fn format_access(token: &TokenRecord) -> String {
     match (&token.scopes, token.parent) {
         (None, Some(parent)) => format!("all that {parent} may reach"),
         (None, None) => format!("all that {} may reach", token.owner),
@@ -36,7 +35,7 @@ pub(super) fn format_access(token: &TokenResponse) -> String {
 }
 
 /// Returns all fields of a token, with their labels.
-pub(super) fn token_fields(token: TokenResponse) -> Vec<(&'static str, String)> {
+pub(super) fn token_fields(token: TokenRecord) -> Vec<(&'static str, String)> {
     let (reaches, expires) = (format_access(&token), format_expiration(&token));
     let mut fields = vec![
         ("id", token.id.to_string()),
@@ -45,13 +44,13 @@ pub(super) fn token_fields(token: TokenResponse) -> Vec<(&'static str, String)> 
         ("description", token.description),
         ("state", format_state(token.state, token.dangling)),
         ("reaches", reaches),
-        ("created", token.created_at),
+        ("created", token.created_at.to_string()),
     ];
     fields.retain(|(_, value)| !value.is_empty());
     let mut optional = |name, value: Option<String>| fields.extend(value.map(|value| (name, value)));
-    optional("revoked", token.revoked_at);
+    optional("revoked", token.revoked_at.map(|at| at.to_string()));
     optional("parent", token.parent.map(|id| id.to_string()));
-    optional("old secret until", token.old_secret_until);
+    optional("old secret until", token.old_secret_until.map(|at| at.to_string()));
     optional("last used", token.last_use.map(format_last_use));
     optional("limits", format_limits(&token.limits));
     optional("roles", format_roles(&token.roles));
@@ -66,21 +65,21 @@ pub(super) fn format_roles(roles: &Roles) -> Option<String> {
     (!roles.is_empty()).then(|| roles.to_string())
 }
 
-fn format_last_use(last: LastUseResponse) -> String {
-    let from = last.from.map(|from| format!(" from {from}"));
+fn format_last_use(last: LastUseRecord) -> String {
+    let from = last.address.map(|from| format!(" from {from}"));
     let by = last.protocol.map(|protocol| format!(" by {protocol}"));
     let with = last.client.map(|client| format!(" with {client}"));
-    [Some(last.at), from, by, with].into_iter().flatten().collect()
+    [Some(last.at.to_string()), from, by, with].into_iter().flatten().collect()
 }
 
 /// Formats the expiration of a token, as absolute dates.
-pub(super) fn format_expiration(token: &TokenResponse) -> String {
+pub(super) fn format_expiration(token: &TokenRecord) -> String {
     match (&token.expires_at, token.window_seconds, &token.hard_limit) {
         (Some(at), Some(window), Some(cap)) => {
             let window = Lifetime::from_secs(window).map(|window| window.to_string()).unwrap_or_default();
             format!("{at} (each use moves it {window} ahead, up to {cap})")
         }
-        (Some(at), _, _) => at.clone(),
+        (Some(at), _, _) => at.to_string(),
         (None, _, _) => "never".to_owned(),
     }
 }

@@ -60,11 +60,11 @@ pub(super) struct NodePermissionRow {
 impl NodePermissionRow {
     /// Returns the row of a scope or grant.
     pub(super) fn new(located: &LocatedScope) -> Self {
-        let node = located.scope.node.to_string();
+        let node = located.node.to_string();
         Self {
             target: located.path.as_ref().map_or_else(|| format!("node:{node}"), ToString::to_string),
             href: located.path.as_ref().map(|path| format!("/console/files{}", paths::encode(path))),
-            permission: located.scope.permission.to_string(),
+            permission: located.permission.to_string(),
             dangling: located.path.is_none(),
             node,
         }
@@ -117,21 +117,25 @@ impl TokenDetails {
             id: record.id.to_string(),
             name: record.name.clone(),
             description: record.description.clone(),
-            owner: record.login.to_string(),
+            owner: record.owner.to_string(),
             parent: record.parent.map(|parent| parent.to_string()),
             roles: record.roles.iter().map(|role| role.to_string()).collect(),
             state: state_label(record.state),
             is_live: record.state == TokenState::Live,
-            dangling: record.has_dangling_scopes(),
-            expires_soon: record.state == TokenState::Live && record.expiry.expires_soon(record.created_at, used, now),
+            dangling: record.dangling,
+            expires_soon: record.state == TokenState::Live
+                && record.expiry().expires_soon(record.created_at, used, now),
             scopes: record.scopes.as_ref().map(|scopes| scopes.iter().map(NodePermissionRow::new).collect()),
             limits: limit_labels(&record.limits),
             created: DisplayTime::new(record.created_at, now),
-            expires: record.expires_at().map(|at| DisplayTime::new(at, now)),
+            expires: record.expires_at.map(|at| DisplayTime::new(at, now)),
             revoked: record.revoked_at.map(|at| DisplayTime::new(at, now)),
             expiration: expiration_label(record, now),
             last_use,
-            old_secret_until: record.grace_until.filter(|until| *until > now).map(|until| DisplayTime::new(until, now)),
+            old_secret_until: record
+                .old_secret_until
+                .filter(|until| *until > now)
+                .map(|until| DisplayTime::new(until, now)),
             is_own: record.id == caller,
         }
     }
@@ -147,7 +151,7 @@ fn state_label(state: TokenState) -> &'static str {
 
 /// Describes the expiration of a token in words.
 fn expiration_label(record: &TokenRecord, now: UnixMillis) -> String {
-    match record.expiry {
+    match record.expiry() {
         TokenExpiry::Hard(_) => "Hard limit".to_owned(),
         TokenExpiry::Sliding { window_ms, cap } => {
             let window = format_duration(std::time::Duration::from_millis(window_ms));
@@ -223,7 +227,7 @@ impl WarnedToken {
         Self {
             id: record.id.to_string(),
             name: record.name.clone(),
-            owner: record.login.to_string(),
+            owner: record.owner.to_string(),
             expires: deadline.map(|at| DisplayTime::new(at, now)),
         }
     }

@@ -42,6 +42,21 @@ macro_rules! impl_text_json {
 }
 pub(crate) use impl_text_json;
 
+/// The text form of a field whose type has another JSON form elsewhere, for `#[serde(with = …)]`.
+pub(crate) mod text {
+    use super::*;
+
+    pub(crate) fn serialize<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        TextValue::deserialize(deserializer).map(|text| text.0)
+    }
+}
+
 /// The text form of an optional field whose type has another JSON form elsewhere, for `#[serde(with = …)]`.
 pub(crate) mod optional_text {
     use super::*;

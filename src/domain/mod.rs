@@ -45,7 +45,7 @@ pub use forwarding_headers::ForwardingHeaders;
 pub use ipnet::IpNet;
 pub use json_values::{JsonObject, TextValue};
 pub(crate) use json_values::{
-    deserialize_object, deserialize_object_or_empty, deserialize_objects, impl_text_json, optional_text,
+    deserialize_object, deserialize_object_or_empty, deserialize_objects, impl_text_json, optional_text, text,
 };
 pub(crate) use limits::deserialize_user_agents;
 pub use limits::{ByteSize, FileTag, MimePattern, Peer, Protocol, TokenLimits, UserAgentPattern, parse_network};

@@ -69,6 +69,25 @@ impl TreePath {
         Ok(Self(bytes.into()))
     }
 
+    /// Parses the form that a path is displayed in, which escapes bytes that can't be shown as `\xNN`. The result is
+    /// displayed the same, and is the path itself unless its names hold such sequences as text.
+    ///
+    /// # Errors
+    /// As [`TreePath::parse`].
+    pub(crate) fn parse_displayed(text: &str) -> Result<Self, PathError> {
+        // As it is, where possible: a name may hold a backslash. Escaped, it may be longer than any name.
+        Self::parse(text.as_bytes()).or_else(|error| {
+            let mut parts = text.split("\\x");
+            let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+            for part in parts {
+                let digits = part.get(..2).ok_or(error)?;
+                bytes.push(u8::from_str_radix(digits, 16).map_err(|_| error)?);
+                bytes.extend_from_slice(&part.as_bytes()[2..]);
+            }
+            Self::parse(&bytes)
+        })
+    }
+
     /// Resolves a path as a shell does, relative to this directory or absolute: repeated slashes and `.` are skipped,
     /// and `..` goes up, at the root to the root itself. Symbolic links are not considered.
     ///
@@ -288,6 +307,18 @@ mod tests {
         for (bytes, error) in cases {
             assert_eq!(TreePath::parse(bytes), Err(error), "{}", bytes.escape_ascii());
         }
+    }
+
+    #[test]
+    fn displayed_path_is_parsed_as_it_is_shown() {
+        // The third is too long as it is shown, and the last name holds an escape as text.
+        for bytes in [&b"a b/c"[..], b"caf\xe9/\x01", &[0xff; 255], br"a\xff"] {
+            let path = TreePath::parse(bytes).expect("a path");
+            let text = path.to_string();
+            assert_eq!(TreePath::parse_displayed(&text).expect("a path").to_string(), text);
+        }
+        assert!(TreePath::parse_displayed(&format!("/{}", "x".repeat(256))).is_err());
+        assert!(TreePath::parse_displayed(&format!("/{}", r"\x2f\x2f".repeat(64))).is_err());
     }
 
     #[test]

@@ -3,17 +3,41 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::{Result, StoreError};
-use crate::domain::{NodeId, NodeIdentity, Permission, ResolvedScope, Scope, TreePath};
+use crate::domain::{NodeId, NodeIdentity, Permission, ResolvedScope, Scope, TreePath, optional_text, schema};
 
-/// A grant or scope, and the current path of its node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A grant or scope; without a path it is dangling.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = NodePermission)]
 pub struct LocatedScope {
-    /// The node and the permission on it.
-    pub scope: Scope,
-    /// Path of the node; `None` when the grant or scope dangles.
+    /// Id of the node.
+    #[schema(value_type = schema::NodeId)]
+    pub node: NodeId,
+    /// Permission on the node and below it.
+    #[schema(value_type = schema::Permission)]
+    pub permission: Permission,
+    /// Present path of the node.
+    #[serde(default, serialize_with = "optional_text::serialize", deserialize_with = "deserialize_displayed_path")]
+    #[schema(value_type = Option<schema::Path>)]
     pub path: Option<TreePath>,
+}
+
+impl LocatedScope {
+    /// Returns the node and the permission.
+    pub fn scope(&self) -> Scope {
+        Scope { node: self.node, permission: self.permission }
+    }
+}
+
+/// Deserializes the path of a node as [`TreePath`] is displayed.
+fn deserialize_displayed_path<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<TreePath>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| TreePath::parse_displayed(&text)).transpose().map_err(serde::de::Error::custom)
 }
 
 /// Refuses a node that has no row.
@@ -36,7 +60,9 @@ pub(super) fn located_scopes(
     let mut node_rows = NodeRowCache::default();
     let scopes = select_scopes(c, query, owner_key)?.into_iter();
     scopes
-        .map(|scope| Ok(LocatedScope { scope, path: node_rows.locate(c, scope.node)?.map(|(path, _)| path) }))
+        .map(|Scope { node, permission }| {
+            Ok(LocatedScope { node, permission, path: node_rows.locate(c, node)?.map(|(path, _)| path) })
+        })
         .collect()
 }
 

@@ -77,6 +77,7 @@ pub use secret_hash::SecretHash;
 use sync_journals::JournalWriteCounters;
 pub(crate) use sync_journals::{NumberedSyncEntry, SyncEntry, SyncJournal};
 pub(crate) use tokens::TokenUse;
+pub(crate) use tokens::has_dangling_scopes;
 pub use tokens::{LastUseRecord, NarrowedToken, NewTokenRow, TokenFilter, TokenRecord, TokenState};
 pub(crate) use tree_markers::TreeMarker;
 pub(crate) use uploads::{UploadPart, UploadRow};

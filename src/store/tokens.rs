@@ -4,6 +4,8 @@ mod expiring;
 mod update;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::columns::sql_limit;
 use super::located_scopes::{self, LocatedScope};
@@ -13,7 +15,7 @@ use super::users::user_id;
 use super::{Result, Store, StoreError, WriteDurability, columns, policy};
 use crate::domain::{
     EventKind, ForeignRoles, Login, PolicyViolation, Protocol, Roles, Scope, TokenExpiry, TokenId, TokenLimits,
-    UnixMillis,
+    UnixMillis, optional_text, schema, text,
 };
 
 pub use update::NarrowedToken;
@@ -49,7 +51,7 @@ pub struct NewTokenRow {
 }
 
 /// State of a token by its own row and those of the tokens above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenState {
     /// Neither revoked nor expired.
@@ -92,73 +94,108 @@ impl TokenState {
 }
 
 /// The last use of a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = LastUse)]
 pub struct LastUseRecord {
     /// Time of the use.
+    #[serde(with = "text")]
+    #[schema(value_type = schema::Time)]
     pub at: UnixMillis,
-    /// Address that it was used from.
+    /// Address of the client.
+    #[serde(rename = "from")]
     pub address: Option<String>,
-    /// Name that the client program gave of itself.
+    /// User agent of the client.
     pub client: Option<String>,
-    /// Protocol that it was used over.
+    /// Protocol of the client.
+    #[schema(value_type = Option<schema::Protocol>)]
     pub protocol: Option<Protocol>,
 }
 
-/// A stored token without its hashes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A token without its secret.
+// One declaration for the store, REST, console and the remote command line. Times are exact in the server, and whole
+// seconds in JSON. The texts are those of the OpenAPI document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Token)]
 pub struct TokenRecord {
-    /// The public id.
+    /// Public id.
+    #[schema(value_type = schema::TokenId)]
     pub id: TokenId,
-    /// The owner.
-    pub login: Login,
-    /// The token that it was created with.
-    pub parent: Option<TokenId>,
-    /// Its name.
+    /// Login of the owner.
+    #[schema(value_type = schema::Login)]
+    pub owner: Login,
+    /// Name for people.
     pub name: String,
-    /// Its description.
+    /// Description for people.
     pub description: String,
-    /// Time of its creation.
+    /// State of the token, which depends on its parents, too.
+    #[schema(value_type = schema::State)]
+    pub state: TokenState,
+    /// Whether the node of a scope is gone.
+    pub dangling: bool,
+    /// Time of creation.
+    #[serde(with = "text")]
+    #[schema(value_type = schema::Time)]
     pub created_at: UnixMillis,
-    /// Its expiration.
-    pub expiry: TokenExpiry,
-    /// Earliest expiration of the tokens above it if they are not used again; `None` where none of them expires.
-    pub ancestors_expire_at: Option<UnixMillis>,
-    /// Its last use that was written to the store.
+    /// Expiration, unless a use moves it; absent for a token without expiration.
+    #[serde(default, with = "optional_text")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub expires_at: Option<UnixMillis>,
+    /// Latest expiration that uses can move it to; absent for a token without expiration.
+    #[serde(default, with = "optional_text")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub hard_limit: Option<UnixMillis>,
+    /// Sliding window in seconds; absent for a token without one.
+    #[schema(minimum = 1)]
+    pub window_seconds: Option<u64>,
+    /// Time of its revocation.
+    #[serde(default, with = "optional_text")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub revoked_at: Option<UnixMillis>,
+    /// End of the grace period of the secret before the last rotation.
+    #[serde(default, with = "optional_text")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub old_secret_until: Option<UnixMillis>,
+    /// The token that it was created with.
+    #[schema(value_type = Option<schema::TokenId>)]
+    pub parent: Option<TokenId>,
+    /// Last use.
     pub last_use: Option<LastUseRecord>,
-    /// Its scopes with the paths of their nodes; `None` for a token without scopes.
+    /// Scopes; absent for a token with all access of its owner.
     pub scopes: Option<Vec<LocatedScope>>,
-    /// What it is limited to.
+    /// Limits.
     pub limits: TokenLimits,
-    /// Its roles, which count only while its owner holds them.
+    /// Roles, which count only while its owner holds them.
+    #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
     /// Roles of another service, which grant nothing here.
+    #[serde(default, skip_serializing_if = "ForeignRoles::is_empty")]
+    #[schema(value_type = Option<Vec<schema::ForeignRole>>)]
     pub foreign_roles: ForeignRoles,
-    /// Version, which every change increments, except for uses.
+    /// Version, which every change increments, except for uses. REST has it in the entity tag.
+    #[serde(skip)]
     pub version: u64,
-    /// Time of its revocation.
-    pub revoked_at: Option<UnixMillis>,
-    /// Time until which the secret before the last rotation is accepted.
-    pub grace_until: Option<UnixMillis>,
-    /// State at the time of the query.
-    pub state: TokenState,
 }
 
 impl TokenRecord {
-    /// Returns the time at which the token, or one above it, expires if it is not used again.
+    /// Returns the token's own expiration, without those of the tokens above it.
+    pub fn expiry(&self) -> TokenExpiry {
+        match (self.hard_limit, self.window_seconds) {
+            (None, _) => TokenExpiry::Never,
+            (Some(hard_limit), None) => TokenExpiry::Hard(hard_limit),
+            (Some(cap), Some(seconds)) => TokenExpiry::Sliding { window_ms: seconds.saturating_mul(1000), cap },
+        }
+    }
+
+    /// Returns the time at which the token, or one above it, expires if it is not used again;
+    /// [`UnixMillis::MAX`] for never.
     pub fn deadline(&self) -> UnixMillis {
-        let own = self.expiry.deadline(self.last_use.as_ref().map_or(self.created_at, |last| last.at));
-        self.ancestors_expire_at.map_or(own, |above| above.min(own))
+        self.expires_at.unwrap_or(UnixMillis::MAX)
     }
+}
 
-    /// Returns [`TokenRecord::deadline`]; `None` for a token that never expires.
-    pub fn expires_at(&self) -> Option<UnixMillis> {
-        Some(self.deadline()).filter(|at| *at < UnixMillis::MAX)
-    }
-
-    /// Tells whether the node of a scope does not exist any more.
-    pub fn has_dangling_scopes(&self) -> bool {
-        self.scopes.iter().flatten().any(|scope| scope.path.is_none())
-    }
+/// Tells whether the node of one of a token's scopes does not exist any more.
+pub(crate) fn has_dangling_scopes(scopes: Option<&[LocatedScope]>) -> bool {
+    scopes.into_iter().flatten().any(|scope| scope.path.is_none())
 }
 
 /// Filter of tokens; a field that is `None` filters nothing.
@@ -469,20 +506,32 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         // An unknown state counts as revoked, which is the safe side.
         _ => TokenState::Revoked,
     };
+    let created_at = row.get(5)?;
+    let expiry = columns::expiry_from_row(row, 6)?;
+    let own_deadline = expiry.deadline(last_use.as_ref().map_or(created_at, |last| last.at));
+    // Earliest expiration of the tokens above it if they are not used again; `None` where none of them expires.
+    let ancestors_expire_at: Option<UnixMillis> = row.get(19)?;
+    let deadline = ancestors_expire_at.map_or(own_deadline, |above| above.min(own_deadline));
     Ok(TokenRecord {
         id,
-        login: row.get(1)?,
+        owner: row.get(1)?,
         parent: row.get(2)?,
         name: row.get(3)?,
         description: row.get(4)?,
-        created_at: row.get(5)?,
-        expiry: columns::expiry_from_row(row, 6)?,
-        ancestors_expire_at: row.get(19)?,
+        created_at,
+        expires_at: Some(deadline).filter(|at| *at < UnixMillis::MAX),
+        hard_limit: Some(expiry).filter(|expiry| *expiry != TokenExpiry::Never).map(TokenExpiry::hard_limit),
+        window_seconds: match expiry {
+            // Windows are created in whole seconds.
+            TokenExpiry::Sliding { window_ms, .. } => Some(window_ms / 1000),
+            TokenExpiry::Hard(_) | TokenExpiry::Never => None,
+        },
         last_use,
+        dangling: has_dangling_scopes(scopes.as_deref()),
         scopes,
         limits: row.get(13)?,
         revoked_at: row.get(14)?,
-        grace_until: row.get(15)?,
+        old_secret_until: row.get(15)?,
         roles: row.get(16)?,
         foreign_roles: row.get(18)?,
         version: row.get::<_, i64>(17)?.cast_unsigned(),

@@ -333,7 +333,7 @@ mod tests {
         store.grant(&login("alice"), scope(1, Permission::R), now()).expect("granted");
         store.grant(&login("alice"), scope(1, Permission::W), now()).expect("granted");
         let grants = store.grants(&login("alice")).expect("read");
-        assert_eq!(grants.iter().map(|grant| grant.scope).collect::<Vec<_>>(), [scope(1, Permission::W)]);
+        assert_eq!(grants.iter().map(LocatedScope::scope).collect::<Vec<_>>(), [scope(1, Permission::W)]);
         delete_node(&store, 1);
         assert_eq!(store.grants(&login("alice")).expect("read")[0].path, None);
         assert!(store.revoke_grant(&login("alice"), node(1)).expect("revoked"));

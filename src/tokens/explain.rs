@@ -28,10 +28,10 @@ impl TokenService {
         let unchecked = if rule.allows() { unchecked_limits(&effective.chain, query) } else { Vec::new() };
         Ok(AccessExplanation {
             allowed: rule.allows(),
-            sentence: explanation_sentence(record.login.as_str(), token, query, &rule, &sources, &unchecked),
+            sentence: explanation_sentence(record.owner.as_str(), token, query, &rule, &sources, &unchecked),
             decided_by: rule,
             token,
-            user: record.login,
+            user: record.owner,
             operation: query.operation,
             path: query.path.clone(),
             needs: query.operation.permission(),

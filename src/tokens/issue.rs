@@ -250,10 +250,10 @@ impl TokenService {
 /// Returns the current paths and permissions of grants or scopes, without those that dangle.
 fn located_permissions(tree: &Tree, scopes: &[LocatedScope]) -> Result<Vec<(TreePath, Permission)>> {
     let mut permissions = Vec::new();
-    for LocatedScope { scope, .. } in scopes {
+    for LocatedScope { node, permission, .. } in scopes {
         // By the file system and not by the index: a grant on a directory that was replaced allows nothing.
-        if let Some(path) = tree.locate(scope.node).map_err(Error::Tree)? {
-            permissions.push((path, scope.permission));
+        if let Some(path) = tree.locate(*node).map_err(Error::Tree)? {
+            permissions.push((path, *permission));
         }
     }
     Ok(permissions)

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use super::principal::{AuthorizedCaller, TokenBearer};
 use super::{Error, Principal, Result, ResultPage, TokenService};
 use crate::domain::{ForeignRoles, Login, PathAccess, Role, Roles, Scope, TokenId};
-use crate::store::{LocatedScope, TokenFilter, TokenRecord, TokenState};
+use crate::store::{LocatedScope, TokenFilter, TokenRecord, TokenState, has_dangling_scopes};
 
 /// Number of tokens that are read at once to find those with dangling scopes.
 const DANGLING_BATCH_TOKENS: usize = 200;
@@ -144,7 +144,7 @@ impl TokenService {
             (after, before) = (last_id.or(after), before.and(last_id.or(before)));
             for record in found {
                 let record = self.with_visible_scopes(&caller, record)?;
-                if !dangling || record.has_dangling_scopes() {
+                if !dangling || record.dangling {
                     items.push(record);
                 }
             }
@@ -194,6 +194,8 @@ impl TokenService {
                 scopes.iter_mut().for_each(|located| located.path = located.path.take().filter(|path| !hidden(path)));
             }
         }
+        // Anew: the file system may know better than the index, and a hidden path looks like a missing one.
+        record.dangling = has_dangling_scopes(record.scopes.as_deref());
         Ok(record)
     }
 
@@ -203,7 +205,7 @@ impl TokenService {
     pub(super) fn refresh_locations(&self, located: &mut [LocatedScope]) -> Result<()> {
         let Some(tree) = &self.tree else { return Ok(()) };
         for located in located {
-            match tree.locate(located.scope.node) {
+            match tree.locate(located.node) {
                 Err(error) if error.is_outage() => {}
                 path => located.path = path.map_err(Error::Tree)?,
             }

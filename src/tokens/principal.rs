@@ -203,11 +203,11 @@ impl AuthorizedCaller {
             return Err(Error::Forbidden(role));
         }
         // Changing or rotating it hands out a secret or bounds that must not exceed those of the calling token.
-        if role == Role::GenerateTokens && self.bearer_for(&record.login).is_none() {
+        if role == Role::GenerateTokens && self.bearer_for(&record.owner).is_none() {
             self.require_unrestricted(role)?;
         }
         // The owner, and with it the token, was deleted since the record was read.
-        let owner = store.user(&record.login)?.ok_or(Error::UnknownToken(record.id))?;
+        let owner = store.user(&record.owner)?.ok_or(Error::UnknownToken(record.id))?;
         self.require_roles(&owner.roles)
     }
 
@@ -229,7 +229,7 @@ impl AuthorizedCaller {
     /// Tells whether a token is the caller's own.
     fn owns_token(&self, store: &Store, record: &TokenRecord) -> Result<bool> {
         let AuthorizedCaller::Bearer(bearer) = self else { return Ok(true) };
-        let own = record.id == bearer.token || self.is_unrestricted_self(&record.login);
+        let own = record.id == bearer.token || self.is_unrestricted_self(&record.owner);
         Ok(own || store.is_descendant(record.id, bearer.token)?)
     }
 }

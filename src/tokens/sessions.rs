@@ -49,7 +49,7 @@ impl TokenService {
         if closed > 0 {
             let context = principal.audit_context(self.clock.now());
             let event = AuditEvent::new(context.at, EventKind::SessionEnded)
-                .with_user(&record.login)
+                .with_user(&record.owner)
                 .with_token(token)
                 .with_actor(context.actor);
             let event = if let Some(peer) = &context.peer { event.with_peer(peer) } else { event };

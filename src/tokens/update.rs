@@ -67,17 +67,17 @@ impl TokenService {
         if let Some(role) = roles.as_ref().and_then(|roles| record.roles.first_missing(roles)) {
             return Err(Error::WidensToken(ExceedsPrivileges::Role(role)));
         }
-        if expires.is_some_and(|at| at > record.expiry.hard_limit()) {
-            return Err(Error::ExtendsLifetime(record.id, record.expiry.hard_limit()));
+        if expires.is_some_and(|at| at > record.expiry().hard_limit()) {
+            return Err(Error::ExtendsLifetime(record.id, record.expiry().hard_limit()));
         }
-        let scopes = scopes.map(|scopes| self.resolve_scopes(&record.login, record.scopes.as_deref(), caller, &scopes));
+        let scopes = scopes.map(|scopes| self.resolve_scopes(&record.owner, record.scopes.as_deref(), caller, &scopes));
         Ok(NarrowedToken {
             name: name.map_or_else(|| record.name.clone(), |name| name.to_string()),
             description: description.map_or_else(|| record.description.clone(), |text| text.to_string()),
             scopes: scopes.transpose()?,
             limits: record.limits.clone().overridden_by(limits),
             roles: roles.unwrap_or_else(|| record.roles.clone()),
-            expiry: expires.map_or(record.expiry, |at| record.expiry.capped_at(at)),
+            expiry: expires.map_or(record.expiry(), |at| record.expiry().capped_at(at)),
         })
     }
 
@@ -113,7 +113,7 @@ impl TokenService {
                 Ok((principal, record))
             })
             .await?;
-        let (secret, secret_hash) = self.hash_new_secret_queued(principal.login().unwrap_or(&record.login)).await?;
+        let (secret, secret_hash) = self.hash_new_secret_queued(principal.login().unwrap_or(&record.owner)).await?;
         begin();
         let permit = principal.reacquire_store_permit().await?;
         self.run_blocking(permit, move |service| service.replace_secret(&principal, id, grace, secret, &secret_hash))
@@ -155,7 +155,7 @@ impl TokenService {
         let record = self.authorize_rotation(&caller, id, grace)?;
         // A grace ends with the token: it never extends its lifetime.
         let grace_until =
-            grace.map(|grace| self.clock.now().saturating_add(grace.as_duration()).min(record.expiry.hard_limit()));
+            grace.map(|grace| self.clock.now().saturating_add(grace.as_duration()).min(record.expiry().hard_limit()));
         match self.audited_store(principal).rotate_token(id, secret_hash, grace_until) {
             // The row was read above, so it was revoked or deleted meanwhile.
             Err(StoreError::NotFound(_)) => Err(Error::TokenInactive(id, TokenState::Revoked)),
@@ -172,7 +172,7 @@ impl TokenService {
     /// [`AuthorizedCaller::authorize_action`].
     fn check_rotation_privileges(&self, bearer: &TokenBearer, record: &TokenRecord) -> Result<()> {
         let target = self.store.effective_access(record.id)?.ok_or(Error::UnknownToken(record.id))?.into_privileges();
-        let is_own = bearer.login == record.login;
+        let is_own = bearer.login == record.owner;
         if is_own {
             bearer.privileges.check_covers(&target).map_err(Error::ExceedsCaller)?;
         }

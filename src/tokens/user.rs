@@ -249,12 +249,12 @@ impl TokenService {
         self.require_managed(principal, login)?;
         let is_target = |grant: &LocatedScope| match target {
             GrantTarget::Path(path) => grant.path.as_ref() == Some(path),
-            GrantTarget::Node(node) => grant.scope.node == *node,
+            GrantTarget::Node(node) => grant.node == *node,
         };
         // By the paths of the index, so that a grant on a directory that is missing can be revoked as well.
         let found = self.store.grants(login)?.into_iter().find(is_target);
         let grant = found.ok_or_else(|| Error::GrantNotFound { login: login.clone(), place: target.to_string() })?;
-        self.audited_store(principal).revoke_grant(login, grant.scope.node)?;
+        self.audited_store(principal).revoke_grant(login, grant.node)?;
         Ok(())
     }
 

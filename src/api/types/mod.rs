@@ -13,6 +13,6 @@ pub use event::EventResponse;
 pub use explanation::{ExplainRequest, ExplainResponse, ExplainSource};
 pub use nodes_and_policy::{NodeResponse, PolicyResponse, UpdatePolicyRequest};
 pub use revealed_secret::RevealedSecret;
-pub use token::{LastUseResponse, NodePermission, TokenResponse, TokenWithSecret};
+pub use token::TokenWithSecret;
 pub use token_requests::{RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest};
 pub use user::{CreateGrantRequest, CreateUserRequest, CreatedUserResponse, UpdateUserRequest, UserResponse};

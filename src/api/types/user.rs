@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::NodePermission;
 use crate::domain::{Login, Permission, Roles, TextValue, TreePath, deserialize_objects, schema};
-use crate::store;
+use crate::store::{self, LocatedScope};
 use crate::tokens::{CreatedUser, Grant, HomeOption, UserProfile, UserRequest};
 
 /// A user.
@@ -25,7 +24,7 @@ pub struct UserResponse {
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
     /// Grants.
-    pub grants: Vec<NodePermission>,
+    pub grants: Vec<LocatedScope>,
     /// Number of its live tokens.
     #[schema(minimum = 0)]
     pub live_tokens: u32,
@@ -38,7 +37,7 @@ impl UserResponse {
             created_at: user.created_at.to_string(),
             disabled_at: user.disabled_at.map(|at| at.to_string()),
             roles: user.roles,
-            grants: grants.iter().map(NodePermission::from_located_scope).collect(),
+            grants,
             live_tokens,
             login: user.login,
         }

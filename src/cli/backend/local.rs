@@ -4,11 +4,10 @@ use super::super::open_state::OpenState;
 use super::super::{CommandError, Result};
 use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
-    CreatedUserResponse, EventResponse, ExplainResponse, NodePermission, NodeResponse, PolicyResponse, RevealedSecret,
-    TokenResponse, TokenWithSecret, UserResponse,
+    CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret, UserResponse,
 };
-use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TokenText, TreePath};
-use crate::store::{EventCursor, EventFilter, TokenRecord};
+use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
+use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{
     self, Grant, GrantTarget, HomeOption, IssuedToken, NarrowRequest, RotatedToken, StateFilter, TokenQuery,
     TokenRequest, UserRequest,
@@ -21,23 +20,23 @@ pub(in crate::cli) struct LocalBackend(pub(in crate::cli) OpenState);
 impl ManagementBackend for LocalBackend {
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret> {
         let IssuedToken { text, record } = self.0.issue(request)?;
-        Ok(token_with_secret(&text, &record))
+        Ok(TokenWithSecret::new(&text, record))
     }
 
-    fn token(&self, id: TokenId) -> Result<TokenResponse> {
-        Ok(TokenResponse::from_record(&self.0.tokens_with_optional_tree().find(&self.0.principal, id)?))
+    fn token(&self, id: TokenId) -> Result<TokenRecord> {
+        Ok(self.0.tokens_with_optional_tree().find(&self.0.principal, id)?)
     }
 
-    fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>> {
+    fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenRecord>> {
         let tokens = self.0.tokens_with_optional_tree();
         let mut query = TokenQuery { owner: owner.cloned(), state, ..TokenQuery::default() };
-        let mut responses = Vec::new();
+        let mut records = Vec::new();
         loop {
             let page = tokens.list(&self.0.principal, &query, ENTRIES_PER_REQUEST)?;
-            responses.extend(page.items.iter().map(TokenResponse::from_record));
+            records.extend(page.items);
             query.after = page.next;
             if query.after.is_none() {
-                return Ok(responses);
+                return Ok(records);
             }
         }
     }
@@ -50,15 +49,15 @@ impl ManagementBackend for LocalBackend {
         Ok(self.0.tokens.revoke_all(&self.0.principal, owner)?)
     }
 
-    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse> {
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenRecord> {
         let tokens =
             if change.scopes.is_none() { self.0.tokens_with_optional_tree() } else { self.0.tokens_with_tree()? };
-        Ok(TokenResponse::from_record(&tokens.narrow(&self.0.principal, id, change, None)?))
+        Ok(tokens.narrow(&self.0.principal, id, change, None)?)
     }
 
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret> {
         let RotatedToken { text, record } = self.0.tokens_with_optional_tree().rotate(&self.0.principal, id, grace)?;
-        Ok(token_with_secret(&text, &record))
+        Ok(TokenWithSecret::new(&text, record))
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {
@@ -101,14 +100,8 @@ impl ManagementBackend for LocalBackend {
         Ok(self.0.tokens.delete_user(&self.0.principal, login)?)
     }
 
-    fn list_grants(&self, login: &Login) -> Result<Vec<NodePermission>> {
-        Ok(self
-            .0
-            .tokens_with_optional_tree()
-            .grants(&self.0.principal, login)?
-            .iter()
-            .map(NodePermission::from_located_scope)
-            .collect())
+    fn list_grants(&self, login: &Login) -> Result<Vec<LocatedScope>> {
+        Ok(self.0.tokens_with_optional_tree().grants(&self.0.principal, login)?)
     }
 
     fn create_grant(&self, login: &Login, grant: &Grant) -> Result {
@@ -153,13 +146,6 @@ impl ManagementBackend for LocalBackend {
             token,
             query,
         )?))
-    }
-}
-
-fn token_with_secret(text: &TokenText, record: &TokenRecord) -> TokenWithSecret {
-    TokenWithSecret {
-        token: RevealedSecret::from(text.reveal().to_string()),
-        record: TokenResponse::from_record(record),
     }
 }
 

@@ -7,11 +7,10 @@ mod remote;
 use super::error::CREATE_PATH_HINT;
 use super::{CommandError, Result};
 use crate::api::types::{
-    CreatedUserResponse, EventResponse, ExplainResponse, NodePermission, NodeResponse, PolicyResponse, TokenResponse,
-    TokenWithSecret, UserResponse,
+    CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret, UserResponse,
 };
 use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
-use crate::store::{EventCursor, EventFilter};
+use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use local::LocalBackend;
@@ -30,15 +29,15 @@ pub(super) trait ManagementBackend {
     /// Creates a token; without an owner, which the state directory requires, for the user whose token is used.
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret>;
     /// Looks up a token.
-    fn token(&self, id: TokenId) -> Result<TokenResponse>;
+    fn token(&self, id: TokenId) -> Result<TokenRecord>;
     /// Lists the matching tokens.
-    fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>>;
+    fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenRecord>>;
     /// Revokes tokens; none of them if one is unknown.
     fn revoke(&self, ids: &[TokenId]) -> Result;
     /// Revokes all tokens of a user and returns how many had not been revoked before.
     fn revoke_all(&self, owner: &Login) -> Result<usize>;
     /// Changes the name of a token, and narrows it.
-    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse>;
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenRecord>;
     /// Rotates a token.
     fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret>;
     /// Creates a user.
@@ -54,7 +53,7 @@ pub(super) trait ManagementBackend {
     /// Deletes a user with its tokens.
     fn delete_user(&self, login: &Login) -> Result;
     /// Lists the grants of a user.
-    fn list_grants(&self, login: &Login) -> Result<Vec<NodePermission>>;
+    fn list_grants(&self, login: &Login) -> Result<Vec<LocatedScope>>;
     /// Grants a user a permission on a path.
     fn create_grant(&self, login: &Login, grant: &Grant) -> Result;
     /// Removes a grant.

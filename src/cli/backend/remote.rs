@@ -17,14 +17,14 @@ use super::super::{CommandError, Result};
 use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
     CreateGrantRequest, CreateUserRequest, CreatedUserResponse, EventResponse, ExplainRequest, ExplainResponse,
-    NodePermission, NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest, RevokedTokensResponse,
-    RotateTokenRequest, TokenResponse, TokenWithSecret, UpdatePolicyRequest, UpdateUserRequest, UserResponse,
+    NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest,
+    TokenWithSecret, UpdatePolicyRequest, UpdateUserRequest, UserResponse,
 };
 use crate::domain::{
     ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TextValue, TokenId, TreePath,
 };
 use crate::net::{self, TlsFailure};
-use crate::store::{EventCursor, EventFilter};
+use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{self, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
 /// Timeout of a request.
@@ -190,11 +190,11 @@ impl ManagementBackend for RemoteBackend {
         self.send_json(Method::POST, "/tokens", &request)
     }
 
-    fn token(&self, id: TokenId) -> Result<TokenResponse> {
+    fn token(&self, id: TokenId) -> Result<TokenRecord> {
         self.get(&format!("/tokens/{id}"))
     }
 
-    fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenResponse>> {
+    fn list_tokens(&self, owner: Option<&Login>, state: Option<StateFilter>) -> Result<Vec<TokenRecord>> {
         let state = state.map(|state| match state {
             StateFilter::Live => "live",
             StateFilter::Expired => "expired",
@@ -226,7 +226,7 @@ impl ManagementBackend for RemoteBackend {
         Ok(answer.parse_json::<RevokedTokensResponse>()?.revoked)
     }
 
-    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenResponse> {
+    fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenRecord> {
         self.send_json(Method::PATCH, &format!("/tokens/{id}"), change)
     }
 
@@ -258,13 +258,13 @@ impl ManagementBackend for RemoteBackend {
         self.delete(&user_path(login))
     }
 
-    fn list_grants(&self, login: &Login) -> Result<Vec<NodePermission>> {
+    fn list_grants(&self, login: &Login) -> Result<Vec<LocatedScope>> {
         self.get(&format!("{}/grants", user_path(login)))
     }
 
     fn create_grant(&self, login: &Login, grant: &Grant) -> Result {
         let path = format!("{}/grants", user_path(login));
-        self.send_json::<NodePermission>(Method::POST, &path, &CreateGrantRequest::from(grant)).map(drop)
+        self.send_json::<LocatedScope>(Method::POST, &path, &CreateGrantRequest::from(grant)).map(drop)
     }
 
     fn revoke_grant(&self, login: &Login, target: &GrantTarget) -> Result {
@@ -272,9 +272,8 @@ impl ManagementBackend for RemoteBackend {
         let node = match target {
             GrantTarget::Node(node) => Some(*node),
             GrantTarget::Path(path) => {
-                let path = path.to_string();
                 let grants = self.list_grants(login)?;
-                grants.iter().find(|grant| grant.path.as_ref() == Some(&path)).map(|grant| grant.node)
+                grants.iter().find(|grant| grant.path.as_ref() == Some(path)).map(|grant| grant.node)
             }
         };
         let missing = || tokens::Error::GrantNotFound { login: login.clone(), place: target.to_string() };

@@ -57,7 +57,7 @@ pub(super) fn secret_page(
         rotated: reason == SecretReason::Rotated,
         secret,
         code,
-        client_guides: client_guides(caller, &record.login, record),
+        client_guides: client_guides(caller, &record.owner, record),
     };
     render_page(if reason == SecretReason::Created { StatusCode::CREATED } else { StatusCode::OK }, &page)
 }
@@ -67,7 +67,7 @@ pub(super) fn client_guides(caller: &ConsoleCaller, login: &Login, record: &Toke
     let scheme = if caller.is_encrypted { "https" } else { "http" };
     let path = match record.scopes.as_deref() {
         // With a single scope, clients start at its node instead of walking down from the root.
-        Some([only]) => format!("/node/{}/", only.scope.node),
+        Some([only]) => format!("/node/{}/", only.node),
         Some(_) | None => "/dav/".to_owned(),
     };
     let Some(server) = caller.public_address.names().first() else { return Vec::new() };

@@ -61,7 +61,7 @@ pub(super) async fn find_token(caller: &ConsoleCaller, id: TokenId) -> Result<To
 /// Shows a token.
 pub(in super::super) async fn show(caller: ConsoleCaller, Path(id_text): Path<String>) -> Result<Response> {
     let record = find_token(&caller, parse_id(&id_text)?).await?;
-    let client_guides = created::client_guides(&caller, &record.login, &record);
+    let client_guides = created::client_guides(&caller, &record.owner, &record);
     let token = TokenDetails::new(&record, caller.session().token(), &caller.state.auth);
     render_page(
         StatusCode::OK,

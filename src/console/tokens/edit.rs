@@ -36,7 +36,7 @@ impl EditTokenPage {
     fn new(caller: &ConsoleCaller, record: &TokenRecord, fields: FormFields, error: Option<String>) -> Self {
         let scope_line = |located: &crate::store::LocatedScope| ScopeLine {
             target: super::NodePermissionRow::new(located).target,
-            permission: located.scope.permission.to_string(),
+            permission: located.permission.to_string(),
         };
         let scope_lines = if error.is_some() {
             ScopeLine::from_fields(&fields)
@@ -82,7 +82,7 @@ fn narrowing(caller: &ConsoleCaller, record: &TokenRecord, fields: &FormFields) 
     let now = caller.state.auth.now();
     let unchanged = record.scopes.iter().flatten().filter(|located| located.path.is_some());
     let unchanged: Vec<_> = unchanged
-        .map(|located| (super::NodePermissionRow::new(located).target, located.scope.permission.to_string()))
+        .map(|located| (super::NodePermissionRow::new(located).target, located.permission.to_string()))
         .collect();
     let requested: Vec<_> = ScopeLine::from_fields(fields)
         .into_iter()

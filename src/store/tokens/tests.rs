@@ -48,10 +48,10 @@ fn token_roundtrips_through_store() {
     let new = NewTokenRow { limits: limits.clone(), scopes, ..new_token("aaaaaaaa", "alice", sliding_expiry(60, 600)) };
     store.add_token(&new).expect("stored");
     let kept = store.token(new.id, now()).expect("read").expect("there");
-    assert_eq!((kept.login, kept.limits, kept.expiry), (new.login, limits, new.expiry));
+    assert_eq!((kept.expiry(), kept.owner, kept.limits), (new.expiry, new.login, limits));
     let located = kept.scopes.expect("scoped");
     assert_eq!(located.len(), 1);
-    assert_eq!(located[0].scope, scope(1, Permission::RW));
+    assert_eq!(located[0].scope(), scope(1, Permission::RW));
     assert_eq!(located[0].path.as_ref().map(ToString::to_string).as_deref(), Some("/a"));
 }
 
@@ -239,12 +239,12 @@ fn scope_on_deleted_node_is_reported_dangling() {
     insert_file(&store, 2, 1, "f");
     let new = NewTokenRow { scopes: Some(vec![scope(2, R)]), ..new_token("aaaaaaaa", "alice", TokenExpiry::Never) };
     store.add_token(&new).expect("stored");
-    assert!(!store.token(new.id, now()).expect("read").expect("there").has_dangling_scopes());
+    assert!(!store.token(new.id, now()).expect("read").expect("there").dangling);
     delete_node(&store, 1);
     let record = store.token(new.id, now()).expect("read").expect("there");
-    assert!(record.has_dangling_scopes());
-    assert_eq!(record.scopes, Some(vec![LocatedScope { scope: scope(2, R), path: None }]));
-    assert_eq!(record.scopes.map(|s| s[0].scope.node), Some(node(2)));
+    assert!(record.dangling);
+    assert_eq!(record.scopes, Some(vec![LocatedScope { node: node(2), permission: R, path: None }]));
+    assert_eq!(record.scopes.map(|s| s[0].node), Some(node(2)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::super::secret_hash::SecretHash;
 use super::super::sync_journals::delete_journals_of;
 use super::super::users::user_id;
 use super::super::{BallastShare, Result, Store, WriteDurability, columns};
-use super::{LastUseRecord, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
+use super::{LastUseRecord, LocatedScope, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
 use crate::domain::{EventKind, Login, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 
 /// The fields of a token after it was narrowed.
@@ -81,7 +81,7 @@ impl Store {
                 insert_scopes(t, id, narrowed.scopes.iter().flatten())?;
             }
             for (kind, detail) in changes {
-                self.record_change(t, kind, |event| event.with_user(&before.login).with_token(id).with_detail(detail))?;
+                self.record_change(t, kind, |event| event.with_user(&before.owner).with_token(id).with_detail(detail))?;
             }
             Ok(true)
         })
@@ -182,14 +182,14 @@ fn describe_changes(before: &TokenRecord, narrowed: &NarrowedToken) -> Vec<(Even
     }
     let differs = |scopes: &&Vec<Scope>| {
         // As sets: the order of scopes has no meaning.
-        let current: HashSet<_> = before.scopes.iter().flatten().map(|located| located.scope).collect();
+        let current: HashSet<_> = before.scopes.iter().flatten().map(LocatedScope::scope).collect();
         before.scopes.is_none() || current != scopes.iter().copied().collect()
     };
     let changed = [
         scopes.as_ref().filter(differs).map(|scopes| scope_count_text(scopes)),
         (*limits != before.limits).then(|| "limits".to_owned()),
         (*roles != before.roles).then(|| format!("roles {roles}")),
-        (*expiry != before.expiry).then(|| format!("until {}", expiry.hard_limit())),
+        (*expiry != before.expiry()).then(|| format!("until {}", expiry.hard_limit())),
     ];
     let changed: Vec<_> = changed.into_iter().flatten().collect();
     if !changed.is_empty() {

@@ -95,5 +95,5 @@ fn secret_past_grace_is_not_revived_by_clock_set_back() {
     env.clock.advance(2 * ONE_HOUR);
     env.tokens.apply_retention().expect("tidied");
     env.clock.set(start);
-    assert_eq!(env.tokens.find(ADMIN, token).expect("there").grace_until, None);
+    assert_eq!(env.tokens.find(ADMIN, token).expect("there").old_secret_until, None);
 }

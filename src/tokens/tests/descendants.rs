@@ -140,7 +140,7 @@ impl TokenFamily {
             let most = self.env.store.effective_access(parent).expect("read").expect("there").into_privileges();
             let least = self.env.store.effective_access(*id).expect("read").expect("there").into_privileges();
             let opened = opened.map(|(session, width)| (session.deadline(), (*width).clone()));
-            let ends = above.expiry.hard_limit();
+            let ends = above.expiry().hard_limit();
             prop_assert!(opened.as_ref().is_none_or(|(deadline, _)| *deadline <= ends), "it ends later");
             for width in opened.into_iter().map(|(_, width)| width).chain([least]) {
                 prop_assert_eq!(most.check_covers(&width), Ok(()));
@@ -217,7 +217,7 @@ fn child_never_exceeds_narrowed_parent() {
     let child = env.issue_bearer(&parent.principal, "alice", |_| {});
     let record = env.tokens.find(ADMIN, child.id).expect("there");
     assert_eq!(record.parent, Some(parent.id));
-    assert_eq!(record.expiry.hard_limit(), env.clock.now().saturating_add(10 * ONE_DAY), "the default is bounded");
+    assert_eq!(record.expiry().hard_limit(), env.clock.now().saturating_add(10 * ONE_DAY), "the default is bounded");
 
     let session = env.session_of(&child);
     let below = tree_path("/alice/below");

@@ -197,7 +197,7 @@ const ROTATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         second_helpdesk_token(w);
         limited_helpdesk_token(w)
     } => |w, by| {
-        let peers = w.env.all_tokens().into_iter().find(|token| token.login == login("peer")).expect("a token");
+        let peers = w.env.all_tokens().into_iter().find(|token| token.owner == login("peer")).expect("a token");
         w.env.tokens.rotate(&by.principal, peers.id, None).map(drop)
     }, refused "this needs a token without scopes, limits or parent";
     "a short token with the role rotates one of its owner that lives longer": |w| {
@@ -214,7 +214,7 @@ const ROTATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         second_helpdesk_token(w);
         short_lived_helpdesk_token(w)
     } => |w, by| {
-        let peers = w.env.all_tokens().into_iter().find(|token| token.login == login("peer")).expect("a token");
+        let peers = w.env.all_tokens().into_iter().find(|token| token.owner == login("peer")).expect("a token");
         w.env.tokens.rotate(&by.principal, peers.id, None).map(drop)
     }, refused "a token can only be rotated with one that has all of its privileges: it expires later";
     "a short token rotates one with roles of its owner that lives longer": short_lived_helpdesk_token => |w, by|
@@ -504,7 +504,7 @@ fn token_with_roles_expires_no_later_than_its_creator() {
     let w = EscalationEnv::new();
     second_helpdesk_token(&w);
     let (by, env) = (short_lived_helpdesk_token(&w), &w.env);
-    let end = env.tokens.find(ADMIN, by.id).expect("there").expiry.hard_limit();
+    let end = env.tokens.find(ADMIN, by.id).expect("there").expiry().hard_limit();
     let long = |request: &mut TokenRequest| request.lifetime = Some(RequestedLifetime::For(lifetime("30d")));
     let refused = env.issue_with(&by.principal, "peer", |request| {
         long(request);
@@ -519,10 +519,10 @@ fn token_with_roles_expires_no_later_than_its_creator() {
     );
     let made = env.issue_with(&by.principal, "peer", |request| request.roles = role_set(&[Role::RevokeTokens]));
     let record = made.expect("made").record;
-    assert_eq!((record.expiry.hard_limit(), record.parent), (end, None));
+    assert_eq!((record.expiry().hard_limit(), record.parent), (end, None));
     let plain = env.issue_with(&by.principal, "bob", long).expect("made").record;
     assert_eq!(
-        plain.expiry.hard_limit(),
+        plain.expiry().hard_limit(),
         env.clock.now().saturating_add(30 * ONE_DAY),
         "one without roles is what the role hands out"
     );
