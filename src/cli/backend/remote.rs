@@ -21,7 +21,7 @@ use crate::api::types::{
     TokenWithSecret, UpdatePolicyRequest, UpdateUserRequest, UserResponse,
 };
 use crate::domain::{
-    ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TextValue, TokenId, TreePath,
+    ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
 };
 use crate::net::{self, TlsFailure};
 use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};

@@ -110,7 +110,7 @@ fn deciding_revocation_or_expiration_is_named() {
 fn recorded_expiration_is_named_after_clock_set_back() {
     let env = tokens_env();
     let request =
-        TokenRequest { lifetime: RequestedLifetime::For(lifetime("1h")), ..TokenRequest::new(login("alice")) };
+        TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("1h"))), ..TokenRequest::new(login("alice")) };
     let text = env.tokens.issue(ADMIN, request).expect("a token").text;
     let (start, end) = (env.clock.now(), env.clock.now().saturating_add(Duration::from_secs(3600)));
     env.clock.advance(Duration::from_secs(2 * 3600));
