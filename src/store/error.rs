@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use rusqlite::Connection;
-
 /// An error of the store. Its text is for the administrator and the log, never for a client.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -167,11 +165,4 @@ impl From<rusqlite_migration::Error> for StoreError {
             other => StoreError::Corrupt(other.to_string()),
         }
     }
-}
-
-/// Refuses a database that SQLite's `quick_check` finds damaged.
-pub(super) fn check_integrity(connection: &Connection) -> Result<(), StoreError> {
-    // Unlike `integrity_check`, it does not compare indexes with tables, which would take too long at each start.
-    let outcome: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if outcome == "ok" { Ok(()) } else { Err(StoreError::Corrupt(outcome)) }
 }

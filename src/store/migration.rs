@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::sqlite::{copy_database, schema_version};
 use super::{DATABASE_FILE_NAME, MIGRATION_STEPS, MIGRATIONS, Result, StoreError};
 
 /// Name of the file with the key of the secrets' prefilters; `auth` creates and reads it.
@@ -67,12 +68,6 @@ pub(super) fn migrate(connection: &mut Connection, state_dir: &Path, migration: 
     Ok(MIGRATIONS.to_latest(connection)?)
 }
 
-/// Returns the number of migrations that were applied to a database.
-fn schema_version(connection: &Connection) -> Result<usize> {
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    Ok(usize::try_from(version).unwrap_or(usize::MAX))
-}
-
 /// Copies the database, complete and synced, to a backup file beside it.
 fn back_up(connection: &Connection, state_dir: &Path, schema: usize) -> Result<PathBuf> {
     let draft = state_dir.join(format!("{DATABASE_FILE_NAME}.schema-{schema}.draft"));
@@ -84,10 +79,8 @@ fn back_up(connection: &Connection, state_dir: &Path, schema: usize) -> Result<P
     }
     // SQLite accepts an existing empty file as the target: created here, nobody else can read it at any moment.
     let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft).map_err(state_dir_error)?;
-    // A consistent copy with the content of the write-ahead log, which a copy of the file alone would lack.
-    let copied = connection.execute("VACUUM INTO ?1", [draft.to_string_lossy()]).map_err(StoreError::from);
-    let copied = copied
-        .and_then(|_| file.sync_all().map_err(state_dir_error))
+    let copied = copy_database(connection, &draft)
+        .and_then(|()| file.sync_all().map_err(state_dir_error))
         .and_then(|()| publish_backup(state_dir, &draft, schema));
     if copied.is_err() {
         let _ = fs::remove_file(&draft);

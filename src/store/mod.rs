@@ -32,6 +32,7 @@ mod properties;
 mod quota;
 mod retention;
 mod secret_hash;
+mod sqlite;
 mod sync_journals;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -48,15 +49,16 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
 use crate::domain::{PropertyQuota, StateLimits};
 use epoch::EpochFile;
+use sqlite::{open_reader, open_writer};
 
 pub(crate) use audit::AddressSeen;
 pub use audit::{EventCursor, EventFilter, RecordedEvent};
@@ -105,8 +107,6 @@ const MIGRATION_STEPS: &[M<'static>] = &[
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(MIGRATION_STEPS);
 const MAX_IDLE_READERS: usize = 16;
-/// Maximum time that a read waits for a process that locks readers out, as WAL recovery does.
-const READ_BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Durability of a write: whether it is on disk before its call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,12 +186,12 @@ impl Store {
         // Also on an existing directory, which may have been created by hand or restored from a backup.
         fs::set_permissions(state_dir, fs::Permissions::from_mode(0o700)).map_err(state_dir_error)?;
         let path = migration::create_database_file(state_dir)?;
-        let mut synced = open_writer(&path, "FULL")?;
+        let mut synced = open_writer(&path, WriteDurability::Synced)?;
         // Before the migration: its backup would otherwise be a copy of a damaged database.
-        error::check_integrity(&synced)?;
+        sqlite::check_integrity(&synced)?;
         migration::migrate(&mut synced, state_dir, migration)?;
         let has_checksums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
-        let lazy = open_writer(&path, "NORMAL")?;
+        let lazy = open_writer(&path, WriteDurability::Lazy)?;
         let watcher = Mutex::new(open_reader(&path)?);
         let epoch_file = EpochFile::open(state_dir).map_err(state_dir_error)?;
         let store = Self {
@@ -239,9 +239,8 @@ impl Store {
     /// process or another.
     pub fn data_version(&self) -> Result<(u64, i64)> {
         let own_writes = self.write_count();
-        // `data_version` changes only by commits of other connections: this one is reserved for it and never writes.
-        let version = self.inner.watcher.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
-        Ok((own_writes, version))
+        // Only commits of other connections change the number: this one is reserved for it and never writes.
+        Ok((own_writes, sqlite::data_version(&self.inner.watcher.lock())?))
     }
 
     /// Returns the number of writes of this process, without a query.
@@ -284,32 +283,6 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("state", &self.inner.state_dir).finish_non_exhaustive()
     }
-}
-
-fn open_writer(path: &Path, synchronous: &str) -> Result<Connection> {
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    // For opening and migrating only: each write sets a time-out of its own (`lock_writers`).
-    connection.busy_timeout(Duration::from_secs(10))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    // Off by default in SQLite; deleting users, tokens and nodes relies on ON DELETE CASCADE.
-    connection.pragma_update(None, "foreign_keys", true)?;
-    // In memory: a temporary file could not be written on a full disk.
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-fn open_reader(path: &Path) -> Result<Connection> {
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    // Not SQLITE_OPEN_READ_ONLY: the first connection after a crash has to recover the write-ahead log, which writes.
-    // `query_only` refuses changes by statements.
-    connection.busy_timeout(READ_BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "query_only", true)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
 }
 
 #[cfg(test)]
@@ -360,7 +333,7 @@ mod tests {
     #[test]
     fn newer_database_is_refused_with_message() {
         let (temp_dir, store) = testing::open_temp_store();
-        store.write(WriteDurability::Synced, |t| Ok(t.pragma_update(None, "user_version", 99)?)).expect("written");
+        store.write(WriteDurability::Synced, |t| sqlite::set_schema_version(t, 99)).expect("written");
         drop(store);
         let error = Store::open(&temp_dir.path().join("state")).expect_err("refused");
         assert!(matches!(error, StoreError::SchemaTooNew), "{error:?}");

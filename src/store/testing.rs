@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
-use super::{DATABASE_FILE_NAME, MIGRATIONS, NewTokenRow, Result, SecretHash, Store, StoreError, WriteDurability};
+use super::{
+    DATABASE_FILE_NAME, MIGRATIONS, NewTokenRow, Result, SecretHash, Store, StoreError, WriteDurability, sqlite,
+};
 use crate::domain::{
     ForeignRoles, Login, NodeId, Permission, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis,
 };
@@ -144,7 +146,7 @@ pub(crate) const NORMAL: i64 = 1;
 /// # Errors
 /// [`StoreError::DiskFull`] for the commits of [`fill_disk`].
 pub(super) fn before_commit(connection: &Connection) -> Result<()> {
-    let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    let synchronous = sqlite::synchronous_mode(connection)?;
     COMMIT_SYNC_MODES.with_borrow_mut(|commits| commits.push(synchronous));
     crash_point();
     match FULL_COMMITS.get() {
