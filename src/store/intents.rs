@@ -84,9 +84,9 @@ impl Store {
         // On disk before the first step on the file system: a crash after that step would otherwise leave a change that
         // no start completes.
         self.write(WriteDurability::Synced, |connection| {
-            connection.execute(
-                "INSERT INTO intents (source, target, folder, inode, born, how, other_folder, other_inode, other_born) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            let sql = "INSERT INTO intents (source, target, folder, inode, born, how, other_folder, other_inode, other_born) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id";
+            let id = connection.prepare_cached(sql)?.query_row(
                 params![
                     source.as_bytes(),
                     target,
@@ -98,8 +98,9 @@ impl Store {
                     other_inode,
                     other.and_then(|other| other.birth_time),
                 ],
+                |row| row.get(0),
             )?;
-            Ok(connection.last_insert_rowid())
+            Ok(id)
         })
     }
 

@@ -104,6 +104,7 @@ const MIGRATION_STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_11.sql")),
     M::up(include_str!("schema_12.sql")),
     M::up(include_str!("schema_13.sql")),
+    M::up(include_str!("schema_14.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(MIGRATION_STEPS);
 const MAX_IDLE_READERS: usize = 16;

@@ -98,10 +98,11 @@ impl Store {
             // An expired journal is not continued: retention may have deleted a part of its entries.
             let delete = "DELETE FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3";
             connection.prepare_cached(delete)?.execute(params![token, directory.as_bytes(), depth_infinity])?;
-            let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4)";
-            connection.prepare_cached(sql)?.execute(params![token, directory.as_bytes(), depth_infinity, now])?;
+            let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4) RETURNING id";
+            let row = params![token, directory.as_bytes(), depth_infinity, now];
+            let id = connection.prepare_cached(sql)?.query_row(row, |row| row.get(0))?;
             self.count_journal_write();
-            let journal = SyncJournal { id: connection.last_insert_rowid(), purged_through: 0, last_number: 0 };
+            let journal = SyncJournal { id, purged_through: 0, last_number: 0 };
             evict_excess_journals(connection, journal.id, token)?;
             Ok(journal)
         })

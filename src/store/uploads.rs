@@ -108,9 +108,9 @@ impl Store {
         durability: WriteDurability,
     ) -> Result<i64> {
         self.write(durability, |t| {
-            let sql = "INSERT INTO uploads (token, name, request, touched_at) VALUES (?1, ?2, ?3, ?4)";
-            t.prepare_cached(sql)?.execute(params![token, name, first_request.map(|(request, _)| request), now])?;
-            let id = t.last_insert_rowid();
+            let sql = "INSERT INTO uploads (token, name, request, touched_at) VALUES (?1, ?2, ?3, ?4) RETURNING id";
+            let row = params![token, name, first_request.map(|(request, _)| request), now];
+            let id = t.prepare_cached(sql)?.query_row(row, |row| row.get(0))?;
             first_request.map_or(Ok(()), |(_, part)| insert_part(t, id, part))?;
             Ok(id)
         })

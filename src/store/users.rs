@@ -57,14 +57,11 @@ impl Store {
             self.disown_all_of(login)?;
         }
         self.write(WriteDurability::Synced, |t| {
-            let inserted = t.execute(
-                "INSERT INTO users (login, created_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                params![login, now],
-            )?;
-            if inserted == 0 {
-                return Err(StoreError::AlreadyExists(format!("the user {login}")));
-            }
-            let user = t.last_insert_rowid();
+            // No row where the login is taken.
+            let insert =
+                "INSERT INTO users (login, created_at) VALUES (?1, ?2) ON CONFLICT (login) DO NOTHING RETURNING id";
+            let inserted = t.prepare_cached(insert)?.query_row(params![login, now], |row| row.get(0)).optional()?;
+            let user = inserted.ok_or_else(|| StoreError::AlreadyExists(format!("the user {login}")))?;
             insert_roles(t, user, roles)?;
             self.record_change(t, EventKind::UserCreated, |event| with_roles(event.with_user(login), roles))?;
             grants.iter().try_for_each(|scope| self.insert_grant(t, (user, login), *scope, now))
