@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::parse_stored_path;
 use super::intents::{ChangeIntent, delete_intent_row, select_intents};
-use super::{BallastShare, Result, Store, WriteDurability};
+use super::{BallastShare, Result, Store, StoreError, WriteDurability};
 use crate::domain::{EntryName, Login, NodeId, NodeIdentity, TreePath};
 
 /// A named node.
@@ -47,8 +47,16 @@ pub(crate) struct CompletedMove<'a> {
 
 /// The columns that [`node_from_row`] reads; the identity of a file is that of its parent directory.
 pub(super) const NODE_COLUMNS: &str = "SELECT n.id, n.parent, n.name, n.folder, \
-     iif(n.folder, n.inode, p.inode), iif(n.folder, n.born, p.born)";
+     CASE WHEN n.folder = 1 THEN n.inode ELSE p.inode END, CASE WHEN n.folder = 1 THEN n.born ELSE p.born END";
 pub(super) const NODE_TABLES: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent";
+
+/// The rows below the node `?1`, with their paths relative to it, in which `?2` stands between two names. Their first
+/// column is the id, the second what [`path_below_from_row`] reads.
+pub(super) const PATHS_BELOW: &str = "WITH RECURSIVE down (id, place) AS ( \
+     SELECT id, name FROM nodes WHERE parent = ?1 UNION ALL \
+     SELECT n.id, down.place || ?2 || n.name FROM nodes n JOIN down ON n.parent = down.id)";
+/// The bytes for `?2` of [`PATHS_BELOW`].
+pub(super) const PATH_SEPARATOR: &[u8] = b"/";
 
 impl Store {
     /// Returns the path of a node by the index, and its row.
@@ -74,16 +82,14 @@ impl Store {
     pub(crate) fn nodes_within(&self, top: &TreePath) -> Result<Vec<(TreePath, NodeRow)>> {
         self.snapshot(|connection| {
             let Some(row) = resolve_path(connection, top)? else { return Ok(Vec::new()) };
-            // Names are bytes, but `||` makes text: the path is cast back after each step.
-            let sql = "WITH RECURSIVE down (id, place) AS ( \
-                 SELECT ?1, x'' UNION ALL \
-                 SELECT n.id, CAST(down.place || x'2f' || n.name AS BLOB) FROM nodes n JOIN down ON n.parent = down.id)";
-            let mut statement = connection.prepare(&format!("{sql} {NODE_COLUMNS}, down.place {NODE_TABLES} JOIN down ON down.id = n.id"))?;
-            let mut rows = statement.query([row.id])?;
+            let sql = format!("{PATHS_BELOW} {NODE_COLUMNS}, down.place {NODE_TABLES} JOIN down ON down.id = n.id");
+            let mut statement = connection.prepare(&sql)?;
+            let mut rows = statement.query(params![row.id, PATH_SEPARATOR])?;
             let mut nodes = Vec::new();
             while let Some(row) = rows.next()? {
-                nodes.push((top.join(&parse_stored_path(&row.get::<_, Vec<u8>>(6)?)?), node_from_row(row)?));
+                nodes.push((top.join(&path_below_from_row(row, 6)?), node_from_row(row)?));
             }
+            nodes.push((top.clone(), row));
             nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
             Ok(nodes)
         })
@@ -93,9 +99,9 @@ impl Store {
     pub(crate) fn longest_way_below(&self, top: NodeId) -> Result<usize> {
         self.read(|connection| {
             let sql = "WITH RECURSIVE below (id, bytes) AS ( \
-                 SELECT ?1, 0 UNION ALL \
-                 SELECT n.id, below.bytes + (below.bytes > 0) + length(n.name) FROM nodes n JOIN below ON n.parent = below.id) \
-                 SELECT max(bytes) FROM below";
+                 SELECT id, length(name) FROM nodes WHERE parent = ?1 UNION ALL \
+                 SELECT n.id, below.bytes + 1 + length(n.name) FROM nodes n JOIN below ON n.parent = below.id) \
+                 SELECT coalesce(max(bytes), 0) FROM below";
             let bytes: i64 = connection.prepare_cached(sql)?.query_row([top], |row| row.get(0))?;
             Ok(usize::try_from(bytes).unwrap_or(0))
         })
@@ -274,8 +280,18 @@ pub(super) fn resolve_path(connection: &Connection, path: &TreePath) -> Result<O
 }
 
 fn child_row(connection: &Connection, parent: Option<NodeId>, name: &[u8]) -> Result<Option<NodeRow>> {
-    let sql = format!("{NODE_COLUMNS} {NODE_TABLES} WHERE n.parent IS ?1 AND n.name = ?2");
-    Ok(connection.prepare_cached(&sql)?.query_row(params![parent, name], node_from_row).optional()?)
+    // Two statements, since no index of PostgreSQL serves `IS NOT DISTINCT FROM`.
+    let row = match parent {
+        Some(parent) => {
+            let sql = format!("{NODE_COLUMNS} {NODE_TABLES} WHERE n.parent = ?1 AND n.name = ?2");
+            connection.prepare_cached(&sql)?.query_row(params![parent, name], node_from_row)
+        }
+        None => {
+            let sql = format!("{NODE_COLUMNS} {NODE_TABLES} WHERE n.parent IS NULL AND n.name = ?1");
+            connection.prepare_cached(&sql)?.query_row([name], node_from_row)
+        }
+    };
+    Ok(row.optional()?)
 }
 
 pub(super) fn node_path(connection: &Connection, id: NodeId) -> Result<TreePath> {
@@ -299,6 +315,13 @@ fn delete_node_at(connection: &Connection, path: &TreePath) -> Result<()> {
 fn delete_node(connection: &Connection, id: NodeId) -> Result<()> {
     connection.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([id])?;
     Ok(())
+}
+
+/// Reads a column `place` of [`PATHS_BELOW`].
+pub(super) fn path_below_from_row(row: &Row<'_>, column: usize) -> Result<TreePath> {
+    // Names are bytes, but `||` makes text of them in SQLite, which need not be UTF-8 then: either is taken as it is.
+    let bytes = row.get_ref(column)?.as_bytes().map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    parse_stored_path(bytes)
 }
 
 pub(super) fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {

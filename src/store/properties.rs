@@ -4,12 +4,14 @@ use std::cell::Cell;
 
 use rusqlite::{Connection, params};
 
-use super::columns::parse_stored_path;
 use super::located_scopes::check_node_exists;
-use super::nodes::{NODE_COLUMNS, NODE_TABLES, node_from_row};
+use super::nodes::{NODE_COLUMNS, NODE_TABLES, PATH_SEPARATOR, PATHS_BELOW, node_from_row, path_below_from_row};
 use super::quota::PropertyUsage;
 use super::{BallastShare, NodeRow, Result, Store, WriteDurability};
 use crate::domain::{Login, NodeId, TreePath};
+
+/// The part of `properties.bytes` that stands for the row itself, as the schema has it.
+const PROPERTY_ROW_BYTES: u64 = 256;
 
 /// A dead property.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,16 +129,19 @@ impl Store {
 
     /// Returns the nodes at and below one that have properties, each with its path relative to that one.
     pub(crate) fn nodes_with_properties(&self, top: NodeId) -> Result<Vec<(TreePath, NodeId)>> {
-        self.read(|connection| {
-            let sql = "WITH RECURSIVE below (id, place) AS ( \
-                 SELECT ?1, x'' UNION ALL SELECT n.id, CAST(below.place || x'2f' || n.name AS BLOB) \
-                 FROM nodes n JOIN below ON n.parent = below.id) \
-                 SELECT id, place FROM below WHERE EXISTS (SELECT 1 FROM properties WHERE node = id)";
-            let mut statement = connection.prepare_cached(sql)?;
-            let mut rows = statement.query([top])?;
+        self.snapshot(|connection| {
             let mut found = Vec::new();
+            if connection.prepare_cached("SELECT 1 FROM properties WHERE node = ?1")?.exists([top])? {
+                found.push((TreePath::root(), top));
+            }
+            let sql = format!(
+                "{PATHS_BELOW} SELECT down.id, down.place FROM down \
+                 WHERE EXISTS (SELECT 1 FROM properties WHERE node = down.id)"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![top, PATH_SEPARATOR])?;
             while let Some(row) = rows.next()? {
-                found.push((parse_stored_path(&row.get::<_, Vec<u8>>(1)?)?, row.get(0)?));
+                found.push((path_below_from_row(row, 1)?, row.get(0)?));
             }
             Ok(found)
         })
@@ -145,7 +150,7 @@ impl Store {
     /// Returns the bytes that the properties of these nodes would take of the quota of a user who copies them.
     pub(crate) fn property_bytes(&self, nodes: &[NodeId]) -> Result<u64> {
         self.read(|connection| {
-            let sql = "SELECT coalesce(sum(bytes), 0) FROM properties WHERE node = ?1";
+            let sql = "SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM properties WHERE node = ?1";
             let mut select = connection.prepare_cached(sql)?;
             let mut bytes = 0u64;
             for node in nodes {
@@ -185,7 +190,7 @@ fn apply_update(connection: &Connection, node: NodeId, writer: &Login, update: &
         Some(value) => {
             // Not REPLACE, which would delete the old row without running the triggers that count its bytes.
             let sql = "INSERT INTO properties (node, namespace, name, value, writer) VALUES (?1, ?2, ?3, ?4, ?5) \
-                 ON CONFLICT DO UPDATE SET value = excluded.value, writer = excluded.writer";
+                 ON CONFLICT (node, namespace, name) DO UPDATE SET value = excluded.value, writer = excluded.writer";
             connection.prepare_cached(sql)?.execute(params![node, namespace, name, value, writer])?
         }
         None => {
@@ -197,11 +202,12 @@ fn apply_update(connection: &Connection, node: NodeId, writer: &Login, update: &
 }
 
 fn property_totals(connection: &Connection, node: NodeId) -> Result<PropertyTotals> {
-    let sql = "SELECT count(*), coalesce(sum(octet_length(namespace) + octet_length(name) + octet_length(value)), 0) \
-         FROM properties WHERE node = ?1";
+    // `bytes` of a row is those of its three texts, and what stands for the row itself.
+    let sql = "SELECT count(*), CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM properties WHERE node = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let totals = statement.query_row([node], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-    Ok(PropertyTotals { count: totals.0.unsigned_abs(), bytes: totals.1.unsigned_abs() })
+    let (count, bytes) = (totals.0.unsigned_abs(), totals.1.unsigned_abs());
+    Ok(PropertyTotals { count, bytes: bytes.saturating_sub(count.saturating_mul(PROPERTY_ROW_BYTES)) })
 }
 
 fn property_from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<PropertyRow> {

@@ -1,8 +1,8 @@
 //! Quotas on the rows and bytes that callers can add to the store, beside those of the policy.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
-use super::columns::sql_limit;
+use super::columns::{sql_limit, to_sql_integer};
 use super::retention::delete_longest_inactive;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, NodeId, PropertyQuota, StateLimits, UnixMillis, UserQuotaLimits};
@@ -28,16 +28,14 @@ impl Store {
     /// [`StoreError::QuotaExceeded`] where none of the user's tokens is inactive.
     pub(super) fn evict_inactive_tokens(&self, t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<()> {
         let UserQuotaLimits { per_user, total } = self.state_limits().tokens;
-        let has_rows = |sql: &str, bound: u64| -> Result<bool> {
-            let bound = i64::try_from(bound).unwrap_or(i64::MAX);
-            let rows = t.prepare_cached(sql)?.query_row(params![user, bound], |row| row.get::<_, i64>(0))?;
-            Ok(rows >= bound)
+        let (per_user, total) = (to_sql_integer(per_user), to_sql_integer(total));
+        let count = |sql: &str, params: &[&dyn ToSql]| -> Result<i64> {
+            Ok(t.prepare_cached(sql)?.query_row(params, |row| row.get(0))?)
         };
         // LIMIT stops the count at the quota, so that it never reads the whole table.
-        let of_user = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE user_id = ?1 LIMIT ?2)";
-        // The same parameters as above: the user is bound and not used.
-        let of_all = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE ?1 IS NOT NULL LIMIT ?2)";
-        while has_rows(of_user, per_user)? || has_rows(of_all, total)? {
+        let of_user = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE user_id = ?2 LIMIT ?1) AS stored";
+        let of_all = "SELECT count(*) FROM (SELECT 1 FROM tokens LIMIT ?1) AS stored";
+        while count(of_user, &[&per_user, &user])? >= per_user || count(of_all, &[&total])? >= total {
             if !delete_longest_inactive(t, user, now)? {
                 return Err(StoreError::QuotaExceeded("the maximum number of stored tokens is reached"));
             }
@@ -195,6 +193,6 @@ fn amount(c: &Connection, resource: &str, login: &Login) -> Result<u64> {
 
 /// Returns the amount of a resource in all.
 fn total_amount(c: &Connection, resource: &str) -> Result<u64> {
-    let select = "SELECT coalesce(sum(amount), 0) FROM usage WHERE what = ?1";
+    let select = "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM usage WHERE what = ?1";
     Ok(c.prepare_cached(select)?.query_row([resource], |row| row.get::<_, i64>(0))?.unsigned_abs())
 }
