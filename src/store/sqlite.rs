@@ -87,6 +87,11 @@ pub(super) fn copy_database(connection: &Connection, target: &Path) -> Result<()
     Ok(())
 }
 
+/// Returns a condition that is true where a text is a part of another.
+pub(super) fn contains_sql(text: &str, part: &str) -> String {
+    format!("instr({text}, {part}) > 0")
+}
+
 /// Returns `PRAGMA synchronous` of a connection.
 #[cfg(test)]
 pub(super) fn synchronous_mode(connection: &Connection) -> Result<i64> {
@@ -97,6 +102,20 @@ pub(super) fn synchronous_mode(connection: &Connection) -> Result<i64> {
 #[cfg(test)]
 pub(super) fn set_schema_version(connection: &Connection, version: u32) -> Result<()> {
     Ok(connection.pragma_update(None, "user_version", version)?)
+}
+
+/// Moves all commits from the write-ahead log into the database.
+#[cfg(test)]
+pub(super) fn empty_write_ahead_log(store: &super::Store) {
+    super::testing::execute_externally(store, "PRAGMA wal_checkpoint(TRUNCATE)");
+}
+
+/// Returns the steps by which SQLite carries out a query, one in a line.
+#[cfg(test)]
+pub(super) fn query_plan(c: &Connection, query: &str, params: impl rusqlite::Params) -> Result<String> {
+    let mut select = c.prepare(&format!("EXPLAIN QUERY PLAN {query}"))?;
+    let steps = select.query_map(params, |row| row.get::<_, String>(3))?;
+    Ok(steps.collect::<rusqlite::Result<Vec<_>>>()?.join("\n"))
 }
 
 #[cfg(test)]

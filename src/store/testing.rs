@@ -30,9 +30,9 @@ pub(crate) fn older_state_dir(schema: usize) -> TempDir {
     let temp_dir = tempfile::tempdir().expect("directory");
     let mut connection = rusqlite::Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
     MIGRATIONS.to_version(&mut connection, schema).expect("created");
-    let rows = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, zeroblob(32));
-        INSERT INTO users (login, created_at) VALUES ('alice', 1);";
-    connection.execute_batch(rows).expect("created");
+    let meta = "INSERT INTO meta (\"only\", epoch, etag_key) VALUES (1, 1, ?1)";
+    connection.execute(meta, [[0u8; 32]]).expect("created");
+    connection.execute("INSERT INTO users (login, created_at) VALUES ('alice', 1)", []).expect("created");
     temp_dir
 }
 

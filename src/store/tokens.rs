@@ -3,13 +3,14 @@
 mod expiring;
 mod update;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, named_params, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::columns::sql_limit;
 use super::located_scopes::{self, LocatedScope};
 use super::secret_hash::SecretHash;
+use super::sqlite::contains_sql;
 use super::token_chain::MAX_CHAIN_TOKENS;
 use super::users::user_id;
 use super::{Result, Store, StoreError, WriteDurability, columns, policy};
@@ -219,7 +220,8 @@ const WINDOW_SQL: &str = "link.window_ms";
 /// Sliding window of a token of a chain plus the longest time that a use stays in the memory of the process that saw
 /// it: uses are written once in a second or a twentieth of the window, by a store watcher that runs several times a
 /// second.
-const WINDOW_WITH_WRITE_LAG_SQL: &str = "(link.window_ms + max(1000, link.window_ms / 20) + 1000)";
+const WINDOW_WITH_WRITE_LAG_SQL: &str =
+    "(link.window_ms + CASE WHEN link.window_ms > 20000 THEN link.window_ms / 20 ELSE 1000 END + 1000)";
 
 /// Returns an expression for the state of `t` at `:now`, over the whole chain above it.
 fn state_sql(window: &str) -> String {
@@ -230,11 +232,12 @@ fn state_sql(window: &str) -> String {
         SELECT t.id, 0
         UNION ALL SELECT above.parent, depth + 1 FROM chain JOIN tokens above ON above.id = chain.id
         WHERE above.parent IS NOT NULL AND depth < 64)
-    SELECT CASE
-        WHEN max(link.revoked_at IS NOT NULL) THEN 'revoked'
-        WHEN max(link.expiry_noted OR coalesce(link.hard_at <= :now, 0)
-              OR coalesce(coalesce(link.last_used_at, link.created_at) + {window} <= :now, 0)) THEN 'expired'
-        ELSE 'live' END
+    SELECT CASE max(CASE
+            WHEN link.revoked_at IS NOT NULL THEN 2
+            WHEN link.expiry_noted = 1 OR link.hard_at <= :now
+              OR coalesce(link.last_used_at, link.created_at) + {window} <= :now THEN 1
+            ELSE 0 END)
+        WHEN 2 THEN 'revoked' WHEN 1 THEN 'expired' ELSE 'live' END
     FROM chain JOIN tokens link ON link.id = chain.id)"
     )
 }
@@ -246,9 +249,11 @@ const DESCENDANTS_CONDITION: &str = "t.id IN (
         UNION SELECT child.id FROM descendants JOIN tokens child ON child.parent = descendants.id)
     SELECT id FROM descendants)";
 
-/// Condition that `t` has `:text` in its id, name, description or owner.
-const TEXT_CONDITION: &str =
-    "instr(lower(t.id || char(10) || t.name || char(10) || t.description || char(10) || u.login), lower(:text)) > 0";
+/// Returns the condition that `t` has `:text` in its id, name, description or owner.
+fn text_condition() -> String {
+    // Line breaks between them, so that a text is not found across two of them.
+    contains_sql("lower(t.id || '\n' || t.name || '\n' || t.description || '\n' || u.login)", "lower(:text)")
+}
 
 const RECORD_COLUMNS: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at, t.hard_at, t.window_ms,
     t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped, t.limits,
@@ -323,23 +328,29 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Vec<TokenRecord>> {
         self.snapshot(|c| {
-            let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
-            // Each variant names all parameters, since binding one that a query lacks is an error.
-            let owner_condition = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
-            // The prefilter only narrows the search; `state` decides, over the whole chain.
-            let state_prefilter = filter.state.map_or("TRUE", TokenState::prefilter_sql);
-            let ancestor_condition = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":ancestor IS NULL" };
+            let owner = filter_owner(c, filter)?;
+            let (mut condition, mut params) = owner_condition(&owner, filter);
+            if filter.only_scoped {
+                condition.push_str(" AND t.scoped = 1");
+            }
+            if let Some(text) = &filter.text {
+                condition.push_str(&format!(" AND {}", text_condition()));
+                params.push((":text", text));
+            }
             let state = state_sql(WINDOW_SQL);
+            let wanted_state = filter.state.map(TokenState::as_str);
+            if let (Some(wanted), Some(name)) = (filter.state, &wanted_state) {
+                // The prefilter only narrows the search; the state decides, over the whole chain.
+                condition.push_str(&format!(" AND {} AND {state} = :state", wanted.prefilter_sql()));
+                params.push((":state", name));
+            }
+            let limit = sql_limit(limit);
+            params.extend::<[(&str, &dyn ToSql); 3]>([(":from", &from), (":limit", &limit), (":now", &now)]);
             let mut select = c.prepare_cached(&format!(
-                "SELECT {RECORD_COLUMNS}, {state} AS state FROM tokens t JOIN users u ON u.id = t.user_id
-                 WHERE {page_condition} AND {owner_condition} AND {ancestor_condition} AND t.scoped >= :scoped
-                   AND (:text IS NULL OR {TEXT_CONDITION}) AND {state_prefilter} AND (:state IS NULL OR state = :state) ORDER BY {order} LIMIT :limit"
+                "SELECT {RECORD_COLUMNS}, {state} FROM tokens t JOIN users u ON u.id = t.user_id
+                 WHERE {page_condition} AND {condition} ORDER BY {order} LIMIT :limit"
             ))?;
-            let state = filter.state.map(TokenState::as_str);
-            let mut rows = select.query(named_params! {
-                ":from": from, ":owner": owner, ":state": state, ":ancestor": filter.descendants_of, ":text": filter.text,
-                ":scoped": filter.only_scoped, ":limit": sql_limit(limit), ":now": now
-            })?;
+            let mut rows = select.query(&params[..])?;
             let mut tokens = Vec::new();
             while let Some(row) = rows.next()? {
                 tokens.push(record_from_row(c, row)?);
@@ -377,6 +388,30 @@ impl Store {
     pub(crate) fn has_tokens(&self) -> Result<bool> {
         self.read(|c| Ok(c.prepare_cached("SELECT 1 FROM tokens LIMIT 1")?.exists([])?))
     }
+}
+
+/// Returns the row id of a filter's owner.
+fn filter_owner(c: &Connection, filter: &TokenFilter) -> Result<Option<i64>> {
+    filter.owner.as_ref().map(|login| user_id(c, login)).transpose()
+}
+
+/// Returns the condition that tokens `t` match a filter's owner, by its row id, and ancestor, with its parameters.
+fn owner_condition<'a>(
+    owner: &'a Option<i64>,
+    filter: &'a TokenFilter,
+) -> (String, Vec<(&'static str, &'a dyn ToSql)>) {
+    // Conditions that don't apply are left out with their parameters: a parameter that is only asked whether it is NULL
+    // has no type that an engine could find out.
+    let (mut condition, mut params) = ("TRUE".to_owned(), Vec::<(&str, &dyn ToSql)>::new());
+    if let Some(owner) = owner {
+        condition.push_str(" AND t.user_id = :owner");
+        params.push((":owner", owner));
+    }
+    if let Some(ancestor) = &filter.descendants_of {
+        condition.push_str(&format!(" AND {DESCENDANTS_CONDITION}"));
+        params.push((":ancestor", ancestor));
+    }
+    (condition, params)
 }
 
 /// Returns the detail of a creation's audit event.
@@ -441,7 +476,7 @@ fn count_live_tokens(t: &Connection, user: i64, now: UnixMillis, max_count: u32,
     let state = state_sql(window);
     let mut count = t.prepare_cached(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM tokens t
-         WHERE t.user_id = :user AND t.revoked_at IS NULL AND {state} = 'live' LIMIT :max_count)"
+         WHERE t.user_id = :user AND t.revoked_at IS NULL AND {state} = 'live' LIMIT :max_count) AS live"
     ))?;
     Ok(count.query_row(named_params! {":user": user, ":now": now, ":max_count": max_count}, |row| row.get(0))?)
 }
@@ -474,7 +509,7 @@ fn insert_scopes<'a>(t: &Transaction<'_>, token: TokenId, scopes: impl Iterator<
     // Scopes on the same node are united.
     let mut scope = t.prepare_cached(
         "INSERT INTO scopes (token_id, node, permission) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET permission = permission | excluded.permission",
+         ON CONFLICT (token_id, node) DO UPDATE SET permission = scopes.permission | excluded.permission",
     )?;
     for Scope { node, permission } in scopes {
         located_scopes::check_node_exists(t, *node)?;

@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{Connection, named_params};
+use rusqlite::ToSql;
 
 use super::super::columns::sql_limit;
-use super::super::users::user_id;
 use super::super::{Result, Store, columns};
-use super::{DESCENDANTS_CONDITION, TokenFilter, TokenState};
+use super::{TokenFilter, TokenState, filter_owner, owner_condition};
 use crate::domain::{NodeId, TokenExpiry, TokenId, UnixMillis};
 
 impl Store {
@@ -16,15 +15,15 @@ impl Store {
     pub(crate) fn expiring_tokens(&self, filter: &TokenFilter, now: UnixMillis) -> Result<Vec<TokenId>> {
         let until = now.saturating_add(TokenExpiry::EXPIRES_SOON_WINDOW);
         self.snapshot(|c| {
-            let (owner, condition) = owner_condition(c, filter)?;
+            let owner = filter_owner(c, filter)?;
+            let (condition, mut params) = owner_condition(&owner, filter);
             let mut select = c.prepare_cached(&format!(
                 "SELECT t.id, t.created_at, t.last_used_at, t.hard_at, t.window_ms FROM tokens t
                  WHERE t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at > :now AND t.dies_at <= :until
                    AND {condition} ORDER BY t.dies_at, t.id"
             ))?;
-            let mut rows = select.query(named_params! {
-                ":now": now, ":until": until, ":owner": owner, ":ancestor": filter.descendants_of
-            })?;
+            params.extend::<[(&str, &dyn ToSql); 2]>([(":now", &now), (":until", &until)]);
+            let mut rows = select.query(&params[..])?;
             let mut expiring = Vec::new();
             while let Some(row) = rows.next()? {
                 let (created_at, last_used_at): (UnixMillis, Option<UnixMillis>) = (row.get(1)?, row.get(2)?);
@@ -47,17 +46,17 @@ impl Store {
     ) -> Result<Vec<(NodeId, bool)>> {
         let live = TokenState::Live.prefilter_sql();
         self.snapshot(|c| {
-            let (owner, condition) = owner_condition(c, filter)?;
+            let owner = filter_owner(c, filter)?;
+            let (condition, mut params) = owner_condition(&owner, filter);
             let mut select = c.prepare_cached(&format!(
                 // Nodes without a row come first: the caller need not look for them in the file system.
                 "SELECT node, node IN (SELECT id FROM nodes) AS named
-                 FROM (SELECT DISTINCT s.node FROM scopes s JOIN tokens t ON t.id = s.token_id WHERE {condition} AND {live})
+                 FROM (SELECT DISTINCT s.node FROM scopes s JOIN tokens t ON t.id = s.token_id WHERE {condition} AND {live}) AS scoped
                  ORDER BY named, node LIMIT :limit"
             ))?;
-            let rows = select.query_map(
-                named_params! { ":owner": owner, ":ancestor": filter.descendants_of, ":now": now, ":limit": sql_limit(limit) },
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
+            let limit = sql_limit(limit);
+            params.extend::<[(&str, &dyn ToSql); 2]>([(":now", &now), (":limit", &limit)]);
+            let rows = select.query_map(&params[..], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
         })
     }
@@ -72,13 +71,14 @@ impl Store {
     ) -> Result<Vec<TokenId>> {
         let live = TokenState::Live.prefilter_sql();
         self.snapshot(|c| {
-            let (owner, condition) = owner_condition(c, filter)?;
+            let owner = filter_owner(c, filter)?;
+            let (condition, mut params) = owner_condition(&owner, filter);
             let mut select = c.prepare_cached(&format!(
                 "SELECT s.token_id, s.node FROM scopes s JOIN tokens t ON t.id = s.token_id
                  WHERE {condition} AND {live} ORDER BY s.token_id"
             ))?;
-            let mut rows =
-                select.query(named_params! { ":owner": owner, ":ancestor": filter.descendants_of, ":now": now })?;
+            params.push((":now", &now));
+            let mut rows = select.query(&params[..])?;
             let mut tokens: Vec<TokenId> = Vec::new();
             while let Some(row) = rows.next()? {
                 if nodes.contains(&row.get(1)?) {
@@ -90,12 +90,4 @@ impl Store {
             Ok(tokens)
         })
     }
-}
-
-/// Returns the owner's row id, and the condition that tokens `t` match a filter's owner and ancestor.
-fn owner_condition(c: &Connection, filter: &TokenFilter) -> Result<(Option<i64>, String)> {
-    let owner = filter.owner.as_ref().map(|login| user_id(c, login)).transpose()?;
-    let owner_filter = if owner.is_some() { "t.user_id = :owner" } else { ":owner IS NULL" };
-    let descendants_filter = if filter.descendants_of.is_some() { DESCENDANTS_CONDITION } else { ":ancestor IS NULL" };
-    Ok((owner, format!("{owner_filter} AND {descendants_filter}")))
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::domain::{Actor, Lifetime, Permission};
 use crate::store::AuditContext;
+use crate::store::sqlite::{empty_write_ahead_log, query_plan};
 use crate::store::testing::{
-    delete_node, execute_externally, id, insert_directory, insert_file, login, new_token, node, now, open_temp_store,
-    scope,
+    delete_node, id, insert_directory, insert_file, login, new_token, node, now, open_temp_store, scope,
 };
 
 const R: Permission = Permission::R;
@@ -258,14 +258,8 @@ fn token_listing_uses_primary_key_index() {
     let plan = store
         .read(|c| {
             let state = state_sql(WINDOW_SQL);
-            let query = format!("EXPLAIN QUERY PLAN SELECT {RECORD_COLUMNS}, {state} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id > :after ORDER BY t.id LIMIT 5");
-            let mut select = c.prepare(&query)?;
-            let mut rows = select.query(named_params! {":after": "", ":now": now()})?;
-            let mut plan = Vec::new();
-            while let Some(row) = rows.next()? {
-                plan.push(row.get::<_, String>(3)?);
-            }
-            Ok(plan.join("\n"))
+            let query = format!("SELECT {RECORD_COLUMNS}, {state} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id > :after ORDER BY t.id LIMIT 5");
+            query_plan(c, &query, named_params! {":after": "", ":now": now()})
         })
         .expect("planned");
     assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN t\n"), "{plan}");
@@ -282,14 +276,14 @@ fn revoking_1000_tokens_fits_in_half_the_ballast() {
             .expect("stored");
     }
     let state = store.state_dir().to_owned();
-    execute_externally(&store, "PRAGMA wal_checkpoint(TRUNCATE)");
+    empty_write_ahead_log(&store);
     let size =
         || ["patgate.db", "patgate.db-wal"].map(|name| std::fs::metadata(state.join(name)).expect("there").len());
     let before: u64 = size().iter().sum();
     let acting = store.with_audit_context(AuditContext { actor: Actor::Server, peer: None, at: now() });
     assert_eq!(acting.revoke_user_tokens(&login("alice"), now()).expect("revoked"), 1000);
     let log = size()[1];
-    execute_externally(&store, "PRAGMA wal_checkpoint(TRUNCATE)");
+    empty_write_ahead_log(&store);
     let grown = log + size()[0].saturating_sub(before);
     assert!(grown > 100_000 && grown < 8 << 20, "{grown} bytes");
     eprintln!("{grown} bytes");

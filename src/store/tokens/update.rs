@@ -61,10 +61,10 @@ impl Store {
             }
             let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
             let scoped = narrowed.scopes.is_some();
-            // `max` keeps a token scoped: without it, leaving the scopes out would remove the restriction.
+            // A scoped token stays so: leaving the scopes out would otherwise remove the restriction.
             let changed = t.execute(
                 "UPDATE tokens SET name = :name, description = :description, hard_at = :hard_at,
-                    window_ms = :window_ms, scoped = max(scoped, :scoped), limits = :limits, roles = :roles,
+                    window_ms = :window_ms, scoped = CASE WHEN scoped = 1 THEN 1 ELSE :scoped END, limits = :limits, roles = :roles,
                     version = version + 1
                  WHERE id = :id AND version = :version AND revoked_at IS NULL",
                 named_params! {
@@ -135,8 +135,8 @@ impl Store {
             // SET reads the old values of the row, so `old_phc` gets the hash that is replaced.
             let rotated = t.execute(
                 "UPDATE tokens SET phc = ?2, prefilter = ?3,
-                    old_phc = CASE WHEN ?4 IS NULL THEN NULL ELSE phc END,
-                    old_prefilter = CASE WHEN ?4 IS NULL THEN NULL ELSE prefilter END,
+                    old_phc = CASE WHEN CAST(?4 AS BIGINT) IS NULL THEN NULL ELSE phc END,
+                    old_prefilter = CASE WHEN CAST(?4 AS BIGINT) IS NULL THEN NULL ELSE prefilter END,
                     old_until = ?4, version = version + 1
                  WHERE id = ?1 AND revoked_at IS NULL",
                 params![id, secret_hash.phc, secret_hash.prefilter, grace_until],
