@@ -90,11 +90,11 @@ impl Store {
         // each one that does.
         let clause_if = |given: bool, condition: &'static str| if given { condition } else { "" };
         let query = format!(
-            "SELECT id, at, kind, user, token, actor, address, client, protocol, path, count, detail FROM events
+            "SELECT id, at, kind, \"user\", token, actor, address, client, protocol, path, count, detail FROM events
              WHERE id > :low AND id < :high {} {} {} {} ORDER BY id {order} LIMIT :limit",
             // `at` alone decides, but the lowest matching id tells where to start: rows are read in the order of ids.
             clause_if(since.is_some(), "AND at >= :since AND id >= (SELECT min(id) FROM events WHERE at >= :since)"),
-            clause_if(user.is_some(), "AND user = :user"),
+            clause_if(user.is_some(), "AND \"user\" = :user"),
             clause_if(token.is_some(), "AND token = :token"),
             clause_if(kind.is_some(), "AND kind = :kind"),
         );
@@ -142,7 +142,7 @@ impl Store {
 /// Inserts an event within the transaction of the change that it reports.
 pub(super) fn insert_event(t: &Transaction<'_>, event: &AuditEvent) -> Result<()> {
     let mut insert = t.prepare_cached(
-        "INSERT INTO events (at, kind, user, token, actor, address, client, protocol, path, count, detail)
+        "INSERT INTO events (at, kind, \"user\", token, actor, address, client, protocol, path, count, detail)
          VALUES (:at, :kind, :user, :token, :actor, :address, :client, :protocol, :path, :count, :detail)",
     )?;
     insert.execute(named_params! {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql};
 
 use super::columns::sql_limit;
 use super::{Result, Store, WriteDurability};
@@ -50,12 +50,16 @@ impl Store {
     /// Deletes `count` events that concern a user, or none, the oldest refusals first.
     fn delete_oldest_events(&self, user: Option<&str>, count: usize) -> Result<usize> {
         let kinds = [EventKind::AttemptRefused, EventKind::AccessDenied].map(EventKind::as_str);
-        self.write_shrinking(WriteDurability::Lazy, |t| {
-            // `NOT IN` is 0 for refusals, which sorts them first: an attacker can cause as many of them as it likes.
-            let delete = "DELETE FROM events WHERE id IN
-                (SELECT id FROM events WHERE user IS ?1 ORDER BY kind NOT IN (?2, ?3), id LIMIT ?4)";
-            Ok(t.prepare_cached(delete)?.execute(params![user, kinds[0], kinds[1], sql_limit(count)])?)
-        })
+        let limit = sql_limit(count);
+        let mut params: Vec<&dyn ToSql> = vec![&kinds[0], &kinds[1], &limit];
+        params.extend(user.iter().map(|user| user as &dyn ToSql));
+        let condition = if user.is_some() { "\"user\" = ?4" } else { "\"user\" IS NULL" };
+        // `NOT IN` is false for refusals, which sorts them first: an attacker can cause as many of them as it likes.
+        let delete = format!(
+            "DELETE FROM events WHERE id IN
+                (SELECT id FROM events WHERE {condition} ORDER BY kind NOT IN (?1, ?2), id LIMIT ?3)"
+        );
+        self.write_shrinking(WriteDurability::Lazy, |t| Ok(t.prepare_cached(&delete)?.execute(&params[..])?))
     }
 }
 
@@ -67,7 +71,8 @@ fn recount_interval(bounds: UserQuotaLimits) -> u64 {
 fn count_events_by_user(c: &Connection) -> Result<Vec<UserEventCount>> {
     let all: i64 = c.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
     // The partial index on `user` has no rows without a user, so those are counted as the difference.
-    let mut select = c.prepare_cached("SELECT user, count(*) FROM events WHERE user IS NOT NULL GROUP BY user")?;
+    let mut select =
+        c.prepare_cached("SELECT \"user\", count(*) FROM events WHERE \"user\" IS NOT NULL GROUP BY \"user\"")?;
     let counts = select
         .query_map([], |row| Ok(UserEventCount { user: row.get(0)?, rows: row.get::<_, i64>(1)?.unsigned_abs() }))?;
     let mut counts = counts.collect::<rusqlite::Result<Vec<_>>>()?;

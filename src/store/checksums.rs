@@ -26,8 +26,9 @@ impl Store {
     /// Stores the checksum of the content with an ETag.
     pub(crate) fn put_checksum(&self, etag: &[u8; 16], value: &str) -> Result<()> {
         self.write(WriteDurability::Lazy, |connection| {
-            // REPLACE draws a new `number`, so that a checksum that is stored again counts as the newest.
-            let sql = "INSERT OR REPLACE INTO checksums (etag, value) VALUES (?1, ?2)";
+            // Deleted and not updated: with a new `number`, a checksum that is stored again counts as the newest.
+            connection.prepare_cached("DELETE FROM checksums WHERE etag = ?1")?.execute([etag])?;
+            let sql = "INSERT INTO checksums (etag, value) VALUES (?1, ?2)";
             connection.prepare_cached(sql)?.execute(params![etag, value])?;
             let sql = "DELETE FROM checksums WHERE number <= (SELECT max(number) FROM checksums) - ?1";
             connection.prepare_cached(sql)?.execute([MAX_CHECKSUM_ROWS])?;

@@ -71,8 +71,10 @@ impl Store {
         let millis = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
         let (retention_wait_ms, boottime_ms) = (millis(checkpoint.retention_wait_ms), millis(checkpoint.boottime_ms));
         self.write_shrinking(WriteDurability::Lazy, |t| {
-            let sql = "INSERT OR REPLACE INTO clock (only, seen_at, held_ms, jumps, running_ms, boot)
-                VALUES (1, ?1, ?2, ?3, ?4, ?5)";
+            let sql = "INSERT INTO clock (\"only\", seen_at, held_ms, jumps, running_ms, boot)
+                VALUES (1, ?1, ?2, ?3, ?4, ?5)
+                ON CONFLICT (\"only\") DO UPDATE SET seen_at = excluded.seen_at, held_ms = excluded.held_ms,
+                    jumps = excluded.jumps, running_ms = excluded.running_ms, boot = excluded.boot";
             Ok(t.prepare_cached(sql)?
                 .execute(params![checkpoint.wall_time, retention_wait_ms, jumps, boottime_ms, checkpoint.boot_id])
                 .map(drop)?)

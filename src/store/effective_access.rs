@@ -118,7 +118,7 @@ fn select_credential_row(c: &Connection, token: TokenId) -> Result<Option<Creden
     let mut select = c.prepare_cached(
         "SELECT t.phc, t.prefilter, t.old_phc, t.old_prefilter, t.old_until, u.login,
                 t.revoked_at IS NOT NULL OR u.disabled_at IS NOT NULL, m.epoch
-         FROM tokens t JOIN users u ON u.id = t.user_id JOIN meta m ON m.only = 1 WHERE t.id = ?1",
+         FROM tokens t JOIN users u ON u.id = t.user_id JOIN meta m ON m.\"only\" = 1 WHERE t.id = ?1",
     )?;
     let mut rows = select.query([token])?;
     let Some(row) = rows.next()? else { return Ok(None) };

@@ -222,7 +222,7 @@ impl Store {
 
     /// Inserts the row of `meta` where there is none, and publishes the epoch.
     fn init_meta(&self) -> Result<()> {
-        const INSERT: &str = "INSERT INTO meta (only, epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING";
+        const INSERT: &str = "INSERT INTO meta (\"only\", epoch, etag_key) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING";
         let mut etag_key = [0u8; 32];
         getrandom::fill(&mut etag_key).map_err(|e| StoreError::Random(e.to_string()))?;
         // With the whole ballast: on a full disk, a store that can't be opened could not revoke anything.

@@ -37,10 +37,9 @@ impl Store {
             let pairs = before.settings().into_iter().zip(after.settings());
             for (_, setting) in pairs.filter(|(before, after)| before != after) {
                 let (key, value) = (setting.key(), setting.value());
-                t.execute(
-                    "INSERT INTO policy (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
-                    params![key, value],
-                )?;
+                let sql = "INSERT INTO policy (key, value) VALUES (?1, ?2) \
+                     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+                t.execute(sql, params![key, value])?;
                 self.record_change(t, EventKind::PolicyChanged, |event| event.with_detail(format!("{key} {value}")))?;
             }
             Ok(after)

@@ -91,7 +91,7 @@ impl Store {
         self.write(WriteDurability::Lazy, |connection| {
             if let Some(journal) = find_live_journal(connection, token, directory, depth_infinity, now)? {
                 // Never earlier: a use while the clock is set back would otherwise let the journal expire too soon.
-                let sql = "UPDATE journals SET used_at = max(used_at, ?2) WHERE id = ?1";
+                let sql = "UPDATE journals SET used_at = ?2 WHERE id = ?1 AND used_at < ?2";
                 connection.prepare_cached(sql)?.execute(params![journal.id, now])?;
                 return Ok(journal);
             }
@@ -158,8 +158,9 @@ impl Store {
         self.write(WriteDurability::Lazy, |connection| {
             self.count_journal_write();
             // The number comes from the journal within the statement, so that no two changes get the same one.
-            let sql = "INSERT OR REPLACE INTO journal_entries (journal, path, folder, mark, number) \
-                 SELECT id, ?2, ?3, ?4, last + 1 FROM journals WHERE id = ?1";
+            let sql = "INSERT INTO journal_entries (journal, path, folder, mark, number) \
+                 SELECT id, ?2, ?3, ?4, last + 1 FROM journals WHERE id = ?1 \
+                 ON CONFLICT (journal, path) DO UPDATE SET folder = excluded.folder, mark = excluded.mark, number = excluded.number";
             let mut insert = connection.prepare_cached(sql)?;
             let mut advance = connection.prepare_cached("UPDATE journals SET last = last + 1 WHERE id = ?1")?;
             for SyncEntry { path, is_directory, content_tag } in changes {
@@ -297,7 +298,8 @@ pub(super) fn delete_journals_of(t: &Transaction<'_>, tokens: &[TokenId]) -> Res
                 VALUES (?1)
                 UNION SELECT child.id FROM descendants JOIN tokens child ON child.parent = descendants.id)
             SELECT id FROM (
-                SELECT id, sum(last) OVER (ORDER BY last, id) AS running_total FROM journals WHERE token IN (SELECT id FROM descendants))
+                SELECT id, sum(last) OVER (ORDER BY last, id) AS running_total FROM journals WHERE token IN (SELECT id FROM descendants)
+            ) AS totals
             WHERE running_total <= ?2)
          RETURNING last",
     )?;
@@ -317,8 +319,8 @@ fn evict_excess_journals(t: &Transaction<'_>, new_journal: i64, token: TokenId) 
     for (candidates, limit) in [(of_token, MAX_JOURNALS_PER_TOKEN), (of_user, MAX_JOURNALS_PER_USER)] {
         // The new journal is sorted first, whatever the clock says, so that it is never evicted itself.
         let sql = format!(
-            "DELETE FROM journals WHERE id IN (SELECT id FROM journals WHERE id IN ({candidates})
-                ORDER BY id = ?2 DESC, used_at DESC, id DESC LIMIT -1 OFFSET ?3)"
+            "DELETE FROM journals WHERE id IN ({candidates}) AND id NOT IN (SELECT id FROM journals WHERE id IN ({candidates})
+                ORDER BY id = ?2 DESC, used_at DESC, id DESC LIMIT ?3)"
         );
         t.prepare_cached(&sql)?.execute(params![token, new_journal, limit])?;
     }

@@ -154,7 +154,8 @@ impl Store {
 
 fn insert_part(t: &Transaction<'_>, upload: i64, part: &UploadPart) -> Result<()> {
     let UploadPart { name, staging_directory, staged_name, size } = part;
-    let sql = "INSERT OR REPLACE INTO upload_parts (upload, name, place, staged, size) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO upload_parts (upload, name, place, staged, size) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (upload, name) DO UPDATE SET place = excluded.place, staged = excluded.staged, size = excluded.size";
     let size = i64::try_from(*size).unwrap_or(i64::MAX);
     t.prepare_cached(sql)?.execute(params![upload, name, staging_directory.as_bytes(), staged_name, size])?;
     Ok(())

@@ -12,7 +12,7 @@ impl Store {
         self.write(WriteDurability::Lazy, |t| {
             let mut add = t.prepare_cached(
                 "INSERT INTO counts (hour, protocol, refused, count) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET count = count + excluded.count",
+                 ON CONFLICT (hour, protocol, refused) DO UPDATE SET count = counts.count + excluded.count",
             )?;
             for UsageCount { hour, protocol, kind, count } in counts {
                 add.execute(params![hour, protocol.to_string(), *kind == UsageKind::Refusal, to_sql_integer(*count)])?;

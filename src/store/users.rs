@@ -228,7 +228,7 @@ impl Store {
         }
         let mut insert = t.prepare_cached(
             "INSERT INTO grants (user_id, node, permission, created_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
+             ON CONFLICT (user_id, node) DO UPDATE SET permission = excluded.permission, created_at = excluded.created_at",
         )?;
         insert.execute(params![user, grant.node, grant.permission, now])?;
         let path = located_scopes::locate_node(t, grant.node)?;
