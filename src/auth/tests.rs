@@ -14,7 +14,7 @@ use super::store_watcher::StoreWatchState;
 use super::testing::{AuthEnv, credential, peer};
 use super::*;
 use crate::domain::{Permission, Protocol, Secret, TokenExpiry, TokenLimits, TreePath};
-use crate::store::testing::{execute_externally, login, move_node, scope, set_limits};
+use crate::store::testing::{login, move_node, revoke_all_externally, scope, set_limits};
 use crate::store::{TokenRecord, TokenState};
 
 const R: Permission = Permission::R;
@@ -535,7 +535,7 @@ async fn store_watcher_detects_external_database_changes() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
     env.login(&text).await.expect("accepted");
-    execute_externally(&env.store, "UPDATE tokens SET revoked_at = 1");
+    revoke_all_externally(&env.store);
     poll_watcher(&env, &mut StoreWatchState::default());
     assert_denied(env.login(&text).await);
 }

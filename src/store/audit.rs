@@ -210,6 +210,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::store::sqlite::query_plan;
     use crate::store::testing::{id, login, now, open_temp_store};
 
     fn sample_event(second: u64, kind: EventKind) -> AuditEvent {
@@ -288,30 +289,15 @@ mod tests {
     fn event_filters_use_indexes() {
         let (_temp_dir, store) = open_temp_store();
         let filters = [
-            ("at >= ?1 AND id >= (SELECT min(id) FROM events WHERE at >= ?1)", "SCAN events"),
-            ("user = 'alice'", "SCAN events"),
+            ("at >= 0 AND id >= (SELECT min(id) FROM events WHERE at >= 0)", "SCAN events"),
+            ("\"user\" = 'alice'", "SCAN events"),
             ("token = 'JhxND7ci'", "SCAN events"),
             ("kind = 'token.created'", "SCAN events"),
         ];
         for (filter, scan) in filters {
-            let query = format!(
-                "EXPLAIN QUERY PLAN SELECT * FROM events WHERE id > 5 AND id < 9 AND {filter}
-                ORDER BY id DESC LIMIT 5"
-            );
-            let plan = store.read(|c| {
-                let mut select = c.prepare(&query)?;
-                if select.parameter_count() > 0 {
-                    select.raw_bind_parameter(1, 0)?;
-                }
-                let mut rows = select.raw_query();
-                let mut plan = Vec::new();
-                while let Some(row) = rows.next()? {
-                    plan.push(row.get::<_, String>(3)?);
-                }
-                Ok(plan)
-            });
-            let plan = plan.expect("plan");
-            assert!(!plan.iter().any(|step| step.contains(scan) || step.contains("TEMP B-TREE")), "{filter}: {plan:?}");
+            let query = format!("SELECT * FROM events WHERE id > 5 AND id < 9 AND {filter} ORDER BY id DESC LIMIT 5");
+            let plan = store.read(|c| query_plan(c, &query, [])).expect("plan");
+            assert!(!plan.contains(scan) && !plan.contains("TEMP B-TREE"), "{filter}: {plan}");
         }
     }
 }

@@ -119,9 +119,24 @@ pub(crate) fn break_epoch(store: &Store) {
 }
 
 /// Changes the database as another program would, without publishing the epoch.
-pub(crate) fn execute_externally(store: &Store, statement: &str) {
+pub(super) fn execute_externally(store: &Store, statement: &str) {
     let connection = rusqlite::Connection::open(store.state_dir().join("patgate.db")).expect("opens");
     connection.execute_batch(statement).expect("changed");
+}
+
+/// Revokes all tokens as another program would, without publishing the epoch.
+pub(crate) fn revoke_all_externally(store: &Store) {
+    execute_externally(store, "UPDATE tokens SET revoked_at = 1");
+}
+
+/// Makes reading and writing counts of uses fail, until [`restore_usage_counts`].
+pub(crate) fn break_usage_counts(store: &Store) {
+    execute_externally(store, "ALTER TABLE counts RENAME TO gone");
+}
+
+/// Undoes [`break_usage_counts`].
+pub(crate) fn restore_usage_counts(store: &Store) {
+    execute_externally(store, "ALTER TABLE gone RENAME TO counts");
 }
 
 /// Sets the counted number of named nodes.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::{AuditEvent, EventKind};
+use crate::store::testing::{break_usage_counts, restore_usage_counts};
 use crate::store::{EventCursor, EventFilter};
 
 /// Writes the events that are due, and returns all, the oldest first.
@@ -224,11 +225,11 @@ async fn session_is_counted_once_per_hour_and_each_refusal_counted() {
 async fn unwritten_counts_are_retained() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    execute_externally(&env.store, "ALTER TABLE counts RENAME TO gone");
+    break_usage_counts(&env.store);
     env.login(&text).await.expect("accepted").record_use();
     env.auth.core.flush();
     assert_eq!(env.auth.unflushed_counts().len(), 1);
-    execute_externally(&env.store, "ALTER TABLE gone RENAME TO counts");
+    restore_usage_counts(&env.store);
     env.auth.core.flush();
     assert_eq!(env.store.usage_counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
 }
