@@ -38,3 +38,21 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::open_temp_store;
+
+    #[test]
+    fn checksum_that_is_stored_again_counts_as_newest() {
+        let (_temp_dir, store) = open_temp_store();
+        for (etag, value) in [([1; 16], "MD5:1"), ([2; 16], "MD5:2"), ([1; 16], "MD5:3")] {
+            store.put_checksum(&etag, value).expect("stored");
+        }
+        let newest = "SELECT value FROM checksums ORDER BY number DESC";
+        let newest: String = store.read(|c| Ok(c.query_row(newest, [], |row| row.get(0))?)).expect("read");
+        assert_eq!(newest, "MD5:3");
+        let found = [[1; 16], [2; 16], [3; 16]].map(|etag| store.checksum(&etag).expect("read"));
+        assert_eq!(found, [Some("MD5:3".to_owned()), Some("MD5:2".to_owned()), None]);
+    }
+}

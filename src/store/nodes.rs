@@ -334,3 +334,39 @@ pub(super) fn node_from_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     };
     Ok(NodeRow { id: row.get(0)?, parent: row.get(1)?, name: row.get(2)?, identity })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{insert_directory, insert_file, node, open_temp_store};
+
+    #[test]
+    fn paths_below_a_node_keep_bytes_that_are_not_utf8() {
+        let (_temp_dir, store) = open_temp_store();
+        for (number, parent, name) in [(0, 0, ""), (1, 0, "top"), (2, 1, "a"), (3, 2, "b"), (5, 0, "other")] {
+            insert_directory(&store, number, parent, name);
+        }
+        insert_file(&store, 4, 3, "f");
+        let rename = "UPDATE nodes SET name = ?2 WHERE id = ?1";
+        for (number, name) in [(2, &b"\xff'\xc3"[..]), (3, b"\xa4%")] {
+            store
+                .write(WriteDurability::Lazy, |t| Ok(t.execute(rename, params![node(number), name])?))
+                .expect("renamed");
+        }
+        let parse = |path: &[u8]| TreePath::parse(path).expect("path");
+        let rows = store.nodes_within(&parse(b"/top")).expect("read");
+        let found: Vec<_> = rows.into_iter().map(|(path, row)| (path, row.id)).collect();
+        let paths = [&b"/top"[..], b"/top/\xff'\xc3", b"/top/\xff'\xc3/\xa4%", b"/top/\xff'\xc3/\xa4%/f"].map(parse);
+        assert_eq!(found, paths.into_iter().zip([1, 2, 3, 4].map(node)).collect::<Vec<_>>());
+        let lengths = [0, 1, 2, 3, 4].map(|number| store.longest_way_below(node(number)).expect("read"));
+        assert_eq!(lengths, [12, 8, 4, 1, 0]);
+
+        let insert = "INSERT INTO properties (node, namespace, name, value) VALUES (?1, 'n', 'p', '<p/>')";
+        for number in [1, 4] {
+            store.write(WriteDurability::Lazy, |t| Ok(t.execute(insert, [node(number)])?)).expect("inserted");
+        }
+        let with_properties = store.nodes_with_properties(node(1)).expect("read");
+        assert_eq!(with_properties, [(TreePath::root(), node(1)), (parse(b"\xff'\xc3/\xa4%/f"), node(4))]);
+        assert_eq!(store.nodes_with_properties(node(5)).expect("read"), []);
+    }
+}
