@@ -122,7 +122,7 @@ fn resolve(sources: &BTreeMap<ModulePath, ModuleSource>, from: &[String], path: 
         }
     }
     while let Some((name, after)) = rest.split_first() {
-        let child = [&module[..], &[name.clone()]].concat();
+        let child = [&module[..], std::slice::from_ref(name)].concat();
         if sources.contains_key(&child) {
             (module, rest) = (child, after);
             continue;

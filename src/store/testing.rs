@@ -129,14 +129,27 @@ pub(crate) fn revoke_all_externally(store: &Store) {
     execute_externally(store, "UPDATE tokens SET revoked_at = 1");
 }
 
-/// Makes reading and writing counts of uses fail, until [`restore_usage_counts`].
-pub(crate) fn break_usage_counts(store: &Store) {
-    execute_externally(store, "ALTER TABLE counts RENAME TO gone");
+/// Makes reading and writing a table fail, until [`restore_table`].
+pub(crate) fn break_table(store: &Store, table: &str) {
+    execute_externally(store, &format!("ALTER TABLE {table} RENAME TO broken_{table}"));
 }
 
-/// Undoes [`break_usage_counts`].
-pub(crate) fn restore_usage_counts(store: &Store) {
-    execute_externally(store, "ALTER TABLE gone RENAME TO counts");
+/// Undoes [`break_table`].
+pub(crate) fn restore_table(store: &Store, table: &str) {
+    execute_externally(store, &format!("ALTER TABLE broken_{table} RENAME TO {table}"));
+}
+
+/// Makes writing the last use of a token fail, until [`accept_last_uses`].
+pub(crate) fn refuse_last_uses(store: &Store) {
+    execute_externally(
+        store,
+        "CREATE TRIGGER refuse BEFORE UPDATE OF last_used_at ON tokens BEGIN SELECT RAISE(ABORT, 'refused'); END",
+    );
+}
+
+/// Undoes [`refuse_last_uses`].
+pub(crate) fn accept_last_uses(store: &Store) {
+    execute_externally(store, "DROP TRIGGER refuse");
 }
 
 /// Sets the counted number of named nodes.

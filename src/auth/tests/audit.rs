@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::{AuditEvent, EventKind};
-use crate::store::testing::{break_usage_counts, restore_usage_counts};
+use crate::store::testing::{break_table, restore_table};
 use crate::store::{EventCursor, EventFilter};
 
 /// Writes the events that are due, and returns all, the oldest first.
@@ -225,11 +225,11 @@ async fn session_is_counted_once_per_hour_and_each_refusal_counted() {
 async fn unwritten_counts_are_retained() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    break_usage_counts(&env.store);
+    break_table(&env.store, "counts");
     env.login(&text).await.expect("accepted").record_use();
     env.auth.core.flush();
     assert_eq!(env.auth.unflushed_counts().len(), 1);
-    restore_usage_counts(&env.store);
+    restore_table(&env.store, "counts");
     env.auth.core.flush();
     assert_eq!(env.store.usage_counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
 }
@@ -241,7 +241,7 @@ async fn unwritten_networks_are_audited_once_store_can_be_written_again() {
     let use_from = async |address: &str| {
         env.auth.authenticate(credential(&text), peer(address)).await.expect("accepted").record_use();
     };
-    execute_externally(&env.store, "ALTER TABLE sightings RENAME TO gone");
+    break_table(&env.store, "sightings");
     use_from("192.0.2.1").await;
     let mut state = StoreWatchState::default();
     poll_watcher(&env, &mut state);
@@ -255,7 +255,7 @@ async fn unwritten_networks_are_audited_once_store_can_be_written_again() {
         poll_watcher(&env, &mut state);
     }
     assert_eq!(env.auth.core.token_cache.count(), 0, "no session holds the token any more");
-    execute_externally(&env.store, "ALTER TABLE gone RENAME TO sightings");
+    restore_table(&env.store, "sightings");
     let events = flushed_events(&env);
     let first = events.iter().filter(|event| event.kind == EventKind::TokenFirstUsed).collect::<Vec<_>>();
     assert!(first.len() == 1 && first[0].address.as_deref() == Some("192.0.2.1"), "{events:?}");
@@ -269,10 +269,10 @@ async fn unwritten_networks_are_audited_once_store_can_be_written_again() {
 async fn unwritten_events_and_counts_are_retried_at_next_flush() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    execute_externally(&env.store, "ALTER TABLE events RENAME TO gone; ALTER TABLE counts RENAME TO lost");
+    ["events", "counts"].map(|table| break_table(&env.store, table));
     assert_denied(env.login(&with_fresh_secret(&text)).await);
     env.auth.core.flush_due();
-    execute_externally(&env.store, "ALTER TABLE gone RENAME TO events; ALTER TABLE lost RENAME TO counts");
+    ["events", "counts"].map(|table| restore_table(&env.store, table));
     assert_eq!(flushed_event_kinds(&env), [EventKind::AttemptRefused]);
     assert_eq!(env.store.usage_counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
 }

@@ -1,6 +1,7 @@
 //! Tests of expiration, and of the uses that are written to the store.
 
 use super::*;
+use crate::store::testing::{accept_last_uses, refuse_last_uses};
 
 #[tokio::test]
 async fn hard_limit_closes_sessions_and_is_not_extended_by_use() {
@@ -143,15 +144,12 @@ async fn unwritten_use_is_retried_at_next_flush() {
     let session = env.login(&text).await.expect("accepted");
     session.record_use();
     env.auth.core.flush_due();
-    execute_externally(
-        &env.store,
-        "CREATE TRIGGER refuse BEFORE UPDATE OF last_used_at ON tokens BEGIN SELECT RAISE(ABORT, 'refused'); END",
-    );
+    refuse_last_uses(&env.store);
     env.clock.advance(secs(40 * hour));
     session.record_use();
     let used_at = env.clock.now();
     env.auth.core.flush_due();
-    execute_externally(&env.store, "DROP TRIGGER refuse");
+    accept_last_uses(&env.store);
     env.clock.advance(secs(1));
     env.auth.core.flush_due();
     assert_eq!(token_record(&env, &text).last_use.map(|last| last.at), Some(used_at), "and not 36 h later");
