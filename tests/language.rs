@@ -1,6 +1,6 @@
-//! Counts how the code under `src/` speaks: type names of one word and type names that are declared more than once, which
-//! it holds to a figure, and inline comments for each 1,000 lines of code. `cargo test --test language -- --nocapture` prints
-//! them.
+//! Counts how the code under `src/` speaks, and holds it to figures: type names of one word, type names that are declared
+//! more than once, and inline comments for each 1,000 lines of code in the modules where the order of steps matters most.
+//! `cargo test --test language -- --nocapture` prints the figures.
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking, and this one prints figures")]
 
@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 const MAX_ONE_WORD_PERCENT: usize = 30;
 /// Highest share of type names that are declared more than once, in percent of all names.
 const MAX_REPEATED_PERCENT: usize = 10;
+/// Lowest number of inline comments for each 1,000 lines of code, in the modules whose order of steps matters most.
+const MIN_COMMENTS_PER_THOUSAND: usize = 30;
+const COMMENTED_MODULES: [&str; 5] = ["webdav", "sftp", "tree", "auth", "gateway"];
 /// Names that every module may have.
 const REPEATED_BY_DESIGN: [&str; 2] = ["Error", "Result"];
 
@@ -75,7 +78,7 @@ fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn type_names_keep_to_the_figures() {
+fn names_and_comments_keep_to_the_figures() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&source, &mut files);
@@ -101,6 +104,13 @@ fn type_names_keep_to_the_figures() {
     for (module, counts) in &lines {
         let LineCounts { code, comments } = counts;
         println!("{module}: {comments} inline comments, {code} lines of code, {} per thousand", counts.per_thousand());
+    }
+    for module in COMMENTED_MODULES {
+        let per_thousand = lines[module].per_thousand();
+        assert!(
+            per_thousand >= MIN_COMMENTS_PER_THOUSAND,
+            "{module}: {per_thousand} inline comments per thousand lines"
+        );
     }
     assert!(names.len() > 300, "the walker saw {} names only", names.len());
     assert!(share(one_word.len()) < MAX_ONE_WORD_PERCENT * 10, "type names of one word: {one_word:?}");

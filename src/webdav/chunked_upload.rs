@@ -16,12 +16,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Body as _;
 
 use super::checksum::{ChecksumScope, ContentChecksums};
+use super::client_root::{self, ClientRoot};
 use super::error::{Error, Result, run_blocking, run_cpu_bound};
 use super::headers::AnnouncedLength;
 use super::method::{self, DavMethod};
 use super::receive_body::{BodySink, receive_body};
 use super::request_context::RequestContext;
-use super::resource_url::{self, ChunkPath, ClientRoot};
+use super::resource_url::{self, ChunkPath};
 use super::response::empty_response;
 use super::unfinished_uploads::{ChunkName, ChunkedUpload, UnfinishedUploads};
 use super::upload_quota::UploadReservation;
@@ -264,7 +265,7 @@ fn list_chunks(chunked: &ChunkedUpload, upload: &EntryName, head: &Parts, login:
     let lists_members = headers::depth(&head.headers).is_ok_and(|depth| depth != Some(headers::DepthHeader::Zero));
     for (name, part) in chunked.chunks().into_iter().filter(|_| lists_members) {
         let mut href = base.clone();
-        resource_url::percent_encode(name.as_bytes(), &mut href);
+        client_root::percent_encode(name.as_bytes(), &mut href);
         write_response(&href, &format!("<D:resourcetype/><D:getcontentlength>{}</D:getcontentlength>", part.size));
     }
     out.push_str(multistatus::MULTISTATUS_END);

@@ -2,11 +2,12 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use super::client_root::{ClientRoot, UrlPrefix};
 use super::date;
 use super::error::Error;
 use super::etag::{EntityTag, EntityTagList};
 use super::if_header::{IfHeader, IfResourceState};
-use super::resource_url::{self, ClientRoot, UrlPrefix};
+use super::resource_url;
 use crate::domain::TreePath;
 use crate::http::PublicAddress;
 use crate::tree::{self, Entry, LockToken, View};

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, header};
 use super::error::Result;
 use super::method::DavMethod;
 use super::request_context::RequestContext;
-use super::{date, resource_url, xml};
+use super::{client_root, date, xml};
 use crate::http::{BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
 use crate::tree::{DirectoryListing, Entry};
 
@@ -98,7 +98,7 @@ impl DirectoryIndexPage {
         out.push_str("<tr><td><a href=\"");
         out.push_str(&self.base_href);
         // From bytes: a name need not be UTF-8.
-        resource_url::percent_encode(&entry.name, out);
+        client_root::percent_encode(&entry.name, out);
         out.push_str(slash);
         out.push_str("\">");
         if let Some(name) = entry.valid_name() {

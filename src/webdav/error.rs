@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::client_root::ClientRoot;
 use super::method::DavMethod;
-use super::resource_url::ClientRoot;
 use super::response::set_header;
 use super::xml;
 use crate::auth::{AuthError, TooMuchWork};
@@ -466,7 +466,7 @@ fn dav_error_response(status: StatusCode, element: &str) -> Response<ResponseBod
 
 #[cfg(test)]
 mod tests {
-    use super::super::resource_url::UrlPrefix;
+    use super::super::client_root::UrlPrefix;
     use super::*;
     use crate::http::PublicAddress;
     use http_body_util::BodyExt;

@@ -8,6 +8,7 @@
 mod adaptive_blocking;
 mod checksum;
 mod chunked_upload;
+mod client_root;
 mod collection;
 mod conditions;
 mod copy_move;

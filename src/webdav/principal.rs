@@ -2,8 +2,8 @@
 
 use http::Response;
 
+use super::client_root::ClientRoot;
 use super::error::Result;
-use super::resource_url::ClientRoot;
 use super::{multistatus, read_small_body, xml};
 use crate::domain::Login;
 use crate::http::{PublicAddress, RequestBody, ResponseBody, full};

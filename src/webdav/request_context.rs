@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, Uri, header};
 
+use super::client_root::{ClientRoot, UrlPrefix};
 use super::conditions::{IfContext, RequestConditions};
 use super::error::{Error, Result, run_blocking};
 use super::headers;
 use super::method::DavMethod;
-use super::resource_url::{self, ClientRoot, ResourceUrl, UrlPrefix};
+use super::resource_url::{self, ResourceUrl};
 use crate::auth::{AuthError, Authenticator, Session};
 use crate::domain::{Peer, Protocol, TreePath, UnixMillis};
 use crate::http::{ConnectionHandle, PublicAddress, RequestSource, parse_credential};

@@ -1,4 +1,4 @@
-//! Conversion of URL paths to paths of the tree, and back.
+//! Conversion of URL paths to paths of the tree; [`super::client_root`] is the way back.
 //!
 //! `/dav/…` is the tree, `/node/UUID/…` one node as the root. A prefix ends at a slash: `/davx` has none.
 //! The sync clients of ownCloud and Nextcloud find the same tree at the URLs that they construct themselves:
@@ -9,22 +9,10 @@ use std::borrow::Cow;
 use http::Uri;
 use percent_encoding::{AsciiSet, CONTROLS};
 
+use super::client_root::UrlPrefix;
 use super::error::Error;
-use crate::domain::{ALL_BUT_UNRESERVED, EntryName, Login, NodeId, PathError, TreePath};
+use crate::domain::{EntryName, Login, PathError, TreePath};
 use crate::http::{PublicAddress, normalized_path};
-
-/// Prefix of a URL path, which determines the root of the client in the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UrlPrefix {
-    /// `/dav`
-    Tree,
-    /// `/node/UUID`
-    Node(NodeId),
-    /// `/remote.php/webdav`
-    Nextcloud,
-    /// `/remote.php/dav/files/USER`, where `USER` is the login of the session
-    NextcloudFiles,
-}
 
 /// Resource below `/remote.php/dav/` that is not in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,81 +157,6 @@ fn path_error(error: PathError, bytes: &[u8]) -> Error {
     }
 }
 
-/// Root of the paths of one request; converts paths of the tree to URL paths.
-#[derive(Clone, Debug)]
-pub(super) struct ClientRoot {
-    prefix: String,
-    root: TreePath,
-}
-
-impl ClientRoot {
-    /// Creates the root of a URL prefix that stands for the path `root` in the tree.
-    pub(super) fn new(server: &PublicAddress, url_prefix: UrlPrefix, root: TreePath, login: &Login) -> Self {
-        let mut prefix = server.prefix().to_owned();
-        match url_prefix {
-            UrlPrefix::Tree => prefix.push_str("/dav"),
-            UrlPrefix::Nextcloud => prefix.push_str("/remote.php/webdav"),
-            UrlPrefix::NextcloudFiles => {
-                prefix.push_str("/remote.php/dav/files/");
-                // A login may contain characters that are not allowed in a path.
-                percent_encode(login.as_str().as_bytes(), &mut prefix);
-            }
-            UrlPrefix::Node(id) => prefix.push_str(&format!("/node/{id}")),
-        }
-        Self { prefix, root }
-    }
-
-    /// Returns the path of the root in the tree.
-    pub(super) fn root(&self) -> &TreePath {
-        &self.root
-    }
-
-    /// Returns the URL path of the principal of a user (RFC 3744 section 2).
-    pub(super) fn principal_href(server: &PublicAddress, login: &Login) -> String {
-        let mut href = format!("{}/remote.php/dav/principals/users/", server.prefix());
-        percent_encode(login.as_str().as_bytes(), &mut href);
-        href.push('/');
-        href
-    }
-
-    /// Returns the URL path of a chunked upload, with a trailing slash.
-    pub(super) fn chunked_upload_href(server: &PublicAddress, login: &Login, upload: &EntryName) -> String {
-        let mut href = format!("{}/remote.php/dav/uploads/", server.prefix());
-        for segment in [login.as_str().as_bytes(), upload.as_bytes()] {
-            percent_encode(segment, &mut href);
-            href.push('/');
-        }
-        href
-    }
-
-    /// Returns the last segment of the prefix: the display name of a root without a name.
-    pub(super) fn display_name(&self) -> &str {
-        self.prefix.rsplit('/').next().unwrap_or_default()
-    }
-
-    /// Returns the absolute URL path of an entry, with a trailing slash for a directory. A path that is not below the
-    /// root is shown as the root.
-    pub(super) fn href(&self, path: &TreePath, is_directory: bool) -> String {
-        // A path outside the root, such as that of a lock above it, becomes the root: the client must not learn it.
-        let relative_path = path.strip_prefix(&self.root).unwrap_or_default();
-        let mut href = self.prefix.clone();
-        for part in relative_path.components() {
-            href.push('/');
-            percent_encode(part, &mut href);
-        }
-        if is_directory {
-            href.push('/');
-        }
-        href
-    }
-}
-
-/// Appends a name with all but unreserved characters percent-encoded (RFC 3986 section 2.3).
-pub(super) fn percent_encode(name: &[u8], out: &mut String) {
-    // The digits are upper case, and no unreserved character is escaped: some clients compare hrefs as strings.
-    out.extend(percent_encoding::percent_encode(name, &ALL_BUT_UNRESERVED));
-}
-
 /// Parses an absolute URL or an absolute path, as in `Destination` and the resource tags of `If`.
 ///
 /// # Errors
@@ -323,6 +236,7 @@ fn decode_latin1_fallback(path: &[u8]) -> Cow<'_, [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client_root::ClientRoot;
     use super::*;
     use crate::http::ServerName;
     use proptest::prelude::*;

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use crate::domain::{Permission, TreePath};
 use crate::tree::{Entry, PropertyName, Timestamp, media_type};
+use crate::webdav::client_root::ClientRoot;
 use crate::webdav::request_context::RequestContext;
-use crate::webdav::resource_url::ClientRoot;
 use crate::webdav::xml::DAV_NAMESPACE;
 use crate::webdav::{date, multistatus, sync_token, xml};
 

@@ -12,7 +12,7 @@ use crate::tree::{self, DeadProperty, DirectoryListing, Entry, ResolvedEntry};
 use crate::webdav::error::{Error, Result};
 use crate::webdav::headers::DepthHeader;
 use crate::webdav::request_context::RequestContext;
-use crate::webdav::{multistatus, resource_url};
+use crate::webdav::{client_root, multistatus};
 
 /// Size from which a block is sent.
 const PROPFIND_BLOCK_BYTES: usize = 256 * 1024;
@@ -204,7 +204,7 @@ impl PropfindTraversal {
         // Reused, so that a listing doesn't allocate an href for every entry.
         self.href.clear();
         self.href.push_str(&directory.href);
-        resource_url::percent_encode(&entry.name, &mut self.href);
+        client_root::percent_encode(&entry.name, &mut self.href);
         if entry.is_directory() {
             self.href.push('/');
         }
