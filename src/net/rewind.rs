@@ -7,6 +7,9 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+/// Number of bytes that are read at once to find the preface: as much as most first requests have.
+const FIRST_READ_BYTES: usize = 8 * 1024;
+
 /// Wraps a stream and replays the bytes that were already read of it.
 pub struct RewindStream<S> {
     prefix: Bytes,
@@ -20,7 +23,9 @@ impl<S: AsyncRead + Unpin> RewindStream<S> {
     /// # Errors
     /// I/O errors of the stream.
     pub async fn detect_preface(mut inner: S, preface: &[u8]) -> io::Result<(Self, bool)> {
-        let mut start = BytesMut::new();
+        // All that has arrived, and not just the preface: a client may send whole requests and be gone. The first bytes
+        // that are written to it are answered with a reset then, by which the system discards what was not read yet.
+        let mut start = BytesMut::with_capacity(FIRST_READ_BYTES);
         // Ends at the first byte that differs: waiting for a whole preface would hang on a shorter request.
         while start.len() < preface.len() && preface.starts_with(&start) {
             if inner.read_buf(&mut start).await? == 0 {
