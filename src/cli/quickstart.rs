@@ -67,7 +67,9 @@ impl QuickstartCommand {
             let harmless = HarmlessSignals::register()?;
             let gateway = self.open_gateway(&root, &state, limit).await?;
             let stop = stop_on_signals()?;
-            tokio::spawn(harmless.ignore());
+            let hangup_stop = stop.clone();
+            // There is no configuration to reload, and whoever closes the terminal is done with it.
+            tokio::spawn(harmless.handle(move || hangup_stop.cancel()));
             self.print_instructions(context, &gateway, &root, &state)?;
             // Not earlier: if the secret could not be printed, nobody knows it, and the state is worth nothing.
             context.keep_state();

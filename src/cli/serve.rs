@@ -60,7 +60,7 @@ impl ServeCommand {
             site.keep_state();
             let stop = stop_on_signals()?;
             let mut reload = ConfigReload { sources, started_with: loaded, log, reloader: gateway.reloader() };
-            tokio::spawn(harmless.reload_on_hangup(move || reload.run()));
+            tokio::spawn(harmless.handle(move || reload.run()));
             output::print_line(&ready_line(&gateway))?;
             gateway.run(stop).await;
             Ok(())

@@ -21,22 +21,17 @@ impl HarmlessSignals {
         })
     }
 
-    /// Calls `reload` on every SIGHUP, for as long as the process runs. Signals that arrived since
-    /// [`HarmlessSignals::register`] count once.
-    pub(super) async fn reload_on_hangup(self, mut reload: impl FnMut()) {
+    /// Calls `on_hangup` on every SIGHUP, and ignores the others, for as long as the process runs. Signals that arrived
+    /// since [`HarmlessSignals::register`] count once.
+    pub(super) async fn handle(self, mut on_hangup: impl FnMut()) {
         let Self { mut hangup, user: [mut user1, mut user2] } = self;
         loop {
             tokio::select! {
-                _ = hangup.recv() => reload(),
+                _ = hangup.recv() => on_hangup(),
                 _ = user1.recv() => tracing::info!("SIGUSR1 has no effect: SIGTERM stops the server"),
                 _ = user2.recv() => tracing::info!("SIGUSR2 has no effect: SIGTERM stops the server"),
             }
         }
-    }
-
-    /// Ignores these signals, for as long as the process runs: for a server without a configuration to reload.
-    pub(super) async fn ignore(self) {
-        self.reload_on_hangup(|| tracing::info!("SIGHUP has no effect: there is no configuration to reload")).await;
     }
 }
 

@@ -183,15 +183,17 @@ fn sigint_and_sigquit_drain_like_sigterm_and_user_signals_are_ignored() {
 }
 
 #[test]
-fn quickstart_ignores_sighup_and_user_signals_and_drains_on_sigterm() {
-    let folder = tempfile::tempdir().expect("folder");
-    let mut command = patgate_command();
-    command.current_dir(folder.path()).args(["quickstart", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0"]);
-    let mut server = ServerProcess::start(&mut command);
-    server.wait_until_ready();
-    // Pending signals are delivered by number: each of these before SIGTERM.
-    for name in ["HUP", "USR1", "USR2", "TERM"] {
-        server.signal(name);
+fn quickstart_ignores_user_signals_and_drains_on_sigterm_and_when_its_terminal_closes() {
+    for stop in ["TERM", "HUP"] {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut command = patgate_command();
+        command.current_dir(folder.path()).args(["quickstart", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0"]);
+        let mut server = ServerProcess::start(&mut command);
+        server.wait_until_ready();
+        for name in ["USR1", "USR2"] {
+            server.signal(name);
+        }
+        server.signal(stop);
+        assert_eq!(server.wait_for_exit(), Some(0), "no signal has killed it before {stop}");
     }
-    assert_eq!(server.wait_for_exit(), Some(0), "no signal has killed it");
 }
