@@ -46,7 +46,7 @@ fn invalid_token_request_is_explained_and_creates_nothing() {
     let cases = [
         ("-u alice -e 0h", 2, "is zero"),
         ("-u alice -e 24", 2, "s (seconds), m (minutes), h, d (days)"),
-        ("-u alice -e=-1h", 2, "no whole number"),
+        ("-u alice -e=-1h", 2, "is not a whole number"),
         ("-u alice -e 99999999999Y", 2, "too long"),
         ("-u alice -a 0", 2, "is zero"),
         ("-u alice -a 10x", 2, "unknown unit"),

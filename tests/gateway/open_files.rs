@@ -123,7 +123,7 @@ async fn close_fails_if_another_session_committed_since_open() {
             FAILURE
         );
         let refused = served.second_session.close(&second).await.expect_err("refused");
-        assert!(matches!(&refused, SftpError::Status(FAILURE, text) if text.contains("somebody else")), "{refused:?}");
+        assert!(matches!(&refused, SftpError::Status(FAILURE, text) if text.contains("another client")), "{refused:?}");
         assert_eq!(served.read_host(path), "first");
     }
     served.gateway.write_host_file("/edited", "old");

@@ -153,7 +153,7 @@ async fn health_check_works_over_tls() {
     let (code, text) = run_doctor(&[], &["--health", &url, "--ca-file", &ca]);
     assert!(code == Some(0) && text.contains("healthy"), "{text}");
     let (code, text) = run_doctor(&[], &["--health", &format!("{url}/console/none"), "--ca-file", &ca]);
-    assert!(code == Some(1) && text.contains("it says 4"), "{text}");
+    assert!(code == Some(1) && text.contains("it answers 4"), "{text}");
     let (code, text) = run_doctor(&[], &["--health", &url]);
     assert!(code == Some(1) && text.contains("an authority that is not trusted here"), "{text}");
     let (http, cert, key) = (gateway.http.to_string(), certificate_path("server"), certificate_path("key"));

@@ -239,7 +239,7 @@ async fn unmounted_root_is_refused_until_it_is_back_and_never_listed_as_empty() 
     let refused = patgate_command(&place.path("state")).args(["node", "list"]).output().expect("it runs");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        !refused.status.success() && said.contains("is not the folder that grants and scopes were made for"),
+        !refused.status.success() && said.contains("is not the directory that grants and scopes were made for"),
         "{said}"
     );
     assert_eq!(std::fs::read_dir(place.path("files")).expect("there").count(), 0, "nothing was made there");
@@ -312,7 +312,7 @@ async fn missing_mount_inside_the_tree_refuses_only_its_paths() {
     let bob = DavClient::new(server.http, "bob", &team);
     let nodes = place.run(&["node", "list"]);
     let logged = || std::fs::read_to_string(&log).expect("a log");
-    wait_until("the mount is known", async || logged().contains("nodes were named in a file system")).await;
+    wait_until("the mount is known", async || logged().contains("is mounted in the tree has nodes")).await;
     let mut session = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     let reading = session.open_file(b"/data/team/b", 1).await.expect("opened");
 
@@ -434,7 +434,7 @@ async fn different_tree_is_refused_at_start_until_reattached() {
     let token = place.create_user_and_token("alice", "/team:rw");
     server.stop();
     let said = place.startup_refusal(&place.path("other"));
-    assert!(said.contains("is not the folder that grants and scopes were made for"), "{said}");
+    assert!(said.contains("is not the directory that grants and scopes were made for"), "{said}");
     assert!(said.contains("patgate node reattach"), "{said}");
     assert!(!place.path("other/.patgate").exists(), "nothing was made there");
     // As an administrator who restores a backup: the tree, and its marker with it.

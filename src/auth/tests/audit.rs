@@ -269,10 +269,14 @@ async fn unwritten_networks_are_audited_once_store_can_be_written_again() {
 async fn unwritten_events_and_counts_are_retried_at_next_flush() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    ["events", "counts"].map(|table| break_table(&env.store, table));
+    for table in ["events", "counts"] {
+        break_table(&env.store, table);
+    }
     assert_denied(env.login(&with_fresh_secret(&text)).await);
     env.auth.core.flush_due();
-    ["events", "counts"].map(|table| restore_table(&env.store, table));
+    for table in ["events", "counts"] {
+        restore_table(&env.store, table);
+    }
     assert_eq!(flushed_event_kinds(&env), [EventKind::AttemptRefused]);
     assert_eq!(env.store.usage_counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
 }
