@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header}
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -153,8 +153,10 @@ fn spawn_stream(
     http_connection.request_received.store(true, Ordering::Relaxed);
     // Now, before the end of the connection is read: h2 then no longer knows that a request had no body.
     let (continue_sender, continue_requested) = oneshot::channel();
+    let write_permit = http_connection.try_reserve_write(request.method());
     let request_and_body = RequestBody::from_http2(request, continue_sender, http_connection.service.pace_window);
-    streams.spawn(handle_stream(Arc::clone(http_connection), request_and_body, continue_requested, respond));
+    let work = (request_and_body, write_permit);
+    streams.spawn(handle_stream(Arc::clone(http_connection), work, continue_requested, respond));
 }
 
 /// Receive windows of a connection.
@@ -227,12 +229,12 @@ async fn ping_until_unanswered(ping_pong: Option<PingPong>) {
 /// Answers one stream. The work on a request whose stream is reset is dropped, unless it changes something.
 async fn handle_stream(
     http_connection: Arc<HttpConnection>,
-    (request, unread): (Request<RequestBody>, UnreadBody),
+    ((request, unread), write_permit): ((Request<RequestBody>, UnreadBody), Option<OwnedSemaphorePermit>),
     mut continue_requested: oneshot::Receiver<()>,
     mut respond: SendResponse<Bytes>,
 ) {
     let is_head = request.method() == Method::HEAD;
-    let mut work = pin!(http_connection.handle_http2(request, unread));
+    let mut work = pin!(http_connection.handle_http2(request, unread, write_permit));
     let mut may_send_continue = true;
     let response = loop {
         tokio::select! {

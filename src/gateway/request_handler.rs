@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::abort_on_revocation;
@@ -77,19 +77,35 @@ impl AuthenticatedConnection for HttpConnection {
 }
 
 impl HttpConnection {
+    /// Reserves a slot for a request over HTTP/2 that may change something; `None` for any other, and when all are taken.
+    ///
+    /// Call it when the stream is accepted, before anything is awaited. Once the connection has ended, all slots are
+    /// acquired to wait for the changes under way: a request that asked for its slot only then would be behind that, be
+    /// found without a client, and be lost.
+    pub(super) fn try_reserve_write(&self, method: &Method) -> Option<OwnedSemaphorePermit> {
+        if is_cancellable(method) { None } else { Arc::clone(&self.write_permits).try_acquire_owned().ok() }
+    }
+
     /// Answers a request over HTTP/2. One that may change something is carried out to its end although its stream is
-    /// reset or its connection lost.
+    /// reset or its connection lost, once it has its slot.
     pub(super) async fn handle_http2(
         self: &Arc<Self>,
         request: Request<RequestBody>,
         unread_body: UnreadBody,
+        write_permit: Option<OwnedSemaphorePermit>,
     ) -> Response<ResponseBody> {
         if is_cancellable(request.method()) {
             return self.handle(request, unread_body).await;
         }
         // Streams that were reset no longer count against the limit of h2; their work does here. Otherwise a rapid
         // reset (CVE-2023-44487) would start any number of changes.
-        let Ok(permit) = Arc::clone(&self.write_permits).acquire_owned().await else { return internal_error() };
+        let permit = match write_permit {
+            Some(permit) => permit,
+            None => match Arc::clone(&self.write_permits).acquire_owned().await {
+                Ok(permit) => permit,
+                Err(_) => return internal_error(),
+            },
+        };
         let connection = Arc::clone(self);
         // A task of its own: the stream's future is dropped on a reset, and a change must not stop half-way.
         let work = tokio::spawn(async move {
