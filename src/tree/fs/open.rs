@@ -99,7 +99,11 @@ fn open_beneath(directory: impl AsFd, path: &[u8], flags: OFlags, extra_flags: R
 /// Opens a path below a directory; a symbolic link anywhere in it is an error (`ELOOP`).
 pub(super) fn open_no_symlinks(directory: impl AsFd, path: &[u8], mode: OpenMode) -> Result<OwnedFd> {
     let cached = if mode == OpenMode::ReadCached { ResolveFlags::CACHED } else { ResolveFlags::empty() };
-    open_beneath(directory, path, mode.open_flags(), ResolveFlags::NO_SYMLINKS | cached)
+    open_beneath(directory, path, mode.open_flags(), ResolveFlags::NO_SYMLINKS | cached).map_err(|error| match error {
+        // No link and no `..` led out of the directory: the entry was renamed out of it while it was opened.
+        Errno::XDEV => Errno::NOENT,
+        other => other,
+    })
 }
 
 /// Opens a directory below a directory from the dentry cache alone; `EAGAIN` otherwise.
