@@ -17,7 +17,8 @@ pub enum Error {
     /// The parent directory does not exist, or the session may not learn that it does.
     #[error("the parent directory does not exist")]
     NoParent,
-    /// The entry is visible to the session, but the operation is not allowed on it.
+    /// The entry is visible to the session, but the operation is not allowed on it: by its permissions, by the kind of the
+    /// entry (sockets and devices are never changed), by a link or a mount in it, or by the host.
     #[error("not allowed here")]
     Forbidden,
     /// The target exists.

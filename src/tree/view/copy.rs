@@ -368,7 +368,7 @@ impl CopyJob<'_> {
             {
                 Ok(true)
             }
-            Some(_) => Err(Error::Forbidden),
+            Some(moved) => Err(self.view.deny_link_escape(&moved.from.join(path))),
             // A link out of the copied directory would lead elsewhere from the copy: left out.
             None => Ok(parent_segments_lead(target) && link_stays_within(path, target, &TreePath::root())),
         }

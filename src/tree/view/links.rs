@@ -70,7 +70,7 @@ impl View {
                 // Watched before the walk begins, so that a link created during it is noticed.
                 checked.moved_directory = Some(self.watch_directory(source, &stat));
                 if !self.links_may_move(source, &target.path, &checked.link_boundary)? {
-                    return Err(self.link_escape_error(source));
+                    return Err(self.deny_link_escape(&source.path));
                 }
             }
             Some(stat) if stat.kind == Some(EntryKind::Symlink) => {
@@ -184,7 +184,11 @@ impl View {
     /// [`Error::Forbidden`].
     pub(super) fn check_link_move(&self, source: &EntrySlot, to: &TreePath, link_boundary: &TreePath) -> Result<()> {
         let text = source.directory.read_link(&source.name)?;
-        if link_may_move(&text, &source.path, to, link_boundary) { Ok(()) } else { Err(self.link_escape_error(source)) }
+        if link_may_move(&text, &source.path, to, link_boundary) {
+            Ok(())
+        } else {
+            Err(self.deny_link_escape(&source.path))
+        }
     }
 
     /// Returns the topmost ancestor of a slot at which the session may write.
@@ -224,9 +228,9 @@ impl View {
         if may_move { walked.map(|()| true) } else { Ok(false) }
     }
 
-    pub(super) fn link_escape_error(&self, source: &EntrySlot) -> Error {
-        // Audited, since a link at a shallower path is how a scope would be escaped.
-        self.session().record_denial("rename: a symbolic link would lead out", Some(&source.path));
+    /// Refuses the move of a link, and audits that: a link at a shallower path is how a scope would be escaped.
+    pub(super) fn deny_link_escape(&self, link: &TreePath) -> Error {
+        self.session().record_denial("move: a symbolic link would lead out", Some(link));
         Error::Forbidden
     }
 }

@@ -20,7 +20,8 @@ impl View {
     /// [`Error::Absent`], [`Error::NoParent`], [`Error::AlreadyExists`], [`Error::Overlap`], [`Error::Locked`],
     /// [`Error::IsADirectory`], [`Error::NotADirectory`], [`Error::DirectoryNotEmpty`]; [`Error::TooLarge`],
     /// [`Error::TypeNotAllowed`] and [`Error::PathTooLong`] for any entry below; [`Error::Forbidden`], also when an
-    /// unreadable entry would become readable, or a link would lead out; [`Error::PreconditionFailed`] where something
+    /// unreadable entry would become readable, a link would lead out, a file system is mounted in what is moved or replaced,
+    /// the target is a socket or device, or the host refuses; [`Error::PreconditionFailed`] where something
     /// in the directory changes during each attempt.
     pub fn rename(
         &self,
@@ -106,6 +107,8 @@ impl View {
         let target = self.create_slot(to)?;
         // Otherwise a drop box could be emptied by moving its content to where it is readable.
         if target.permission.allows(Permission::R) && !source.permission.allows(Permission::R) {
+            let denial = "move: content that may not be read would become readable";
+            self.session().record_denial(denial, Some(&source.path));
             return Err(Error::Forbidden);
         }
         Ok(target)

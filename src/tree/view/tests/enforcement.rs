@@ -146,3 +146,14 @@ fn denied_operation_is_audited_and_missing_file_is_not() {
     assert_eq!(shown.len(), 6, "{shown:?}");
     assert_eq!(events[0].user, Some(crate::store::testing::login("alice")));
 }
+
+#[test]
+fn move_to_where_content_would_become_readable_is_audited() {
+    let fixture = populated_fixture();
+    fixture.create_user("bob", &[("/a", Permission::RW), ("/d", Permission::W)]);
+    let (view, conditions) = (fixture.view("bob"), WriteConditions::none());
+    view.rename(&tree_path("/d/f"), &tree_path("/a/moved"), OverwriteMode::Refuse, &conditions).expect_err("only w");
+    let events = audit_events(&fixture, EventKind::AccessDenied);
+    let denials: Vec<_> = events.iter().map(|event| (event.detail.as_deref(), event.path.as_deref())).collect();
+    assert_eq!(denials, [(Some("move: content that may not be read would become readable"), Some("/d/f"))]);
+}
