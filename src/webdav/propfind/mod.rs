@@ -109,7 +109,7 @@ fn respond(
     Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)))
 }
 
-/// Returns a response that begins with `first`, where all of it may be held; the traversal goes on else.
+/// Returns a response that begins with `first`, where all of it may be held; otherwise the traversal goes on.
 fn buffer_whole(
     context: &RequestContext,
     first: Bytes,

@@ -63,7 +63,7 @@ impl PropfindPlan {
         }
     }
 
-    /// Writes the names of all properties.
+    /// Writes the names of the properties that `allprop` writes.
     pub(in crate::webdav) fn propname() -> Self {
         Self {
             shape: PropfindShape::PropName,
