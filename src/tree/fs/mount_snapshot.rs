@@ -243,8 +243,10 @@ impl ServedFs {
     /// Tells whether an open entry belongs to a mount that is not in the tree any more.
     pub(crate) fn is_detached(&self, fd: impl AsFd) -> bool {
         let (Ok(snapshot), Ok(stat)) = (self.snapshot(), Stat::stat_at(fd, b"")) else { return true };
-        // Mount id 0: the kernel reports none, and nothing can be said.
-        stat.mount_id != 0 && !snapshot.mount_paths.contains_key(&stat.mount_id)
+        // The mounts as they are now: the snapshot may be from before the file system was unmounted, and the entry would
+        // seem to be one that was moved out of the session's reach. Mount id 0: the kernel reports none, and nothing can
+        // be said.
+        stat.mount_id != 0 && !mount_paths_by_id(&snapshot.root, &snapshot.stat).contains_key(&stat.mount_id)
     }
 
     /// Returns the mounts below the root, with the metadata of their top directories.
