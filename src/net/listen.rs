@@ -160,6 +160,34 @@ mod tests {
     use crate::net::ConnectionLimits;
     use crate::net::connection_limit::PendingLimits;
 
+    /// Accepts connections of a listener while `check` runs.
+    async fn accept_during(
+        listener: TcpListener,
+        limits: ConnectionLimits,
+        serve: impl Fn(AcceptedConnection),
+        check: impl Future<Output = ()>,
+    ) {
+        tokio::select! {
+            () = accept(listener, ConnectionLimiter::new(limits), CancellationToken::new(), serve) => {
+                panic!("it was not stopped")
+            }
+            () = check => {}
+        }
+    }
+
+    /// Authenticates a connection and answers it. It stays open, as that of a client does that has more to ask.
+    async fn authenticate_and_answer(connection: &mut AcceptedConnection) {
+        connection.permit.assign_user("alice").expect("below the bound of a user");
+        connection.stream.write_all(b"!").await.expect("answered");
+        connection.stream.read_u8().await.expect_err("nothing more");
+    }
+
+    async fn assert_all_answered(clients: Vec<TcpStream>) {
+        for mut client in clients {
+            assert_eq!(client.read_u8().await.expect("answered, not refused"), b'!');
+        }
+    }
+
     #[tokio::test]
     async fn burst_of_clients_that_authenticate_is_not_refused() {
         // Fewer than the smallest backlog that systems allow, and more than may have a permit or wait for one.
@@ -180,25 +208,13 @@ mod tests {
             unauthenticated,
             unauthenticated_per_address: unauthenticated,
         };
-        let (limiter, stop) = (ConnectionLimiter::new(limits), CancellationToken::new());
         let serve = |mut connection: AcceptedConnection| {
             tokio::spawn(async move {
                 connection.stream.read_u8().await.expect("a request");
-                connection.permit.assign_user("alice").expect("below the bound of a user");
-                connection.stream.write_all(b"!").await.expect("answered");
-                // Kept open, as a client does that has more to ask.
-                connection.stream.read_u8().await.expect_err("nothing more");
+                authenticate_and_answer(&mut connection).await;
             });
         };
-        let check = async {
-            for mut client in clients {
-                assert_eq!(client.read_u8().await.expect("answered, not refused"), b'!');
-            }
-        };
-        tokio::select! {
-            () = accept(listener, limiter, stop, serve) => panic!("it was not stopped"),
-            () = check => {}
-        }
+        accept_during(listener, limits, serve, assert_all_answered(clients)).await;
     }
 
     #[tokio::test]
@@ -208,17 +224,14 @@ mod tests {
         let limits =
             ConnectionLimits { connections: 100, per_user: 100, unauthenticated: 40, unauthenticated_per_address: 20 };
         assert_eq!(limits.pending(), PendingLimits { total: 100, per_address: 40 });
-        let (limiter, stop, authenticate) =
-            (ConnectionLimiter::new(limits), CancellationToken::new(), CancellationToken::new());
+        let authenticate = CancellationToken::new();
         let serve = |mut connection: AcceptedConnection| {
             let authenticate = authenticate.clone();
             tokio::spawn(async move {
                 // The request came at once; what proves its token takes its time.
                 let _answering = connection.permit.begin_request();
                 authenticate.cancelled().await;
-                connection.permit.assign_user("alice").expect("below the bound of a user");
-                connection.stream.write_all(b"!").await.expect("answered");
-                connection.stream.read_u8().await.expect_err("nothing more");
+                authenticate_and_answer(&mut connection).await;
             });
         };
         let check = async {
@@ -229,14 +242,9 @@ mod tests {
             let mut last = clients.pop().expect("one");
             assert_eq!(last.read(&mut [0]).await.expect("closed without a reset"), 0, "20 are served, 40 wait");
             authenticate.cancel();
-            for mut client in clients {
-                assert_eq!(client.read_u8().await.expect("answered, not refused"), b'!');
-            }
+            assert_all_answered(clients).await;
         };
-        tokio::select! {
-            () = accept(listener, limiter, stop, serve) => panic!("it was not stopped"),
-            () = check => {}
-        }
+        accept_during(listener, limits, serve, check).await;
     }
 
     #[tokio::test]
