@@ -24,7 +24,7 @@ pub use keys::{ConfigKey, InitialValue};
 pub use settings::{CONFIG_KEYS, Settings};
 pub use unknown_key::{RENAMED_KEYS, RenamedKey};
 pub use values::{
-    ConfigValueType, Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilter,
+    ConfigValueType, Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilterSetting,
     LogFormatSetting, NetworkList, ProxyProtocolSetting, Seconds, SettingValue,
 };
 

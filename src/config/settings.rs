@@ -9,7 +9,7 @@ use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, PublicUrl, Uplo
 
 use super::keys::{ConfigKey, InitialValue};
 use super::values::{
-    Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilter, LogFormatSetting,
+    Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilterSetting, LogFormatSetting,
     NetworkList, ProxyProtocolSetting, Seconds, SettingValue,
 };
 
@@ -145,7 +145,7 @@ declare_settings! {
     /// Seconds for which transfers in progress may continue after SIGTERM.
     [reloadable] drain_seconds: Seconds<0, 3600> = Default("10"),
     /// Level of the log on stderr: error, warn, info, debug or trace, also by module ("info,patgate::sftp=debug").
-    [reloadable] log: LogFilter = Default("info"),
+    [reloadable] log: LogFilterSetting = Default("info"),
     /// Format of the log: "text" for people, "json" for one object a line.
     log_format: LogFormatSetting = Default("text"),
 }

@@ -194,9 +194,9 @@ impl SettingValue for LogFormatSetting {
 
 /// Filter of `tracing`: a list of `LEVEL` and `MODULE=LEVEL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFilter(pub String);
+pub struct LogFilterSetting(pub String);
 
-impl SettingValue for LogFilter {
+impl SettingValue for LogFilterSetting {
     const VALUE_TYPE: ConfigValueType = ConfigValueType::Text;
     const VALUE_NAME: &'static str = "LEVEL";
 
