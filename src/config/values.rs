@@ -258,49 +258,26 @@ impl SettingValue for NetworkList {
     }
 }
 
-impl SettingValue for ForwardingHeaders {
-    const VALUE_TYPE: ConfigValueType = ConfigValueType::Text;
-    const VALUE_NAME: &'static str = "x-forwarded|forwarded";
+/// Makes types settings that are read by their own `FromStr`, whose error is the message.
+macro_rules! impl_setting_from_str {
+    ($($type:ty: $value_type:ident, $value_name:literal;)+) => {
+        $(impl SettingValue for $type {
+            const VALUE_TYPE: ConfigValueType = ConfigValueType::$value_type;
+            const VALUE_NAME: &'static str = $value_name;
 
-    fn parse_setting(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
+            fn parse_setting(text: &str) -> Result<Self, String> {
+                text.parse()
+            }
+        })+
+    };
 }
 
-impl SettingValue for PublicUrl {
-    const VALUE_TYPE: ConfigValueType = ConfigValueType::Text;
-    const VALUE_NAME: &'static str = "URL";
-
-    fn parse_setting(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl SettingValue for AllowedOrigins {
-    const VALUE_TYPE: ConfigValueType = ConfigValueType::List;
-    const VALUE_NAME: &'static str = "ORIGIN,...";
-
-    fn parse_setting(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl SettingValue for ByteSize {
-    const VALUE_TYPE: ConfigValueType = ConfigValueType::Text;
-    const VALUE_NAME: &'static str = "SIZE";
-
-    fn parse_setting(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl SettingValue for UploadSpace {
-    const VALUE_TYPE: ConfigValueType = ConfigValueType::Text;
-    const VALUE_NAME: &'static str = "SIZE|SHARE";
-
-    fn parse_setting(text: &str) -> Result<Self, String> {
-        text.parse()
-    }
+impl_setting_from_str! {
+    ForwardingHeaders: Text, "x-forwarded|forwarded";
+    PublicUrl: Text, "URL";
+    AllowedOrigins: List, "ORIGIN,...";
+    ByteSize: Text, "SIZE";
+    UploadSpace: Text, "SIZE|SHARE";
 }
 
 /// Returns the items of a list in one text, without the blanks around them.
