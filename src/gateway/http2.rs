@@ -143,6 +143,16 @@ where
     .await
 }
 
+/// Stream that a client has opened, with all that was taken of it before anything is awaited.
+struct AcceptedStream {
+    request: Request<RequestBody>,
+    unread: UnreadBody,
+    /// Slot of a request that may change something.
+    write_permit: Option<OwnedSemaphorePermit>,
+    continue_requested: oneshot::Receiver<()>,
+    respond: SendResponse<Bytes>,
+}
+
 /// Starts the task that answers a stream.
 fn spawn_stream(
     http_connection: &Arc<HttpConnection>,
@@ -154,9 +164,9 @@ fn spawn_stream(
     // Now, before the end of the connection is read: h2 then no longer knows that a request had no body.
     let (continue_sender, continue_requested) = oneshot::channel();
     let write_permit = http_connection.try_reserve_write(request.method());
-    let request_and_body = RequestBody::from_http2(request, continue_sender, http_connection.service.pace_window);
-    let work = (request_and_body, write_permit);
-    streams.spawn(handle_stream(Arc::clone(http_connection), work, continue_requested, respond));
+    let (request, unread) = RequestBody::from_http2(request, continue_sender, http_connection.service.pace_window);
+    let accepted = AcceptedStream { request, unread, write_permit, continue_requested, respond };
+    streams.spawn(handle_stream(Arc::clone(http_connection), accepted));
 }
 
 /// Receive windows of a connection.
@@ -227,12 +237,8 @@ async fn ping_until_unanswered(ping_pong: Option<PingPong>) {
 }
 
 /// Answers one stream. The work on a request whose stream is reset is dropped, unless it changes something.
-async fn handle_stream(
-    http_connection: Arc<HttpConnection>,
-    ((request, unread), write_permit): ((Request<RequestBody>, UnreadBody), Option<OwnedSemaphorePermit>),
-    mut continue_requested: oneshot::Receiver<()>,
-    mut respond: SendResponse<Bytes>,
-) {
+async fn handle_stream(http_connection: Arc<HttpConnection>, stream: AcceptedStream) {
+    let AcceptedStream { request, unread, write_permit, mut continue_requested, mut respond } = stream;
     let is_head = request.method() == Method::HEAD;
     let mut work = pin!(http_connection.handle_http2(request, unread, write_permit));
     let mut may_send_continue = true;
