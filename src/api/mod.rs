@@ -15,6 +15,8 @@ mod oauth;
 mod openapi;
 mod pagination;
 mod policy;
+#[cfg(test)]
+mod schema_tests;
 mod tokens;
 pub mod types;
 mod upload_service;

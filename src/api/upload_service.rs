@@ -112,7 +112,7 @@ pub(super) struct UploadTokenResponse {
 impl GenerateTokenRequest {
     fn into_token_request(self) -> Result<TokenRequest> {
         let invalid_value = |why: String| Error::InvalidValue(why);
-        let (lifetime, expires_at) = match self.expires.trim() {
+        let (lifetime, expires_at) = match self.expires.as_str() {
             "" | "auto" | "automatic" => (None, None),
             "never" => (Some(RequestedLifetime::Never), None),
             text => (None, Some(UnixMillis::parse_utc(text).map_err(invalid_value)?)),
@@ -136,7 +136,7 @@ impl GenerateTokenRequest {
 /// Splits role names into those of this server and those of another service.
 fn split_foreign_roles(names: &[String]) -> std::result::Result<(Roles, ForeignRoles), String> {
     let (mut own_roles, mut other_roles) = (Vec::new(), Vec::new());
-    for name in names.iter().map(|name| name.trim()) {
+    for name in names {
         match name.parse::<Role>() {
             Ok(role) => own_roles.push(role),
             Err(_) => other_roles.push(name.parse::<ForeignRole>()?),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::context::CommandContext;
+use super::token_flags::parse_item;
 use super::{CommandError, Result, output};
 use crate::domain::{AccessQuery, ByteSize, FileTag, Protocol, TokenId, TreeOperation, TreePath};
 
@@ -43,7 +44,7 @@ pub(super) struct ExplainCommand {
     #[arg(long, value_name = "TYPE")]
     mime: Option<String>,
     /// With this tag; repeatable
-    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', value_parser = parse_item::<FileTag>)]
     tags: Vec<FileTag>,
 }
 

@@ -1,5 +1,7 @@
 //! Options of the commands that create or edit tokens.
 
+use std::str::FromStr;
+
 use clap::Args;
 
 use super::CommandError;
@@ -46,23 +48,23 @@ impl NewTokenFlags {
 #[derive(Clone, Debug, Args)]
 pub(super) struct TokenRestrictionFlags {
     /// Restrict it to a node: node:UUID:PERM or path:/some/path:PERM, PERM is r, w or rw; repeatable
-    #[arg(short, long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    #[arg(short, long = "scope", value_name = "SCOPE", value_delimiter = ',', value_parser = parse_item::<ScopeTarget>)]
     scopes: Vec<ScopeTarget>,
     /// Allow only this protocol: webdav, sftp or api; repeatable
-    #[arg(long = "protocol", value_name = "PROTOCOL", value_delimiter = ',')]
+    #[arg(long = "protocol", value_name = "PROTOCOL", value_delimiter = ',', value_parser = parse_item::<Protocol>)]
     protocols: Vec<Protocol>,
     /// Allow only clients from this address or network; repeatable
-    #[arg(long = "ip", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
+    #[arg(long = "ip", value_name = "CIDR", value_delimiter = ',', value_parser = parse_network_item)]
     ips: Vec<IpNet>,
     /// Allow only this user agent (HTTP User-Agent or SSH identification), * matches anything; repeatable, since it may
     /// hold commas
-    #[arg(long = "user-agent", value_name = "TEXT", value_parser = parse_user_agent)]
+    #[arg(long = "user-agent", value_name = "TEXT", value_parser = parse_item::<UserAgentPattern>)]
     user_agents: Vec<UserAgentPattern>,
     /// Allow only uploads of this media type, such as image/png or image/*; repeatable
-    #[arg(long = "mime", value_name = "TYPE", value_delimiter = ',')]
+    #[arg(long = "mime", value_name = "TYPE", value_delimiter = ',', value_parser = parse_item::<MimePattern>)]
     mimes: Vec<MimePattern>,
     /// Allow only this tag on uploads; repeatable
-    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', value_parser = parse_item::<FileTag>)]
     tags: Vec<FileTag>,
     /// Maximum size of a file that it writes, such as 10MiB
     #[arg(long, value_name = "SIZE")]
@@ -117,9 +119,14 @@ fn parse_role_or_none(text: &str) -> Result<RoleOrNone, String> {
     }
 }
 
-/// Parses a user agent without white space around it.
-fn parse_user_agent(text: &str) -> Result<UserAgentPattern, String> {
+/// Parses an item of a comma-separated list, with white space around it.
+pub(super) fn parse_item<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.trim().parse()
+}
+
+/// Parses a network of a comma-separated list, with white space around it.
+fn parse_network_item(text: &str) -> Result<IpNet, String> {
+    parse_network(text.trim())
 }
 
 /// Parses a sliding window, where a bare number is seconds.

@@ -37,7 +37,7 @@ impl FromStr for Protocol {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.trim() {
+        match text {
             "webdav" => Ok(Protocol::Webdav),
             "sftp" => Ok(Protocol::Sftp),
             "api" => Ok(Protocol::Api),
@@ -204,7 +204,7 @@ impl FromStr for MimePattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let lower = text.trim().to_ascii_lowercase();
+        let lower = text.to_ascii_lowercase();
         // RFC 6838, section 4.2
         let is_restricted_name = |part: &str| {
             !part.is_empty()
@@ -247,13 +247,14 @@ impl FromStr for FileTag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let trimmed = text.trim();
-        let has_valid_length = (1..=64).contains(&trimmed.chars().count());
+        let has_valid_length = (1..=64).contains(&text.chars().count()) && text.trim() == text;
         // U+FFFE and U+FFFF are noncharacters, and XML can't hold them.
         let is_forbidden = |c: char| matches!(c, ',' | '\u{fffe}' | '\u{ffff}') || c.is_control();
-        match has_valid_length && !trimmed.chars().any(is_forbidden) {
-            true => Ok(Self(trimmed.into())),
-            false => Err(format!("{text:?} is not a tag: give 1 to 64 characters without comma or control character")),
+        match has_valid_length && !text.chars().any(is_forbidden) {
+            true => Ok(Self(text.into())),
+            false => Err(format!(
+                "{text:?} is not a tag: give 1 to 64 characters without comma, control character or white space around"
+            )),
         }
     }
 }
@@ -271,7 +272,6 @@ impl_text_json!(MimePattern, FileTag);
 /// # Errors
 /// A message that shows the form.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
-    let text = text.trim();
     let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     network
         // Bits beyond the prefix are dropped: 192.0.2.7/24 stands for its network.
@@ -411,10 +411,10 @@ mod tests {
 
     #[test]
     fn invalid_tags_are_refused() {
-        for text in ["", " ", "a,b", "a\nb", "a\u{fffe}", &"x".repeat(65)] {
+        for text in ["", " ", "a,b", "a\nb", "a\u{fffe}", " a", "a ", "a\n", &"x".repeat(65)] {
             assert!(text.parse::<FileTag>().is_err(), "{text:?}");
         }
-        assert_eq!(" holiday 2026 ".parse::<FileTag>().expect("tag").as_str(), "holiday 2026");
+        assert_eq!("holiday 2026".parse::<FileTag>().expect("tag").as_str(), "holiday 2026");
     }
 
     #[test]

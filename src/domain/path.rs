@@ -69,6 +69,18 @@ impl TreePath {
         Ok(Self(bytes.into()))
     }
 
+    /// Parses a path that begins with a slash, as people write the node of a grant or scope. Without it, the path of
+    /// an unset variable in a script would name the whole tree.
+    ///
+    /// # Errors
+    /// A message that shows the form, or says what [`TreePath::parse`] refuses.
+    pub fn parse_absolute(text: &str) -> Result<Self, String> {
+        match text.starts_with('/') {
+            true => Self::parse(text.as_bytes()).map_err(|why| why.to_string()),
+            false => Err(format!("the path {text:?} does not begin with a slash: give / for the whole tree")),
+        }
+    }
+
     /// Parses the form that a path is displayed in, which escapes bytes that can't be shown as `\xNN`. The result is
     /// displayed the same, and is the path itself unless its names hold such sequences as text.
     ///

@@ -90,7 +90,7 @@ impl FromStr for ScopeTarget {
         let malformed = || {
             format!("the scope {text:?} is malformed: give node:UUID:PERM or path:/some/path:PERM with PERM r, w or rw")
         };
-        let (kind, rest) = text.trim().split_once(':').ok_or_else(malformed)?;
+        let (kind, rest) = text.trim_matches([' ', '\t']).split_once(':').ok_or_else(malformed)?;
         let (target, permission) = rest.rsplit_once(':').ok_or_else(malformed)?;
         let permission = permission.parse::<Permission>().map_err(|e| format!("the scope {text:?}: {e}"))?;
         match kind {
@@ -99,7 +99,7 @@ impl FromStr for ScopeTarget {
                 Ok(Self::Node(Scope { node, permission }))
             }
             "path" => {
-                let path = TreePath::parse(target.as_bytes()).map_err(|e| format!("the scope {text:?}: {e}"))?;
+                let path = TreePath::parse_absolute(target).map_err(|e| format!("the scope {text:?}: {e}"))?;
                 Ok(Self::Path(path, permission))
             }
             _ => Err(malformed()),
@@ -135,6 +135,10 @@ mod tests {
             "node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:",
             "node:6f1c2c5e8a554f0e9d3c0f4b6a2f7a11:r",
             "path:/../x:r",
+            // What is left of `path:$DIR:r` where the variable is unset must not be the whole tree.
+            "path::r",
+            "path:x:r",
+            "\npath:/x:r",
             "host:/x:r",
         ] {
             assert!(text.parse::<ScopeTarget>().is_err(), "{text}");

@@ -66,10 +66,12 @@ impl fmt::Display for UnixMillis {
 impl FromStr for UnixMillis {
     type Err = String;
 
-    /// Parses RFC 3339 with a zone; later times become [`UnixMillis::MAX`].
+    /// Parses RFC 3339; later times become [`UnixMillis::MAX`].
     fn from_str(text: &str) -> Result<Self, String> {
         let error = || format!("{text:?} is not a time: give a date such as 2030-05-05T08:00:00Z");
-        let timestamp: jiff::Timestamp = text.parse().map_err(|_| error())?;
+        // The library reads more than RFC 3339: times without seconds, names of zones, years with a sign.
+        let timestamp: Option<jiff::Timestamp> = text.parse().ok().filter(|_| has_rfc3339_form(text));
+        let timestamp = timestamp.ok_or_else(error)?;
         Ok(Self::from_millis(timestamp.as_millisecond()))
     }
 }
@@ -99,6 +101,24 @@ impl UnixMillis {
     }
 }
 
+/// Tells whether a text has the form of `date-time` (RFC 3339 section 5.6), its fraction in nanoseconds at most.
+fn has_rfc3339_form(text: &str) -> bool {
+    let Some((date_time, rest)) = text.split_at_checked(19) else { return false };
+    let has_form = |text: &str, form: &str| {
+        let fits = |(byte, form): (u8, u8)| if form == b'0' { byte.is_ascii_digit() } else { byte == form };
+        text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
+    };
+    let has_date = ["0000-00-00T00:00:00", "0000-00-00t00:00:00", "0000-00-00 00:00:00"]
+        .into_iter()
+        .any(|form| has_form(date_time, form));
+    let fraction = rest.strip_prefix('.').map(|rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+    let (has_fraction, zone) = match fraction {
+        None => (true, rest),
+        Some(digits) => ((1..=9).contains(&digits), &rest[1 + digits..]),
+    };
+    has_date && has_fraction && ["Z", "z", "+00:00", "-00:00"].into_iter().any(|form| has_form(zone, form))
+}
+
 /// The lifetime or sliding window of a token: an integer and a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lifetime(u64);
@@ -106,6 +126,8 @@ pub struct Lifetime(u64);
 const LIFETIME_UNITS_HELP: &str =
     "s (seconds), m (minutes), h, d (days), w, M (months of 30 days) or Y (years of 365 days)";
 const MAX_LIFETIME_SECONDS: u64 = 1000 * 365 * 86_400;
+/// Number of digits in which every lifetime can be written, in seconds too.
+const MAX_LIFETIME_DIGITS: usize = 12;
 
 impl Lifetime {
     /// Returns a lifetime of whole seconds; `None` for zero or more than a thousand years.
@@ -140,7 +162,6 @@ impl FromStr for Lifetime {
     type Err = LifetimeError;
 
     fn from_str(text: &str) -> Result<Self, LifetimeError> {
-        let text = text.trim();
         let error = |problem| LifetimeError { text: text.to_owned(), problem };
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
@@ -158,7 +179,8 @@ impl FromStr for Lifetime {
             "" => return Err(error("has no unit")),
             _ => return Err(error("has an unknown unit")),
         };
-        let seconds = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+        let number = Some(number).filter(|_| digits <= MAX_LIFETIME_DIGITS);
+        let seconds = number.and_then(|number| number.parse::<u64>().ok()).and_then(|n| n.checked_mul(unit));
         match seconds {
             Some(0) => Err(error("is zero")),
             Some(s) => Self::from_secs(s).ok_or_else(|| error("is too long")),
@@ -212,7 +234,21 @@ mod tests {
 
     #[test]
     fn invalid_duration_error_lists_units() {
-        for text in ["", "0s", "-1h", "10", "10x", "h", "1.5h", "99999999999999999999s", "99999999999Y", "1 h", "1y"] {
+        for text in [
+            "",
+            "0s",
+            "-1h",
+            "10",
+            "10x",
+            "h",
+            "1.5h",
+            "99999999999999999999s",
+            "99999999999Y",
+            "0000000000001s",
+            " 1h",
+            "1 h",
+            "1y",
+        ] {
             let error = text.parse::<Lifetime>().expect_err(text).to_string();
             assert!(error.contains("s (seconds)") && error.contains(&format!("{text:?}")), "{error}");
         }
@@ -238,7 +274,23 @@ mod tests {
         for text in ["", "2026-05-05", "2026-05-05T08:00:00Z", "2026-02-30 08:00:00", "2026-05-05 25:00:00"] {
             assert!(UnixMillis::parse_utc(text).is_err(), "{text}");
         }
-        assert!("2026-05-05 08:00:00".parse::<UnixMillis>().is_err() && "tomorrow".parse::<UnixMillis>().is_err());
+        for text in ["2026-05-05 10:00:00.000000001+02:00", "2026-05-05t08:00:00z"] {
+            assert_eq!(text.parse(), Ok(time), "{text}");
+        }
+        let malformed = [
+            "2026-05-05 08:00:00",
+            "tomorrow",
+            "2026-05-05T08:00Z",
+            "20260505T08:00:00Z",
+            "2026-05-05T08:00:00Z[UTC]",
+            "+002026-05-05T08:00:00Z",
+            "2026-05-05T08:00:00.Z",
+            "2026-05-05T08:00:00+02",
+            "2026-05-05T08:00:00Z\n",
+        ];
+        for text in malformed {
+            assert!(text.parse::<UnixMillis>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl FromStr for Role {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|r| r.as_str() == text.trim()).ok_or_else(|| {
+        Self::ALL.into_iter().find(|r| r.as_str() == text).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|r| r.as_str()).collect();
             format!("the role {text:?} is unknown: give one of {}", known.join(", "))
         })

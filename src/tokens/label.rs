@@ -22,10 +22,11 @@ impl FromStr for TokenLabel {
     type Err = LabelError;
 
     fn from_str(text: &str) -> Result<Self, LabelError> {
-        let text = text.trim();
+        // Of the text as it came: a line break at its end is one, too.
         if text.chars().any(char::is_control) {
             return Err(LabelError::ControlCharacter);
         }
+        let text = text.trim();
         if text.chars().count() > MAX_LABEL_CHARS {
             return Err(LabelError::TooLong);
         }

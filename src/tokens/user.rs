@@ -26,7 +26,7 @@ impl FromStr for Grant {
         let malformed = || format!("the grant {text:?} is malformed: give /some/path:PERM with PERM r, w or rw");
         let (path, permission) = text.rsplit_once(':').ok_or_else(malformed)?;
         let permission = permission.parse().map_err(|why| format!("the grant {text:?}: {why}"))?;
-        let path = TreePath::parse(path.as_bytes()).map_err(|why| format!("the grant {text:?}: {why}"))?;
+        let path = TreePath::parse_absolute(path).map_err(|why| format!("the grant {text:?}: {why}"))?;
         Ok(Self { path, permission })
     }
 }
@@ -46,7 +46,7 @@ impl FromStr for GrantTarget {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text.strip_prefix("node:") {
             Some(node) => node.parse().map(Self::Node),
-            None => TreePath::parse(text.as_bytes()).map(Self::Path).map_err(|why| format!("{text:?}: {why}")),
+            None => TreePath::parse_absolute(text).map(Self::Path),
         }
     }
 }
@@ -336,10 +336,10 @@ mod tests {
     fn typed_grants_parse() {
         let grant: Grant = "/a:b/c:rw".parse().expect("a grant");
         assert_eq!((grant.path.to_string(), grant.permission), ("/a:b/c".to_owned(), Permission::RW));
-        for text in ["", "/a", "/a:", "/a:x", "/../a:r", ":", "/a//b:r"] {
+        for text in ["", "/a", "/a:", "/a:x", "/../a:r", ":", "/a//b:r", ":rw", "a:rw"] {
             assert!(text.parse::<Grant>().is_err(), "{text}");
         }
         assert!("node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11".parse::<GrantTarget>().is_ok());
-        assert!("node:5".parse::<GrantTarget>().is_err());
+        assert!(["node:5", "", "a"].iter().all(|text| text.parse::<GrantTarget>().is_err()));
     }
 }

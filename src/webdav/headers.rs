@@ -204,7 +204,7 @@ pub(super) fn parse_tags(text: &str) -> Result<Vec<FileTag>, Error> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let tags: Result<Vec<FileTag>, _> = text.split(',').map(str::parse).collect();
+    let tags: Result<Vec<FileTag>, _> = text.split(',').map(|tag| tag.trim().parse()).collect();
     tags.ok().filter(|tags| tags.len() <= MAX_TAGS).ok_or(Error::Malformed(INVALID_TAGS_MESSAGE))
 }
 
