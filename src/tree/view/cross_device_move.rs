@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::copy::{CopyJob, MoveByCopy};
+use super::moved_source::CopiedEntries;
 use super::{OverwriteMode, View, WriteConditions};
 use crate::domain::{EntryName, Permission, TreePath};
 use crate::tree::authorize::EntrySlot;
@@ -22,8 +23,8 @@ pub(super) struct CrossDeviceCopy {
 
 /// Outcome of removing the source.
 enum SourceRemoval {
-    /// It is in staging, to be removed.
-    Removed(StagedEntry),
+    /// It is in staging, to be removed, and its copy has these entries.
+    Removed(StagedEntry, CopiedEntries),
     /// It is at its path as before.
     Restored(Error),
 }
@@ -98,8 +99,8 @@ impl View {
         drop(move_guard);
         // The copy is on disk under its name before the source loses its own.
         self.sync_directory(&target.directory)?;
-        let removed = match self.remove_source(&source_staging, source, &stat, fingerprint)? {
-            SourceRemoval::Removed(removed) => removed,
+        let (removed, copied_entries) = match self.remove_source(&source_staging, source, &stat, fingerprint)? {
+            SourceRemoval::Removed(removed, entries) => (removed, entries),
             SourceRemoval::Restored(error) => {
                 // The source is as it was: without this there would be two entries, and the client would be told of a
                 // failure.
@@ -110,11 +111,13 @@ impl View {
         self.sync_directory(&source.directory)?;
         drop(pinned);
         change.finish()?;
-        old.into_iter().chain([removed]).for_each(|staged| self.shared().background_deletes.enqueue(staged));
+        old.into_iter().for_each(|staged| self.shared().background_deletes.enqueue(staged));
         // Locks do not move with the entry (RFC 4918 section 7.6).
         self.shared().locks.remove_subtree(&source.path);
         self.shared().locks.remove_below(&target.path);
         drop((lock_freeze, path_guards));
+        // After the locks: it takes long in a large directory.
+        self.remove_moved_source(removed, &copied_entries, source);
         Ok(checked_move.replaced.is_some())
     }
 
@@ -153,8 +156,8 @@ impl View {
         Ok(old)
     }
 
-    /// Removes the source of a committed copy. A directory is moved into staging, where nothing can be added any
-    /// longer, and compared once more; it is moved back if it has changed. Returns an error where that fails.
+    /// Removes the source of a committed copy: it is moved into staging, where no path leads any longer, and compared
+    /// once more; it is moved back if it has changed. Returns an error where that fails.
     fn remove_source(
         &self,
         source_staging: &Arc<StagingDirectory>,
@@ -162,10 +165,8 @@ impl View {
         stat: &Stat,
         fingerprint: u64,
     ) -> Result<SourceRemoval> {
-        // A file was compared under the locks just before, and one rename removes it.
         if !stat.is_directory() {
-            let staged = source_staging.move_in(&source.directory, &source.name);
-            return Ok(staged.map_or_else(|error| SourceRemoval::Restored(error.into()), SourceRemoval::Removed));
+            return self.remove_source_file(source_staging, source, fingerprint);
         }
         // With a note: a kill during the comparison must bring the directory back.
         let backup = match source_staging.back_up(&source.directory, &source.name, &source.path) {
@@ -173,12 +174,40 @@ impl View {
             Err(error) => return Ok(SourceRemoval::Restored(error.into())),
         };
         let (directory, name) = backup.directory_and_name();
-        let error = match self.subtree_fingerprint_at(directory, name, stat) {
-            Ok(now) if now == fingerprint => return Ok(SourceRemoval::Removed(backup.discard())),
+        let mut entries = CopiedEntries::default();
+        let compared = self.subtree_fingerprint_at(directory, name, stat, |path, stat| entries.add(path, stat));
+        let error = match compared {
+            Ok(now) if now == fingerprint => return Ok(SourceRemoval::Removed(backup.discard(), entries.sorted())),
             outcome => outcome.err().unwrap_or(Error::PreconditionFailed),
         };
         backup.restore(&source.directory, &source.name)?;
         Ok(SourceRemoval::Restored(error))
+    }
+
+    /// Removes a file as [`View::remove_source`] does, without a note: the comparison is over at once, and the next start
+    /// tells by the file's change time whether an interrupted move may complete, which a move back would change.
+    fn remove_source_file(
+        &self,
+        source_staging: &Arc<StagingDirectory>,
+        source: &EntrySlot,
+        fingerprint: u64,
+    ) -> Result<SourceRemoval> {
+        let mut staged = match source_staging.move_in(&source.directory, &source.name) {
+            Ok(staged) => staged,
+            Err(error) => return Ok(SourceRemoval::Restored(error.into())),
+        };
+        // It may have been replaced since it was compared under the locks.
+        match staged.stat() {
+            Ok(now) if self.entry_fingerprint(&TreePath::root(), &now) == fingerprint => {
+                return Ok(SourceRemoval::Removed(staged, CopiedEntries::default()));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        if let Err(error) = staged.rename_to_new(&source.directory, &source.name) {
+            tracing::error!(path = %source.path, %error, "a file that replaced a moved one stays in staging");
+            staged.persist();
+        }
+        Ok(SourceRemoval::Restored(Error::PreconditionFailed))
     }
 
     /// Copies the source into staging, with its times and links.
@@ -247,16 +276,25 @@ impl View {
 
     /// Returns a hash over an entry and everything below it that changes with each path, inode and content.
     fn subtree_fingerprint(&self, source: &EntrySlot, stat: &Stat) -> Result<u64> {
-        self.subtree_fingerprint_at(&source.directory, &source.name, stat)
+        self.subtree_fingerprint_at(&source.directory, &source.name, stat, |_, _| ())
     }
 
-    fn subtree_fingerprint_at(&self, directory: &DirectoryFd, name: &EntryName, stat: &Stat) -> Result<u64> {
+    /// Returns the hash, and calls `visit` with the path and metadata of each entry below.
+    fn subtree_fingerprint_at(
+        &self,
+        directory: &DirectoryFd,
+        name: &EntryName,
+        stat: &Stat,
+        mut visit: impl FnMut(&TreePath, &Stat),
+    ) -> Result<u64> {
         let mut fingerprint = self.entry_fingerprint(&TreePath::root(), stat);
         if stat.is_directory() {
             let subtree = directory.open_directory(&TreePath::root().child(name))?;
             self.walk_below(&subtree, |_, parent_path, name, stat| {
                 // A sum, since a directory lists its entries in no fixed order.
-                fingerprint = fingerprint.wrapping_add(self.entry_fingerprint(&parent_path.child(name), stat));
+                let path = parent_path.child(name);
+                fingerprint = fingerprint.wrapping_add(self.entry_fingerprint(&path, stat));
+                visit(&path, stat);
                 Ok(())
             })?;
         }

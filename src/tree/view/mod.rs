@@ -20,6 +20,7 @@ mod copy;
 mod cross_device_move;
 mod links;
 mod lock;
+mod moved_source;
 mod property;
 mod read;
 mod rename;

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::super::moved_source::CopiedEntries;
 use super::*;
-use crate::domain::Permission;
+use crate::domain::{EntryName, Permission, TreeOperation, TreePath};
+use crate::tree::fs::{DirectoryFd, Errno, Stat};
 use crate::tree::{AttributeChanges, DeadProperty, OverwriteMode, PropertyChange, PropertyName};
 
 const RW: Permission = Permission::RW;
@@ -342,6 +344,41 @@ fn file_renamed_away_and_back_during_cross_device_move_is_not_lost() {
         assert!([&inside, &outside, &moved].into_iter().any(|path| path.exists()), "{round}");
         let _ = fs::rename(host_path(&fixture, "/box/new"), host_path(&fixture, "/box/a"));
         let _ = fs::rename(&outside, &inside);
+    }
+}
+
+#[test]
+fn entries_that_arrive_in_a_compared_source_go_back_to_its_path() {
+    // By directory that gets a late file, if any, and whether the name of the source is taken again.
+    for (late_in, is_taken) in [(None, false), (Some("/b"), false), (Some("/"), false), (Some("/b"), true)] {
+        let (fixture, view) = fixture();
+        let (source, _) = view.removal_slot(TreeOperation::Move, &tree_path("/box/a")).expect("a source");
+        let staged =
+            view.staging(&source).expect("a staging").move_in(&source.directory, &source.name).expect("staged");
+        let (staging, name) = staged.directory_and_name();
+        let top = staging.open_directory(&TreePath::root().child(name)).expect("opened");
+        let mut copied = CopiedEntries::default();
+        let visit = |_: &DirectoryFd, parent: &TreePath, name: &EntryName, stat: &Stat| {
+            copied.add(&parent.child(name), stat);
+            Ok::<_, Errno>(())
+        };
+        top.walk(|| Ok(()), visit).expect("walked");
+        if let Some(path) = late_in {
+            let late = EntryName::new(b"late").expect("a name");
+            top.open_directory(&tree_path(path)).and_then(|parent| parent.create_file(&late, 0o600)).expect("created");
+        }
+        if is_taken {
+            fs::create_dir(host_path(&fixture, "/box/a")).expect("created");
+        }
+        view.remove_moved_source(staged, &copied.sorted(), &source);
+        let at = |path: &str| host_path(&fixture, path);
+        let back = if is_taken { "/box/a (1)" } else { "/box/a" };
+        if let Some(path) = late_in {
+            assert!(at(&format!("{back}{path}/late")).exists(), "{path} {is_taken}");
+        }
+        assert_eq!(at(back).exists(), late_in.is_some(), "{late_in:?} {is_taken}");
+        assert!(!at(&format!("{back}/b/file")).exists() && !at(&format!("{back}/file")).exists(), "{late_in:?}");
+        assert_no_staged_entries(&fixture);
     }
 }
 
