@@ -7,10 +7,10 @@
 mod argon2_flood;
 mod attacks;
 mod bystander;
+mod client_disconnects;
 mod combined_attacks;
 mod file_systems;
 mod full_disk;
-mod hang_up;
 mod mounts;
 mod overlapping_roots;
 mod persistent_connection;
