@@ -1,8 +1,8 @@
-//! Holds the code to ARCHITECTURE.md: which module may import which, which module owns which library, what every file
-//! looks like, and that the pages name files that exist.
+//! Checks the code against ARCHITECTURE.md: which module may import which, which module owns which library, the form of
+//! every file, and that the pages name files that exist. Cycles within a module are in `module_cycles.rs`.
 //!
-//! The walker reads the tokens of each file under `src/`, not only its `use` lines, so that a path
-//! written out in the middle of a function counts as well.
+//! It reads all tokens of each file under `src/`, not only the `use` lines, so that a path written out in the middle of
+//! a function counts as well.
 
 use std::collections::BTreeSet;
 use std::fs;

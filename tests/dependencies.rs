@@ -1,5 +1,5 @@
-//! Holds every library that the program and its tests are built from to `deny.toml`: licences, sources, bans and
-//! versions. Needs no network: the advisories of that file are for `cargo deny check`.
+//! Checks every library that the program and its tests are built from against `deny.toml`: licences, sources, bans and
+//! versions. It needs no network; the advisories of that file are left to `cargo deny check`.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! The example that embeds the gateway does what it says.
+//! Tests that `examples/embed.rs`, which runs the gateway inside of another program, serves what its comments say.
 
 #![allow(clippy::expect_used)]
 

@@ -1,6 +1,6 @@
-//! Counts how the code under `src/` speaks, and holds it to figures: type names of one word, type names that are declared
-//! more than once, and inline comments for each 1,000 lines of code in the modules where the order of steps matters most.
-//! `cargo test --test language -- --nocapture` prints the figures.
+//! Counts names and comments under `src/` and compares them with thresholds: type names of one word, type names that
+//! are declared more than once, and inline comments per 1,000 lines of code in the modules where the order of steps
+//! matters most. `cargo test --test language -- --nocapture` prints the numbers.
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking, and this one prints figures")]
 

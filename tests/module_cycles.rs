@@ -1,7 +1,8 @@
-//! Files of one module of the crate import one way: no file imports, over others or not, what imports it.
+//! Checks that the files of each module under `src/` import one way: no file imports a file that imports it, directly
+//! or through others.
 //!
-//! A child may import from the modules around it and they from it, which is no circle: what is meant is a name that a
-//! module takes from another file. A name that a `mod.rs` takes from one of its files and hands on counts as that file's.
+//! A child may import from the modules around it and they from it: that is no cycle. What counts is a name that a
+//! module takes from another file. A name that a `mod.rs` re-exports from one of its files counts as that file's.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

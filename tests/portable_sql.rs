@@ -1,8 +1,8 @@
-//! Holds the SQL of the store to what SQLite and PostgreSQL both understand: what only SQLite has is in `src/store/sqlite.rs`
-//! and in the schema, and no other module has any SQL.
+//! Checks that the SQL of the store is understood by SQLite and PostgreSQL alike: what only SQLite has is in
+//! `src/store/sqlite.rs` and in the schema, and no other module contains SQL.
 //!
-//! Literals of the files under `src/` are read, and comments are not. Tests are held to the same, so that they can run on
-//! either engine.
+//! It reads the literals of the files under `src/`, and not their comments. Tests are held to the same, so that they
+//! can run on either engine.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! Tests of the guarantees of authentication.
+//! Tests of authentication: who gets a session, what ends it, and when argon2 runs. Expiration, audit events and clock
+//! jumps are in `tests/`, logins over real sockets in `tests/gateway`.
 
 mod audit;
 mod clock_jumps;

@@ -1,4 +1,5 @@
-//! What a configuration refuses, and which source wins.
+//! Tests of the configuration: which values are refused, which source wins (flags, environment, file, defaults), and
+//! that the example file is complete.
 
 use std::time::Duration;
 

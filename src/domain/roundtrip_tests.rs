@@ -1,4 +1,5 @@
-//! Round trips of every text and JSON form of a value that users, clients or the store keep.
+//! Tests that every text and JSON form of a value that users, clients or the store keep is parsed back to the same
+//! value.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;

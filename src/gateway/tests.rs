@@ -1,4 +1,5 @@
-//! Tests of responses while argon2 is busy, which only a test in the crate can bring about.
+//! Tests of HTTP responses while argon2 is busy: they occupy its queue, which only a test inside of the crate can do.
+//! Floods over real sockets are in `tests/resilience/argon2_flood.rs`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Crash tests: a process is killed in the middle of a revocation on a full disk. The token is revoked or it is not,
-//! and once revoked it stays so.
+//! Tests of a process that is killed during a revocation on a full disk: the token is revoked or it is not, and once
+//! revoked it stays so.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;

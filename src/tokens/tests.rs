@@ -1,4 +1,5 @@
-//! Tests of the life cycle of tokens.
+//! Tests of token management: creation within the owner's access, rotation, revocation, users and grants. Escalation,
+//! child tokens, retention and audit events are in `tests/`.
 
 mod audit_events;
 mod clock_jumps;

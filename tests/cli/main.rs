@@ -1,4 +1,5 @@
-//! The commands as other programs see them: output, exit codes, and what is kept.
+//! The command line as scripts and people use it: output, exit codes, and what each command changes. Commands over the
+//! network are in `tests/gateway/rest_cli.rs` and `remote_tls.rs`.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 

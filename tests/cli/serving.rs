@@ -1,4 +1,5 @@
-//! Servers that these commands start: what they say, and that they end when told.
+//! The servers that `serve` and `quickstart` start: the line that they print when ready, and a clean exit on SIGTERM.
+//! Other signals are in `signals.rs`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

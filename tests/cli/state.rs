@@ -1,4 +1,4 @@
-//! The state directory: who may read it, what is in it, and what is wrong with it.
+//! The state directory: its file modes, its contents, and the errors when something in it is wrong.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

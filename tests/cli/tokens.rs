@@ -1,4 +1,4 @@
-//! Tokens: made, shown, listed and revoked.
+//! Commands for tokens: create, show, list, edit and revoke.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What is typed the wrong way, and what helps to type it right.
+//! Usage errors and the help against them: hints, configuration errors, completions and manual pages.
 
 use std::fs;
 

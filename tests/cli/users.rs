@@ -1,4 +1,4 @@
-//! Users with what they may reach, nodes and the policy.
+//! Commands for users, grants, nodes and the policy.
 
 use crate::CliFixture;
 #[test]

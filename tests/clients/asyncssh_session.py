@@ -1,4 +1,5 @@
-"""An SFTP session with asyncssh; the endpoint comes as JSON on standard input, the remote folder as argument."""
+"""An SFTP session with asyncssh, run by check_logins.py. The endpoint comes as JSON on standard input, the remote directory
+as argument."""
 
 import asyncio
 import json

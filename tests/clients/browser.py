@@ -1,4 +1,4 @@
-"""Headless Chromium: no network of its own, a profile of its own."""
+"""Starts headless Chromium with a profile of its own and no network traffic of its own."""
 
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
            "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]

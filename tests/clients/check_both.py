@@ -1,4 +1,5 @@
-"""One tree over both protocols."""
+"""Checks that use one tree over both protocols: what is written over one is read over the other, also on a second file
+system mounted in it."""
 
 import os
 import re

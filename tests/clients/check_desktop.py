@@ -1,4 +1,5 @@
-"""Programs with windows, without them: a browser's listing, LibreOffice on a document that lies on the server."""
+"""Checks of desktop programs without a screen: Chromium on a directory listing, LibreOffice on a document that is stored on
+the server."""
 
 import html
 import re

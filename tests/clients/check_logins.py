@@ -1,4 +1,5 @@
-"""Other SFTP libraries, and logins by keyboard-interactive, as programs with windows do them."""
+"""Checks of SFTP libraries and SSH clients other than OpenSSH's and paramiko: asyncssh, PuTTY, FileZilla, phpseclib and
+curl, with keyboard-interactive logins as desktop programs do them."""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""Folders mounted with davfs2 and sshfs."""
+"""Checks of directories mounted with davfs2 and sshfs. Modification times in mounts are in check_times.py, two mounts of one
+directory in check_two_mounts.py."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Clients from npm: webdav, ssh2, and Joplin's command line. `install-node` brings them."""
+"""Checks of clients from npm: webdav, ssh2, and Joplin's command line. `install-node` installs them."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Reverse proxies in front, set up as the main README says; and web applications of another origin."""
+"""Checks behind reverse proxies (nginx, Apache, Caddy), configured as the main README says, and of web applications of
+another origin."""
 
 import html
 import http.server

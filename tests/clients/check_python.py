@@ -1,4 +1,4 @@
-"""Clients from PyPI: webdav4, with fsspec over it, and webdavclient3. `install-python` brings them."""
+"""Checks of WebDAV clients from PyPI: webdav4, with fsspec over it, and webdavclient3. `install-python` installs them."""
 
 import json
 import time

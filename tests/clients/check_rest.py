@@ -1,4 +1,5 @@
-"""The REST API: fuzzed along its own OpenAPI document, and asked by a web server whether a request may pass."""
+"""Checks of the REST API: fuzzed with schemathesis along its own OpenAPI document, and queried by a web server to authorize
+requests (`/auth/verify`)."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Uploads over SFTP whose connection breaks: the client goes on where it was cut, as it would with OpenSSH."""
+"""Checks of SFTP uploads whose connection breaks: the client resumes where it was interrupted, as it would with OpenSSH."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""The steps that `patgate client` prints, carried out as they stand, with a token for one folder."""
+"""Checks that the steps which `patgate client` prints work as they are printed, with a token for one directory."""
 
 import json
 import os

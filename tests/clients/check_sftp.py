@@ -1,4 +1,5 @@
-"""SFTP with OpenSSH's clients and paramiko."""
+"""Checks of SFTP with OpenSSH's clients and paramiko: login, escape attempts, transfers, and a comparison of OpenSSH's own
+server with the model of tests/handles. Other libraries are in check_logins.py."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Programs that keep trees alike or back them up, over either protocol: rclone, restic, lftp."""
+"""Checks of sync and backup programs over either protocol: rclone, restic, lftp."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Modification times of what cp, install, tar and rsync copy into an sshfs and a davfs2 mount."""
+"""Checks of the modification times that cp, install, tar and rsync leave in an sshfs and a davfs2 mount."""
 
 import os
 import time

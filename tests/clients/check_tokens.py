@@ -1,4 +1,4 @@
-"""Tokens that reach one folder only, and tokens taken back while they are in use, as real clients see them."""
+"""Checks with tokens that reach one directory only, and with tokens that are revoked while a real client uses them."""
 
 import http.client
 import os

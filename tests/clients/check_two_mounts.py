@@ -1,4 +1,4 @@
-"""One folder in two sshfs mounts, each with a connection of its own, edited from both."""
+"""Checks of one directory in two sshfs mounts, each with a connection of its own, edited from both."""
 
 import sys
 from pathlib import Path

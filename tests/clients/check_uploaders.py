@@ -1,5 +1,5 @@
-"""WebDAV from programs that upload in ways of their own: ffmpeg, .NET's HttpWebRequest on Mono, the HttpClients of the JDK and
-of Apache."""
+"""Checks of WebDAV uploads by libraries with unusual request sequences: ffmpeg, .NET's HttpWebRequest on Mono, and the
+HttpClients of the JDK and of Apache."""
 
 import time
 from pathlib import Path

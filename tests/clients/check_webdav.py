@@ -1,4 +1,4 @@
-"""WebDAV over litmus, cadaver and curl."""
+"""Checks of WebDAV with litmus, cadaver and curl. Mounts are in check_mounts.py, sync programs in check_sync.py."""
 
 import os
 import re

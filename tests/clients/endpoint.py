@@ -1,4 +1,4 @@
-"""The servers that checks and benchmark talk to, and a small HTTP client."""
+"""The servers that the checks and the benchmark talk to, and a small HTTP client."""
 
 import base64
 import fnmatch

@@ -1,4 +1,4 @@
-"""Files to send about: random ones, awkwardly named ones, and how two trees are compared."""
+"""Test files: random content, awkward names, and the comparison of two trees."""
 
 import hashlib
 import os

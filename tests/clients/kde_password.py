@@ -1,4 +1,4 @@
-"""Hands KDE's password server what its window would ask for. Arguments: the address up to its first slash, user, password,
+"""Gives KDE's password server what its dialog would ask for. Arguments: the address up to its first slash, user, password,
 realm."""
 
 import struct

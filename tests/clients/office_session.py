@@ -1,5 +1,5 @@
-"""LibreOffice without windows on a document that lies on a WebDAV server. Arguments: the folder's address, user,
-password, a local folder."""
+"""LibreOffice without a screen on a document that is stored on a WebDAV server. Arguments: the directory's address, user,
+password, a local directory."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""What a check is, and what it works with."""
+"""The declaration of a check, and the session that it works with: endpoints, directories and commands."""
 
 import os
 import signal

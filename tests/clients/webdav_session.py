@@ -1,4 +1,5 @@
-"""PyPI's webdav4 and webdavclient3 in one folder; the endpoint comes as JSON on standard input."""
+"""PyPI's webdav4 and webdavclient3 in one directory, run by check_python.py. The endpoint comes as JSON on standard
+input."""
 
 import io
 import json

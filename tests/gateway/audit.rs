@@ -1,4 +1,6 @@
-//! The audit trail: who did what, and who was kept from it.
+//! The audit trail: logins, refusals, denied operations, expirations and changes are recorded with their actor and
+//! without secrets. Which change records what is tested in `src/tokens/tests/audit_events.rs`, the limit on its size in
+//! `state_limits.rs`.
 
 use std::time::{Duration, Instant};
 

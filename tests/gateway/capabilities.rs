@@ -1,4 +1,5 @@
-//! A server that root has started: it serves the files of all users, and may do nothing else of what root may.
+//! A server that was started as root: it serves the files of all users and drops every Linux capability that this
+//! doesn't need.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};

@@ -1,11 +1,11 @@
-//! Exchanges of clients that can't be run here, replayed as they send them, with the answers they need to go on:
+//! Recorded requests of clients that can't run in the tests, each with the answer that the client needs to continue:
 //! Windows Explorer (the WebDAV Mini-Redirector), macOS Finder (webdavfs), Microsoft Office and Zotero.
 //!
-//! The orders, headers and bodies are those of exchanges that people have recorded: mar10/wsgidav issue 112,
+//! The order, headers and bodies come from recordings that people have published: mar10/wsgidav issue 112,
 //! swisspol/GCDWebServer issue 319, danmunn/redmine_dmsf issue 334 and 9001/copyparty issue 910 for Explorer,
 //! OpenMarshal/npm-WebDAV-Server issue 37, mikedeboer/jsDAV issue 129 and sabre-io/dav issue 980 for Office,
-//! owncloud/core issue 24753 for Finder, zotero/zotero-ios issue 512 for Zotero, all on GitHub; and of the sources that
-//! Apple (webdavfs) and Zotero have published.
+//! owncloud/core issue 24753 for Finder, zotero/zotero-ios issue 512 for Zotero, all on GitHub; and from the sources
+//! that Apple (webdavfs) and Zotero have published.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -1,4 +1,6 @@
-//! A clock that jumps ends no upload and no lock, and neither deletes nor revives a token.
+//! A wall clock that jumps: uploads and locks survive it, an expired token stays expired when it is set back, and a
+//! token that a wrong clock expired works again after the correction. Retention of rows after a jump is tested in
+//! `src/tokens/tests/clock_jumps.rs`.
 
 use std::time::Duration;
 

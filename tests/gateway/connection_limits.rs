@@ -1,4 +1,6 @@
-//! Connections of strangers and of users at their bounds: nobody keeps the others out, and whoever goes makes room.
+//! Limits on connections, of unauthenticated clients and of users: at a limit nobody else is blocked, idle connections
+//! are closed first, and buffers of unread responses are bounded. Slow peers are in `slow_peers.rs`, limits of SSH in
+//! `ssh.rs`.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The console as a browser meets it: who is let in, what forms are believed, and what pages may hold.
+//! The web console as a browser uses it: sign-in and its cookie, CSRF tokens, escaping, and the pages for tokens, users
+//! and files. Uploads by form are in `console_uploads.rs`, the audit page in `console_audit.rs`.
 
 use std::time::Duration;
 

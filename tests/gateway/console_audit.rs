@@ -1,4 +1,4 @@
-//! The chart of uses and refusals on the console's audit page, moved by clients.
+//! The chart of logins and refusals on the console's audit page: it counts what clients do over each protocol.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

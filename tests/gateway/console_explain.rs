@@ -1,4 +1,5 @@
-//! The console's answer to why a token may or may not do something.
+//! The console's page that explains why a token may or may not do something. The rules of explanations themselves are
+//! tested in `src/tokens/tests/explain.rs`.
 
 use crate::support::Fixture;
 use crate::support::browser::Browser;

@@ -1,4 +1,5 @@
-//! Uploads by a form, as a browser without script sends them.
+//! Uploads with the console's form, as a browser without JavaScript sends them: replacing, refusal before and during
+//! the upload, and revocation meanwhile.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

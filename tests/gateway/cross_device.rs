@@ -1,4 +1,5 @@
-//! Two file systems below one served folder: what is named stays named when it moves from one to the other.
+//! A served directory with a second file system in it: grants, scopes and node URLs follow a file that is moved from
+//! one to the other. Crashes during such a move are tested in `src/tree/view/tests/killed.rs`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

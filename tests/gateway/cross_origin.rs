@@ -1,4 +1,6 @@
-//! Pages of other origins, on whose behalf a browser sends a token that it keeps as a password: they change nothing.
+//! Requests that a browser sends for a page of another origin: with credentials that the browser has stored they must
+//! not change anything, unless the origin is configured. What CORS headers the answers carry is in
+//! `bug_reports/web_applications.rs`, forms of the console in `console.rs`.
 
 use patgate::auth::Clock;
 use patgate::gateway::GatewaySettings;

@@ -1,4 +1,5 @@
-//! One tree, two protocols: locks of the one bind the other, and what one writes the other sees when it is whole.
+//! One tree over WebDAV and SFTP at the same time: a WebDAV lock refuses changes over SFTP, and each protocol sees a
+//! file that the other uploads only once it is complete.
 
 use crate::support::{DavClient, Fixture, SftpClient, SftpError, encode_string};
 

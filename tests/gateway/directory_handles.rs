@@ -1,4 +1,5 @@
-//! A handle of a directory is the directory that was opened, whatever others do to its path meanwhile.
+//! An open SFTP directory handle stays on the directory that was opened, with the permissions and locks of the place
+//! where that directory is now. File handles are in `open_files.rs`.
 
 use std::os::unix::fs::PermissionsExt;
 

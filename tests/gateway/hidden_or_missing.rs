@@ -1,4 +1,5 @@
-//! What is hidden can't be told from what is missing.
+//! Files that a token may not see are answered exactly as missing ones are, over WebDAV and SFTP: the same status,
+//! headers and body.
 
 use crate::support::{Fixture, HttpResponse};
 

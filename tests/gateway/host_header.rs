@@ -1,4 +1,4 @@
-//! Requests that name their host in a way that no two readers take for the same: refused over HTTP/1 and HTTP/2.
+//! A missing, repeated or malformed Host is refused over HTTP/1 and HTTP/2, as two programs may read it differently.
 
 use http::Request;
 

@@ -1,4 +1,6 @@
-//! HTTP as clients speak it over a socket: they close early, upload before they are asked who they are, and wait for 100.
+//! HTTP/1.1 connections that end or are refused in the middle of a request: an early close, bodies without or shorter
+//! than their announced length, malformed requests. HTTP/2 is in `http2_transport.rs`, what clients have reported in
+//! `bug_reports/webdav_early_close.rs`.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
-//! HTTP/2 as clients speak it: they wait for 100, reset streams, close connections, and move much at once.
+//! HTTP/2 requests whose stream or connection ends early, and large transfers on concurrent streams. Limits on HTTP/2
+//! are in `connection_limits.rs`, slow peers in `slow_peers.rs`, `Expect: 100-continue` in
+//! `bug_reports/webdav_early_close.rs`.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What another process does to a token bites on the very next request, however busy the token is.
+//! A change of a token, its owner or a grant by another process applies to the next request, even while the token is in
+//! constant use or the changing process is killed. Open sessions and transfers are in `token_lifetime.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

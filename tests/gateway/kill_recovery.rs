@@ -1,4 +1,6 @@
-//! kill -9 at a bad moment: the old content stands, and a restart leaves no debris.
+//! `kill -9` during an upload, move or copy: the old content remains or the new one is complete, and a restart removes
+//! leftovers. Every single crash point is tested in `src/tree/view/tests/killed.rs`, unfinished HTTP uploads in
+//! `upload_persistence.rs`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! A path has 4095 bytes at most: nothing is moved or copied to where it could not be named any more.
+//! Paths are at most 4,095 bytes long: a move or copy whose result would exceed that is refused before it changes
+//! anything.
 
 use crate::support::Fixture;
 

@@ -1,4 +1,6 @@
-//! The gateway as its callers meet it: through real sockets on port 0, in one binary.
+//! Tests of the whole gateway: each test starts one on port 0 and talks to it over real sockets, as clients do. One
+//! module covers one theme, and its first lines say which. Tests of the program as a process (exit codes, signals) are
+//! in `tests/cli`, of floods and failing disks in `tests/resilience`, of random SFTP sequences in `tests/handles`.
 
 #![allow(clippy::expect_used)]
 

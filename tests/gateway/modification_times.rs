@@ -1,4 +1,5 @@
-//! Times that clients set over WebDAV: kept to the second and told back as the same, or refused.
+//! Modification times that clients set over WebDAV, by header or property: stored to the second and returned unchanged,
+//! or refused. Times over SFTP are in `sftp_conformance.rs`.
 
 use crate::support::{DavClient, Fixture};
 

@@ -1,5 +1,5 @@
-//! Open files are bounded: who has his share, and a process that may open no more, keep nobody from being served and no
-//! token from being revoked.
+//! Limits on open files: a user at the limit affects no other user, and a process without free descriptors still
+//! revokes tokens and recovers.
 
 use std::path::Path;
 

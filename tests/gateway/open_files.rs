@@ -1,4 +1,5 @@
-//! A handle is the file that was opened, whatever others do to names meanwhile.
+//! An open SFTP handle stays on the file that was opened, whatever others rename, replace, lock or remove meanwhile.
+//! Directory handles are in `directory_handles.rs`, random sequences against a model in `tests/handles`.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Uploads that write a part, or take more than one request.
+//! Uploads over HTTP that write part of a file or take several requests: partial updates, resumable uploads
+//! (`Upload-Complete`) and Nextcloud's chunks. What remains of them after a restart is in `upload_persistence.rs`.
 
 use patgate::auth::Clock;
 use std::time::Duration;

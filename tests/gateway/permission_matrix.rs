@@ -1,7 +1,7 @@
-//! Who may reach what: every operation of both protocols, with every right, at every kind of place.
+//! Every operation of both protocols, with every permission, at every kind of path: the answer is the one that the
+//! documented rule gives.
 //!
-//! What is expected is worked out here from the words of the rule, by code that shares nothing with
-//! the gateway's own.
+//! The expectations are computed from the wording of the rule by code that shares nothing with the gateway's own.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Callers behind proxies: believed of trusted ones alone, and then as if they had come themselves.
+//! Client addresses behind proxies: forwarding headers and the PROXY protocol are used when the proxy is trusted, and
+//! ignored otherwise. Public host names behind a proxy are in `bug_reports/webdav_proxies.rs`.
 
 use std::net::SocketAddr;
 

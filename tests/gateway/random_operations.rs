@@ -1,9 +1,9 @@
-//! Ten thousand random operations through both protocols at once leave what a model says they leave, and a file's tag
-//! changes exactly when its content does.
+//! Ten thousand random operations over both protocols at once: each succeeds exactly when a model says so, the files
+//! end up as the model has them, and an ETag changes exactly when the content does.
 //!
-//! Ten lanes run side by side, each in a folder of its own with a WebDAV client and an SFTP session. Within a lane one
-//! operation follows the other, by either protocol, and the model says whether it succeeds; now and then all tags and
-//! contents are compared. Every write has a content of its own. A failure tells its seed.
+//! Ten lanes run concurrently, each in its own directory with one WebDAV client and one SFTP session; within a lane the
+//! operations are sequential. Every write has distinct content. ETags and contents of all files are compared now and
+//! then. A failure prints its seed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

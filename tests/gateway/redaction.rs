@@ -1,4 +1,5 @@
-//! A token that somebody pasted into a path, a query or a name: nothing that the program writes down has its secret.
+//! A token that was pasted into a path, a query or a name: the log and the audit trail hold its id at most, never its
+//! secret.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! The order of refusals over WebDAV: rights and locks are judged before a fault of the request's own is told.
+//! The order of refusals over WebDAV: permissions and locks are checked before faults of the request are reported, so
+//! that a caller without permission learns nothing.
 
 use crate::support::{DavClient, Fixture, HttpResponse};
 

@@ -1,4 +1,5 @@
-//! The command line over the network to a server with certificates of a private authority.
+//! The command line over HTTPS: which certificates it accepts, and how it reports the ones that it refuses. What the
+//! commands print is in `rest_cli.rs`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! What a large file, a long listing or a crowd of strangers may cost.
+//! Resources of the server: its memory does not grow with files and listings, unauthenticated connections occupy a
+//! bounded number of places, and it raises its own limit on open files. Limits per user are in `connection_limits.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

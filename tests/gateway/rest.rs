@@ -1,4 +1,5 @@
-//! REST as scripts meet it: tokens, users, nodes, policy, and what the caller may do of it all.
+//! The REST API as scripts use it: tokens, users, nodes, policy, and which roles a call needs. Creation of tokens in
+//! detail is in `rest_tokens.rs`, calls of other servers in `rest_integrations.rs`.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! The command line over the network: it prints what it prints on the state directory.
+//! The command line with `--server`: it prints and refuses the same as on a state directory. Certificates are in
+//! `remote_tls.rs`.
 
 use std::ffi::OsStr;
 use std::process::{Command, Output};

@@ -1,5 +1,5 @@
-//! Work that REST and the console ask for goes in turns of its user: one who asks for much keeps nobody else waiting, is told
-//! when too much of it waits, and leaves none behind when he hangs up.
+//! Concurrency limits on expensive REST and console requests: a flood by one user leaves other users at least half
+//! their speed, excess requests get 503 with Retry-After, and requests whose client has disconnected are not executed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! What other servers ask: introspection, `/auth/verify`, and the upload service's calls.
+//! Calls that other servers make: token introspection (RFC 7662), `/auth/verify` for reverse proxies, and the calls of
+//! the upload service whose clients patgate accepts.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! What the calls that manage tokens promise to scripts: roles that are enough by themselves, lifetimes, and
-//! what other services' clients send.
+//! REST calls that manage tokens: roles that suffice by themselves, lifetimes, and request bodies as the clients of
+//! other token services send them. The other calls are in `rest.rs`.
 
 use std::process::{Command, Output};
 

@@ -1,5 +1,5 @@
-//! What RFC 4918 says a server MUST do, as far as no other test holds it; and `tests/rfc4918.md`, which names the test
-//! for each of its sentences.
+//! Requirements of RFC 4918 that no other test covers. `tests/rfc4918.md` lists what the RFC says that a server must
+//! do, with the tests that cover it; a test here checks that those exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What russh lacks: a test here fails once a newer version has it, and says what to take out of patgate then.
+//! Limitations of the russh library that patgate works around. A test here fails once a newer russh has fixed one, and
+//! says which workaround to remove then; `docs/russh-login.md` describes them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! No sequence of operations leads out of a token's scope: neither the token itself, nor whoever follows its links.
+//! No sequence of operations reaches a file outside of a token's scope, neither for the token itself nor for a user who
+//! follows links that the token created.
 //!
-//! Two tokens do random things by both protocols, one after the other and at once; a user of the whole tree reads and
-//! writes at their paths. `PATGATE_ESCAPE_STEPS` and `PATGATE_ESCAPE_SEED` ask for more, and for others.
+//! Two tokens run random operations over both protocols, in turn and concurrently, while a user of the whole tree reads
+//! and writes at their paths. `PATGATE_ESCAPE_STEPS` sets the number of steps, `PATGATE_ESCAPE_SEED` the seed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
-//! SFTP to the packet.
+//! SFTP at the level of packets: framing, open flags, staging of uploads, renames, symbolic links and raw names. Every
+//! packet and extension is in `sftp_conformance.rs`, longer sequences on files in `sftp_files.rs`, open handles in
+//! `open_files.rs`.
 
 use russh::ChannelMsg;
 

@@ -1,4 +1,5 @@
-//! SFTP to the letter: every packet of version 3, every extension, hashes, names as bytes, times.
+//! Conformance of SFTP: every packet of version 3, every extension, hashes, names as bytes, times and `longname`. What
+//! clients do with them is in `sftp_files.rs`.
 
 use sha2::Digest;
 

@@ -1,4 +1,5 @@
-//! SFTP as its clients count on it: uploads, edits, handles and names.
+//! SFTP as its clients use it on files and directories: uploads, edits in place, listings, paths and attributes.
+//! Packets by themselves are in `sftp.rs` and `sftp_conformance.rs`.
 
 use std::time::Duration;
 

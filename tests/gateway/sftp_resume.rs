@@ -1,4 +1,5 @@
-//! What a lost SFTP connection has left of an upload is gone on with.
+//! Resuming an SFTP upload after its connection was lost: who sees the interrupted upload, what may be done with it,
+//! and when it is discarded.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Peers that send or take too slowly: they are told so or cut, and leave nothing behind; slow ones that keep the least rate
-//! go on. The rate is 256 bytes for each second of a window, which is two minutes by default and two seconds here.
+//! Peers that send or read too slowly: they get 408 or are disconnected, leave nothing behind, and those above the
+//! minimum rate continue. The rate is 256 bytes per second over a window, which is two minutes by default and two
+//! seconds here.
 
 use std::time::Duration;
 

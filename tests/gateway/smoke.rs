@@ -1,4 +1,5 @@
-//! What a newcomer does first, over both protocols.
+//! The first steps of a new user, over both protocols: write a file, read it, revoke the token. Run these first when
+//! everything fails.
 
 use crate::support::{Fixture, token_id};
 

@@ -1,4 +1,5 @@
-//! Set-user-ID, set-group-ID and sticky bits: no write keeps them on a file, no client sets them, directories keep theirs.
+//! Set-user-ID, set-group-ID and sticky bits: a write clears them on a file, no client can set them, and directories
+//! keep theirs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

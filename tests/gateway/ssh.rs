@@ -1,4 +1,5 @@
-//! SSH beneath SFTP: who comes in, what a channel does, what a client may take, and how it ends.
+//! The SSH layer below SFTP: ways to log in, channels and subsystems, limits, rekeying, and how sessions end. Login
+//! attempts and their time-outs are in `ssh_login.rs`, SFTP itself in `sftp*.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Logins over SSH: every attempt is answered or its end is told, and who is let in may take its time.
+//! Login attempts over SSH: their limit and time-outs are reported in the disconnect, and stalled clients don't block
+//! others. Accepted methods are in `ssh.rs`, reports of clients in `bug_reports/sftp_login.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

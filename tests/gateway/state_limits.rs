@@ -1,4 +1,7 @@
-//! What users may fill the store with is bounded, told of, and released with what it belongs to.
+//! Limits on what users can make the state directory hold: locks, named nodes, tokens, audit events, unfinished uploads
+//! and dead properties. Each has a limit per user and in total, is refused with a reason at the limit, and is released
+//! when its file, lock, token or user is gone. Limits on connections are in `connection_limits.rs`, on the uploads of
+//! one token in `upload_isolation.rs`.
 
 use std::time::Duration;
 

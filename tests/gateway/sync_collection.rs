@@ -1,4 +1,5 @@
-//! sync-collection (RFC 6578): a client's copy of a folder is kept in step, whoever changes the folder.
+//! The `sync-collection` report (RFC 6578): which members it lists as changed and as removed, its pages, and the
+//! lifetime of sync tokens. Random sequences of the same are in `sync_model.rs`.
 
 use std::collections::BTreeSet;
 

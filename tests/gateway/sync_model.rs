@@ -1,11 +1,12 @@
-//! Copies that are kept by `sync-collection` (RFC 6578) equal the listing, after whatever has happened.
+//! Random tests of `sync-collection` (RFC 6578): a copy that a client maintains with sync reports equals the listing.
+//! Cases written out by hand are in `sync_collection.rs`.
 //!
-//! A sequence of random steps: requests of one user, and changes behind the gateway's back, in directories that another
-//! user reaches with two tokens; grants and scopes that change; restarts. Between them several mirrors take
-//! pages of all sizes. Whenever a mirror is told that there is no more, it must equal what PROPFIND of the
-//! same depth lists for the same token.
+//! Each sequence takes random steps: requests of one user, changes of the host's files outside of the gateway, grants
+//! and scopes that change, and restarts, in directories that another user reaches with two tokens. Between the steps
+//! several mirrors request pages of all sizes. A mirror that has received its last page must equal what PROPFIND with
+//! the same depth lists for the same token.
 //!
-//! `SYNC_SEQUENCES` is the number of sequences, `SYNC_SEED` the seed that they are drawn from.
+//! `SYNC_SEQUENCES` sets the number of sequences, `SYNC_SEED` the seed that they are drawn from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Guesses are throttled by address; whoever holds a right token gets in from there.
+//! Wrong secrets are throttled by client address, while a valid token is accepted from a throttled address.
 
 use patgate::domain::{Secret, TokenId, TokenText};
 

@@ -1,4 +1,6 @@
-//! A token's death, and what is open when it comes.
+//! The end of a token: expiration, sliding windows, revocation, disabled users and revoked grants, and what each does
+//! to open sessions and running transfers. Changes to a busy token are in `immediate_revocation.rs`, a clock that jumps
+//! in `clock_jumps.rs`.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Every limit on a token, held to both protocols: what is allowed, what is refused and how, and that a
-//! refusal leaves everything as it was.
+//! Every limit of a token (media types, size, tags, protocol, address, user agent), over WebDAV and SFTP: what is
+//! allowed, how the rest is refused, and that a refusal changes nothing. A parent's limits apply to its children at
+//! once.
 
 use std::collections::BTreeMap;
 use std::fs;

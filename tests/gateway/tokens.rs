@@ -1,4 +1,6 @@
-//! What tokens may be made, by several processes at once, and what becomes of those made with others.
+//! Creation of tokens by several processes at once, values of tokens over command line and REST, and what a change of a
+//! parent token does to open sessions of its children. Limits are in `token_limits.rs`, expiration in
+//! `token_lifetime.rs`.
 
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What uploads give away: nothing of content that may not be read, and nothing of another token's.
+//! Unfinished uploads of one token, seen by others: they reveal no content that the caller may not read, belong to the
+//! token that created them, and can't use up the space of other tokens.
 
 use tokio::task::JoinSet;
 

@@ -1,5 +1,6 @@
-//! Unfinished uploads outlive the server: as far as they were acknowledged, for the token that began them, and within
-//! their bounds.
+//! Unfinished HTTP uploads survive a kill or a restart of the server: with the bytes that were acknowledged, for the
+//! token that created them, and within the same limits. What happens without a restart is in `partial_uploads.rs`, SFTP
+//! uploads are in `sftp_resume.rs`.
 
 use std::path::Path;
 use std::time::Duration;

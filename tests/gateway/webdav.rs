@@ -1,4 +1,6 @@
-//! What WebDAV clients count on, verb by verb.
+//! What WebDAV clients rely on, method by method: ETags, conditions, ranges, PROPFIND, PROPPATCH, LOCK, COPY and MOVE.
+//! Sentences of RFC 4918 that no client here needs are in `rfc4918.rs`, extensions in `webdav_extensions.rs`, reports
+//! of particular clients in `bug_reports/`.
 
 use std::time::UNIX_EPOCH;
 

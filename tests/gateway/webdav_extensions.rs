@@ -1,4 +1,6 @@
-//! WebDAV beyond RFC 4918: quota, extended MKCOL, privileges, short answers, digests, partial writes.
+//! WebDAV beyond RFC 4918: quota (RFC 4331), extended MKCOL (RFC 5689), privileges (RFC 3744), `Prefer:
+//! return=minimal`, digests, and the HTML listing. Partial and resumable uploads are in `partial_uploads.rs`, sync
+//! reports in `sync_collection.rs`.
 
 use crate::support::{DavClient, Fixture};
 

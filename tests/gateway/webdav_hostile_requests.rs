@@ -1,5 +1,6 @@
-//! Requests that are known to hurt WebDAV servers: each is answered, harms nothing, and the next one is
-//! answered too.
+//! WebDAV requests that have crashed or tricked other servers: nested XML, malformed headers, paths and destinations
+//! outside of the root, moves onto an ancestor. Each is answered with the right status, changes nothing, and leaves the
+//! server able to answer the next request. Floods of requests are in `tests/resilience`.
 
 use std::os::unix::fs::symlink;
 

@@ -1,4 +1,4 @@
-//! Sequences that are written down: one for every rule, and those that once went wrong.
+//! Sequences written out by hand: one for every rule, and those that once failed.
 
 use crate::rules::PatgateRule;
 use crate::steps::{AttributeChange, ModelStep, OpenFlags, SftpRequest, WebDavRequest};

@@ -1,4 +1,4 @@
-//! Carries steps out on a server, and reads what it shows.
+//! Executes steps on a server and reads the state that results.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The model of requests on handles.
+//! The model of SFTP requests on handles.
 
 use crate::file_system::{InodeContent, InodeNumber, ModificationTime, OperationRefused, PathLocation, Result};
 use crate::model::{HandleModel, ModelHandle, StepOutcome};

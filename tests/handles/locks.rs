@@ -1,4 +1,4 @@
-//! The model of WebDAV locks, and of what they refuse.
+//! The model of WebDAV locks and of the requests that they refuse.
 
 use crate::file_system::{InodeNumber, OperationRefused, PathLocation, ROOT, Result};
 use crate::model::HandleModel;

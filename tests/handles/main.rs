@@ -1,7 +1,9 @@
-//! Open files over SFTP, against an executable model: random requests of three sessions on one directory are answered,
-//! and leave, what the model says. Without rules the model is OpenSSH's sftp-server; with them it is patgate.
+//! Open files over SFTP, compared with an executable model: random requests of three sessions on one directory get the
+//! answers, and leave the files, that the model predicts. Without rules the model is OpenSSH's sftp-server; with them
+//! it is patgate. Single cases that are easier to read are in `tests/gateway/open_files.rs`.
 //!
-//! `HANDLES_SEQUENCES` is the number of sequences of each configuration, `HANDLES_SEED` the seed that they are drawn from.
+//! `HANDLES_SEQUENCES` sets the number of sequences for each configuration, `HANDLES_SEED` the seed that they are drawn
+//! from.
 
 #![allow(clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The executable model: what every step answers and leaves, by OpenSSH's semantics and the rules in force.
+//! The executable model: the answer and the result of every step, by OpenSSH's semantics and the rules in force.
 
 use crate::file_system::{
     FileSystem, InodeContent, InodeNumber, ModificationTime, OperationRefused, PathLocation, Result,

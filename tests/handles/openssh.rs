@@ -1,4 +1,4 @@
-//! OpenSSH's sftp-server: a process a channel, over one directory.
+//! The tested server OpenSSH: one sftp-server process per channel, over one directory.
 
 use std::fs;
 use std::os::fd::OwnedFd;

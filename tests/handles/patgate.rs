@@ -1,4 +1,5 @@
-//! patgate: three SSH connections of one user, two channels on the first, and a WebDAV client beside them.
+//! The tested server patgate: three SSH connections of one user, two channels on the first, and a WebDAV client beside
+//! them.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};

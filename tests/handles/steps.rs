@@ -1,4 +1,4 @@
-//! The steps of a sequence, and how they are drawn.
+//! The steps of a sequence and their random generation.
 
 use std::fmt;
 

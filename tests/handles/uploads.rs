@@ -1,4 +1,4 @@
-//! The model of staged uploads: how they begin, what shows them, how they end.
+//! The model of staged uploads: how they begin, who sees them, and how they end.
 
 use crate::file_system::{InodeContent, InodeNumber, OperationRefused, PathLocation, Result};
 use crate::handle_requests::UMASK;

@@ -1,4 +1,4 @@
-//! The model of the WebDAV client that works beside the sessions, and sees what everybody sees.
+//! The model of the WebDAV client that works beside the SFTP sessions and sees committed files alone.
 
 use crate::file_system::{InodeContent, InodeNumber, OperationRefused, PathLocation, Result};
 use crate::handle_requests::UMASK;

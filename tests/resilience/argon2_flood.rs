@@ -1,5 +1,5 @@
-//! Argon2 is the dearest step of a request: one user's requests for it keep no other user waiting, and its memory is
-//! given back.
+//! A flood of requests that need argon2, the most expensive step of a login: other users are not delayed, and its
+//! memory is released afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Attacks by strangers and by users, one at a time, and what another user has of the gateway meanwhile.
+//! Attacks by unauthenticated clients and by users, one at a time, and how another user is served meanwhile. All at
+//! once are in `combined_attacks.rs`.
 
 use std::net::SocketAddr;
 use std::path::Path;

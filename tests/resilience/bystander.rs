@@ -1,4 +1,5 @@
-//! A user beside an attack: his requests go on at half their speed or better, and a revocation holds at once.
+//! A user who works during an attack: their requests keep at least half their speed, and a revocation takes effect at
+//! once.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

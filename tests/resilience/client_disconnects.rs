@@ -1,5 +1,6 @@
-//! Work whose caller has hung up: it ends, and what waits for a turn is not begun. So a user who asks for much and hangs up
-//! keeps nobody waiting, himself included.
+//! Clients that disconnect while their requests are worked on: the work ends, and queued requests are not started. So a
+//! user who sends many and disconnects delays nobody. The same for REST alone is in
+//! `tests/gateway/rest_concurrency.rs`.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

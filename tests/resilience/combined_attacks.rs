@@ -1,7 +1,7 @@
-//! All attacks at once, by strangers and by users with a token of their own, beside ordinary users: none of the ordinary
-//! requests fails, and nothing that was acknowledged is lost.
+//! All attacks at once, by unauthenticated clients and by users with a token, beside ordinary users: none of the
+//! ordinary requests fails, and nothing that was acknowledged is lost. Each attack by itself is in `attacks.rs`.
 //!
-//! `RESILIENCE_SECONDS` is how long it goes on; 10 minutes by hand.
+//! `RESILIENCE_SECONDS` sets the duration; ten minutes by hand.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

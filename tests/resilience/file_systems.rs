@@ -1,4 +1,5 @@
-//! File systems that are mounted oddly, or keep less than others: all are served, and lock nobody out.
+//! Unusual file systems: mounted twice, overlayfs, FAT, btrfs subvolumes, coarse timestamps. All are served, with
+//! distinct ETags and unchanged access.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! A full disk below the state directory: what ends tokens and users is written down, and what else is refused is told.
+//! A full disk below the state directory: tokens can still be revoked and users disabled, and other changes of the
+//! store are refused with a reason.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,6 +1,7 @@
-//! What one user does to the others, and what accidents of disk, clock, store and mounts leave of the gateway's promises:
-//! file systems that go and come back, odd ones, other servers on the same folders. Those that mount something need root,
-//! and say so where they can't; those that take longer than ten seconds are ignored unless asked for, as `.ci/run` does.
+//! Attacks and accidents: floods by one user or by unauthenticated clients, full disks, locked stores, file systems
+//! that are unmounted and come back. Other users keep being served, and what was acknowledged is kept. Tests that mount
+//! something need root and are skipped with a message without it; those longer than ten seconds are ignored unless
+//! asked for with `-- --ignored`, as `.ci/run` does. Limits that need no load are tested in `tests/gateway`.
 
 #![allow(clippy::expect_used)]
 

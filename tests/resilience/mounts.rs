@@ -1,4 +1,4 @@
-//! Mounts for a test, that end with it.
+//! Mounts for a test, removed when it ends.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Two servers on folders that overlap: the second refuses to start, and touches nothing of the first.
+//! Two servers whose served directories overlap: the second refuses to start and changes nothing of the first.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A bare HTTP/1.1 connection that is kept open: what pools of clients do to a server is said one by one.
+//! A plain HTTP/1.1 connection that is kept open, so that a test decides about each request of a client's pool.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! A state of an older version, and one whose files do not belong together.
+//! A state directory of an older version is migrated by `serve` alone, after a backup; one whose files don't belong
+//! together is refused.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A store that another process holds: what has to be written is refused within a bounded time, what can be read is served.
+//! A store that another process holds locked: writes are refused within a bounded time, reads are answered.
 
 use std::time::{Duration, Instant};
 

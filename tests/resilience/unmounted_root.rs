@@ -1,4 +1,5 @@
-//! The served folder, or a file system in it, goes away while it is served, and comes back.
+//! The served directory, or a file system in it, is unmounted while the server runs: requests are refused instead of
+//! showing an empty tree, until it is back.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

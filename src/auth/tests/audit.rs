@@ -1,4 +1,5 @@
-//! Tests of the audit events of authentication.
+//! Tests of the audit events of authentication: uses, refusals, throttled addresses and closed sessions, aggregated so
+//! that a flood writes few rows.
 
 use super::*;
 use crate::domain::{AuditEvent, EventKind};

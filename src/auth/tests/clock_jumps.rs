@@ -1,4 +1,5 @@
-//! Tests that a clock that jumps deletes no token and revives none.
+//! Tests of authentication under a wall clock that jumps: no token is deleted, none is revived, throttling and caches
+//! keep their times.
 
 use super::*;
 use crate::store::{EventCursor, EventFilter};

@@ -1,4 +1,4 @@
-//! Tests of expiration, and of the uses that are written to the store.
+//! Tests of hard limits and sliding windows, and of the uses that are written to the store for them.
 
 use super::*;
 use crate::store::testing::{accept_last_uses, refuse_last_uses};

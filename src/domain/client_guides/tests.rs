@@ -1,4 +1,4 @@
-//! Tests of the guides of all clients.
+//! Tests of the set-up guides of all clients: quoting, addresses, and warnings without TLS.
 
 use super::*;
 

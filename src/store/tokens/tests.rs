@@ -1,4 +1,4 @@
-//! Tests of the rows of tokens.
+//! Tests of the token rows: creation, revocation, uses, rotation, and the states and pages of lists.
 
 use std::time::Duration;
 

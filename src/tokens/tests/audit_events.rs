@@ -1,4 +1,4 @@
-//! Every change of users, tokens and policy is in the audit trail, with its actor.
+//! Tests that every change of users, tokens and policy is in the audit trail, with its actor.
 
 use super::*;
 use crate::domain::{Actor, EventKind, Role};

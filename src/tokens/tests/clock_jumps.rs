@@ -1,4 +1,4 @@
-//! A jump of the clock deletes nothing.
+//! Tests of retention under a wall clock that jumps: a jump deletes nothing and revives no secret.
 
 use super::*;
 use crate::domain::{Protocol, UsageCount, UsageKind};

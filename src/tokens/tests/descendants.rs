@@ -1,4 +1,5 @@
-//! A child never exceeds its parent, in random sequences of issuing, narrowing, rotating, revoking and granting.
+//! Tests of child tokens: a child never exceeds its parent, in random sequences of creating, narrowing, rotating,
+//! revoking and granting.
 
 use proptest::collection::vec;
 use proptest::option;

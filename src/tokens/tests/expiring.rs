@@ -1,4 +1,4 @@
-//! Tests of tokens that need attention, and of lists that are read backwards.
+//! Tests of the lists of tokens that expire soon or have dangling scopes, and of paging backwards.
 
 use super::*;
 

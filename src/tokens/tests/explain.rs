@@ -1,4 +1,4 @@
-//! Tests of explanations: the deciding rule is named, and nothing that is hidden from the caller.
+//! Tests of explanations: they name the deciding rule, and reveal nothing that is hidden from the caller.
 
 use super::*;
 use crate::domain::{AccessExplanation, AccessQuery, DecidingRule, TokenId, TreeOperation};

@@ -1,4 +1,5 @@
-//! Nobody gains privileges by creating, narrowing or rotating tokens; a caller's own tokens need no role.
+//! Tests that nobody gains privileges by creating, narrowing or rotating tokens, and that a caller's own tokens need no
+//! role.
 
 use super::*;
 use crate::domain::{ByteSize, Protocol, Role};

@@ -1,4 +1,4 @@
-//! Tests of retention: what is deleted from the store, and when.
+//! Tests of retention: which rows are deleted from the store, and when.
 
 use super::*;
 use crate::domain::{Protocol, UsageCount, UsageKind};

@@ -1,4 +1,5 @@
-//! Secrets are hashed only after the whole request was authorized, in turn, and not for requests that were dropped.
+//! Tests that secrets are hashed only after the whole request was authorized, in a fair queue, and not for requests
+//! that were dropped.
 
 use std::task::Poll;
 

@@ -1,4 +1,4 @@
-//! Tests of grants on directories that were swapped behind the gateway's back.
+//! Tests of grants on directories that were swapped outside of the gateway.
 
 use crate::domain::Permission;
 use crate::tree::testing::{TreeFixture, tree_path};

@@ -1,4 +1,4 @@
-//! Random changes, some interrupted by a crash, compared with a model of the index.
+//! Tests of the node index in random sequences of changes, some interrupted by a crash, compared with a model.
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -1,4 +1,5 @@
-//! Tests of the node index over a file system in memory, with races and crashes at chosen points.
+//! Tests of the node index over a file system in memory, with races and crashes at chosen points. Random sequences are
+//! in `model.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;

@@ -1,4 +1,5 @@
-//! Tests of write locks, with a manual clock.
+//! Tests of the lock table with a manual clock: conflicts, depth, tokens, timeouts, limits and restarts. Who may lock
+//! what is tested in `tree/view/lock/tests.rs`.
 
 use super::*;
 

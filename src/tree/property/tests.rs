@@ -1,4 +1,5 @@
-//! Tests of dead properties over the node index and a file system in memory.
+//! Tests of dead properties over the node index and a file system in memory: atomic changes, and properties that follow
+//! or leave with their node.
 
 use super::*;
 use crate::store::WriteDurability;

@@ -1,4 +1,4 @@
-//! Operations of many sessions at once: no deadlock, and no dangling node or lock afterwards.
+//! Tests of operations of many sessions at once: they don't deadlock, and leave no dangling node or lock.
 
 use std::sync::mpsc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-"""What schemathesis is told: every call comes from an address of its own, so that wrong credentials throttle no other
-call, and carries an administrator's token, made anew whenever the calls before have done away with it."""
+"""Hooks of schemathesis: every call comes from a distinct address, so that wrong credentials throttle no other call, and
+carries an administrator's token, created anew whenever earlier calls have deleted or revoked it."""
 
 import os
 import random

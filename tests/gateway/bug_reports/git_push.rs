@@ -1,4 +1,4 @@
-//! `run_git push` to a bare repository in a WebDAV folder: git's http-push over locks, temporary names and MOVE.
+//! Reports about `git push` to a bare repository over WebDAV: git's http-push uses locks, temporary names and MOVE.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,9 +1,9 @@
-//! Faults that people have reported in public against WebDAV and SFTP servers, each as the exchange that showed it: what
-//! the client sent, and what it has to get so that its user sees no fault.
+//! Bugs that people have reported in public against WebDAV and SFTP servers, each replayed as the requests that showed
+//! it, with the answers that the client needs.
 //!
-//! A test's documentation names the software and the kind of report. The tests about one theme share a file; what else
-//! holds about that theme is tested outside of this folder. All of them are run by
-//! `cargo test --locked --test gateway repeat_sync_reports::`.
+//! The documentation of a test names the software and the kind of report. Tests of one theme share a file; rules of the
+//! same theme that no report was about are tested outside of this directory. `cargo test --locked --test gateway
+//! bug_reports::` runs all of them.
 
 mod git_push;
 mod sftp_connections;

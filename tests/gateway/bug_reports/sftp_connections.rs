@@ -1,4 +1,4 @@
-//! Connections that rest, pause, carry several channels, or move their bytes in small pieces.
+//! Reports about SFTP connections that pause, carry several channels, or transfer in small pieces.
 
 use std::collections::VecDeque;
 use std::time::Duration;

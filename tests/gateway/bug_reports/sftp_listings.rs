@@ -1,4 +1,4 @@
-//! Directory listings as clients ask for them: many requests at once, and with removals between.
+//! Reports about SFTP directory listings: pipelined requests, and removals during the listing.
 
 use std::collections::BTreeSet;
 

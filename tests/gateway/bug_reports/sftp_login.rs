@@ -1,4 +1,5 @@
-//! Logins over SFTP: keys before the token, a token that is pasted, a person who takes time, a client with few algorithms.
+//! Reports about logins over SFTP: clients that offer keys first, pasted tokens, people who type slowly, and clients
+//! with few algorithms. Limits on attempts are in `../ssh_login.rs`.
 
 use std::time::Duration;
 

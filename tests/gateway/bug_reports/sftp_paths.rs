@@ -1,4 +1,4 @@
-//! Paths and names as clients write them: from the root, with a slash behind, with dots, of what is missing.
+//! Reports about paths over SFTP: absolute and relative ones, trailing slashes, `..`, and missing targets.
 
 use std::os::unix::fs::MetadataExt;
 

@@ -1,4 +1,5 @@
-//! Uploads that are not closed, that break off, are refused late, or lose their folder on the way.
+//! Reports about SFTP uploads that are not closed, are interrupted, are refused late, or whose directory is renamed or
+//! removed meanwhile.
 
 use std::time::Duration;
 

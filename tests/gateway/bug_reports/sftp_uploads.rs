@@ -1,4 +1,5 @@
-//! Modes, times and owners that clients set around an upload: before the data, after it, by handle and by path.
+//! Reports about modes, times and owners that SFTP clients set before, during and after an upload, by handle and by
+//! path.
 
 use super::{
     APPEND, CREATE, EXCLUSIVE, PERMISSION_DENIED, READ, REPLACE, TRUNCATE, WRITE, start_with_alice, status_code,

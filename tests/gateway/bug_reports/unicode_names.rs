@@ -1,5 +1,6 @@
-//! Accented letters in the two spellings of Unicode: macOS sends names decomposed (NFD), other systems composed (NFC).
-//! A name finds what is there in the other spelling, where exactly one of the two is there, and makes no twin.
+//! Reports about accented letters in the two normal forms of Unicode: macOS sends names decomposed (NFD), other systems
+//! composed (NFC). A name finds the existing file in the other form if exactly one of the two exists, and creates no
+//! duplicate.
 
 use super::{CREATE, EXCLUSIVE, FAILURE, NO_SUCH_FILE, REPLACE, WRITE, start_with_alice, status_code};
 use crate::support::browser::Browser;

@@ -1,7 +1,9 @@
-//! Web applications of other origins (CORS): nothing by default, and what they need once an origin is configured.
+//! Reports about web applications of another origin (CORS): answers carry no CORS header by default, and all that the
+//! browser needs once the origin is configured.
 //!
-//! Reported by users of rclone, KeeWeb, TiddlyWiki, a manga reader and Obsidian on a phone: the browser asks first, and the
-//! answer decides whether the application ever gets to see a file.
+//! The reports are from users of rclone, KeeWeb, TiddlyWiki, a manga reader and Obsidian on a phone: the browser sends
+//! a preflight request, whose answer decides whether the application can read a file. Requests without permission are
+//! in `../cross_origin.rs`.
 
 use patgate::auth::Clock;
 

@@ -1,4 +1,5 @@
-//! Bodies and methods in forms that some client uses: codings, types, chunks, and what is not allowed.
+//! Reports about request bodies and methods: content codings, content types, chunked bodies, and methods that are not
+//! allowed.
 
 use super::{send_unauthenticated, start_with_alice};
 use crate::support::http1::{Http1Connection, authorization_line, request_head};

@@ -1,4 +1,4 @@
-//! Connections that end early, wait, or change their protocol: half-closed, refused before the body, asked to upgrade.
+//! Reports about HTTP connections that are half-closed, closed early, refused before the body, or asked to upgrade.
 
 use std::future::poll_fn;
 use std::time::Duration;

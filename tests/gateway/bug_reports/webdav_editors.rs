@@ -1,4 +1,5 @@
-//! Editors that lock what they edit: one that crashed, and Windows' way to save.
+//! Reports about editors that lock files: one that crashed with its lock, and the way in which Windows saves a
+//! document.
 
 use super::{LOCK_BODY, element, propfind, start_with_alice};
 

@@ -1,4 +1,4 @@
-//! Listings as programs read them that don't parse XML but look for its text.
+//! Reports about programs that search the text of a PROPFIND response instead of parsing its XML.
 
 use super::start_with_alice;
 

@@ -1,4 +1,4 @@
-//! Credentials as they arrive: pasted, twice, or for another host.
+//! Reports about credentials and hosts in HTTP headers: pasted with white space, sent twice, or for another host.
 
 use super::{send_unauthenticated, start_with_alice};
 use crate::support::http1::{Http1Connection, authorization_line, request_head};

@@ -1,4 +1,4 @@
-//! Servers behind a reverse proxy that keeps its own `Host`: the address that a client names is the public one.
+//! Reports about reverse proxies that send their own `Host`: Destination and If headers may name the public address.
 
 use patgate::auth::Clock;
 

@@ -1,4 +1,4 @@
-//! Programs that keep files in sync or back them up: lock files, temporary names, and MOVE over what was there.
+//! Reports about sync and backup programs: lock files, temporary names, and MOVE over an existing file.
 
 use super::{element, propfind, start_with_alice};
 use crate::support::http1::{Http1Connection, authorization_line, request_head};

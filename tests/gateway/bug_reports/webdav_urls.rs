@@ -1,4 +1,4 @@
-//! Addresses as clients and proxies join and write them: doubled slashes, unescaped names, a slash too many.
+//! Reports about URLs as clients and proxies build them: doubled slashes, unescaped names, trailing slashes.
 
 use super::start_with_alice;
 use crate::support::send_raw;

@@ -1,4 +1,4 @@
-//! ETags, ranges and writes of a part of a file: what a client knows of a file is what the server has.
+//! Reports about ETags, ranges and partial updates: the ETag and the bytes that a client has are those of the server.
 
 use super::{element, propfind, start_with_alice};
 

@@ -1,4 +1,4 @@
-//! A browser at the console, as far as its rules are about cookies, forms and pages.
+//! A browser for the console: it keeps cookies, fills in forms and follows redirects, without JavaScript.
 
 use super::{DavClient, Fixture, HttpResponse};
 

@@ -1,4 +1,4 @@
-//! A WebDAV client: reqwest for what is well formed, a bare socket for what isn't.
+//! A WebDAV client: reqwest for valid requests, a plain socket for malformed ones.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Once;

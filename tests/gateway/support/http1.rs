@@ -1,4 +1,4 @@
-//! HTTP/1.1 written by hand on a connection that stays open.
+//! HTTP/1.1 requests written by hand on a connection that stays open.
 
 use reqwest::header::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

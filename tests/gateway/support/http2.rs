@@ -1,4 +1,4 @@
-//! HTTP/2 stream by stream, without TLS.
+//! HTTP/2 requests on single streams, without TLS.
 
 use bytes::Bytes;
 use h2::client::SendRequest;

@@ -1,4 +1,5 @@
-//! A gateway on port 0 with folders of its own, and clients to talk to it with.
+//! The fixture: a gateway on port 0 with its own state and served directory, and clients to talk to it with.
+//! `server.rs` starts the program as a process instead.
 
 pub(crate) mod browser;
 mod dav;

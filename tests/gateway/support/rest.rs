@@ -1,4 +1,4 @@
-//! A REST client: JSON in, JSON out.
+//! A REST client that sends and receives JSON.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! The program itself, serving in a process of its own, to be killed or weighed.
+//! The program serving in a separate process, so that a test can kill it or measure its memory.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! An SFTP client that speaks in packets, so that a test can say anything.
+//! An SFTP client that sends single packets, so that a test can send malformed ones too.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

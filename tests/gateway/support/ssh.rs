@@ -1,4 +1,4 @@
-//! An SSH client whose login is made attempt by attempt, and that keeps what it is told at its end.
+//! An SSH client that logs in attempt by attempt and records how the server ended the connection.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! An SSH client that speaks in packets, so that a test can say what no library would: a request once more, a window of a
-//! kibibyte, a message of any kind.
+//! An SSH client that sends single packets, so that a test can do what no library would: repeat a request, open a
+//! window of 1 KiB, send any message.
 //!
-//! It agrees on `curve25519-sha256` (RFC 8731) and `aes256-gcm@openssh.com` (RFC 5647) alone, and checks no host key.
+//! It supports `curve25519-sha256` (RFC 8731) and `aes256-gcm@openssh.com` (RFC 5647) alone, and checks no host key.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Clients and the server process that the gateway's own tests use too.
+//! Clients and the server process of `tests/gateway`, shared.
 
 #![allow(dead_code)]
 

@@ -1,4 +1,5 @@
-//! WebDAV locks: who may take and release them, and who can see them.
+//! Tests of WebDAV locks through the view: who may take, refresh and release them, and who can see them. The lock table
+//! itself is tested in `tree/lock/tests.rs`.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Permissions: every operation with every permission.
+//! Tests of permissions: every operation with every permission, and what a visible or write-only directory reveals.
+//! Random sequences are in `access_model.rs`.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Random sequences of grants, scopes, renames and removals against a model: a session may do what grants and scopes
-//! allow on the nodes they were given for, and nothing else.
+//! Tests of access in random sequences of grants, scopes, renames and removals: a session may do what grants and scopes
+//! allow on the nodes that they were given for, and nothing else. Single operations are in `access.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

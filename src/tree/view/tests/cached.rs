@@ -1,4 +1,4 @@
-//! Reads from the page cache.
+//! Tests of reads from the page cache: the same content and the same authorization as an ordinary read.
 
 use super::*;
 use crate::domain::Permission;

@@ -1,4 +1,4 @@
-//! Durability `full`: success means on disk, for content as well as for its rows in the store.
+//! Tests of durability `full`: a success is on disk, content as well as rows of the store.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! `TreeOperation::authorize`, which explains access, agrees with the views, which enforce it; denials are audited.
+//! Tests that `TreeOperation::authorize`, which explains access, agrees with the views, which enforce it, and that
+//! denials are audited.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Entity tags change with the content, and with nothing else.
+//! Tests of ETags: they change with the content, and with nothing else.
 
 use std::collections::HashSet;
 

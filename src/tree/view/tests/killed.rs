@@ -1,5 +1,5 @@
-//! Crash safety: killed at any step, or with any step refused by the host, a change is complete or undone after the
-//! next start, and so are its node ids.
+//! Tests of crash safety: when the process is killed at any step, or the host refuses any step, a change and its node
+//! ids are complete or undone after the next start.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;

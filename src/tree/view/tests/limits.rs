@@ -1,4 +1,4 @@
-//! Limits of a token and its parents: types, sizes and tags.
+//! Tests of the limits of a token and its parents: media types, sizes and tags.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Symbolic links: none leads out.
+//! Tests of symbolic links: none leads outside of the tree, whatever is moved, copied or swapped.
 
 use std::fs;
 use std::os::unix::fs::symlink;

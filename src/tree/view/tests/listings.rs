@@ -1,4 +1,4 @@
-//! Listings that fail, or whose directory changes while it is listed.
+//! Tests of directory listings that fail, or whose directory is removed meanwhile.
 
 use super::*;
 use crate::domain::Permission;

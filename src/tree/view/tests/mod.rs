@@ -1,4 +1,5 @@
-//! Tests of authorization, staging and moves.
+//! Tests of the view, by theme: permissions, limits, links, uploads, moves, ETags, sync journals and crashes. Each
+//! child module says what it covers.
 
 mod access;
 mod access_model;

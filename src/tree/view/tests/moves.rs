@@ -1,4 +1,5 @@
-//! Renames, copies and removals of whole directories.
+//! Tests of renames, copies and removals of whole directories, within a file system and across two. Crashes during them
+//! are in `killed.rs`.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,5 @@
-//! Sync journals: changes of a directory since a point, page by page.
+//! Tests of sync journals: the changes of a directory since a sync token, page by page. The report over WebDAV is
+//! tested in `tests/gateway/sync_collection.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

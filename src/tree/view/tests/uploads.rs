@@ -1,4 +1,4 @@
-//! Staged uploads and edits in place.
+//! Tests of staged uploads and edits in place: when they become visible, and what is checked again at commit.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
