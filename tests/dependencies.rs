@@ -125,7 +125,7 @@ fn rules() -> Rules {
 }
 
 #[test]
-fn all_dependencies_keep_to_deny_toml() {
+fn all_dependencies_comply_with_deny_toml() {
     let packages = packages();
     assert!(packages.len() > 100, "cargo names {} libraries only", packages.len());
     let found = rules().violations(&packages);

@@ -78,7 +78,7 @@ fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn names_and_comments_keep_to_the_figures() {
+fn names_and_comments_keep_to_the_thresholds() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&source, &mut files);
@@ -118,7 +118,7 @@ fn names_and_comments_keep_to_the_figures() {
 }
 
 #[test]
-fn declarations_words_and_comments_are_told_apart() {
+fn declarations_and_comments_are_counted() {
     for (line, name) in [
         ("pub struct Session {", Some("Session")),
         ("    pub(in crate::tree) enum EntryKind {", Some("EntryKind")),

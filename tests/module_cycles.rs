@@ -227,7 +227,7 @@ fn files_of_a_module_import_one_way() {
 }
 
 #[test]
-fn circle_is_found_over_other_files_and_names_handed_on() {
+fn import_cycle_is_found_across_files_and_reexported_names() {
     let tree = |files: &[(&str, &str)]| {
         let source = |(name, text): &(&str, &str)| (name.split('/').map(str::to_owned).collect(), read_source(text));
         cycles(&files.iter().map(source).collect())

@@ -277,7 +277,7 @@ fn sql_of_the_store_is_portable_and_no_other_module_has_any() {
 }
 
 #[test]
-fn what_only_sqlite_has_is_a_violation() {
+fn sqlite_specific_sql_is_a_violation() {
     let table = [
         (r#"c.execute("SELECT iif(a, b, c) FROM nodes", [])"#, "iif()"),
         (r#"const A: &str = "instr(lower(t.id), lower(:text)) > 0";"#, "instr()"),

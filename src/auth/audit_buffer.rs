@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn denials_of_one_user_leave_row_budget_of_another_and_keep_their_user() {
+    fn denials_of_one_user_leave_row_budget_of_others_and_name_the_user() {
         let buffer = AuditBuffer::default();
         for path in 0..5000 {
             buffer.record(EventOrigin::Authenticated, denial(0, "mallory", path));

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn revoking_waits_for_no_other_work_of_its_user_and_for_no_other_token() {
+    async fn revocation_waits_for_no_other_work_of_its_user() {
         let permits = WorkPermitPools::default();
         let (alice, stolen, own): (_, TokenId, TokenId) =
             (login("alice"), "aaaaaaaa".parse().expect("id"), "bbbbbbbb".parse().expect("id"));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn total_work_permits_are_bounded() {
+    fn total_work_permits_are_limited() {
         let permits = WorkPermits::new(2);
         let acquire = |number: usize| poll_once(permits.acquire(&login(&format!("user{number}"))));
         let running: Vec<_> = (0..2 * FULL_LOAD_USERS).map(|number| acquire(number).expect("at once")).collect();

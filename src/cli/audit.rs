@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_ages_and_dates() {
+    fn audit_time_filters_accept_ages_and_dates() {
         let now = UnixMillis::from_millis(1_777_968_000_000);
         let cases = [("24h", "2026-05-04T08:00:00Z"), ("2026-05-05", "2026-05-05T00:00:00Z")];
         for (text, time) in cases {

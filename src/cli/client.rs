@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_numbered_with_what_to_type_below_them() {
+    fn guide_numbers_its_steps_and_indents_commands() {
         let page = format_guide(&guide(ClientProgram::Davfs2));
         let lines: Vec<_> = page.lines().collect();
         assert_eq!(lines[0], "davfs2");

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn help_tells_units_and_lists_where_a_command_takes_them() {
+    fn help_explains_units_and_list_syntax() {
         let help = |line: &str| {
             let error = parse(&words(&format!("{line} --help"))).expect_err("help");
             error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_directory_is_named_before_or_after_the_command() {
+    fn state_flag_is_accepted_before_and_after_the_command() {
         let state = |line: &str| parse(&words(line)).expect(line).global.state;
         assert_eq!(state("patgate --state a policy show"), Some("a".into()));
         assert_eq!(state("patgate policy show --state b"), Some("b".into()));
@@ -333,13 +333,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_names_the_command_that_was_meant() {
+    fn misspelled_command_gets_a_hint_with_the_closest_one() {
         assert_eq!(named_command(&words("patgate --json admin user token -u alice -e x")), "patgate admin user token");
         assert_eq!(named_command(&words("patgate admni user")), "patgate");
     }
 
     #[test]
-    fn user_commands_are_known_without_admin() {
+    fn user_commands_parse_without_admin() {
         let line = "patgate --state a user token -u alice -a 10m -q";
         let cli = parse(&words(line)).expect(line);
         assert!(matches!(cli.command, CliCommand::User(_)));

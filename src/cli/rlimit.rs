@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_below_what_the_connections_take_is_a_shortage() {
+    fn descriptor_limit_below_connection_limits_is_reported() {
         let mut listen_config = ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptor_budget_leaves_the_reserved_descriptors_free() {
+    fn descriptor_budget_excludes_reserved_descriptors() {
         let listen_config = |connections: usize| ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_raised_to_what_the_system_allows() {
+    fn descriptor_limit_is_raised_to_hard_limit() {
         let raised = raise_open_file_limit();
         assert_eq!(raised, getrlimit(Resource::Nofile).current);
         assert_eq!(raised, hard_open_file_limit());

@@ -194,7 +194,7 @@ mod tests {
     use crate::config::{CommandLineSetting, ConfigSources};
 
     #[test]
-    fn the_defaults_on_the_command_line_are_those_of_the_library() {
+    fn command_line_defaults_equal_library_defaults() {
         let folder = tempfile::tempdir().expect("folder");
         let (root, state) = (folder.path().join("files"), folder.path().join("state"));
         std::fs::create_dir(&root).expect("root");

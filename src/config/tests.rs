@@ -87,7 +87,7 @@ fn flags_win_over_environment_over_file_over_default() {
 }
 
 #[test]
-fn a_renamed_key_is_refused_with_its_new_name() {
+fn renamed_key_is_refused_with_its_new_name() {
     let (_dir, mut sources) = sources("root = \"ROOT\"\nstrangers = 1\n");
     sources.environment = vec![("PATGATE_DEEP_LISTING".into(), "1".into())];
     sources.flags = vec![flag("unfinished_uploads", "1GiB")];
@@ -103,7 +103,7 @@ fn a_renamed_key_is_refused_with_its_new_name() {
 }
 
 #[test]
-fn an_unknown_variable_is_a_warning() {
+fn unknown_environment_variable_is_a_warning() {
     let (_dir, mut sources) = sources("root = \"ROOT\"\n");
     sources.environment = vec![("PATGATE_SERVICE_HOST".into(), "10.0.0.1".into())];
     let warnings = Config::load(&sources).expect("loads").warnings;
@@ -157,7 +157,7 @@ fn local_commands_need_no_root() {
 }
 
 #[test]
-fn the_example_shows_every_key_with_its_default_and_loads() {
+fn example_shows_every_key_with_its_default_and_loads() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/patgate.toml");
     if std::env::var_os("UPDATE_EXAMPLE").is_some() {
         std::fs::write(&path, example_file()).expect("written");

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_the_same_however_a_form_is_cut_into_blocks() {
+    fn form_parts_do_not_depend_on_block_boundaries() {
         let almost = "\r\n------x4\r\n--\r------x42 \r\n\r\n------x4";
         let form = encode_form(&[
             ("Content-Disposition: form-data; name=\"csrf\"", "secret"),

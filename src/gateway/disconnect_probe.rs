@@ -146,7 +146,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
-    async fn requested_interim_response_is_sent_whole() {
+    async fn requested_100_continue_is_sent_completely() {
         // So small that it is written in parts.
         let (ours, mut theirs) = tokio::io::duplex(7);
         let probe = DisconnectProbe::default();

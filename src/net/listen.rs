@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_wait_for_permit_up_to_bound() {
+    async fn connections_wait_for_a_permit_up_to_the_limit() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let limits =

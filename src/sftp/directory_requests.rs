@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_listing_never_ends_as_complete_one_does() {
+    fn failed_listing_never_ends_as_a_complete_one() {
         let fixture = TreeFixture::new(&["/box/d", "/box/d/one", "/box/d/two"]);
         std::fs::write(fixture.root_path.join("box/d/file"), "").expect("written");
         fixture.create_user("reader", &[("/box", Permission::R)]);

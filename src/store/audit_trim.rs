@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn largest_heaps_come_down_and_small_ones_stay() {
+    fn fair_share_limits_only_users_with_most_events() {
         assert_eq!(fair_share(vec![5, 1, 10], 16), u64::MAX);
         assert_eq!(fair_share(vec![5, 1, 10], 12), 6);
         assert_eq!(fair_share(vec![5, 1, 10], 9), 4);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_one_user_push_out_neither_his_own_changes_nor_anything_of_others() {
+    fn refusals_of_a_user_displace_neither_their_own_changes_nor_events_of_others() {
         let (_temp_dir, store) = bounded_store(10, 1000);
         store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("recorded");
         store.record_events(&events(EventKind::TokenCreated, "mallory", 4)).expect("recorded");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_all_together_are_bounded_at_the_cost_of_those_who_have_most() {
+    fn total_event_limit_trims_users_with_most_events() {
         let (_temp_dir, store) = bounded_store(100, 30);
         store.record_events(&events(EventKind::TokenCreated, "bob", 8)).expect("recorded");
         store.record_events(&events(EventKind::TokenCreated, "mallory", 60)).expect("recorded");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn trail_at_its_bound_takes_what_revokes_a_token() {
+    fn full_audit_trail_accepts_revocation_event() {
         let (_temp_dir, store) = bounded_store(1, 1);
         store.record_events(&events(EventKind::AccessDenied, "mallory", 20)).expect("recorded");
         store.record_events(&events(EventKind::TokenRevoked, "bob", 1)).expect("recorded");

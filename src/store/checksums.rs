@@ -44,7 +44,7 @@ mod tests {
     use super::super::testing::open_temp_store;
 
     #[test]
-    fn checksum_that_is_stored_again_counts_as_newest() {
+    fn checksum_stored_again_counts_as_newest() {
         let (_temp_dir, store) = open_temp_store();
         for (etag, value) in [([1; 16], "MD5:1"), ([2; 16], "MD5:2"), ([1; 16], "MD5:3")] {
             store.put_checksum(&etag, value).expect("stored");

@@ -23,7 +23,7 @@ fn open_store(state_dir: &Path) -> Store {
 
 /// Runs in the child process; does nothing in an ordinary run of the tests.
 #[test]
-fn child_process() {
+fn child_process_revokes_token_until_killed() {
     let Ok(order) = std::env::var(ORDER_VARIABLE) else { return };
     let (crash_points, state_dir) = order.split_once(':').expect("an order");
     let store = open_store(Path::new(state_dir));
@@ -37,7 +37,7 @@ fn child_process() {
 
 /// Revokes a token in a process that is killed after a number of crash points; tells whether it completed.
 fn revoke(crash_points: u32, state_dir: &Path) -> bool {
-    let child = "store::crash_tests::child_process";
+    let child = "store::crash_tests::child_process_revokes_token_until_killed";
     let order = format!("{crash_points}:{}", state_dir.display());
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     let status =
@@ -56,7 +56,7 @@ fn count_revocation_events(store: &Store) -> usize {
 }
 
 #[test]
-fn revocation_that_a_kill_cut_off_while_it_used_the_ballast_is_whole_or_undone() {
+fn killed_revocation_on_full_disk_is_complete_or_undone() {
     let mut outcomes = Vec::new();
     for crash_points in 0.. {
         let temp_dir = tempfile::tempdir().expect("directory");

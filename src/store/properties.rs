@@ -221,7 +221,7 @@ mod tests {
     use crate::store::testing::{login, open_temp_store};
 
     #[test]
-    fn properties_that_the_disk_has_no_room_for_are_refused_before_anything_is_copied() {
+    fn properties_exceeding_free_disk_space_are_refused_before_any_copy() {
         let (_temp_dir, store) = open_temp_store();
         store.set_property_quota(PropertyQuota { per_user: u64::MAX, total: u64::MAX });
         assert!(store.check_property_quota(&login("alice"), 1000).is_ok());

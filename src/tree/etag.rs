@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn in_place_writes_change_etag_and_settling_makes_it_final() {
+    fn in_place_writes_change_etag_until_it_is_settled() {
         let tracker = EtagTracker::new([1; 32], None);
         let directory = tempfile::tempdir().expect("a folder");
         let fs = super::super::fs::ServedFs::open(directory.path(), None).expect("opened");
@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(tracker.etag_of(&stat()), settled, "the end of an edit moves nothing");
     }
     #[test]
-    fn edit_that_a_kill_cut_off_moves_the_tag_where_times_are_whole_seconds() {
+    fn edit_interrupted_by_kill_changes_etag_on_one_second_timestamps() {
         let (_state, store) = crate::store::testing::open_temp_store();
         let directory = tempfile::tempdir().expect("a folder");
         let fs = Arc::new(super::super::fs::ServedFs::open(directory.path(), None).expect("opened"));

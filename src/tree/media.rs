@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn incomplete_file_is_judged_only_once_signature_is_recognised() {
+    fn media_type_of_incomplete_file_is_checked_once_signature_is_recognised() {
         let rule = UploadRule::intersect([&TokenLimits {
             mimes: vec!["image/*".parse().expect("type")],
             ..TokenLimits::default()

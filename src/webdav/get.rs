@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_takes_its_turn_among_the_work_of_its_user() {
+    fn digest_waits_for_a_work_permit_of_its_user() {
         let (fixture, runtime) = (TreeFixture::new(&[]), runtime());
         let context = digest_of_large_file(&fixture, &runtime);
         let session = context.view.session().clone();
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_ends_when_its_request_is_dropped() {
+    fn digest_stops_when_its_request_is_dropped() {
         let (fixture, runtime) = (TreeFixture::new(&[]), runtime());
         let context = digest_of_large_file(&fixture, &runtime);
         context.view.read(&context.path).expect("there");

@@ -73,7 +73,7 @@ fn invalid_token_request_is_explained_and_creates_nothing() {
 }
 
 #[test]
-fn scope_outside_the_owners_grants_is_refused_with_his_grants() {
+fn scope_outside_the_owners_grants_is_refused_with_the_grants_listed() {
     let site = CliFixture::with_alice();
     let node = site.run_ok("node id /bob");
     let err = site.run_refused(&format!("admin user token -u alice -s node:{}:r", node.trim()), 1);

@@ -278,7 +278,7 @@ async fn unread_http2_responses_are_bounded_per_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_small_http2_responses_count_until_client_has_taken_them() {
+async fn small_http2_responses_count_toward_the_limit_until_they_are_read() {
     const BYTES: usize = 60_000;
     let gateway = Fixture::start().await;
     gateway.write_host_file("/small", vec![7; BYTES]);
@@ -309,7 +309,7 @@ async fn unread_small_http2_responses_count_until_client_has_taken_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_propfind_responses_are_bounded_per_user() {
+async fn unread_propfind_responses_are_bounded_per_user() {
     let gateway = Fixture::start().await;
     for number in 0..1000 {
         gateway.write_host_file(&format!("/many/{number}"), vec![7]);

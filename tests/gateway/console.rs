@@ -176,7 +176,7 @@ async fn secret_is_shown_once_and_resubmitted_form_creates_no_second_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_renamed_narrowed_rotated_and_revoked() {
+async fn token_is_renamed_narrowed_rotated_and_revoked_by_forms() {
     let gateway = Fixture::start().await;
     gateway.create_host_directory("/a/b");
     let token = gateway.create_user_and_token("alice", "/:rw");
@@ -505,7 +505,7 @@ async fn error_page_keeps_the_navigation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn link_from_another_site_continues_through_a_console_page() {
+async fn cross_site_link_gets_a_page_that_reloads_from_the_same_site() {
     let gateway = Fixture::start().await;
     let navigation = |site: &'static str, to: &'static str| {
         [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", to)]

@@ -52,7 +52,7 @@ fn rename(gateway: &Fixture, from: &str, to: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attributes_by_directory_handle_are_those_of_the_renamed_directory() {
+async fn attributes_by_handle_are_those_of_the_renamed_directory() {
     let gateway = Fixture::start().await;
     // A drop box too: nothing in it is listed, and its owner may change it.
     for (login, grant) in [("alice", "/:rw"), ("dropper", "/:w")] {
@@ -102,7 +102,7 @@ async fn directory_handle_has_the_permission_of_its_present_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn directory_handle_is_locked_where_its_directory_is_now() {
+async fn directory_handle_obeys_locks_of_its_present_path() {
     let gateway = Fixture::start().await;
     let token = gateway.create_user_and_token("alice", "/:rw");
     let (mut sftp, dav) = (gateway.sftp("alice", &token).await, gateway.dav("alice", &token));
@@ -120,7 +120,7 @@ async fn directory_handle_is_locked_where_its_directory_is_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn removed_or_merely_visible_directory_is_not_changed_by_its_handle() {
+async fn handle_of_a_removed_or_only_visible_directory_changes_nothing() {
     let gateway = Fixture::start().await;
     create_directory(&gateway, "/way/granted/d");
     set_mode(&gateway, "/way", 0o755);

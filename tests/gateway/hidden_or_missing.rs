@@ -15,7 +15,7 @@ fn without_name(answer: HttpResponse, name: &str) -> (u16, Vec<(String, String)>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webdav_answers_hidden_exactly_as_missing() {
+async fn webdav_answers_hidden_files_exactly_as_missing_ones() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/t/scope/mine", "mine");
     gateway.write_host_file("/t/hidden/file", "theirs");
@@ -68,7 +68,7 @@ async fn webdav_answers_hidden_exactly_as_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sftp_answers_hidden_exactly_as_missing() {
+async fn sftp_answers_hidden_files_exactly_as_missing_ones() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/t/scope/mine", "mine");
     gateway.write_host_file("/t/hidden/file", "theirs");

@@ -91,7 +91,7 @@ async fn malformed_request_gets_400_while_its_body_still_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn body_shorter_than_an_announced_length_is_not_stored() {
+async fn body_shorter_than_its_announced_length_is_not_stored() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
     gateway.write_host_file("/old", "old");

@@ -9,7 +9,7 @@ fn way(depth: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn move_and_copy_past_the_longest_path_are_refused_before_their_first_effect() {
+async fn move_and_copy_exceeding_the_path_limit_are_refused_before_any_change() {
     let gateway = Fixture::start().await;
     let token = gateway.create_user_and_token("alice", "/:rw");
     let (dav, mut sftp) = (gateway.dav("alice", &token), gateway.sftp("alice", &token).await);

@@ -67,7 +67,7 @@ async fn open_until_refused(sftp: &mut SftpClient, path: &str, flags: u32) -> (V
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn user_at_his_open_file_limit_blocks_nobody_else() {
+async fn user_at_the_open_file_limit_blocks_nobody_else() {
     let served = OpenFileLimitFixture::start();
     let token = served.token("alice");
     let (mut one, mut two) = (served.sftp("alice", &token).await, served.sftp("alice", &token).await);

@@ -249,7 +249,7 @@ async fn read_handle_cannot_change_size_or_content() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_open_to_write_shares_the_file_and_appends_at_its_end() {
+async fn second_writing_handle_shares_the_file_and_appends_at_its_end() {
     let mut served = OpenFilesFixture::start().await;
     let whole = upload(&mut served.first_session, "/f", "one").await;
     let end = served.first_session.open_file(b"/f", WRITE | APPEND).await.expect("opened");
@@ -433,7 +433,7 @@ async fn http_download_aborts_when_its_file_leaves_the_scope() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_change_of_an_open_file_moves_its_etag_before_close() {
+async fn every_change_of_an_open_file_changes_its_etag_before_close() {
     let mut served = OpenFilesFixture::start().await;
     served.gateway.write_host_file("/f", "0123456789");
     served.gateway.write_host_file("/source", "copied");
@@ -465,7 +465,7 @@ async fn every_change_of_an_open_file_moves_its_etag_before_close() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn edit_that_a_kill_cut_off_has_moved_the_etag() {
+async fn edit_interrupted_by_a_kill_has_changed_the_etag() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
     let server = ServerProcess::start(folder.path());

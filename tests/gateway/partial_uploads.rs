@@ -292,7 +292,7 @@ async fn listing_of_a_chunked_upload_escapes_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upload_succeeds_where_its_checksum_can_not_be_stored() {
+async fn upload_succeeds_even_if_its_checksum_cannot_be_stored() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
     gateway.write_host_file("/a", "old");

@@ -315,7 +315,7 @@ async fn assert_matrix_at(level: AccessLevel) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_permission_everything_answers_as_missing() {
+async fn everything_without_permission_is_answered_as_missing() {
     assert_matrix_at(AccessLevel::NoRight).await;
 }
 
@@ -330,7 +330,7 @@ async fn read_permission_reads_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn write_permission_alone_is_a_drop_box() {
+async fn write_permission_alone_allows_uploads_but_no_reading() {
     assert_matrix_at(AccessLevel::Write).await;
 }
 

@@ -207,7 +207,7 @@ async fn nodes_in_a_drop_box_are_not_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_are_made_changed_and_deleted() {
+async fn users_are_created_changed_and_deleted() {
     let (gateway, root, ..) = start_gateway().await;
     let made = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
     assert_eq!((made.status, made.header("location")), (201, "/api/v1/users/eve"), "{}", made.text());
@@ -258,7 +258,7 @@ async fn policy_lifetimes_are_changed_atomically() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn user_change_that_ends_the_callers_session_is_complete_and_answered() {
+async fn user_change_that_closes_the_callers_session_is_applied_and_answered() {
     let (gateway, root, ..) = start_gateway().await;
     gateway.run_cli(&["admin", "user", "create", "help", "--no-home", "--role", "users.manage"]);
     let help = gateway.rest("help", &gateway.create_token("help", &["-e", "1h", "--role", "users.manage"]));

@@ -82,7 +82,7 @@ async fn median(dav: &DavClient, path: &str) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flood_of_a_slow_rest_route_leaves_others_half_their_speed_and_a_revocation_holds() {
+async fn flood_of_slow_rest_requests_leaves_others_half_their_speed() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/file", "content");
     let [mallory, stolen] =
@@ -122,7 +122,7 @@ async fn flood_of_a_slow_rest_route_leaves_others_half_their_speed_and_a_revocat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_work_past_what_may_wait_is_refused_with_a_time_to_retry_and_others_go_on() {
+async fn excess_rest_requests_get_503_with_retry_after() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/file", "content");
     let mallory = gateway.dav("mallory", &gateway.create_user_and_token("mallory", "/:r"));
@@ -157,7 +157,7 @@ async fn rest_work_past_what_may_wait_is_refused_with_a_time_to_retry_and_others
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_work_that_waits_for_a_turn_is_not_done_once_its_caller_has_hung_up() {
+async fn queued_rest_request_of_disconnected_client_is_not_executed() {
     let gateway = Fixture::start().await;
     let dav = gateway.dav("mallory", &gateway.create_user_and_token("mallory", "/:r"));
     name_nodes(&gateway, 20_000);

@@ -16,7 +16,7 @@ async fn introspect(who: &RestClient, token: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn introspection_of_inactive_unknown_or_hidden_token_tells_only_inactive() {
+async fn introspection_answers_only_inactive_for_inactive_unknown_or_hidden_tokens() {
     let gateway = Fixture::start().await;
     let alice = gateway.create_user_and_token("alice", "/:rw");
     let bob = gateway.create_user_and_token("bob", "/:r");
@@ -92,7 +92,7 @@ async fn introspection_returns_effective_scopes_and_roles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_holds_a_token_may_revoke_it() {
+async fn any_holder_of_a_token_may_revoke_it() {
     let gateway = Fixture::start().await;
     let alice = gateway.create_user_and_token("alice", "/:rw");
     let bob = gateway.create_user_and_token("bob", "/:r");

@@ -18,7 +18,7 @@ fn run_remote(gateway: &Fixture, token: &str, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn role_to_revoke_tokens_needs_no_role_to_look_them_up() {
+async fn revoking_role_suffices_to_revoke_tokens_it_cannot_look_up() {
     let gateway = Fixture::start().await;
     gateway.create_user("alice", &["/:rw"]);
     gateway.run_cli(&["admin", "user", "create", "guard", "--role", "security.revoke_tokens", "--no-home"]);
@@ -145,7 +145,7 @@ async fn upload_service_roles_and_empty_values_are_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn permission_letters_come_in_any_order_and_lists_may_hold_white_space() {
+async fn permission_letters_in_any_order_and_lists_with_spaces_are_accepted() {
     let gateway = Fixture::start().await;
     gateway.create_host_directory("/a");
     gateway.create_host_directory("/b");
@@ -173,7 +173,7 @@ async fn permission_letters_come_in_any_order_and_lists_may_hold_white_space() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_reader_shows_last_use_buffered_by_the_server() {
+async fn last_use_buffered_by_the_server_is_shown_everywhere() {
     let gateway = Fixture::start().await;
     gateway.create_user("alice", &["/:rw"]);
     let (sliding, plain) =

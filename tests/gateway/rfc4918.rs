@@ -142,7 +142,7 @@ async fn dead_property_values_are_preserved_verbatim() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_file_refuses_every_change_without_its_token() {
+async fn locked_file_refuses_every_change_without_its_token() {
     let gateway = Fixture::start().await;
     for path in ["/f/a", "/f/sub/c", "/other"] {
         gateway.write_host_file(path, "old");

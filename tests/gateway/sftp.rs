@@ -87,7 +87,7 @@ async fn lost_session_discards_its_staged_uploads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn open_flags_write_append_resume_and_exclusive_work() {
+async fn open_flags_are_honoured() {
     let (gateway, _, mut sftp) = start_sftp().await;
     gateway.write_host_file("/file", "0123456789");
     let middle = sftp.open_file(b"/file", 2).await.expect("opened");
@@ -104,7 +104,7 @@ async fn open_flags_write_append_resume_and_exclusive_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_rename_refuses_what_posix_rename_replaces() {
+async fn plain_rename_refuses_an_existing_target_that_posix_rename_replaces() {
     let (gateway, _, mut sftp) = start_sftp().await;
     gateway.write_host_file("/a", "a");
     gateway.write_host_file("/b", "b");
@@ -195,7 +195,7 @@ async fn pipelined_requests_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn packets_may_come_in_any_pieces() {
+async fn packets_are_accepted_in_any_fragmentation() {
     let (gateway, _, mut sftp) = start_sftp().await;
     gateway.write_host_file("/file", "content");
     let body = [&77u32.to_be_bytes()[..], &encode_string(b"/file")].concat();

@@ -34,7 +34,7 @@ fn acmodtime_attributes(accessed: u32, modified: u32) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_packet_of_version_3_has_its_answer() {
+async fn every_request_of_version_3_is_answered() {
     let (gateway, _, mut sftp) = start_sftp().await;
     gateway.write_host_file("/f", "content");
     let (none, number) = ([0; 4], |n: u32| n.to_be_bytes());
@@ -128,7 +128,7 @@ async fn check_file(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hashes_are_those_of_the_content() {
+async fn hashes_match_the_content() {
     let (gateway, _, mut sftp) = start_sftp().await;
     let content: Vec<u8> = (0..700_001u32).map(|n| (n / 3) as u8).collect();
     gateway.write_host_file("/f", &content);
@@ -161,7 +161,7 @@ async fn hashes_are_those_of_the_content() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hashes_of_an_upload_are_those_of_what_was_written_so_far() {
+async fn hashes_of_an_open_upload_match_the_bytes_written_so_far() {
     let (_gateway, _, mut sftp) = start_sftp().await;
     let handle = sftp.open_file(b"/f", REPLACE | READ).await.expect("opens");
     sftp.write_at(&handle, 0, b"staged").await.expect("writes");
@@ -221,7 +221,7 @@ async fn non_utf8_names_round_trip_over_both_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn append_writes_at_the_end_whatever_the_offset() {
+async fn append_ignores_the_offset_and_writes_at_the_end() {
     let (gateway, _, mut sftp) = start_sftp().await;
     gateway.write_host_file("/f", "one");
     let first = sftp.open_file(b"/f", WRITE | APPEND).await.expect("opens");
@@ -253,7 +253,7 @@ async fn interrupted_upload_is_resumed_and_size_can_be_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_reach_the_file_however_they_are_set_and_show_over_webdav() {
+async fn times_set_by_any_request_are_stored_and_shown_over_webdav() {
     let (gateway, token, mut sftp) = start_sftp().await;
     let dav = gateway.dav("alice", &token);
     gateway.write_host_file("/f", "old");

@@ -52,7 +52,7 @@ fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_is_seen_by_its_own_session_at_once_and_by_others_after_close() {
+async fn upload_is_visible_to_its_session_at_once_and_to_others_after_close() {
     let served = SftpFilesFixture::start().await;
     served.gateway.write_host_file("/old", "old");
     let (mut mine, mut others) = (served.session().await, served.session().await);
@@ -76,7 +76,7 @@ async fn an_upload_is_seen_by_its_own_session_at_once_and_by_others_after_close(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_lost_discards_its_uploads() {
+async fn lost_session_discards_its_uploads() {
     let served = SftpFilesFixture::start().await;
     served.gateway.write_host_file("/f", "old");
     let mut lost = served.session().await;
@@ -118,7 +118,7 @@ async fn attributes_set_on_an_open_upload_are_committed_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_upload_follows_its_rename_and_that_of_its_folder() {
+async fn open_upload_follows_renames_of_its_file_and_directory() {
     let served = SftpFilesFixture::start().await;
     served.gateway.create_host_directory("/d");
     let mut sftp = served.session().await;
@@ -188,7 +188,7 @@ async fn open_without_truncate_writes_in_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replaced_file_can_be_read_back_before_it_is_committed() {
+async fn replaced_file_can_be_read_back_before_commit() {
     let served = SftpFilesFixture::start().await;
     served.gateway.write_host_file("/f", "old");
     let mut sftp = served.session().await;
@@ -202,7 +202,7 @@ async fn a_replaced_file_can_be_read_back_before_it_is_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edit_of_an_open_upload_commits_it_first() {
+async fn edit_of_an_open_upload_commits_it_first() {
     let served = SftpFilesFixture::start().await;
     let mut sftp = served.session().await;
     let upload = sftp.open_file(b"/f", REPLACE).await.expect("opens");
@@ -304,7 +304,7 @@ async fn long_listings_are_split_into_64_kib_replies_with_raw_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn paths_are_taken_from_the_start_folder_and_never_lead_out() {
+async fn paths_resolve_from_the_start_directory_and_never_leave_the_root() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/a/b/f", "x");
     std::os::unix::fs::symlink("/etc/passwd", gateway.host_path("/a/b/out")).expect("a link");
@@ -334,7 +334,7 @@ async fn paths_are_taken_from_the_start_folder_and_never_lead_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn relative_paths_follow_the_start_folder_when_it_is_renamed() {
+async fn relative_paths_follow_the_renamed_start_directory() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/a/b/f", "x");
     gateway.create_user("alice", &["/:rw"]);

@@ -82,7 +82,7 @@ fn head(dav: &DavClient, method: &str, path: &str, lines: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upload_below_the_least_rate_is_refused_with_408_and_leaves_nothing() {
+async fn upload_below_the_minimum_rate_gets_408_and_leaves_nothing() {
     for tls in [false, true] {
         let (gateway, dav) = started(tls).await;
         gateway.write_host_file("/old", "old");
@@ -104,7 +104,7 @@ async fn upload_below_the_least_rate_is_refused_with_408_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_upload_above_the_least_rate_goes_on() {
+async fn slow_upload_above_the_minimum_rate_completes() {
     for tls in [false, true] {
         let (gateway, dav) = started(tls).await;
         let pieces = usize::try_from(WINDOW.as_millis() / PAUSE.as_millis() * 3).expect("few");
@@ -124,7 +124,7 @@ async fn slow_upload_above_the_least_rate_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http2_upload_below_the_least_rate_is_refused_with_408_and_a_faster_one_goes_on() {
+async fn http2_upload_below_the_minimum_rate_gets_408_and_a_faster_one_completes() {
     let (gateway, dav) = started(false).await;
     let mut requests = connect(&gateway).await;
     let headers = [("authorization", dav.authorization())];
@@ -151,7 +151,7 @@ async fn http2_upload_below_the_least_rate_is_refused_with_408_and_a_faster_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_of_rest_and_of_the_console_that_come_too_slowly_are_refused_with_408() {
+async fn slow_bodies_of_rest_and_console_requests_get_408() {
     let (gateway, dav) = started(false).await;
     let browser = Browser::sign_in_new(&gateway, "alice", &gateway.create_token("alice", &["-e", "1h"])).await;
     let cookie = browser.identifying_headers();
@@ -191,7 +191,7 @@ async fn taken(mut socket: Box<dyn Socket>, dav: &DavClient, piece: usize) -> u6
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn download_is_cut_whose_reader_takes_nothing_or_too_little_and_goes_on_above_the_least_rate() {
+async fn download_below_the_minimum_rate_is_aborted_and_a_faster_one_completes() {
     for tls in [false, true] {
         let (gateway, dav) = started(tls).await;
         std::fs::File::create(gateway.host_path("/large")).and_then(|file| file.set_len(LARGE)).expect("a file");
@@ -207,7 +207,7 @@ async fn download_is_cut_whose_reader_takes_nothing_or_too_little_and_goes_on_ab
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http2_download_that_is_not_taken_is_reset_and_the_connection_goes_on() {
+async fn unread_http2_download_is_reset_and_its_connection_stays_open() {
     let (gateway, dav) = started(false).await;
     std::fs::File::create(gateway.host_path("/large")).and_then(|file| file.set_len(LARGE)).expect("a file");
     let mut requests = connect(&gateway).await;

@@ -38,7 +38,7 @@ async fn others_go_on(gateway: &Fixture, bob: &DavClient) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_are_bounded_by_user_and_in_all_and_released_by_unlock_expiry_and_removal_of_the_user() {
+async fn locks_are_limited_per_user_and_in_total_and_released() {
     let clock = Clock::manual(Clock::system().now());
     let gateway = bounded(clock, StateLimits { locks: limits(2, 3), ..StateLimits::default() }).await;
     let [alice, bob] = ["alice", "bob"].map(|login| gateway.dav(login, &gateway.create_user_and_token(login, "/:rw")));
@@ -74,7 +74,7 @@ async fn locks_are_bounded_by_user_and_in_all_and_released_by_unlock_expiry_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn named_nodes_are_bounded_by_user_and_in_all_and_released_with_their_files_and_their_user() {
+async fn named_nodes_are_limited_per_user_and_in_total_and_released() {
     let named_nodes = limits(3, 9);
     let clock = Clock::manual(Clock::system().now());
     let gateway = bounded(clock, StateLimits { named_nodes, ..StateLimits::default() }).await;
@@ -138,7 +138,7 @@ async fn named_nodes_are_bounded_by_user_and_in_all_and_released_with_their_file
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_that_are_kept_are_bounded_and_those_that_are_dead_go_first() {
+async fn stored_tokens_are_limited_and_inactive_ones_deleted_first() {
     let gateway = bounded(Clock::system(), StateLimits { tokens: limits(3, 100), ..StateLimits::default() }).await;
     let [alice, bob] = ["alice", "bob"].map(|login| (login, gateway.create_user_and_token(login, "/:rw")));
     gateway.write_host_file("of-bob", "content");
@@ -178,7 +178,7 @@ async fn tokens_that_are_kept_are_bounded_and_those_that_are_dead_go_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_of_one_user_take_no_place_in_the_trail_from_others_and_keep_no_revocation_waiting() {
+async fn audit_events_are_limited_per_user_without_delaying_revocations() {
     let clock = Clock::manual(Clock::system().now());
     let gateway = bounded(clock, StateLimits { audit_rows: limits(40, 1000), ..StateLimits::default() }).await;
     gateway.create_host_directory("own");
@@ -209,7 +209,7 @@ async fn refusals_of_one_user_take_no_place_in_the_trail_from_others_and_keep_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unfinished_uploads_of_one_user_leave_space_for_those_of_others() {
+async fn unfinished_uploads_of_one_user_leave_space_for_other_users() {
     let gateway = Fixture::start_with(Clock::system(), |settings| {
         settings.webdav_options.upload_space.per_user = UploadSpace::Bytes(600_000);
         settings.webdav_options.upload_space.all = UploadSpace::Bytes(1_000_000);
@@ -242,7 +242,7 @@ async fn set_property_refusal(dav: &DavClient, path: &str, name: &str, size: usi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn property_space_is_limited_per_user_and_in_total_and_freed_with_files() {
+async fn property_space_is_limited_per_user_and_in_total_and_released() {
     let space = PropertyQuota { per_user: 40_000, total: 66_000 };
     let gateway = Fixture::start_with(Clock::system(), |settings| settings.property_space = space).await;
     let [alice, bob] = ["alice", "bob"].map(|login| (login, gateway.create_user_and_token(login, "/:rw")));

@@ -243,7 +243,7 @@ async fn sync_report_of_only_removed_members_terminates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readable_member_of_a_drop_box_is_synchronized() {
+async fn sync_report_includes_readable_member_of_a_drop_box() {
     let gateway = Fixture::start().await;
     for name in ["/f/box/hidden", "/f/box/shown/a", "/f/box/letter"] {
         gateway.write_host_file(name, name);
@@ -276,7 +276,7 @@ async fn readable_member_of_a_drop_box_is_synchronized() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_behind_a_link_that_replaced_their_directory_are_removed_and_come_back() {
+async fn sync_report_does_not_follow_a_link_that_replaced_a_directory() {
     let gateway = Fixture::start().await;
     for name in ["/f/d/a", "/f/d/e/b", "/f/other"] {
         gateway.write_host_file(name, name);
@@ -301,7 +301,7 @@ async fn members_behind_a_link_that_replaced_their_directory_are_removed_and_com
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_in_the_place_of_a_directory_is_one_member_that_changed() {
+async fn sync_report_lists_file_that_replaced_a_directory_as_changed() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/f/x/a", "");
     let dav = gateway.dav("alice", &gateway.create_user_and_token("alice", "/f:rw"));

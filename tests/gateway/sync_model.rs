@@ -469,7 +469,7 @@ async fn run_concurrently(changes: &[RandomChange]) -> Result<(), String> {
 }
 
 #[test]
-fn mirrors_that_synchronize_while_members_change_equal_the_listing_afterwards() {
+fn mirrors_synchronized_during_changes_equal_the_listing_afterwards() {
     let runtime = runtime();
     let change = (0..6_u8, 0..CHANGED_PATHS.len(), 0..CHANGED_PATHS.len());
     explore(sequences(SEQUENCES_AT_ONCE), proptest::collection::vec(change, 200..400), |changes| {

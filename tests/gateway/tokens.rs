@@ -85,7 +85,7 @@ async fn lowering_max_lifetime_extends_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_media_types_and_tags_are_given_shown_and_refused() {
+async fn roles_media_types_and_tags_are_set_shown_and_validated() {
     let gateway = Fixture::start().await;
     gateway.run_cli(&["admin", "user", "create", "helen", "--no-home", "--role", "security.revoke_tokens"]);
     let limits = ["--mime", "image/*,text/plain", "--tag", "holiday 2026", "--tag", "work"];

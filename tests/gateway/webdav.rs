@@ -159,7 +159,7 @@ async fn conditional_headers_are_honoured_on_reads_and_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn byte_ranges_are_exact() {
+async fn byte_ranges_return_exactly_the_requested_bytes() {
     let gateway = Fixture::start().await;
     let content: Vec<u8> = (0..700_000u32).map(|i| (i % 251) as u8).collect();
     gateway.write_host_file("/a", &content);

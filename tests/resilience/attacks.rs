@@ -82,17 +82,17 @@ async fn strangers_keep_nobody_out(http2: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_who_hold_every_place_over_http1_keep_nobody_out() {
+async fn unauthenticated_http1_connections_at_the_limit_block_no_user() {
     strangers_keep_nobody_out(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_who_hold_every_place_over_http2_keep_nobody_out() {
+async fn unauthenticated_http2_connections_at_the_limit_block_no_user() {
     strangers_keep_nobody_out(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guesses_from_the_same_address_keep_no_right_token_out() {
+async fn guesses_from_the_same_address_do_not_block_a_valid_token() {
     let (folder, server) = served();
     let bystander = Bystander::at(folder.path(), &server).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -122,7 +122,7 @@ async fn guesses_from_the_same_address_keep_no_right_token_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reports_of_a_folder_that_was_emptied_end_and_keep_nobody_waiting() {
+async fn sync_reports_of_an_emptied_directory_end_and_delay_nobody() {
     let (folder, server) = served();
     let bystander = Bystander::at(folder.path(), &server).await;
     let mallory = user(folder.path(), "mallory");

@@ -67,7 +67,7 @@ async fn median(dav: &DavClient) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hang_up_leaves_no_work_behind_that_others_or_its_user_would_wait_for() {
+async fn disconnected_clients_leave_no_work_that_delays_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let many = folder.path().join("files/mallory/many");
     std::fs::create_dir_all(&many).expect("folders");

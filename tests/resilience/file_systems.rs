@@ -30,7 +30,7 @@ async fn etag(dav: &DavClient, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_system_that_is_mounted_twice_and_within_itself_is_served() {
+async fn file_system_mounted_twice_and_within_itself_is_served() {
     let Some(folder) = mounted_directory() else { return };
     let folder = folder.path();
     let disk = folder.join("disk");

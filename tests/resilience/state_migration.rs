@@ -38,7 +38,7 @@ fn serve_arguments(folder: &Path) -> [&str; 7] {
 }
 
 #[test]
-fn only_serve_migrates_an_older_state_and_it_keeps_a_backup() {
+fn only_serve_migrates_an_older_state_directory_and_keeps_a_backup() {
     let folder = state_fixture();
     let state = folder.path().join("state");
     fs::create_dir(&state).expect("a folder");

@@ -77,7 +77,7 @@ async fn former_secrets_are_audited_differently_from_wrong_ones() {
 }
 
 #[tokio::test]
-async fn secret_retired_long_ago_is_audited_as_dead() {
+async fn secret_retired_long_ago_is_audited_as_inactive_token() {
     let env = AuthEnv::new();
     let first = env.create_token(TokenExpiry::Never, |_| ());
     for grace in [None, Some(env.clock.now().saturating_add(secs(60))), None] {

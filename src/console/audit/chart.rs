@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn span_starts_at_a_full_hour_or_day_and_is_covered_whole() {
+    fn chart_starts_at_a_full_hour_or_day_and_covers_its_whole_span() {
         for (hours, bars) in [(1, 24), (4, 42), (24, 30), (24, 90)] {
             let span = ChartSpan { hours, bars, ..WEEK };
             for minute in 0..3000 {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_chart_is_valid_and_a_single_event_stays_visible() {
+    fn empty_chart_is_valid_and_single_event_is_visible() {
         let none = AuditChart::new(PANELS, SERIES, std::iter::empty(), &WEEK, hours_after_epoch(0));
         assert!(none.lines.is_empty() && none.panels.iter().all(|panel| panel.bars.is_empty() && panel.total == "0"));
         let occurrences =

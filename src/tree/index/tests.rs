@@ -540,7 +540,7 @@ fn file_created_after_interrupted_removal_is_a_new_node() {
 }
 
 #[test]
-fn nodes_follow_completed_change_when_later_step_fails() {
+fn node_ids_follow_change_whose_later_step_fails() {
     let fixture = IndexFixture::new();
     let (directory, file) = (fixture.assign_id("/a/b"), fixture.assign_id("/a/b/f"));
     let moving = fixture.index.begin_move(&tree_path("/a/b"), &tree_path("/c/b")).expect("begun");

@@ -88,7 +88,7 @@ fn properties_tags_and_locks_are_committed_as_durably_as_content() {
 }
 
 #[test]
-fn move_of_what_has_properties_is_written_down_on_disk_before_its_first_effect() {
+fn move_of_entry_with_properties_syncs_intent_before_any_change() {
     let fixture = fixture();
     let (_tree, view) = attach_beside(&fixture, CommitDurability::Full);
     put(&view, "/box/f", "content").expect("put");
@@ -101,7 +101,7 @@ fn move_of_what_has_properties_is_written_down_on_disk_before_its_first_effect()
 }
 
 #[test]
-fn times_that_proppatch_sets_are_on_disk() {
+fn times_set_as_properties_are_synced() {
     let fixture = fixture();
     let (_tree, view) = attach_beside(&fixture, CommitDurability::Full);
     put(&view, "/box/f", "content").expect("put");
@@ -126,7 +126,7 @@ fn populate(root: &Path, count: usize) {
 }
 
 #[test]
-fn copy_syncs_every_file_and_directory_that_it_has_made() {
+fn copy_syncs_every_created_file_and_directory() {
     use std::os::unix::fs::PermissionsExt;
     let fixture = fixture();
     let (_tree, view) = attach_beside(&fixture, CommitDurability::Full);

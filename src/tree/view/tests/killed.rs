@@ -175,7 +175,7 @@ enum ChangeSetup {
 
 /// Runs a change in a process that is killed after some crash points; tells whether it completed.
 fn run_change_in_child(change: &str, setup: ChangeSetup, points: u32, directory: &Path) -> bool {
-    let child = "tree::view::tests::killed::in_a_process_of_its_own";
+    let child = "tree::view::tests::killed::child_process_applies_change_until_killed";
     let child_order = format!("{change}:{setup:?}:{points}:{}", directory.display());
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     let status = command
@@ -190,7 +190,7 @@ fn run_change_in_child(change: &str, setup: ChangeSetup, points: u32, directory:
 
 /// Entry of the child process; does nothing in a normal run of the tests.
 #[test]
-fn in_a_process_of_its_own() {
+fn child_process_applies_change_until_killed() {
     let Ok(child_order) = std::env::var(CHILD_ORDER_VARIABLE) else { return };
     let words: Vec<&str> = child_order.splitn(4, ':').collect();
     let [change, setup, points, directory] = words[..] else { panic!("{child_order}") };

@@ -282,7 +282,7 @@ fn tags_follow_file_and_are_limited_by_token() {
 }
 
 #[test]
-fn copy_whose_properties_can_not_all_be_named_is_refused_before_its_first_effect() {
+fn copy_exceeding_named_node_limit_is_refused_before_any_change() {
     let fixture = TreeFixture::new(&["/box/a/b", "/box/c"]);
     fixture.create_user("alice", &[("/box", Permission::RW)]);
     let view = fixture.view("alice");

@@ -5,7 +5,7 @@ use crate::domain::Permission;
 use crate::tree::testing::fail_read_after;
 
 #[test]
-fn listing_repeats_its_error_in_place_of_an_end() {
+fn listing_that_fails_never_reports_its_end() {
     let fixture = TreeFixture::new(&["/box", "/box/one", "/box/two"]);
     fixture.create_user("alice", &[("/box", Permission::R)]);
     fixture.create_user("walker", &[("/box/one", Permission::R), ("/box/two", Permission::R)]);

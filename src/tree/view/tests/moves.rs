@@ -424,7 +424,7 @@ fn cross_device_move_refuses_directory_with_uncopyable_entry() {
 }
 
 #[test]
-fn rename_past_the_longest_path_of_a_named_node_is_refused_before_its_first_effect() {
+fn rename_exceeding_path_limit_of_a_named_node_is_refused_before_any_change() {
     let deep = format!("/box/n{}", format!("/{}", "d".repeat(250)).repeat(16));
     let fixture = TreeFixture::new(&[&deep]);
     fixture.create_user("alice", &[("/", RW)]);
