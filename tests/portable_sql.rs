@@ -303,7 +303,8 @@ fn sqlite_specific_sql_is_a_violation() {
     ];
     for (source, expected) in table {
         let found = violations("store/nodes.rs", source).join(", ");
-        let found: Vec<_> = found.split(", ").map(|one| one.rsplit(": ").next().unwrap_or_default()).collect();
+        let found: Vec<_> =
+            found.split(", ").map(|violation| violation.rsplit(": ").next().unwrap_or_default()).collect();
         assert_eq!(found.join(", "), expected, "{source}");
     }
     let elsewhere = violations("auth/mod.rs", r#"fn f() { c.execute("DELETE FROM tokens") }"#);

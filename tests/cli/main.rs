@@ -40,9 +40,9 @@ impl CliFixture {
 
     /// A site with the user alice, who has her home.
     fn with_alice() -> Self {
-        let site = Self::new();
-        site.run_ok("admin user create alice");
-        site
+        let fixture = Self::new();
+        fixture.run_ok("admin user create alice");
+        fixture
     }
 
     fn root(&self) -> PathBuf {
@@ -71,9 +71,9 @@ impl CliFixture {
     }
 
     /// Runs a command that is expected to be refused, and returns why.
-    fn run_refused(&self, line: &str, wanted: i32) -> String {
+    fn run_refused(&self, line: &str, expected_code: i32) -> String {
         let CommandOutput { code, stdout: out, stderr: err } = self.run(line);
-        assert_eq!((code, out.as_str()), (wanted, ""), "{line}: {err}");
+        assert_eq!((code, out.as_str()), (expected_code, ""), "{line}: {err}");
         let lines: Vec<_> = err.lines().collect();
         assert!(
             lines.len() == 2 && lines[0].starts_with("error: ") && lines[1].starts_with("hint: "),

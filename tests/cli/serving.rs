@@ -95,10 +95,11 @@ fn get(address: &str, path: &str, login: &str, token: &str) -> String {
 
 #[test]
 fn serve_prints_its_addresses_on_one_line_and_stops_on_sigterm() {
-    let site = CliFixture::new();
+    let fixture = CliFixture::new();
     let mut command = patgate_command();
     command.args(["serve", "--http", "127.0.0.1:0", "--sftp=127.0.0.1:0", "--set", "drain_seconds=5"]);
-    let mut server = ServerProcess::start(command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root()));
+    let mut server =
+        ServerProcess::start(command.env("PATGATE_STATE", fixture.state()).env("PATGATE_ROOT", fixture.root()));
     let lines = server.wait_until_ready();
     let (http, sftp) = lines[0]
         .strip_prefix("patgate ready http=http://127.0.0.1:")
@@ -107,39 +108,40 @@ fn serve_prints_its_addresses_on_one_line_and_stops_on_sigterm() {
     assert!(lines.len() == 1 && http.parse::<u16>().is_ok() && sftp.parse::<u16>().is_ok(), "{lines:?}");
 
     let health = format!("http://127.0.0.1:{http}/healthz");
-    let beside = |line: &str| {
-        let output = patgate_command().env("PATGATE_STATE", site.state()).args(line.split_whitespace()).output();
+    let run_beside = |line: &str| {
+        let output = patgate_command().env("PATGATE_STATE", fixture.state()).args(line.split_whitespace()).output();
         let output = output.expect("the program runs");
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     };
-    assert_eq!(beside(&format!("doctor --health {health}")), "healthy");
-    beside("admin user create alice");
-    let token = beside("admin user token -u alice -q");
+    assert_eq!(run_beside(&format!("doctor --health {health}")), "healthy");
+    run_beside("admin user create alice");
+    let token = run_beside("admin user token -u alice -q");
     let address = format!("127.0.0.1:{http}");
     let answer = get(&address, "/dav/alice/below/file", "alice", &token);
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nx"), "{answer}");
-    beside(&format!("apitoken revoke {}", &token[4..12]));
+    run_beside(&format!("apitoken revoke {}", &token[4..12]));
     assert!(get(&address, "/dav/alice/below/file", "alice", &token).starts_with("HTTP/1.1 401 "));
 
     let second = patgate_command()
         .args(["serve", "--http", "127.0.0.1:0", "--sftp", "off"])
-        .env("PATGATE_STATE", site.state())
-        .env("PATGATE_ROOT", site.root())
+        .env("PATGATE_STATE", fixture.state())
+        .env("PATGATE_ROOT", fixture.root())
         .output();
-    let told = String::from_utf8(second.expect("the program runs").stderr).expect("text");
-    assert!(told.contains(": another server ") && told.contains("hint: stop that one first"), "{told}");
-    assert!(!told.contains("the file system failed"), "{told}");
+    let stderr = String::from_utf8(second.expect("the program runs").stderr).expect("text");
+    assert!(stderr.contains(": another server ") && stderr.contains("hint: stop that one first"), "{stderr}");
+    assert!(!stderr.contains("the file system failed"), "{stderr}");
 
     assert_eq!(server.stop(), (Some(0), String::new()));
 }
 
 #[test]
 fn disabled_listener_is_omitted_from_the_ready_line() {
-    let site = CliFixture::new();
+    let fixture = CliFixture::new();
     let mut command = patgate_command();
     command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "off"]);
-    let mut server = ServerProcess::start(command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root()));
+    let mut server =
+        ServerProcess::start(command.env("PATGATE_STATE", fixture.state()).env("PATGATE_ROOT", fixture.root()));
     let line = server.wait_until_ready().remove(0);
     assert!(line.starts_with("patgate ready http=") && !line.contains("sftp"), "{line}");
     assert_eq!(server.stop().0, Some(0));
@@ -174,13 +176,13 @@ fn quickstart_creates_a_directory_and_reuses_it() {
     assert_eq!(server.stop().0, Some(0));
     assert!(folder.path().join("files.patgate/patgate.db").exists());
 
-    let mut again = start(&[]);
-    let lines = again.wait_until_ready();
+    let mut second_server = start(&[]);
+    let lines = second_server.wait_until_ready();
     assert_eq!(value(&lines, "password "), "TOKEN");
     let url = value(&lines, "WebDAV");
     let address = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/dav/")).expect("an address");
     assert!(get(address, "/dav/welcome.txt", "zoe", &token).starts_with("HTTP/1.1 200 "), "the first token lives on");
-    assert_eq!(again.stop().0, Some(0));
+    assert_eq!(second_server.stop().0, Some(0));
 
     let mut another = start(&["--new-token"]);
     let new = value(&another.wait_until_ready(), "password ");

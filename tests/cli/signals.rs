@@ -18,12 +18,12 @@ struct ConfiguredServer {
 }
 
 impl ConfiguredServer {
-    fn start(site: &CliFixture, settings: &str) -> Self {
-        let file = site.state().with_extension("toml");
+    fn start(fixture: &CliFixture, settings: &str) -> Self {
+        let file = fixture.state().with_extension("toml");
         std::fs::write(&file, settings).expect("written");
         let mut command = patgate_command();
         command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "off", "--config"]).arg(&file);
-        command.env("PATGATE_STATE", site.state()).env("PATGATE_ROOT", site.root());
+        command.env("PATGATE_STATE", fixture.state()).env("PATGATE_ROOT", fixture.root());
         let mut server = ServerProcess::start(&mut command);
         let line = server.wait_until_ready().remove(0);
         let http = line.rsplit_once("://").expect("an address").1.to_owned();
@@ -71,8 +71,8 @@ fn certificate_path(name: &str) -> PathBuf {
 
 #[test]
 fn sighup_applies_settings_to_new_requests_and_keeps_open_connections() {
-    let site = CliFixture::new();
-    let mut server = ConfiguredServer::start(&site, "");
+    let fixture = CliFixture::new();
+    let mut server = ConfiguredServer::start(&fixture, "");
     let mut open = TcpStream::connect(&server.http).expect("it listens");
     assert!(!ConfiguredServer::allows_cors_origin(&mut open));
 
@@ -90,8 +90,8 @@ fn sighup_applies_settings_to_new_requests_and_keeps_open_connections() {
 
 #[test]
 fn sighup_reloads_the_log_filter() {
-    let site = CliFixture::new();
-    let mut server = ConfiguredServer::start(&site, "log = \"error\"\n");
+    let fixture = CliFixture::new();
+    let mut server = ConfiguredServer::start(&fixture, "log = \"error\"\n");
     server.signal("USR1");
     let log = server.reload("log = \"info\"\n");
     assert!(!log.contains("SIGUSR1"), "{log}");
@@ -101,8 +101,8 @@ fn sighup_reloads_the_log_filter() {
 
 #[test]
 fn invalid_configuration_is_rejected_on_sighup_as_a_whole() {
-    let site = CliFixture::new();
-    let mut server = ConfiguredServer::start(&site, "cors_origins = [\"https://app.example\"]\n");
+    let fixture = CliFixture::new();
+    let mut server = ConfiguredServer::start(&fixture, "cors_origins = [\"https://app.example\"]\n");
     for (settings, reason) in [
         ("cors_origins = []\ndrain_seconds = \"soon\"\n", "drain_seconds"),
         ("cors_origins = []\nno_such_setting = 1\n", "no_such_setting"),
@@ -119,12 +119,12 @@ fn invalid_configuration_is_rejected_on_sighup_as_a_whole() {
 
 #[test]
 fn sighup_replaces_the_certificate() {
-    let site = CliFixture::new();
-    let certificate = site.state().with_extension("pem");
+    let fixture = CliFixture::new();
+    let certificate = fixture.state().with_extension("pem");
     std::fs::copy(certificate_path("elsewhere"), &certificate).expect("copied");
     let (certificate_text, key) = (certificate.display(), certificate_path("key"));
     let settings = format!("tls_cert = \"{certificate_text}\"\ntls_key = \"{}\"\n", key.display());
-    let mut server = ConfiguredServer::start(&site, &settings);
+    let mut server = ConfiguredServer::start(&fixture, &settings);
     let ask = |http: &str| {
         let mut command = patgate_command();
         command
@@ -156,13 +156,13 @@ fn sighup_replaces_the_certificate() {
 #[test]
 fn sigint_and_sigquit_drain_like_sigterm_and_user_signals_are_ignored() {
     for stop in ["QUIT", "INT", "TERM"] {
-        let site = CliFixture::new();
-        let mut server = ConfiguredServer::start(&site, "drain_seconds = 30\n");
+        let fixture = CliFixture::new();
+        let mut server = ConfiguredServer::start(&fixture, "drain_seconds = 30\n");
         for harmless in ["USR1", "USR2", "HUP"] {
             server.signal(harmless);
         }
         // An upload under way is carried out and answered before the server ends.
-        let token = site.create_user_and_token("alice");
+        let token = fixture.create_user_and_token("alice");
         let headers = "Content-Length: 2\r\nExpect: 100-continue\r\n";
         let mut upload = send_request_head(&server.http, "PUT /dav/alice/new", "alice", &token, headers);
         let mut interim = [0; 25];
@@ -178,7 +178,7 @@ fn sigint_and_sigquit_drain_like_sigterm_and_user_signals_are_ignored() {
         upload.read_to_string(&mut answer).expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 201 "), "{stop}: {answer}");
         assert_eq!(server.server.wait_for_exit(), Some(0), "{stop}");
-        assert_eq!(std::fs::read(site.root().join("alice/new")).expect("the file"), b"ab");
+        assert_eq!(std::fs::read(fixture.root().join("alice/new")).expect("the file"), b"ab");
     }
 }
 

@@ -5,19 +5,19 @@ use std::fs;
 use crate::{CliFixture, is_token};
 #[test]
 fn quiet_prints_only_the_token() {
-    let site = CliFixture::with_alice();
+    let fixture = CliFixture::with_alice();
     for line in ["admin user token -u alice -e 24h -q", "apitoken create --owner alice -q"] {
-        let out = site.run_ok(line);
+        let out = fixture.run_ok(line);
         assert!(is_token(out.strip_suffix('\n').expect("a line")), "{out:?}");
     }
-    let id = site.run_json("apitoken list")[0]["id"].as_str().expect("an id").to_owned();
-    assert!(is_token(site.run_ok(&format!("apitoken rotate {id} -q")).trim_end()));
+    let id = fixture.run_json("apitoken list")[0]["id"].as_str().expect("an id").to_owned();
+    assert!(is_token(fixture.run_ok(&format!("apitoken rotate {id} -q")).trim_end()));
 }
 
 #[test]
 fn created_token_is_printed_with_id_access_and_expiration() {
-    let site = CliFixture::with_alice();
-    let out = site.run_ok("admin user token --user alice --expire 24h --auto 600 --scope path:/alice/below:r");
+    let fixture = CliFixture::with_alice();
+    let out = fixture.run_ok("admin user token --user alice --expire 24h --auto 600 --scope path:/alice/below:r");
     let token = out.lines().find_map(|line| line.strip_prefix("token:")).expect("a token").trim();
     assert!(is_token(token), "{out}");
     assert!(out.contains(&format!("id:      {}", &token[4..12])), "{out}");
@@ -25,24 +25,24 @@ fn created_token_is_printed_with_id_access_and_expiration() {
     let expires = out.lines().find(|line| line.starts_with("expires:")).expect("an end");
     assert!(expires.contains("T") && expires.contains("Z (each use moves it 10m ahead, up to 2"), "{out}");
     assert!(out.contains("shown only now"), "{out}");
-    let wide = site.run_ok("admin user token -u alice -e 1h");
+    let wide = fixture.run_ok("admin user token -u alice -e 1h");
     assert!(wide.contains("reaches: rw /alice\n"), "{wide}");
 }
 
 #[test]
 fn apitoken_create_prints_one_sentence() {
-    let site = CliFixture::with_alice();
-    let out = site.run_ok("apitoken create --owner alice --expiry-date 30d");
+    let fixture = CliFixture::with_alice();
+    let out = fixture.run_ok("apitoken create --owner alice --expiry-date 30d");
     let rest = out.strip_prefix("ApiToken with id: ").expect("the sentence");
     let (id, rest) = rest.split_once(" has been created, your token is: ").expect("the sentence");
     let token = rest.strip_suffix(" please keep it safe\n").expect("the sentence");
     assert!(is_token(token) && &token[4..12] == id, "{out}");
-    assert_eq!(site.run_json(&format!("apitoken show {id}"))["name"], "alice_api_token");
+    assert_eq!(fixture.run_json(&format!("apitoken show {id}"))["name"], "alice_api_token");
 }
 
 #[test]
 fn invalid_token_request_is_explained_and_creates_nothing() {
-    let site = CliFixture::with_alice();
+    let fixture = CliFixture::with_alice();
     let cases = [
         ("-u alice -e 0h", 2, "is zero"),
         ("-u alice -e 24", 2, "s (seconds), m (minutes), h, d (days)"),
@@ -66,32 +66,32 @@ fn invalid_token_request_is_explained_and_creates_nothing() {
         ("-e 1h", 2, "--user"),
     ];
     for (flags, code, why) in cases {
-        let err = site.run_refused(&format!("admin user token {flags}"), code);
+        let err = fixture.run_refused(&format!("admin user token {flags}"), code);
         assert!(err.contains(why), "{flags}: {err}");
     }
-    assert_eq!(site.token_count(), 0);
+    assert_eq!(fixture.token_count(), 0);
 }
 
 #[test]
 fn scope_outside_the_owners_grants_is_refused_with_the_grants_listed() {
-    let site = CliFixture::with_alice();
-    let node = site.run_ok("node id /bob");
-    let err = site.run_refused(&format!("admin user token -u alice -s node:{}:r", node.trim()), 1);
+    let fixture = CliFixture::with_alice();
+    let node = fixture.run_ok("node id /bob");
+    let err = fixture.run_refused(&format!("admin user token -u alice -s node:{}:r", node.trim()), 1);
     assert!(
         err.contains("outside of what alice may access") && err.contains("hint: alice has access to rw /alice"),
         "{err}"
     );
-    assert_eq!(site.token_count(), 0);
+    assert_eq!(fixture.token_count(), 0);
 }
 
 #[test]
 fn json_output_keeps_its_fields() {
-    let site = CliFixture::with_alice();
+    let fixture = CliFixture::with_alice();
     let line = "admin user token -u alice -e 24h -a 10m -s path:/alice:rw --protocol sftp --ip 192.0.2.7 \
                 --user-agent rclone/* --max-file-size 10MiB --name laptop";
-    let token = site.run_json(line);
+    let token = fixture.run_json(line);
     let keys: Vec<_> = token.as_object().expect("an object").keys().cloned().collect();
-    let mut wanted = vec![
+    let mut expected_fields = vec![
         "token",
         "id",
         "owner",
@@ -111,8 +111,8 @@ fn json_output_keeps_its_fields() {
         "limits",
         "roles",
     ];
-    wanted.sort_unstable();
-    assert_eq!(keys, wanted);
+    expected_fields.sort_unstable();
+    assert_eq!(keys, expected_fields);
     assert!(is_token(token["token"].as_str().expect("a token")));
     assert_eq!(
         (&token["owner"], &token["state"], &token["window_seconds"]),
@@ -125,30 +125,30 @@ fn json_output_keeps_its_fields() {
     });
     assert_eq!(token["limits"], limits);
 
-    let shown = site.run_json(&format!("apitoken show {}", token["id"].as_str().expect("an id")));
+    let shown = fixture.run_json(&format!("apitoken show {}", token["id"].as_str().expect("an id")));
     assert!(shown.get("token").is_none() && shown["name"] == "laptop");
-    let user = site.run_json("admin user show alice");
+    let user = fixture.run_json("admin user show alice");
     assert_eq!((&user["login"], &user["live_tokens"]), (&"alice".into(), &1.into()));
     assert_eq!(user["grants"][0]["path"], "/alice");
-    let node = site.run_json("node id /alice");
+    let node = fixture.run_json("node id /alice");
     assert_eq!((&node["path"], &node["node"]), (&"/alice".into(), &user["grants"][0]["node"]));
-    assert_eq!(site.run_json("policy show")["max-tokens-per-user"], 5);
+    assert_eq!(fixture.run_json("policy show")["max-tokens-per-user"], 5);
 }
 
 #[test]
 fn tokens_are_listed_by_owner_and_state() {
-    let site = CliFixture::with_alice();
-    site.run_ok("admin user create bob");
+    let fixture = CliFixture::with_alice();
+    fixture.run_ok("admin user create bob");
     let of =
-        |login: &str| site.run_json(&format!("admin user token -u {login} -e 1h -s path:/{login}:r"))["id"].clone();
+        |login: &str| fixture.run_json(&format!("admin user token -u {login} -e 1h -s path:/{login}:r"))["id"].clone();
     let (first, second, third) = (of("alice"), of("alice"), of("bob"));
     let first = first.as_str().expect("an id");
     assert_eq!(
-        site.run_ok(&format!("apitoken revoke {first}")),
+        fixture.run_ok(&format!("apitoken revoke {first}")),
         format!("ApiToken with id: {first} has been revoked\n")
     );
     let ids = |line: &str| {
-        let list = site.run_json(line);
+        let list = fixture.run_json(line);
         let ids = list.as_array().expect("a list").iter().map(|token| token["id"].clone());
         ids.collect::<Vec<_>>()
     };
@@ -156,58 +156,58 @@ fn tokens_are_listed_by_owner_and_state() {
     assert_eq!(ids("apitoken list --status revoked"), [first]);
     assert_eq!(ids("apitoken list --owner alice --status live"), [second]);
     assert_eq!(ids("apitoken list --status expired").len(), 0);
-    assert!(site.run_refused("apitoken list --owner nobody", 1).contains("no user nobody"));
+    assert!(fixture.run_refused("apitoken list --owner nobody", 1).contains("no user nobody"));
 
-    fs::remove_dir(site.root().join("bob")).expect("removed");
-    site.run_ok("node repair");
+    fs::remove_dir(fixture.root().join("bob")).expect("removed");
+    fixture.run_ok("node repair");
     assert_eq!(ids("apitoken list --status dangling"), [third]);
 }
 
 #[test]
 fn tokens_are_revoked_one_by_one_or_all_of_a_user() {
-    let site = CliFixture::with_alice();
+    let fixture = CliFixture::with_alice();
     let id = |token: String| token[4..12].to_owned();
-    let one = id(site.run_ok("admin user token -u alice -q"));
-    site.run_ok("admin user token -u alice -q");
-    assert!(site.run_refused(&format!("apitoken revoke {one} 00000000"), 1).contains("no token 00000000"));
-    assert_eq!(site.run_json("apitoken list --status live").as_array().map(Vec::len), Some(2));
-    assert_eq!(site.run_ok("apitoken revoke --all --owner alice"), "2 tokens of alice have been revoked\n");
-    assert_eq!(site.run_json("apitoken list --status live").as_array().map(Vec::len), Some(0));
+    let one = id(fixture.run_ok("admin user token -u alice -q"));
+    fixture.run_ok("admin user token -u alice -q");
+    assert!(fixture.run_refused(&format!("apitoken revoke {one} 00000000"), 1).contains("no token 00000000"));
+    assert_eq!(fixture.run_json("apitoken list --status live").as_array().map(Vec::len), Some(2));
+    assert_eq!(fixture.run_ok("apitoken revoke --all --owner alice"), "2 tokens of alice have been revoked\n");
+    assert_eq!(fixture.run_json("apitoken list --status live").as_array().map(Vec::len), Some(0));
     for line in ["apitoken revoke", "apitoken revoke --all", "apitoken revoke --owner alice", "apitoken revoke x"] {
-        site.run_refused(line, 2);
+        fixture.run_refused(line, 2);
     }
-    assert!(site.run_refused(&format!("apitoken rotate {one}"), 1).contains("is revoked"));
-    assert!(site.run_refused(&format!("apitoken rotate {one} --grace 25h"), 1).contains("24h"));
+    assert!(fixture.run_refused(&format!("apitoken rotate {one}"), 1).contains("is revoked"));
+    assert!(fixture.run_refused(&format!("apitoken rotate {one} --grace 25h"), 1).contains("24h"));
 }
 
 #[test]
 fn edit_narrows_a_token_and_never_widens_it() {
-    let site = CliFixture::with_alice();
-    let made = site.run_json("admin user token -u alice -e 30d --protocol webdav,sftp");
-    let id = made["id"].as_str().expect("an id");
-    let edited = site.run_json(&format!(
+    let fixture = CliFixture::with_alice();
+    let created = fixture.run_json("admin user token -u alice -e 30d --protocol webdav,sftp");
+    let id = created["id"].as_str().expect("an id");
+    let edited = fixture.run_json(&format!(
         "apitoken edit {id} --name laptop -s path:/alice:r --protocol sftp --tag x,y --expiry-date 1d --role none"
     ));
     assert_eq!((&edited["name"], &edited["limits"]["protocols"]), (&"laptop".into(), &serde_json::json!(["sftp"])));
     assert_eq!(edited["scopes"][0]["permission"], "r");
-    assert!(edited["expires_at"].as_str() < made["expires_at"].as_str(), "{edited}");
-    assert!(site.run_ok(&format!("apitoken edit {id} --description office")).contains("office"));
-    for (flags, told) in [
+    assert!(edited["expires_at"].as_str() < created["expires_at"].as_str(), "{edited}");
+    assert!(fixture.run_ok(&format!("apitoken edit {id} --description office")).contains("office"));
+    for (flags, message) in [
         ("--protocol webdav", "only be narrowed"),
         ("--expiry-date 30d", "can't be extended"),
         ("-s path:/alice:rw", "outside"),
     ] {
-        assert!(site.run_refused(&format!("apitoken edit {id} {flags}"), 1).contains(told), "{flags}");
+        assert!(fixture.run_refused(&format!("apitoken edit {id} {flags}"), 1).contains(message), "{flags}");
     }
-    assert!(site.run_refused(&format!("apitoken edit {id}"), 2).contains("no change is given"));
-    site.run_refused(&format!("apitoken edit {id} --role none,admin"), 2);
-    assert_eq!(site.run_json(&format!("apitoken show {id}"))["limits"]["protocols"], serde_json::json!(["sftp"]));
+    assert!(fixture.run_refused(&format!("apitoken edit {id}"), 2).contains("no change is given"));
+    fixture.run_refused(&format!("apitoken edit {id} --role none,admin"), 2);
+    assert_eq!(fixture.run_json(&format!("apitoken show {id}"))["limits"]["protocols"], serde_json::json!(["sftp"]));
 }
 
 #[test]
 fn user_commands_work_without_admin_as_in_pydio_cells() {
-    let site = CliFixture::with_alice();
-    let token = site.run_ok("user token -u alice -a 10m -q");
+    let fixture = CliFixture::with_alice();
+    let token = fixture.run_ok("user token -u alice -a 10m -q");
     assert!(super::is_token(token.trim()), "{token}");
-    assert!(site.run_ok("user show alice").contains("alice"));
+    assert!(fixture.run_ok("user show alice").contains("alice"));
 }
