@@ -17,14 +17,14 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// writes down what it sees within a second.
 async fn wait_for_events(gateway: &Fixture, options: &[&str], least: usize) -> Vec<Value> {
     let arguments: Vec<&str> = ["audit", "--json"].iter().chain(options).copied().collect();
-    let asked = Instant::now();
+    let started = Instant::now();
     loop {
-        let shown = gateway.run_cli(&arguments);
-        let events: Vec<Value> = serde_json::from_str(&shown).expect("JSON");
+        let output = gateway.run_cli(&arguments);
+        let events: Vec<Value> = serde_json::from_str(&output).expect("JSON");
         if events.len() >= least {
             return events;
         }
-        assert!(asked.elapsed() < EVENT_TIMEOUT, "{arguments:?} shows only {events:?}");
+        assert!(started.elapsed() < EVENT_TIMEOUT, "{arguments:?} shows only {events:?}");
         tokio::task::yield_now().await;
     }
 }
@@ -43,16 +43,16 @@ async fn first_use_is_audited_with_address_client_and_protocol() {
             "webdav" => assert_eq!(gateway.dav("alice", &token).status("PROPFIND", "/dav/").await, 207),
             _ => drop(gateway.sftp("alice", &token).await.list("/").await.expect("listed")),
         }
-        let told = wait_for_events(&gateway, &["--token", token_id(&token), "--event", "token.first_used"], 1).await;
-        let (user, address) = (event_field(&told[0], "user"), event_field(&told[0], "address"));
-        assert_eq!((user, address, event_field(&told[0], "protocol")), ("alice", "127.0.0.1", protocol));
-        let shown: Value =
+        let events = wait_for_events(&gateway, &["--token", token_id(&token), "--event", "token.first_used"], 1).await;
+        let (user, address) = (event_field(&events[0], "user"), event_field(&events[0], "address"));
+        assert_eq!((user, address, event_field(&events[0], "protocol")), ("alice", "127.0.0.1", protocol));
+        let token_record: Value =
             serde_json::from_str(&gateway.run_cli(&["apitoken", "show", token_id(&token), "--json"])).expect("JSON");
         assert_eq!(
-            (event_field(&shown["last_use"], "from"), event_field(&shown["last_use"], "protocol")),
+            (event_field(&token_record["last_use"], "from"), event_field(&token_record["last_use"], "protocol")),
             ("127.0.0.1", protocol)
         );
-        assert_eq!(shown["last_use"]["client"], told[0]["client"]);
+        assert_eq!(token_record["last_use"]["client"], events[0]["client"]);
     }
 }
 
@@ -105,8 +105,8 @@ async fn closed_session_is_audited() {
     let mut sftp = gateway.sftp("alice", &token).await;
     sftp.list("/").await.expect("listed");
     gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
-    let told = wait_for_events(&gateway, &["--event", "session.ended"], 1).await;
-    assert_eq!((event_field(&told[0], "token"), event_field(&told[0], "protocol")), (token_id(&token), "sftp"));
+    let events = wait_for_events(&gateway, &["--event", "session.ended"], 1).await;
+    assert_eq!((event_field(&events[0], "token"), event_field(&events[0], "protocol")), (token_id(&token), "sftp"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,9 +118,10 @@ async fn denied_operations_are_audited_on_both_protocols() {
     let mut sftp = gateway.sftp("alice", &token).await;
     sftp.list("/a").await.expect("listed");
     assert!(sftp.put("/a/new", b"x").await.is_err());
-    let told = wait_for_events(&gateway, &["--event", "access.denied"], 2).await;
-    let shown: Vec<_> = told.iter().map(|event| (event_field(event, "protocol"), event_field(event, "path"))).collect();
-    assert!(shown.contains(&("webdav", "/a/f")) && shown.contains(&("sftp", "/a/new")), "{told:?}");
+    let events = wait_for_events(&gateway, &["--event", "access.denied"], 2).await;
+    let denied: Vec<_> =
+        events.iter().map(|event| (event_field(event, "protocol"), event_field(event, "path"))).collect();
+    assert!(denied.contains(&("webdav", "/a/f")) && denied.contains(&("sftp", "/a/new")), "{events:?}");
 
     let verdict = gateway.run_cli(&["explain", "--token", token_id(&token), "delete", "/a/f", "--json"]);
     let verdict: Value = serde_json::from_str(&verdict).expect("JSON");
@@ -136,8 +137,8 @@ async fn upload_refused_by_a_limit_is_audited() {
     gateway.create_user("alice", &["/:rw"]);
     let token = gateway.create_token("alice", &["-e", "1h", "--max-file-size", "1KiB"]);
     assert_eq!(gateway.dav("alice", &token).put("/dav/big", vec![b'x'; 2048]).await.status, 413);
-    let told = wait_for_events(&gateway, &["--event", "access.denied"], 1).await;
-    assert!(event_field(&told[0], "detail").contains("1KiB"), "{told:?}");
+    let events = wait_for_events(&gateway, &["--event", "access.denied"], 1).await;
+    assert!(event_field(&events[0], "detail").contains("1KiB"), "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,9 +161,9 @@ async fn json_log_contains_the_audit_trail_and_no_secret() {
         assert!(!log.contains(&text[13..45]), "{log}");
     }
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let told: Vec<_> = lines.filter(|line| line["target"] == "patgate::audit").collect();
+    let audit_lines: Vec<_> = lines.filter(|line| line["target"] == "patgate::audit").collect();
     let has = |kind: &str, token: &str| {
-        told.iter().any(|line| line["fields"]["event"] == kind && line["fields"]["token"] == token_id(token))
+        audit_lines.iter().any(|line| line["fields"]["event"] == kind && line["fields"]["token"] == token_id(token))
     };
     assert!(has("token.created", &good) && has("token.first_used", &good), "{log}");
     assert!(has("token.revoked", &dead) && has("token.dead_secret_used", &dead), "{log}");
@@ -187,9 +188,10 @@ async fn traversing_visible_directories_is_not_audited_as_denied() {
     }
     // Told after all that came before it.
     assert_eq!(alice.status("DELETE", "/dav/a/").await, 403);
-    let told = wait_for_events(&gateway, &["--event", "access.denied"], 1).await;
-    let shown: Vec<_> = told.iter().map(|event| (event_field(event, "path"), event_field(event, "detail"))).collect();
-    assert!(matches!(shown[..], [("/a", detail)] if detail.starts_with("delete: ")), "{told:?}");
+    let events = wait_for_events(&gateway, &["--event", "access.denied"], 1).await;
+    let denied: Vec<_> =
+        events.iter().map(|event| (event_field(event, "path"), event_field(event, "detail"))).collect();
+    assert!(matches!(denied[..], [("/a", detail)] if detail.starts_with("delete: ")), "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,8 +202,8 @@ async fn actor_is_audited_for_local_and_remote_commands() {
     let by = format!("administrator:{}", user.trim());
     let alice = gateway.create_user_and_token("alice", "/:rw");
     gateway.rest("alice", &alice).send("POST", "/api/v1/tokens", serde_json::json!({})).await;
-    let told = wait_for_events(&gateway, &["--event", "token.created"], 2).await;
-    let mut actors: Vec<_> = told.iter().map(|event| event_field(event, "by")).collect();
+    let events = wait_for_events(&gateway, &["--event", "token.created"], 2).await;
+    let mut actors: Vec<_> = events.iter().map(|event| event_field(event, "by")).collect();
     actors.sort_unstable();
     assert_eq!(actors, [by.as_str(), &format!("alice/{}", token_id(&alice))]);
     assert_eq!(event_field(&wait_for_events(&gateway, &["--event", "user.created"], 1).await[0], "by"), by);

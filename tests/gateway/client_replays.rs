@@ -91,9 +91,10 @@ async fn windows_explorer_maps_a_drive() {
         assert_eq!(options.header("ms-author-via"), "DAV", "{path}");
         assert!(options.header("dav").starts_with("1, 2"), "{path}: {}", options.header("dav"));
     }
-    let stranger = windows.send_raw("PROPFIND /dav", &["Depth: 0", "translate: f", "Content-Length: 0"], b"").await;
-    assert_eq!(stranger.status, 401);
-    assert!(stranger.header("www-authenticate").starts_with("Basic realm="), "{}", stranger.head);
+    let unauthenticated =
+        windows.send_raw("PROPFIND /dav", &["Depth: 0", "translate: f", "Content-Length: 0"], b"").await;
+    assert_eq!(unauthenticated.status, 401);
+    assert!(unauthenticated.header("www-authenticate").starts_with("Basic realm="), "{}", unauthenticated.head);
     for path in ["/dav", "/dav/", "/dav/a%20folder", "/dav/a%20folder/report.docx"] {
         let found = windows.send_authenticated(&format!("PROPFIND {path}"), &["Depth: 0", "translate: f"], "").await;
         assert_eq!(found.status, 207, "{path}");
@@ -135,20 +136,21 @@ async fn windows_explorer_copies_a_file_in_with_its_times() {
     let token = lock.header("lock-token").to_owned();
     assert!(lock.body.contains("<D:timeout>Second-3600</D:timeout>"), "{}", lock.body);
     assert!(lock.body.contains("DESKTOP\\alice"), "the owner is kept: {}", lock.body);
-    let held = format!("If: ({token})");
+    let if_header = format!("If: ({token})");
     let early = windows_times_body("Sun, 22 Jun 2003 10:11:12 GMT");
-    let patched = windows.send_authenticated(&format!("PROPPATCH {path}"), &["translate: f", &held], &early).await;
+    let patched = windows.send_authenticated(&format!("PROPPATCH {path}"), &["translate: f", &if_header], &early).await;
     assert_eq!(patched.status, 207);
     assert!(!patched.body.contains("403") && patched.body.contains("200 OK"), "{}", patched.body);
     let head = windows.send_authenticated(&format!("HEAD {path}"), &["translate: f"], "").await;
     assert_eq!((head.status, head.header("content-length")), (200, "0"));
-    let put = windows.send_authenticated(&format!("PUT {path}"), &["translate: f", &held], "what was copied").await;
+    let put =
+        windows.send_authenticated(&format!("PUT {path}"), &["translate: f", &if_header], "what was copied").await;
     assert_eq!(put.status, 204);
     let late = windows_proppatch_body(
         "<Z:Win32LastModifiedTime>Sun, 22 Jun 2003 10:11:13 GMT</Z:Win32LastModifiedTime><Z:Win32FileAttributes>00000020</Z:Win32FileAttributes>",
     );
     assert_eq!(
-        windows.send_authenticated(&format!("PROPPATCH {path}"), &["translate: f", &held], &late).await.status,
+        windows.send_authenticated(&format!("PROPPATCH {path}"), &["translate: f", &if_header], &late).await.status,
         207
     );
     let unlock = windows
@@ -210,7 +212,7 @@ async fn windows_explorer_locks_a_file_open_in_an_editor() {
     let headers = ["translate: f", "Timeout: Second-3600", "Content-Type: text/xml; charset=\"utf-8\""];
     let lock = windows.send_authenticated(&format!("LOCK {path}"), &headers, WINDOWS_LOCK_BODY).await;
     assert_eq!(lock.status, 200);
-    let held = lock.header("lock-token").to_owned();
+    let lock_token = lock.header("lock-token").to_owned();
     assert_eq!(
         windows.send_authenticated(&format!("GET {path}"), &["translate: f"], "").await.body,
         "first version",
@@ -251,7 +253,7 @@ async fn windows_explorer_locks_a_file_open_in_an_editor() {
             204
         );
     }
-    let submitted = format!("If: ({held})");
+    let submitted = format!("If: ({lock_token})");
     assert_eq!(
         windows
             .send_authenticated(&format!("PUT {path}"), &["translate: f", &submitted], "second version")
@@ -259,7 +261,7 @@ async fn windows_explorer_locks_a_file_open_in_an_editor() {
             .status,
         204
     );
-    let unlock = format!("Lock-Token: {held}");
+    let unlock = format!("Lock-Token: {lock_token}");
     assert_eq!(windows.send_authenticated(&format!("UNLOCK {path}"), &["translate: f", &unlock], "").await.status, 204);
     assert_eq!(windows.send_authenticated(&format!("DELETE {owner_file}"), &["translate: f"], "").await.status, 204);
 }
@@ -296,23 +298,23 @@ async fn macos_finder_mounts_and_reads_the_quota() {
         finder.send_raw("PROPFIND /dav/", &[&depth[..], &["Content-Length: 0"]].concat(), b"").await.status,
         401
     );
-    let room = finder.send_authenticated("PROPFIND /dav/", &depth, &finder_propfind_body(space)).await;
-    assert_eq!(room.status, 207);
+    let quota = finder.send_authenticated("PROPFIND /dav/", &depth, &finder_propfind_body(space)).await;
+    assert_eq!(quota.status, 207);
     let bytes = |name: &str| {
-        let text = room.body.split(&format!("<D:{name}>")).nth(1).and_then(|rest| rest.split('<').next());
-        text.and_then(|digits| digits.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {name}: {}", room.body))
+        let text = quota.body.split(&format!("<D:{name}>")).nth(1).and_then(|rest| rest.split('<').next());
+        text.and_then(|digits| digits.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {name}: {}", quota.body))
     };
     assert!(bytes("quota-available-bytes") > 0);
     bytes("quota-used-bytes");
-    assert!(room.body.contains("404 Not Found"), "quota and quotaused are no properties: {}", room.body);
-    let wanted = "<D:getlastmodified/><D:getcontentlength/><D:creationdate/><D:resourcetype/>";
-    let one = ["Accept: */*", "Content-Type: text/xml", "Depth: 1"];
-    let listing = finder.send_authenticated("PROPFIND /dav/folder", &one, &finder_propfind_body(wanted)).await;
+    assert!(quota.body.contains("404 Not Found"), "quota and quotaused are no properties: {}", quota.body);
+    let expected = "<D:getlastmodified/><D:getcontentlength/><D:creationdate/><D:resourcetype/>";
+    let depth_one = ["Accept: */*", "Content-Type: text/xml", "Depth: 1"];
+    let listing = finder.send_authenticated("PROPFIND /dav/folder", &depth_one, &finder_propfind_body(expected)).await;
     assert_eq!(listing.status, 207, "a folder without its slash");
     assert!(listing.body.contains("<D:href>/dav/folder/file</D:href>"), "{}", listing.body);
     for name in ["._.", ".hidden", ".DS_Store", "._folder", ".metadata_never_index", "Backups.backupdb"] {
         let missing =
-            finder.send_authenticated(&format!("PROPFIND /dav/{name}"), &depth, &finder_propfind_body(wanted)).await;
+            finder.send_authenticated(&format!("PROPFIND /dav/{name}"), &depth, &finder_propfind_body(expected)).await;
         assert_eq!(missing.status, 404, "{name}");
     }
 }
@@ -331,7 +333,7 @@ async fn macos_finder_copies_a_file_with_its_appledouble_companion() {
         let lock = finder.send_authenticated(&format!("LOCK {path}"), &headers, FINDER_LOCK_BODY).await;
         assert_eq!(lock.status, 200);
         let token = lock.header("lock-token").to_owned();
-        let (held, login) = (format!("If: ({token})"), finder.authorization_header());
+        let (if_header, login) = (format!("If: ({token})"), finder.authorization_header());
         let length = format!("X-Expected-Entity-Length: {}", content.len());
         let mut chunks = Vec::new();
         for piece in content.chunks(65_536) {
@@ -340,10 +342,10 @@ async fn macos_finder_copies_a_file_with_its_appledouble_companion() {
             chunks.extend_from_slice(b"\r\n");
         }
         chunks.extend_from_slice(b"0\r\n\r\n");
-        let headers = [&*login, "Accept: */*", &length, &held, "Transfer-Encoding: Chunked"];
+        let headers = [&*login, "Accept: */*", &length, &if_header, "Transfer-Encoding: Chunked"];
         assert_eq!(finder.send_raw(&format!("PUT {path}"), &headers, &chunks).await.status, 204);
         let refresh = finder
-            .send_authenticated(&format!("LOCK {path}"), &["Accept: */*", "Timeout: Second-600", &held], "")
+            .send_authenticated(&format!("LOCK {path}"), &["Accept: */*", "Timeout: Second-600", &if_header], "")
             .await;
         assert_eq!(refresh.status, 200, "an empty LOCK is a refresh");
         let unlock = [&*format!("Lock-Token: {token}"), "Accept: */*"];
@@ -364,8 +366,8 @@ async fn macos_finder_reads_ranges_moves_and_deletes() {
     file.set_modified(old).expect("a time at which a date is a strong validator");
     let finder = ReplayClient::new(&gateway, FINDER_USER_AGENT).await;
     let cached = "<D:getlastmodified/><D:getcontentlength/><D:resourcetype/><A:appledoubleheader xmlns:A=\"http://www.apple.com/webdav_fs/props/\"/>";
-    let one = ["Accept: */*", "Content-Type: text/xml", "Depth: 1"];
-    let listing = finder.send_authenticated("PROPFIND /dav/folder/", &one, &finder_propfind_body(cached)).await;
+    let depth_one = ["Accept: */*", "Content-Type: text/xml", "Depth: 1"];
+    let listing = finder.send_authenticated("PROPFIND /dav/folder/", &depth_one, &finder_propfind_body(cached)).await;
     assert_eq!(listing.status, 207);
     assert!(listing.body.contains("404 Not Found"), "there is no appledoubleheader: {}", listing.body);
     let get = finder.send_authenticated("GET /dav/folder/file", &["Accept: */*"], "").await;
@@ -379,14 +381,15 @@ async fn macos_finder_reads_ranges_moves_and_deletes() {
     assert_eq!(finder.send_authenticated("MOVE /dav/folder/file", &["Accept: */*", &target], "").await.status, 201);
     let lock = ["Accept: */*", "Content-Type: text/xml; charset=\"utf-8\"", "Depth: 0", "Timeout: Second-600"];
     let lock = finder.send_authenticated("LOCK /dav/folder/other", &lock, FINDER_LOCK_BODY).await;
-    let held = format!("If: ({})", lock.header("lock-token"));
+    let if_header = format!("If: ({})", lock.header("lock-token"));
     assert_eq!(
-        finder.send_authenticated("DELETE /dav/folder/other", &["Accept: */*", &held], "").await.status,
+        finder.send_authenticated("DELETE /dav/folder/other", &["Accept: */*", &if_header], "").await.status,
         204,
         "while locked"
     );
-    let count =
-        finder.send_authenticated("PROPFIND /dav/folder/", &one, &finder_propfind_body("<D:resourcetype/>")).await;
+    let count = finder
+        .send_authenticated("PROPFIND /dav/folder/", &depth_one, &finder_propfind_body("<D:resourcetype/>"))
+        .await;
     assert_eq!(count.body.matches("<D:response>").count(), 1, "it removes a folder only when it is empty");
     assert_eq!(finder.send_authenticated("DELETE /dav/folder/", &["Accept: */*"], "").await.status, 204);
 }
@@ -425,15 +428,15 @@ async fn office_opens_locks_saves_and_unlocks_a_document() {
         )
         .await;
     assert!([404, 405].contains(&frontpage.status), "{}", frontpage.status);
-    let stranger = office.send_authenticated(&format!("PUT {path}"), &["translate: f"], "stolen").await;
-    assert_eq!(stranger.status, 423, "without the lock");
-    let held = format!("If: ({token})");
-    let refresh = office.send_authenticated(&format!("LOCK {path}"), &["Timeout: Second-3600", &held], "").await;
+    let without_token = office.send_authenticated(&format!("PUT {path}"), &["translate: f"], "stolen").await;
+    assert_eq!(without_token.status, 423, "without the lock");
+    let if_header = format!("If: ({token})");
+    let refresh = office.send_authenticated(&format!("LOCK {path}"), &["Timeout: Second-3600", &if_header], "").await;
     assert_eq!(refresh.status, 200);
     let save = office
         .send_authenticated(
             &format!("PUT {path}"),
-            &["translate: f", &held, docx_content_type_header(), "Overwrite: T"],
+            &["translate: f", &if_header, docx_content_type_header(), "Overwrite: T"],
             "second version",
         )
         .await;
@@ -489,12 +492,15 @@ async fn word_2016_saves_with_its_lock_in_another_header() {
     let token = lock.header("lock-token").to_owned();
     let another = "Lock-Token: <urn:uuid:00000000-0000-4000-8000-000000000000>";
     assert_eq!(office.send_authenticated("PUT /dav/plan.docx", &["translate: f", another], "stolen").await.status, 423);
-    let held = format!("Lock-Token: {token}");
+    let lock_header = format!("Lock-Token: {token}");
     assert_eq!(
-        office.send_authenticated("PUT /dav/plan.docx", &["translate: f", &held], "second version").await.status,
+        office.send_authenticated("PUT /dav/plan.docx", &["translate: f", &lock_header], "second version").await.status,
         204
     );
-    assert_eq!(office.send_authenticated("UNLOCK /dav/plan.docx", &["translate: f", &held], "").await.status, 204);
+    assert_eq!(
+        office.send_authenticated("UNLOCK /dav/plan.docx", &["translate: f", &lock_header], "").await.status,
+        204
+    );
     assert_eq!(std::fs::read(gateway.host_path("/plan.docx")).expect("read"), b"second version");
 }
 
@@ -542,8 +548,8 @@ async fn zotero_verifies_the_server_and_stores_attachments() {
             zotero.send_authenticated(&format!("PUT {prop}"), &["Content-Type: text/xml"], about).await.status,
             201
         );
-        let kept = zotero.send_authenticated(&format!("GET {prop}"), &["Cache-Control: no-cache"], "").await;
-        assert_eq!((kept.status, &*kept.body), (200, about));
+        let read = zotero.send_authenticated(&format!("GET {prop}"), &["Cache-Control: no-cache"], "").await;
+        assert_eq!((read.status, &*read.body), (200, about));
         if round == "first" {
             assert_eq!(
                 zotero.send_authenticated(&format!("DELETE {prop}"), &["Accept: */*"], "").await.status,

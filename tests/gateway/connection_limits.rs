@@ -77,20 +77,20 @@ async fn silent_unauthenticated_connections_do_not_block_others() {
             silent.push(connect_from(last, gateway.sftp).await);
         }
     }
-    let stranger = dav.with_local_address(([127, 0, 0, 9]).into());
-    assert_eq!(stranger.send("PROPFIND", "/dav/", &[("depth", "0")], "").await.status, 207);
+    let unauthenticated = dav.with_local_address(([127, 0, 0, 9]).into());
+    assert_eq!(unauthenticated.send("PROPFIND", "/dav/", &[("depth", "0")], "").await.status, 207);
     let mut sftp = gateway.sftp("alice", &token).await;
     assert!(sftp.stat("/").await.is_ok());
     // Those that made room were told to end.
-    let mut gone = 0;
+    let mut closed = 0;
     for stream in &mut silent {
         let mut rest = Vec::new();
         let end = tokio::time::timeout(Duration::from_millis(100), stream.read_to_end(&mut rest)).await;
-        gone += usize::from(end.is_ok());
+        closed += usize::from(end.is_ok());
     }
-    assert!(gone >= 2, "nobody made room");
+    assert!(closed >= 2, "nobody made room");
     gateway.run_cli(&["apitoken", "revoke", crate::support::token_id(&token)]);
-    assert_eq!(stranger.send("PROPFIND", "/dav/", &[("depth", "0")], "").await.status, 401);
+    assert_eq!(unauthenticated.send("PROPFIND", "/dav/", &[("depth", "0")], "").await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,9 +216,9 @@ async fn http2_flow_control_window_is_small_before_authentication() {
     for path in ["/dav/first", "/dav/second"] {
         let (response, mut body) = requests.send_request(put(path), false).expect("sent");
         body.reserve_capacity(8 << 20);
-        let wanted = if capacity.is_empty() { 1 } else { 65_536 };
+        let expected = if capacity.is_empty() { 1 } else { 65_536 };
         let enough = async {
-            while body.capacity() < wanted {
+            while body.capacity() < expected {
                 std::future::poll_fn(|cx| body.poll_capacity(cx)).await.expect("open").expect("capacity");
             }
         };
@@ -240,7 +240,7 @@ async fn unread_http2_responses_are_bounded_per_user() {
         let request = http::Request::get(format!("http://{}/dav/large", gateway.http));
         request.header("authorization", &alice).body(()).expect("a request")
     };
-    let (mut held, mut refused) = (Vec::new(), 0);
+    let (mut unread, mut refused) = (Vec::new(), 0);
     for _ in 0..6 {
         let stream = connect_from(1, gateway.http).await;
         let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
@@ -252,7 +252,7 @@ async fn unread_http2_responses_are_bounded_per_user() {
             let response = tokio::time::timeout(RESPONSE_TIMEOUT, response).await.expect("in time").expect("an answer");
             match response.status().as_u16() {
                 // None of it is read.
-                200 => held.push(response),
+                200 => unread.push(response),
                 503 => {
                     assert!(response.headers().contains_key("retry-after"));
                     refused += 1;
@@ -261,9 +261,9 @@ async fn unread_http2_responses_are_bounded_per_user() {
             }
         }
     }
-    assert_eq!((held.len(), refused), (256, 104), "64 MiB at 256 KiB each");
+    assert_eq!((unread.len(), refused), (256, 104), "64 MiB at 256 KiB each");
     assert_eq!(bob.get("/dav/large").await.body.len(), 1 << 20);
-    drop(held);
+    drop(unread);
     for _ in 0..100 {
         let stream = connect_from(1, gateway.http).await;
         let (mut requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
@@ -283,7 +283,7 @@ async fn small_http2_responses_count_toward_the_limit_until_they_are_read() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/small", vec![7; BYTES]);
     let alice = gateway.dav("alice", &gateway.create_user_and_token("alice", "/:rw")).authorization().to_owned();
-    let (mut held, mut refused) = (Vec::new(), 0);
+    let (mut unread, mut refused) = (Vec::new(), 0);
     for _ in 0..20 {
         let stream = connect_from(1, gateway.http).await;
         // The window has a byte for each response, and never more: all of the file but this byte waits.
@@ -299,13 +299,13 @@ async fn small_http2_responses_count_toward_the_limit_until_they_are_read() {
             let (response, _) = requests.send_request(request, true).expect("sent");
             let response = tokio::time::timeout(RESPONSE_TIMEOUT, response).await.expect("in time").expect("an answer");
             match response.status().as_u16() {
-                200 => held.push(response),
+                200 => unread.push(response),
                 503 => refused += 1,
                 other => panic!("{other}"),
             }
         }
     }
-    assert_eq!((held.len(), refused), ((64 << 20) / BYTES, 20 * 60 - (64 << 20) / BYTES), "64 MiB of them");
+    assert_eq!((unread.len(), refused), ((64 << 20) / BYTES, 20 * 60 - (64 << 20) / BYTES), "64 MiB of them");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,7 +320,7 @@ async fn unread_propfind_responses_are_bounded_per_user() {
     let (requests, connection) =
         client.initial_window_size(1).handshake::<_, bytes::Bytes>(stream).await.expect("HTTP/2");
     tokio::spawn(connection);
-    let (mut requests, mut held) = (requests, Vec::new());
+    let (mut requests, mut unread) = (requests, Vec::new());
     for _ in 0..6 {
         requests = requests.ready().await.expect("ready");
         let request = http::Request::builder().method("PROPFIND").uri(format!("http://{}/dav/many/", gateway.http));
@@ -328,12 +328,12 @@ async fn unread_propfind_responses_are_bounded_per_user() {
         let (response, _) = requests.send_request(request.body(()).expect("a request"), true).expect("sent");
         let response = tokio::time::timeout(RESPONSE_TIMEOUT, response).await.expect("in time").expect("an answer");
         assert_eq!(response.status(), 207);
-        held.push(response);
+        unread.push(response);
     }
     // One that is held whole has a length. The others are written while they are sent.
-    let whole = held.iter().filter(|response| response.headers().contains_key("content-length")).count();
-    assert_eq!(whole, 4, "16 MiB at 4 MiB each");
+    let complete = unread.iter().filter(|response| response.headers().contains_key("content-length")).count();
+    assert_eq!(complete, 4, "16 MiB at 4 MiB each");
     let streamed = alice.send("PROPFIND", "/dav/many/", &[("depth", "infinity")], "").await;
     assert_eq!(streamed.text().matches("<D:response>").count(), 1001);
-    drop((held, requests));
+    drop((unread, requests));
 }

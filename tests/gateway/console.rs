@@ -14,12 +14,12 @@ async fn sign_out_ends_the_browser_session() {
     let gateway = Fixture::start().await;
     let token = gateway.create_user_and_token("alice", "/:rw");
     let mut browser = Browser::new(&gateway);
-    let stranger = browser.get("/console/files/a?after=b").await;
-    let asked = "/console/sign-in?next=/console/files/a%3Fafter%3Db";
-    assert_eq!((stranger.status, stranger.header("location")), (303, asked));
-    assert!(browser.get(asked).await.text().contains("value=\"/console/files/a?after=b\""));
-    for (login, shown) in [("alice", "pgt_x"), ("bob", token.as_str()), ("", ""), ("alice", "")] {
-        let refused = browser.sign_in(login, shown).await;
+    let signed_out = browser.get("/console/files/a?after=b").await;
+    let sign_in_url = "/console/sign-in?next=/console/files/a%3Fafter%3Db";
+    assert_eq!((signed_out.status, signed_out.header("location")), (303, sign_in_url));
+    assert!(browser.get(sign_in_url).await.text().contains("value=\"/console/files/a?after=b\""));
+    for (login, shown_login) in [("alice", "pgt_x"), ("bob", token.as_str()), ("", ""), ("alice", "")] {
+        let refused = browser.sign_in(login, shown_login).await;
         assert_eq!((refused.status, refused.header("set-cookie")), (401, ""), "{login}");
         assert!(!refused.text().contains(&token), "a token is never shown again");
     }
@@ -158,9 +158,9 @@ async fn secret_is_shown_once_and_resubmitted_form_creates_no_second_token() {
         ("scope_path", "/a"),
         ("scope_permission", "r"),
     ];
-    let made = browser.post("/console/tokens/new", &fields).await;
-    assert_eq!((made.status, made.header("cache-control")), (201, "no-store"));
-    let text = made.text();
+    let created = browser.post("/console/tokens/new", &fields).await;
+    assert_eq!((created.status, created.header("cache-control")), (201, "no-store"));
+    let text = created.text();
     let secret = text[text.find("pgt_").expect("a secret")..][..51].to_owned();
     assert_eq!(gateway.dav("alice", &secret).status("PROPFIND", "/dav/a/").await, 207);
     assert_eq!(gateway.dav("alice", &secret).status("MKCOL", "/dav/a/b/").await, 403);
@@ -313,8 +313,8 @@ async fn stored_files_cannot_execute_scripts() {
         assert_eq!((raw.status, raw.header("content-type")), (200, kind), "{name}");
         assert!(raw.header("content-security-policy").starts_with("sandbox;"), "{name}");
         assert_eq!(raw.header("x-content-type-options"), "nosniff", "{name}");
-        let kept = browser.get(&format!("/console/raw/{name}?download=1")).await;
-        assert!(kept.header("content-disposition").starts_with("attachment"), "{name}");
+        let downloaded = browser.get(&format!("/console/raw/{name}?download=1")).await;
+        assert!(downloaded.header("content-disposition").starts_with("attachment"), "{name}");
         let page = browser.get(&format!("/console/files/{name}")).await;
         assert!(page.status == 200 && !page.text().contains("<script>alert"), "{name}");
     }
@@ -375,16 +375,16 @@ async fn directory_pages_show_every_name_once() {
         let rest = page.split(&format!("rel=\"{rel}\" href=\"")).nth(1)?;
         Some(rest.split('"').next()?.replace("&#38;", "&"))
     };
-    let (mut next, mut seen, mut back) = (Some("/console/files/a".to_owned()), Vec::new(), None);
+    let (mut next, mut seen, mut previous) = (Some("/console/files/a".to_owned()), Vec::new(), None);
     while let Some(path) = next {
         let page = browser.get(&path).await.text();
         seen.extend(names(&page));
         next = link(&page, "next");
-        back = link(&page, "prev");
+        previous = link(&page, "prev");
     }
     assert_eq!(seen.len(), 450);
     assert!(seen.is_sorted(), "{seen:?}");
-    let before = names(&browser.get(&back.expect("a page before")).await.text());
+    let before = names(&browser.get(&previous.expect("a page before")).await.text());
     assert_eq!(before, seen[200..400]);
     let found = names(&browser.get("/console/files/a?find=FILE%2044").await.text());
     assert_eq!(found.len(), 11, "{found:?}");
@@ -407,12 +407,12 @@ async fn administrator_manages_users_policy_and_sessions() {
     let dav = gateway.dav("bob", &bob);
     assert_eq!(dav.status("PROPFIND", "/dav/shared/").await, 207);
 
-    let mine = Browser::sign_in_new(&gateway, "bob", &bob).await;
+    let bob_browser = Browser::sign_in_new(&gateway, "bob", &bob).await;
     let sessions = browser.get("/console/sessions").await.text();
     let row = sessions.split("<tr>").find(|row| row.contains(token_id(&bob))).expect("the session of bob").to_owned();
     let fields = [("token", token_id(&bob)), ("number", &hidden_field(&row, "number"))];
     assert_eq!(browser.submit("/console/sessions", "/console/sessions/end", &fields).await.status, 303);
-    assert!(!mine.is_signed_in().await);
+    assert!(!bob_browser.is_signed_in().await);
     assert_eq!(dav.status("PROPFIND", "/dav/shared/").await, 207, "the token lives on");
 
     let node = hidden_field(page.split("/shared").next().unwrap_or_default(), "node");
@@ -445,7 +445,7 @@ async fn token_list_pages_both_ways_and_warns_about_tokens_on_other_pages() {
         (0..60).map(|_| gateway.create_token("alice", &["-e", "2h", "--protocol", "webdav"])).collect();
     let scoped = gateway.create_token("alice", &["-e", "30d", "-s", "path:/a:r", "--name", "last of all"]);
     gateway.run_cli(&["admin", "user", "create", "chief", "--no-home", "--role", "admin"]);
-    let chief = gateway.create_token("chief", &["-e", "30d", "--role", "admin"]);
+    let admin = gateway.create_token("chief", &["-e", "30d", "--role", "admin"]);
     let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
     let link = |page: &str, rel: &str| -> Option<String> {
         let rest = page.split(&format!("rel=\"{rel}\" href=\"")).nth(1)?;
@@ -456,16 +456,16 @@ async fn token_list_pages_both_ways_and_warns_about_tokens_on_other_pages() {
     assert!(!first.contains("Token warnings") && link(&first, "prev").is_none());
     let second = browser.get(&link(&first, "next").expect("a second page")).await.text();
     assert!(link(&second, "next").is_none());
-    let back = browser.get(&link(&second, "prev").expect("the first page")).await.text();
+    let previous = browser.get(&link(&second, "prev").expect("the first page")).await.text();
     let table = |page: &str| page.split("<tbody>").nth(1).expect("rows").split("</tbody>").next().map(str::to_owned);
-    assert_eq!((rows(&first), rows(&second), table(&back)), (50, 12, table(&first)));
-    assert!(link(&back, "prev").is_none() && link(&back, "next").is_some());
+    assert_eq!((rows(&first), rows(&second), table(&previous)), (50, 12, table(&first)));
+    assert!(link(&previous, "prev").is_none() && link(&previous, "next").is_some());
 
     std::fs::remove_dir(gateway.host_path("/a")).expect("removed");
     gateway.clock.advance(Duration::from_secs(100 * 60));
-    let chief = Browser::sign_in_new(&gateway, "chief", &chief).await;
+    let admin = Browser::sign_in_new(&gateway, "chief", &admin).await;
     for path in ["/console/tokens", "/console/people"] {
-        let page = chief.get(path).await.text();
+        let page = admin.get(path).await.text();
         let notice = page.split("Token warnings").nth(1).expect("a notice").split("</section>").next();
         let notice = notice.expect("its end");
         assert!(notice.contains("and 50 others") && notice.contains("of alice"), "{notice}");
@@ -473,14 +473,14 @@ async fn token_list_pages_both_ways_and_warns_about_tokens_on_other_pages() {
     }
     let revoked = tokens[..49].iter().map(|token| token_id(token));
     gateway.run_cli(&["apitoken", "revoke"].into_iter().chain(revoked).collect::<Vec<_>>());
-    let page = chief.get("/console/people").await.text();
+    let page = admin.get("/console/people").await.text();
     assert!(page.contains("and 1 other<") && !page.contains("1 others"), "{page}");
-    let all = chief.get("/console/tokens?everybody=1").await.text();
+    let all = admin.get("/console/tokens?everybody=1").await.text();
     let further = link(&all, "next").expect("a second page");
-    let back = link(&chief.get(&further).await.text(), "prev").expect("the first page");
+    let previous = link(&admin.get(&further).await.text(), "prev").expect("the first page");
     assert!(all.contains("Token warnings"));
-    for path in [further.as_str(), &back, "/console/tokens?everybody=1&find=last", "/console/tokens?owner=alice"] {
-        let page = chief.get(path).await.text();
+    for path in [further.as_str(), &previous, "/console/tokens?everybody=1&find=last", "/console/tokens?owner=alice"] {
+        let page = admin.get(path).await.text();
         assert!(page.contains("<tbody>") && !page.contains("Token warnings"), "{path}: {page}");
     }
 }
@@ -510,8 +510,8 @@ async fn cross_site_link_gets_a_page_that_reloads_from_the_same_site() {
     let navigation = |site: &'static str, to: &'static str| {
         [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", to)]
     };
-    let asked = "/console/files/a%22b?after=c&find=d";
-    let linked = gateway.dav("", "").send("GET", asked, &navigation("cross-site", "document"), "").await;
+    let path = "/console/files/a%22b?after=c&find=d";
+    let linked = gateway.dav("", "").send("GET", path, &navigation("cross-site", "document"), "").await;
     assert_eq!((linked.status, linked.header("cache-control")), (200, "no-store"));
     let page = linked.text();
     let next = "/console/files/a%22b?after=c&#38;find=d";
@@ -520,7 +520,7 @@ async fn cross_site_link_gets_a_page_that_reloads_from_the_same_site() {
         "{page}"
     );
     for (site, to) in [("same-origin", "document"), ("none", "document"), ("cross-site", "iframe")] {
-        let answer = gateway.dav("", "").send("GET", asked, &navigation(site, to), "").await;
+        let answer = gateway.dav("", "").send("GET", path, &navigation(site, to), "").await;
         assert_eq!(answer.status, 303, "{site} {to}: no way back and forth");
     }
 }

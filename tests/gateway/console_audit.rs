@@ -44,10 +44,10 @@ async fn audit_chart_counts_uses_and_refusals_per_protocol() {
     gateway.write_host_file("/a/f", "text");
     let token = gateway.create_user_and_token("alice", "/a:r");
     let reader = AuditPageReader::new(&gateway);
-    let of = |figures: &BTreeMap<String, u64>, column: &str| figures[column];
+    let of = |totals: &BTreeMap<String, u64>, column: &str| totals[column];
 
-    let (figures, _) = reader.column_totals(&gateway).await;
-    assert_eq!((of(&figures, "WebDAV"), of(&figures, "SFTP"), of(&figures, "API and console")), (0, 0, 1));
+    let (totals, _) = reader.column_totals(&gateway).await;
+    assert_eq!((of(&totals, "WebDAV"), of(&totals, "SFTP"), of(&totals, "API and console")), (0, 0, 1));
 
     let dav = gateway.dav("alice", &token);
     for _ in 0..3 {
@@ -57,22 +57,22 @@ async fn audit_chart_counts_uses_and_refusals_per_protocol() {
     for _ in 0..2 {
         sftp.list("/a").await.expect("listed");
     }
-    let (figures, lines) = reader.column_totals(&gateway).await;
-    assert_eq!((of(&figures, "WebDAV"), of(&figures, "SFTP"), lines), (3, 1, 1), "a session counts once an hour");
-    assert_eq!((of(&figures, "WebDAV, refused"), of(&figures, "SFTP, refused")), (0, 0));
+    let (totals, lines) = reader.column_totals(&gateway).await;
+    assert_eq!((of(&totals, "WebDAV"), of(&totals, "SFTP"), lines), (3, 1, 1), "a session counts once an hour");
+    assert_eq!((of(&totals, "WebDAV, refused"), of(&totals, "SFTP, refused")), (0, 0));
 
     assert_eq!(gateway.dav("alice", "pgt_wrong").get("/dav/a/f").await.status, 401);
     assert_eq!(dav.status("DELETE", "/dav/a/f").await, 403);
     assert!(SftpClient::connect(gateway.sftp, "bob", &token).await.is_none());
-    let (figures, _) = reader.column_totals(&gateway).await;
-    assert_eq!((of(&figures, "WebDAV"), of(&figures, "WebDAV, refused")), (3, 2));
-    assert!(of(&figures, "SFTP, refused") >= 1, "{figures:?}");
-    assert_eq!(of(&figures, "API and console, refused"), 0);
+    let (totals, _) = reader.column_totals(&gateway).await;
+    assert_eq!((of(&totals, "WebDAV"), of(&totals, "WebDAV, refused")), (3, 2));
+    assert!(of(&totals, "SFTP, refused") >= 1, "{totals:?}");
+    assert_eq!(of(&totals, "API and console, refused"), 0);
 
     gateway.clock.advance(HOUR);
     sftp.list("/a").await.expect("listed");
-    let (figures, lines) = reader.column_totals(&gateway).await;
-    assert_eq!((of(&figures, "SFTP"), lines), (2, 2), "an hour later it counts again, in a bar of its own");
+    let (totals, lines) = reader.column_totals(&gateway).await;
+    assert_eq!((of(&totals, "SFTP"), lines), (2, 2), "an hour later it counts again, in a bar of its own");
 
     drop(sftp);
     gateway.restart().await;
@@ -82,6 +82,6 @@ async fn audit_chart_counts_uses_and_refusals_per_protocol() {
     let page = reader.page(&gateway, "/console/audit?span=day&user=alice").await;
     assert!(page.contains("Events that match the filter") && !page.contains("Uses: "), "uses are of everybody: {page}");
     gateway.clock.advance(25 * HOUR);
-    let (figures, _) = reader.column_totals(&gateway).await;
-    assert_eq!(of(&figures, "WebDAV"), 0, "what is older than a day is not of the last day");
+    let (totals, _) = reader.column_totals(&gateway).await;
+    assert_eq!(of(&totals, "WebDAV"), 0, "what is older than a day is not of the last day");
 }

@@ -10,7 +10,7 @@ async fn explain_requires_a_target_for_copy_move_and_link() {
     gateway.create_host_directory("/a");
     let token = gateway.create_user_and_token("alice", "/a:rw");
     let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
-    for (query, status, told) in [
+    for (query, status, message) in [
         ("op=move&path=/a/x&to=/a/y", 200, "alice may move /a/x to /a/y"),
         ("op=move&path=/a/x&to=", 422, "has a target: give it"),
         ("op=read&path=/a/x&to=/a/y", 422, "has no target"),
@@ -18,6 +18,6 @@ async fn explain_requires_a_target_for_copy_move_and_link() {
     ] {
         let page = browser.get(&format!("/console/explain?{query}")).await;
         assert_eq!(page.status, status, "{query}: {}", page.text());
-        assert!(page.text().contains(told), "{query}: {}", page.text());
+        assert!(page.text().contains(message), "{query}: {}", page.text());
     }
 }

@@ -62,14 +62,14 @@ async fn form_upload_replaces_existing_files_only_on_request() {
     assert_eq!((answer.status, answer.header("location")), (303, "/console/files/a"), "{}", answer.text());
     assert_eq!((stored("/a/caf\u{e9} 1.txt").as_deref(), stored("/a/long")), (Some("one"), Some(long)));
 
-    let again = submit_upload(
+    let second = submit_upload(
         &browser,
         "/a",
         &[csrf, file_part("long", "short"), file_part("<b>", "new"), file_part("..", "x")],
     )
     .await;
-    let page = again.text();
-    assert_eq!(again.status, 409, "{page}");
+    let page = second.text();
+    assert_eq!(second.status, 409, "{page}");
     assert!(page.contains("It already exists.") && page.contains("&#60;b&#62;") && !page.contains("<b>"), "{page}");
     assert_eq!((page.matches("not uploaded").count(), stored("/a/<b>").as_deref()), (2, Some("new")), "{page}");
     assert!(stored("/a/long").is_some_and(|kept| kept.len() > 100), "nothing is replaced unasked");
@@ -104,8 +104,9 @@ async fn refused_form_upload_is_reported_on_a_page() {
         assert_eq!(answer.status, status, "{folder} {:?}: {}", parts.last(), answer.text());
         assert!(answer.text().contains("<h1>"), "a page");
     }
-    let cut = encode_form(&[csrf, file_part("new", "short")]);
-    let answer = browser.post_as(MULTIPART_CONTENT_TYPE, "/console/upload/a", cut[..cut.len() - 5].to_owned()).await;
+    let truncated = encode_form(&[csrf, file_part("new", "short")]);
+    let answer =
+        browser.post_as(MULTIPART_CONTENT_TYPE, "/console/upload/a", truncated[..truncated.len() - 5].to_owned()).await;
     assert_eq!(answer.status, 422, "{}", answer.text());
     assert_eq!(
         browser.post_as("text/plain", "/console/upload/a", encode_form(&[csrf, file_part("new", "x")])).await.status,
@@ -130,8 +131,9 @@ async fn stopped_form_upload_lists_the_files_before_the_stop() {
     assert!(page.contains(">f999<") && !page.contains(">f1000<"));
     assert_eq!(std::fs::read_dir(gateway.host_path("/a")).expect("listed").count(), 1000);
 
-    let cut = encode_form(&[csrf, file_part("first", "whole"), file_part("second", "cut")]);
-    let answer = browser.post_as(MULTIPART_CONTENT_TYPE, "/console/upload/a", cut[..cut.len() - 5].to_owned()).await;
+    let truncated = encode_form(&[csrf, file_part("first", "whole"), file_part("second", "cut")]);
+    let answer =
+        browser.post_as(MULTIPART_CONTENT_TYPE, "/console/upload/a", truncated[..truncated.len() - 5].to_owned()).await;
     let page = answer.text();
     assert_eq!((answer.status, page.matches(">uploaded<").count()), (422, 1), "{page}");
     assert!(page.contains(">first<") && page.contains("interrupted"), "{page}");
@@ -141,14 +143,14 @@ async fn stopped_form_upload_lists_the_files_before_the_stop() {
 /// Begins to send a form that never ends, and returns the connection.
 async fn begin_upload(gateway: &Fixture, browser: &Browser, csrf: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.http).await.expect("a connection");
-    let whole = encode_form(&[("csrf", None, csrf), file_part("new", &"x".repeat(600_000))]);
+    let form = encode_form(&[("csrf", None, csrf), file_part("new", &"x".repeat(600_000))]);
     let head = format!(
         "POST /console/upload/a HTTP/1.1\r\nhost: {}\r\n{}content-type: {MULTIPART_CONTENT_TYPE}\r\ncontent-length: 9999999\r\n\r\n",
         gateway.http,
         browser.identifying_headers()
     );
     stream.write_all(head.as_bytes()).await.expect("sent");
-    stream.write_all(&whole.as_bytes()[..whole.len() - 20]).await.expect("sent");
+    stream.write_all(&form.as_bytes()[..form.len() - 20]).await.expect("sent");
     stream
 }
 

@@ -36,8 +36,8 @@ async fn grants_scopes_and_node_urls_follow_a_cross_device_move() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let disk = folder.join("files/disk");
-    for place in [&disk, &folder.join("files/a/b"), &folder.join("files/t/old")] {
-        std::fs::create_dir_all(place).expect("a folder");
+    for directory in [&disk, &folder.join("files/a/b"), &folder.join("files/t/old")] {
+        std::fs::create_dir_all(directory).expect("a folder");
     }
     std::fs::write(folder.join("files/a/b/file"), "content").expect("written");
     if !can_mount(&disk) {

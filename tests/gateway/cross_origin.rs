@@ -78,10 +78,10 @@ async fn cross_origin_changes_with_browser_credentials_are_refused() {
 
 /// Makes a token over REST, and revokes it.
 async fn create_and_revoke_token(client: &DavClient, headers: &[(&str, &str)]) {
-    let order = [headers, &[("content-type", "application/json")]].concat();
-    let made = client.send("POST", "/api/v1/tokens", &order, "{}").await;
-    assert_eq!(made.status, 201, "{headers:?}: {}", made.text());
-    let path = format!("/api/v1/tokens/{}", made.json()["id"].as_str().expect("an id"));
+    let json_headers = [headers, &[("content-type", "application/json")]].concat();
+    let created = client.send("POST", "/api/v1/tokens", &json_headers, "{}").await;
+    assert_eq!(created.status, 201, "{headers:?}: {}", created.text());
+    let path = format!("/api/v1/tokens/{}", created.json()["id"].as_str().expect("an id"));
     assert_eq!(client.send("DELETE", &path, headers, "").await.status, 204, "{headers:?}");
 }
 
@@ -104,9 +104,9 @@ async fn cross_origin_reads_and_bearer_requests_are_allowed() {
         assert!(matches!(put.status, 201 | 204), "{headers:?}: {}", put.status);
         create_and_revoke_token(&bearer, headers).await;
     }
-    let own = client.url("");
+    let own_origin = client.url("");
     let programs_and_own_pages: [&[(&str, &str)]; 4] =
-        [&[], &[("sec-fetch-site", "none")], &[("sec-fetch-site", "same-origin")], &[("origin", &own)]];
+        [&[], &[("sec-fetch-site", "none")], &[("sec-fetch-site", "same-origin")], &[("origin", &own_origin)]];
     for headers in programs_and_own_pages {
         let put = client.send("PUT", "/dav/b", headers, "x").await;
         assert!(matches!(put.status, 201 | 204), "{headers:?}: {}", put.status);

@@ -68,8 +68,8 @@ async fn attributes_by_handle_are_those_of_the_renamed_directory() {
         let times = [8u32, 1_000_000_000, 981_173_106].map(u32::to_be_bytes).concat();
         sftp.request(10, &[&handle, &times]).await.expect("FSETSTAT of times");
         if login == "alice" {
-            let shown = fstat(&mut sftp, &handle).await.expect("FSTAT");
-            assert_eq!((shown.mode, shown.times), (Some(0o040_700), Some((1_000_000_000, 981_173_106))));
+            let attributes = fstat(&mut sftp, &handle).await.expect("FSTAT");
+            assert_eq!((attributes.mode, attributes.times), (Some(0o040_700), Some((1_000_000_000, 981_173_106))));
         }
         fstatvfs(&mut sftp, &handle).await.expect("fstatvfs");
         sftp.request(4, &[&handle]).await.expect("CLOSE");
@@ -126,17 +126,17 @@ async fn handle_of_a_removed_or_only_visible_directory_changes_nothing() {
     set_mode(&gateway, "/way", 0o755);
     let token = gateway.create_user_and_token("alice", "/way/granted:rw");
     let mut sftp = gateway.sftp("alice", &token).await;
-    let (way, removed) = (opendir(&mut sftp, "/way").await, opendir(&mut sftp, "/way/granted/d").await);
+    let (visible, removed) = (opendir(&mut sftp, "/way").await, opendir(&mut sftp, "/way/granted/d").await);
     sftp.rmdir("/way/granted/d").await.expect("removed");
     create_directory(&gateway, "/way/granted/d");
     assert_eq!(code(fchmod(&mut sftp, &removed, 0o700).await), NO_SUCH_FILE);
     assert_eq!(mode(&gateway, "/way/granted/d"), 0o755, "another directory with its path");
     fstat(&mut sftp, &removed).await.expect("FSTAT");
-    assert_eq!(code(fchmod(&mut sftp, &way, 0o700).await), PERMISSION_DENIED);
+    assert_eq!(code(fchmod(&mut sftp, &visible, 0o700).await), PERMISSION_DENIED);
     assert_eq!(mode(&gateway, "/way"), 0o755);
-    assert_eq!(fstat(&mut sftp, &way).await.expect("FSTAT").times, Some((0, 0)), "constants");
-    sftp.request(12, &[&way]).await.expect("READDIR");
-    assert_eq!(code(sftp.request(12, &[&way]).await), EOF);
+    assert_eq!(fstat(&mut sftp, &visible).await.expect("FSTAT").times, Some((0, 0)), "constants");
+    sftp.request(12, &[&visible]).await.expect("READDIR");
+    assert_eq!(code(sftp.request(12, &[&visible]).await), EOF);
     // A size is none of a directory's attributes, and a directory has no content to sync.
     let handle = opendir(&mut sftp, "/way/granted/d").await;
     let size = [&1u32.to_be_bytes()[..], &7u64.to_be_bytes()].concat();

@@ -32,8 +32,12 @@ async fn malformed_host_is_refused_over_http1() {
         ("http://user@files.example/healthz", "1.1", &["files.example"], "400"),
         ("http://files.example:99999/healthz", "1.1", &["files.example"], "400"),
     ];
-    for (target, version, hosts, wanted) in cases {
-        assert_eq!(http1_response(&gateway, target, version, hosts).await, wanted, "{target} {version} {hosts:?}");
+    for (target, version, hosts, expected_status) in cases {
+        assert_eq!(
+            http1_response(&gateway, target, version, hosts).await,
+            expected_status,
+            "{target} {version} {hosts:?}"
+        );
     }
 }
 
@@ -41,7 +45,7 @@ async fn malformed_host_is_refused_over_http1() {
 async fn malformed_host_is_refused_over_http2() {
     let gateway = Fixture::start().await;
     let mut requests = http2::connect(&gateway).await;
-    for (target, host, wanted) in [
+    for (target, host, expected_status) in [
         ("http://files.example/healthz", None, 200),
         ("http://files.example/healthz", Some("files.example"), 200),
         ("http://user@files.example/healthz", None, 400),
@@ -58,6 +62,6 @@ async fn malformed_host_is_refused_over_http2() {
         }
         let request = request.body(()).expect("a request");
         let (answer, _) = requests.send_request(request, true).expect("sent");
-        assert_eq!(answer.await.expect("an answer").status().as_u16(), wanted, "{target} {host:?}");
+        assert_eq!(answer.await.expect("an answer").status().as_u16(), expected_status, "{target} {host:?}");
     }
 }

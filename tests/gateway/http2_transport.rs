@@ -47,7 +47,7 @@ async fn complete_request_is_executed_after_its_stream_or_connection_ends() {
         ]
         .concat()
     };
-    let mut kept = Vec::new();
+    let mut connections = Vec::new();
     for number in 0..10 {
         let (file, folder) = (format!("/file{number}"), format!("/folder{number}"));
         let upload = [fields("PUT", &format!("/dav{file}")), hpack_literal("content-length", "5")].concat();
@@ -56,13 +56,13 @@ async fn complete_request_is_executed_after_its_stream_or_connection_ends() {
         bytes.extend(frame(1, 4, 1, &upload));
         bytes.extend(frame(0, 1, 1, b"hello"));
         bytes.extend(frame(1, 5, 3, &fields("MKCOL", &format!("/dav{folder}"))));
-        kept.extend([file, folder]);
+        connections.extend([file, folder]);
         if number % 2 == 0 {
             bytes.extend(frame(3, 0, 1, &8u32.to_be_bytes()));
         }
         stream.write_all(&bytes).await.expect("sent");
     }
-    for path in kept {
+    for path in connections {
         let appears = async {
             while !gateway.host_path(&path).exists() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -108,9 +108,9 @@ async fn large_transfers_work_over_concurrent_streams() {
             assert_eq!(put.send().await.expect("stored").status(), 201);
             let head = client.head(&url).header("authorization", &authorization).send().await.expect("a response");
             assert_eq!(head.headers()["content-length"], "8000000");
-            let got = client.get(&url).header("authorization", &authorization).send().await.expect("a response");
-            assert!(got.headers().contains_key("date"));
-            assert_eq!(got.bytes().await.expect("whole"), content);
+            let response = client.get(&url).header("authorization", &authorization).send().await.expect("a response");
+            assert!(response.headers().contains_key("date"));
+            assert_eq!(response.bytes().await.expect("whole"), content);
         })
     });
     for transfer in transfers.collect::<Vec<_>>() {

@@ -58,7 +58,7 @@ impl BusyToken {
 async fn change_by_another_process_applies_to_the_next_request() {
     let gateway = Fixture::start().await;
     gateway.write_host_file("/file", "content");
-    let acts: [(&[&str], &[&str], u16); 4] = [
+    let changes: [(&[&str], &[&str], u16); 4] = [
         (&["apitoken", "revoke", "ID"], &["policy", "show"], 401),
         (&["apitoken", "rotate", "ID"], &["policy", "show"], 401),
         (&["admin", "user", "disable", "alice"], &["admin", "user", "enable", "alice"], 401),
@@ -66,15 +66,16 @@ async fn change_by_another_process_applies_to_the_next_request() {
     ];
     gateway.create_user("alice", &["/:r"]);
     for round in 0..8 {
-        for (act, undo, status) in acts {
+        for (change, undo, status) in changes {
             let token = gateway.create_token("alice", &["-e", "1h"]);
             let busy = BusyToken::new(gateway.dav("alice", &token));
             busy.wait_for_use().await;
-            let act: Vec<&str> = act.iter().map(|word| if *word == "ID" { token_id(&token) } else { word }).collect();
-            tokio::task::block_in_place(|| gateway.run_cli(&act));
-            assert_eq!(busy.refused_statuses().await, [status; 3], "{act:?}, round {round}");
+            let change: Vec<&str> =
+                change.iter().map(|word| if *word == "ID" { token_id(&token) } else { word }).collect();
+            tokio::task::block_in_place(|| gateway.run_cli(&change));
+            assert_eq!(busy.refused_statuses().await, [status; 3], "{change:?}, round {round}");
             gateway.run_cli(undo);
-            if act[0] == "admin" || act[1] == "rotate" {
+            if change[0] == "admin" || change[1] == "rotate" {
                 gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
             }
         }
@@ -89,9 +90,9 @@ async fn killed_revocation_is_atomic_and_seen_by_the_server() {
     std::fs::write(folder.join("files/file"), "content").expect("a file");
     let server = ServerProcess::start(folder);
     run_cli(folder, &["admin", "user", "create", "alice", "--no-home", "--grant", "/:r"]);
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     run_cli(folder, &["policy", "show"]);
-    let whole = begun.elapsed() * 2;
+    let max_delay = started.elapsed() * 2;
     let (mut done, mut undone) = (0, 0);
     for moment in 0..40 {
         let token = run_cli(folder, &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
@@ -100,13 +101,13 @@ async fn killed_revocation_is_atomic_and_seen_by_the_server() {
         let mut revoking = patgate_command(&folder.join("state"));
         let mut revoking = revoking.args(["apitoken", "revoke", token_id(&token)]).spawn().expect("runs");
         // Any moment of its run will do.
-        tokio::time::sleep(whole * moment / 40).await;
+        tokio::time::sleep(max_delay * moment / 40).await;
         revoking.kill().expect("killed");
         revoking.wait().expect("ended");
-        let shown = run_cli(folder, &["apitoken", "show", token_id(&token), "--json"]);
-        let revoked = shown.contains("\"revoked\"");
+        let record = run_cli(folder, &["apitoken", "show", token_id(&token), "--json"]);
+        let revoked = record.contains("\"revoked\"");
         let answers = busy.refused_statuses().await;
-        assert_eq!(answers, [if revoked { 401 } else { 200 }; 3], "{shown}");
+        assert_eq!(answers, [if revoked { 401 } else { 200 }; 3], "{record}");
         if revoked {
             done += 1;
         } else {

@@ -75,8 +75,8 @@ async fn locks_properties_and_tokens_survive_a_kill() {
     assert_eq!(dav.put("/dav/file", "content").await.status, 201);
     let lock = dav.send("LOCK", "/dav/file", &[("depth", "0"), ("timeout", "Second-600")], LOCK_BODY).await;
     assert_eq!(lock.status, 200, "{}", lock.text());
-    let held = lock.header("lock-token").to_owned();
-    let condition = format!("({held})");
+    let lock_token = lock.header("lock-token").to_owned();
+    let condition = format!("({lock_token})");
     let patched = dav.send("PROPPATCH", "/dav/file", &[("if", &condition)], PROPPATCH_BODY).await;
     assert_eq!(patched.status, 207, "{}", patched.text());
     run_cli(folder, &["apitoken", "revoke", crate::support::token_id(&dead)]);
@@ -86,9 +86,9 @@ async fn locks_properties_and_tokens_survive_a_kill() {
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(DavClient::new(server.http, "alice", &dead).status("PROPFIND", "/dav/").await, 401);
     assert_eq!(dav.put("/dav/file", "unlocked").await.status, 423);
-    let seen = dav.send("PROPFIND", "/dav/file", &[("depth", "0")], "").await.text();
-    assert!(seen.contains(">red<"), "{seen}");
-    assert_eq!(dav.send("UNLOCK", "/dav/file", &[("lock-token", &held)], "").await.status, 204);
+    let properties = dav.send("PROPFIND", "/dav/file", &[("depth", "0")], "").await.text();
+    assert!(properties.contains(">red<"), "{properties}");
+    assert_eq!(dav.send("UNLOCK", "/dav/file", &[("lock-token", &lock_token)], "").await.status, 204);
     assert_eq!(dav.put("/dav/file", "unlocked").await.status, 204);
     server.kill();
 }
@@ -99,13 +99,13 @@ type DirectoryContents = BTreeMap<String, Option<String>>;
 /// What stood before the last change, and what is to stand after it.
 type BeforeAndAfter = Arc<Mutex<(DirectoryContents, DirectoryContents)>>;
 
-fn read_directories(place: &Path) -> DirectoryContents {
+fn read_directories(directory: &Path) -> DirectoryContents {
     let entry = |entry: std::io::Result<fs::DirEntry>| {
         let path = entry.expect("an entry").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         (name, fs::read_to_string(path.join("f")).ok())
     };
-    fs::read_dir(place).expect("listed").map(entry).collect()
+    fs::read_dir(directory).expect("listed").map(entry).collect()
 }
 
 /// Round and round: method, source, target, and what is answered.
@@ -144,9 +144,9 @@ async fn move_and_copy_directories(dav: DavClient, around: BeforeAndAfter) {
 /// of a change as likely as not, since it has one processor, shared with what waits for the move.
 fn serve_and_kill_after_moves(moves: usize, folder: &Path, watched: &Path, tell: oneshot::Sender<ServerProcess>) {
     let allowed = sched_getaffinity(None).expect("processors");
-    let mut one = CpuSet::new();
-    one.set((0..CpuSet::MAX_CPU).find(|&number| allowed.is_set(number)).expect("a processor"));
-    sched_setaffinity(None, &one).expect("set");
+    let mut one_cpu = CpuSet::new();
+    one_cpu.set((0..CpuSet::MAX_CPU).find(|&number| allowed.is_set(number)).expect("a processor"));
+    sched_setaffinity(None, &one_cpu).expect("set");
     let server = ServerProcess::start(folder);
     let kill = server.killer();
     let events = inotify::init(inotify::CreateFlags::CLOEXEC).expect("a watch");
@@ -163,29 +163,31 @@ fn serve_and_kill_after_moves(moves: usize, folder: &Path, watched: &Path, tell:
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_leaves_directory_move_and_copy_complete_or_undone() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = folder.path().join("files/w");
-    fs::create_dir_all(&place).expect("a folder");
+    let directory = folder.path().join("files/w");
+    fs::create_dir_all(&directory).expect("a folder");
     let server = ServerProcess::start(folder.path());
     run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
     let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
     server.kill();
     for round in 0..12 {
-        let _ = fs::remove_dir_all(&place);
+        let _ = fs::remove_dir_all(&directory);
         for name in ["b", "c"] {
-            fs::create_dir_all(place.join(name)).expect("a folder");
+            fs::create_dir_all(directory.join(name)).expect("a folder");
         }
-        let start = read_directories(&place);
+        let start = read_directories(&directory);
         let around = BeforeAndAfter::new(Mutex::new((start.clone(), start)));
-        let (tell, told) = oneshot::channel();
-        let (served, watched) = (folder.path().to_owned(), place.clone());
-        let reaper = std::thread::spawn(move || serve_and_kill_after_moves(20 + round, &served, &watched, tell));
-        let server = told.await.expect("started");
+        let (moved_sender, moved_receiver) = oneshot::channel();
+        let (served_folder, watched_directory) = (folder.path().to_owned(), directory.clone());
+        let reaper = std::thread::spawn(move || {
+            serve_and_kill_after_moves(20 + round, &served_folder, &watched_directory, moved_sender)
+        });
+        let server = moved_receiver.await.expect("started");
         move_and_copy_directories(DavClient::new(server.http, "alice", &token), Arc::clone(&around)).await;
         reaper.join().expect("killed");
         server.kill();
         ServerProcess::start(folder.path()).kill();
         let (before, after) = around.lock().expect("alive").clone();
-        let found = read_directories(&place);
+        let found = read_directories(&directory);
         assert!(found == before || found == after, "{found:?} is neither {before:?} nor {after:?}");
     }
 }

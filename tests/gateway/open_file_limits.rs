@@ -68,53 +68,53 @@ async fn open_until_refused(sftp: &mut SftpClient, path: &str, flags: u32) -> (V
 
 #[tokio::test(flavor = "multi_thread")]
 async fn user_at_the_open_file_limit_blocks_nobody_else() {
-    let served = OpenFileLimitFixture::start();
-    let token = served.token("alice");
-    let (mut one, mut two) = (served.sftp("alice", &token).await, served.sftp("alice", &token).await);
-    let (mut open, refused) = open_until_refused(&mut one, "/f", READ).await;
+    let fixture = OpenFileLimitFixture::start();
+    let token = fixture.token("alice");
+    let (mut first, mut second) = (fixture.sftp("alice", &token).await, fixture.sftp("alice", &token).await);
+    let (mut open, refused) = open_until_refused(&mut first, "/f", READ).await;
     assert!(open.len() > 2, "{}", open.len());
     assert!(
         matches!(&refused, SftpError::Status(FAILURE, text) if text.contains("too many open files")),
         "{refused:?}"
     );
-    let (none, _) = open_until_refused(&mut two, "/f", READ).await;
+    let (none, _) = open_until_refused(&mut second, "/f", READ).await;
     assert!(none.is_empty(), "the bound is of the user, not of a connection");
-    assert_eq!(open_until_refused(&mut two, "/new", REPLACE).await.0.len(), 0, "uploads count too");
-    assert!(two.list("/").await.is_err(), "and directories");
-    let dav = served.dav("alice", &token);
+    assert_eq!(open_until_refused(&mut second, "/new", REPLACE).await.0.len(), 0, "uploads count too");
+    assert!(second.list("/").await.is_err(), "and directories");
+    let dav = fixture.dav("alice", &token);
     for (method, path) in [("GET", "/dav/f"), ("PUT", "/dav/new"), ("PROPFIND", "/dav/")] {
         let answer = dav.send(method, path, &[("Depth", "1")], "").await;
         assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{method}: {answer:?}");
     }
-    assert!(!served.path().join("files/new").exists(), "a refusal makes nothing");
+    assert!(!fixture.path().join("files/new").exists(), "a refusal makes nothing");
     assert!(
-        served.server.open_descriptor_count() + 64 <= OPEN_FILE_LIMIT,
+        fixture.server.open_descriptor_count() + 64 <= OPEN_FILE_LIMIT,
         "{} are open",
-        served.server.open_descriptor_count()
+        fixture.server.open_descriptor_count()
     );
 
     // Another user logs in, transfers, and revokes: his own token by REST, hers on the command line.
-    let bobs = served.token("bob");
-    let mut bob = served.sftp("bob", &bobs).await;
+    let bob_token = fixture.token("bob");
+    let mut bob = fixture.sftp("bob", &bob_token).await;
     bob.put("/bobs", b"by SFTP").await.expect("put");
     assert_eq!(bob.get("/bobs").await, Ok(b"by SFTP".to_vec()));
-    let dav = served.dav("bob", &bobs);
+    let dav = fixture.dav("bob", &bob_token);
     assert_eq!(dav.send("PUT", "/dav/bobs", &[], "by WebDAV").await.status, 204);
     assert_eq!(dav.send("GET", "/dav/bobs", &[], "").await.body, b"by WebDAV");
-    let gone = dav.send("DELETE", &format!("/api/v1/tokens/{}", token_id(&bobs)), &[], "").await;
-    assert!(gone.status < 300, "{gone:?}");
+    let revoked = dav.send("DELETE", &format!("/api/v1/tokens/{}", token_id(&bob_token)), &[], "").await;
+    assert!(revoked.status < 300, "{revoked:?}");
     assert_eq!(dav.send("GET", "/dav/bobs", &[], "").await.status, 401);
 
     // What is closed can be opened again, and what a lost connection had open, too.
-    one.close(&open.pop().expect("open")).await.expect("closed");
-    let again = two.open_file(b"/f", READ).await.expect("room again");
-    two.close(&again).await.expect("closed");
-    run_cli(served.path(), &["apitoken", "revoke", token_id(&token)]);
-    while one.stat("/f").await.is_ok() {}
-    let token = served.token("alice");
-    let mut anew = served.sftp("alice", &token).await;
+    first.close(&open.pop().expect("open")).await.expect("closed");
+    let reopened = second.open_file(b"/f", READ).await.expect("room again");
+    second.close(&reopened).await.expect("closed");
+    run_cli(fixture.path(), &["apitoken", "revoke", token_id(&token)]);
+    while first.stat("/f").await.is_ok() {}
+    let token = fixture.token("alice");
+    let mut new_session = fixture.sftp("alice", &token).await;
     let fresh = async {
-        while open_until_refused(&mut anew, "/f", READ).await.0.is_empty() {
+        while open_until_refused(&mut new_session, "/f", READ).await.0.is_empty() {
             tokio::task::yield_now().await;
         }
     };
@@ -135,29 +135,29 @@ async fn send_on_connection(connection: &mut TcpStream, method: &str, dav: &DavC
 
 #[tokio::test(flavor = "multi_thread")]
 async fn process_out_of_descriptors_still_revokes_and_recovers() {
-    let served = OpenFileLimitFixture::start();
-    let token = served.token("alice");
-    let mut alice = served.sftp("alice", &token).await;
-    let dav = served.dav("alice", &token);
-    let mut kept = tokio::net::TcpStream::connect(served.server.http).await.expect("connected");
-    let first = send_on_connection(&mut kept, "OPTIONS", &dav).await;
+    let fixture = OpenFileLimitFixture::start();
+    let token = fixture.token("alice");
+    let mut alice = fixture.sftp("alice", &token).await;
+    let dav = fixture.dav("alice", &token);
+    let mut open_connection = tokio::net::TcpStream::connect(fixture.server.http).await.expect("connected");
+    let first = send_on_connection(&mut open_connection, "OPTIONS", &dav).await;
     assert!(first.starts_with("HTTP/1.1 200"), "{first}");
-    served.server.limit_descriptors(1);
+    fixture.server.limit_descriptors(1);
     let refused = alice.open_file(b"/f", READ).await.expect_err("no descriptor is left");
     assert!(
         matches!(&refused, SftpError::Status(FAILURE, text) if text.contains("too many open files")),
         "{refused:?}"
     );
-    let answer = send_on_connection(&mut kept, "HEAD", &dav).await;
+    let answer = send_on_connection(&mut open_connection, "HEAD", &dav).await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1\r\n"), "{answer}");
     // The listener has a connection that it can't accept; meanwhile a revoked token ends its session.
-    let waiting = TcpStream::connect(served.server.http).await.expect("queued by the system");
-    run_cli(served.path(), &["apitoken", "revoke", token_id(&token)]);
+    let waiting = TcpStream::connect(fixture.server.http).await.expect("queued by the system");
+    run_cli(fixture.path(), &["apitoken", "revoke", token_id(&token)]);
     while alice.stat("/f").await.is_ok() {}
-    served.server.limit_descriptors(OPEN_FILE_LIMIT);
+    fixture.server.limit_descriptors(OPEN_FILE_LIMIT);
     drop(waiting);
     assert_eq!(dav.send("GET", "/dav/f", &[], "").await.status, 401);
-    let token = served.token("bob");
-    assert_eq!(served.sftp("bob", &token).await.get("/f").await.map(|content| content.len()), Ok(8 << 20));
-    assert_eq!(served.dav("bob", &token).send("HEAD", "/dav/f", &[], "").await.status, 200);
+    let token = fixture.token("bob");
+    assert_eq!(fixture.sftp("bob", &token).await.get("/f").await.map(|content| content.len()), Ok(8 << 20));
+    assert_eq!(fixture.dav("bob", &token).send("HEAD", "/dav/f", &[], "").await.status, 200);
 }

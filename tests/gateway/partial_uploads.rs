@@ -107,15 +107,16 @@ async fn append_upload(
 async fn resumable_upload_continues_at_its_offset() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
-    let told = [("x-oc-mtime", "981173106"), ("oc-checksum", SHA1_OF_ABC), ("upload-length", "3")];
-    let begun = begin_upload(&dav, "/dav/a", &told, "a").await;
-    assert_eq!((begun.status, begun.header("upload-complete"), begun.header("upload-offset")), (201, "?0", "1"));
-    assert!(begun.header("upload-limit").contains("max-age="), "{:?}", begun.headers);
-    let upload = begun.header("location").to_owned();
+    let upload_headers = [("x-oc-mtime", "981173106"), ("oc-checksum", SHA1_OF_ABC), ("upload-length", "3")];
+    let created = begin_upload(&dav, "/dav/a", &upload_headers, "a").await;
+    assert_eq!((created.status, created.header("upload-complete"), created.header("upload-offset")), (201, "?0", "1"));
+    assert!(created.header("upload-limit").contains("max-age="), "{:?}", created.headers);
+    let upload = created.header("location").to_owned();
     assert_eq!(dav.get("/dav/a").await.status, 404, "nothing is there before it is complete");
-    let stands = dav.send("HEAD", &upload, &[], "").await;
-    let seen = ["upload-offset", "upload-complete", "upload-length", "cache-control"].map(|name| stands.header(name));
-    assert_eq!((stands.status, seen), (204, ["1", "?0", "3", "no-store"]));
+    let head = dav.send("HEAD", &upload, &[], "").await;
+    let shown_headers =
+        ["upload-offset", "upload-complete", "upload-length", "cache-control"].map(|name| head.header(name));
+    assert_eq!((head.status, shown_headers), (204, ["1", "?0", "3", "no-store"]));
     let wrong = append_upload(&dav, &upload, "0", "?0", "x").await;
     assert_eq!((wrong.status, wrong.header("upload-offset")), (409, "1"));
     assert!(wrong.text().contains("mismatching-upload-offset") && wrong.text().contains("\"expected-offset\":1"));
@@ -141,9 +142,9 @@ async fn resumable_upload_continues_at_its_offset() {
 async fn upload_is_authorized_again_on_completion() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
-    let begun = begin_upload(&dav, "/dav/a", &[("if-none-match", "*")], "mine").await;
+    let created = begin_upload(&dav, "/dav/a", &[("if-none-match", "*")], "mine").await;
     assert_eq!(dav.put("/dav/a", "other").await.status, 201);
-    assert_eq!(append_upload(&dav, begun.header("location"), "4", "?1", "").await.status, 412);
+    assert_eq!(append_upload(&dav, created.header("location"), "4", "?1", "").await.status, 412);
     assert_eq!(dav.get("/dav/a").await.text(), "other");
     let sum = begin_upload(&dav, "/dav/b", &[("oc-checksum", SHA1_OF_ABC)], "ab").await;
     assert_eq!(append_upload(&dav, sum.header("location"), "2", "?1", "d").await.status, 400);
@@ -155,8 +156,8 @@ async fn upload_is_authorized_again_on_completion() {
         ("content-digest", MD5_OF_ABC),
     ];
     assert_eq!(dav.send("PATCH", sum.header("location"), &digest, "abd").await.status, 400);
-    let stands = dav.send("HEAD", sum.header("location"), &[], "").await;
-    assert_eq!(stands.header("upload-offset"), "3", "a part that isn't what was announced counts as not sent");
+    let head = dav.send("HEAD", sum.header("location"), &[], "").await;
+    assert_eq!(head.header("upload-offset"), "3", "a part that isn't what was announced counts as not sent");
 
     let upload = begin_upload(&dav, "/dav/c", &[], "mine").await.header("location").to_owned();
     gateway.create_user("bob", &["/:rw"]);
@@ -179,7 +180,7 @@ async fn upload_is_authorized_again_on_completion() {
     assert_eq!(dav.send("DELETE", &cancelled, &[], "").await.status, 204);
     assert_eq!(dav.send("DELETE", &cancelled, &[], "").await.status, 404);
     assert_eq!(dav.send("DELETE", sum.header("location"), &[], "").await.status, 204);
-    assert_eq!(dav.send("DELETE", begun.header("location"), &[], "").await.status, 204, "what was refused stays");
+    assert_eq!(dav.send("DELETE", created.header("location"), &[], "").await.status, 204, "what was refused stays");
     assert_eq!(staged_count(&gateway), 0);
 }
 
@@ -246,34 +247,34 @@ async fn chunks_are_assembled_in_numeric_order() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
     gateway.write_host_file("/folder/a", "old");
-    let place = "/remote.php/dav/uploads/alice/up%201";
-    assert_eq!(dav.status("MKCOL", place).await, 201);
-    assert_eq!(dav.status("MKCOL", place).await, 405);
+    let upload_url = "/remote.php/dav/uploads/alice/up%201";
+    assert_eq!(dav.status("MKCOL", upload_url).await, 201);
+    assert_eq!(dav.status("MKCOL", upload_url).await, 405);
     for (name, content) in [("10", "c"), ("2", "x"), ("1", "a"), ("2", "b")] {
-        let status = dav.send("PUT", &format!("{place}/{name}"), &[], content).await.status;
+        let status = dav.send("PUT", &format!("{upload_url}/{name}"), &[], content).await.status;
         assert_eq!(status, if content == "b" { 204 } else { 201 }, "{name} {content}");
     }
-    assert_eq!(dav.send("PUT", &format!("{place}/3"), &[("content-digest", MD5_OF_ABC)], "abd").await.status, 400);
-    let listed = dav.send("PROPFIND", place, &[("depth", "1")], "").await.text();
+    assert_eq!(dav.send("PUT", &format!("{upload_url}/3"), &[("content-digest", MD5_OF_ABC)], "abd").await.status, 400);
+    let listed = dav.send("PROPFIND", upload_url, &[("depth", "1")], "").await.text();
     assert_eq!(listed.matches("getcontentlength>1<").count(), 3, "{listed}");
     let to = dav.url("/remote.php/dav/files/alice/folder/a");
-    let whole = format!("{place}/.file");
+    let assembled_url = format!("{upload_url}/.file");
     let wrong = [("destination", &*to), ("oc-total-length", "4")];
-    assert_eq!(dav.send("MOVE", &whole, &wrong, "").await.status, 400);
-    let kept = [("destination", &*to), ("overwrite", "F")];
-    assert_eq!(dav.send("MOVE", &whole, &kept, "").await.status, 412);
+    assert_eq!(dav.send("MOVE", &assembled_url, &wrong, "").await.status, 400);
+    let no_overwrite = [("destination", &*to), ("overwrite", "F")];
+    assert_eq!(dav.send("MOVE", &assembled_url, &no_overwrite, "").await.status, 412);
     let unlike = [("destination", &*to), ("oc-checksum", "SHA1:00")];
-    assert_eq!(dav.send("MOVE", &whole, &unlike, "").await.status, 400);
+    assert_eq!(dav.send("MOVE", &assembled_url, &unlike, "").await.status, 400);
     let foreign = dav.url("/remote.php/dav/files/bob/a");
-    assert_eq!(dav.send("MOVE", &whole, &[("destination", &foreign)], "").await.status, 404);
+    assert_eq!(dav.send("MOVE", &assembled_url, &[("destination", &foreign)], "").await.status, 404);
     assert_eq!(std::fs::read(gateway.host_path("/folder/a")).expect("there"), b"old", "nothing has changed yet");
     let headers =
         [("destination", &*to), ("oc-total-length", "3"), ("x-oc-mtime", "981173106"), ("oc-checksum", SHA1_OF_ABC)];
-    let moved = dav.send("MOVE", &whole, &headers, "").await;
+    let moved = dav.send("MOVE", &assembled_url, &headers, "").await;
     assert_eq!((moved.status, moved.header("x-oc-mtime")), (204, "accepted"));
     let get = dav.get("/remote.php/webdav/folder/a").await;
     assert_eq!((get.text().as_str(), get.header("etag")), ("abc", moved.header("etag")));
-    assert_eq!(dav.send("MOVE", &whole, &headers, "").await.status, 404, "it is over");
+    assert_eq!(dav.send("MOVE", &assembled_url, &headers, "").await.status, 404, "it is over");
     assert_eq!(staged_count(&gateway), 0);
 }
 
@@ -317,15 +318,15 @@ async fn upload_succeeds_even_if_its_checksum_cannot_be_stored() {
 async fn one_of_concurrent_if_none_match_chunked_uploads_wins() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
-    let places: Vec<_> = (0..4).map(|number| format!("/remote.php/dav/uploads/alice/{number}")).collect();
-    for place in &places {
-        assert_eq!(dav.status("MKCOL", place).await, 201);
-        assert_eq!(dav.send("PUT", &format!("{place}/1"), &[], vec![b'x'; 8 << 20]).await.status, 201);
+    let upload_urls: Vec<_> = (0..4).map(|number| format!("/remote.php/dav/uploads/alice/{number}")).collect();
+    for upload_url in &upload_urls {
+        assert_eq!(dav.status("MKCOL", upload_url).await, 201);
+        assert_eq!(dav.send("PUT", &format!("{upload_url}/1"), &[], vec![b'x'; 8 << 20]).await.status, 201);
     }
     let to = dav.url("/remote.php/dav/files/alice/one");
     let headers = [("destination", &*to), ("overwrite", "F")];
-    let finish = async |place: &str| dav.send("MOVE", &format!("{place}/.file"), &headers, "").await.status;
-    let [a, b, c, d] = &places[..] else { panic!("four") };
+    let finish = async |upload_url: &str| dav.send("MOVE", &format!("{upload_url}/.file"), &headers, "").await.status;
+    let [a, b, c, d] = &upload_urls[..] else { panic!("four") };
     let mut statuses = <[u16; 4]>::from(tokio::join!(finish(a), finish(b), finish(c), finish(d)));
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 412, 412, 412]);
@@ -339,28 +340,28 @@ async fn chunks_belong_to_their_user_and_are_authorized_on_assembly() {
     gateway.create_user("bob", &["/:rw"]);
     let alice = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h", "--max-file-size", "2B"]));
     let bob = gateway.dav("bob", &gateway.create_token("bob", &["-e", "1h"]));
-    let place = "/remote.php/dav/uploads/alice/up";
-    assert_eq!(bob.status("MKCOL", place).await, 404);
-    assert_eq!(alice.status("MKCOL", place).await, 201);
-    assert_eq!(bob.send("PUT", &format!("{place}/1"), &[], "x").await.status, 404);
-    assert_eq!(alice.send("PUT", &format!("{place}/1"), &[], "abc").await.status, 413);
+    let upload_url = "/remote.php/dav/uploads/alice/up";
+    assert_eq!(bob.status("MKCOL", upload_url).await, 404);
+    assert_eq!(alice.status("MKCOL", upload_url).await, 201);
+    assert_eq!(bob.send("PUT", &format!("{upload_url}/1"), &[], "x").await.status, 404);
+    assert_eq!(alice.send("PUT", &format!("{upload_url}/1"), &[], "abc").await.status, 413);
     for name in ["1", "2"] {
-        assert_eq!(alice.send("PUT", &format!("{place}/{name}"), &[], "x").await.status, 201);
+        assert_eq!(alice.send("PUT", &format!("{upload_url}/{name}"), &[], "x").await.status, 201);
     }
     let to = |path: &str| alice.url(&format!("/remote.php/dav/files/alice{path}"));
-    let whole = format!("{place}/.file");
-    assert_eq!(alice.send("MOVE", &whole, &[("destination", &to("/a"))], "").await.status, 403);
-    assert_eq!(alice.send("MOVE", &whole, &[("destination", &to("/mine/x/a"))], "").await.status, 409);
-    assert_eq!(alice.send("PUT", &format!("{place}/3"), &[], "x").await.status, 201);
-    assert_eq!(alice.send("MOVE", &whole, &[("destination", &to("/mine/a"))], "").await.status, 413);
-    assert_eq!(alice.send("DELETE", &format!("{place}/3"), &[], "").await.status, 204);
-    assert_eq!(alice.send("MOVE", &whole, &[("destination", &to("/mine/a"))], "").await.status, 201);
+    let assembled_url = format!("{upload_url}/.file");
+    assert_eq!(alice.send("MOVE", &assembled_url, &[("destination", &to("/a"))], "").await.status, 403);
+    assert_eq!(alice.send("MOVE", &assembled_url, &[("destination", &to("/mine/x/a"))], "").await.status, 409);
+    assert_eq!(alice.send("PUT", &format!("{upload_url}/3"), &[], "x").await.status, 201);
+    assert_eq!(alice.send("MOVE", &assembled_url, &[("destination", &to("/mine/a"))], "").await.status, 413);
+    assert_eq!(alice.send("DELETE", &format!("{upload_url}/3"), &[], "").await.status, 204);
+    assert_eq!(alice.send("MOVE", &assembled_url, &[("destination", &to("/mine/a"))], "").await.status, 201);
     assert_eq!(std::fs::read(gateway.host_path("/mine/a")).expect("there"), b"xx");
     let reader = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h", "-s", "path:/mine:r"]));
     assert_eq!(reader.status("MKCOL", "/remote.php/dav/uploads/alice/new").await, 403, "it may write nowhere");
-    assert_eq!(alice.status("MKCOL", place).await, 201);
-    assert_eq!(alice.send("PUT", &format!("{place}/1"), &[], "x").await.status, 201);
-    assert_eq!(alice.status("DELETE", place).await, 204);
+    assert_eq!(alice.status("MKCOL", upload_url).await, 201);
+    assert_eq!(alice.send("PUT", &format!("{upload_url}/1"), &[], "x").await.status, 201);
+    assert_eq!(alice.status("DELETE", upload_url).await, 204);
     assert_eq!(staged_count(&gateway), 0);
 }
 
@@ -371,7 +372,7 @@ async fn checksums_are_stored_with_their_content() {
     let sum = ("oc-checksum", SHA1_OF_ABC);
     let put = dav.send("PUT", "/dav/a", &[sum], "abc").await;
     assert_eq!((put.status, put.header("oc-checksum")), (201, SHA1_OF_ABC));
-    let told = |path: &'static str| {
+    let stored_checksum = |path: &'static str| {
         let dav = dav.clone();
         async move {
             let body =
@@ -385,13 +386,13 @@ async fn checksums_are_stored_with_their_content() {
             property
         }
     };
-    assert!(told("/dav/a").await);
+    assert!(stored_checksum("/dav/a").await);
     assert_eq!(dav.send("MOVE", "/dav/a", &[("destination", "/dav/b")], "").await.status, 201);
-    assert!(told("/dav/b").await, "it follows a rename");
+    assert!(stored_checksum("/dav/b").await, "it follows a rename");
     assert_eq!(dav.put("/dav/b", "abd").await.status, 204);
-    assert!(!told("/dav/b").await, "it goes with its content");
+    assert!(!stored_checksum("/dav/b").await, "it goes with its content");
     assert_eq!(dav.send("PUT", "/dav/b", &[sum], "abc").await.status, 204);
-    assert!(told("/dav/b").await);
+    assert!(stored_checksum("/dav/b").await);
     std::fs::write(gateway.host_path("/b"), "abd").expect("written");
-    assert!(!told("/dav/b").await, "also when the host changes it");
+    assert!(!stored_checksum("/dav/b").await, "also when the host changes it");
 }

@@ -106,48 +106,48 @@ fn outcome_of_need(level: AccessLevel, path: &str, read: bool, write: bool) -> O
     }
 }
 
-fn combined_outcome(one: OperationOutcome, other: OperationOutcome) -> OperationOutcome {
-    match (one, other) {
-        (OperationOutcome::Done, other) => other,
-        (one, OperationOutcome::Done) => one,
-        (one, other) if one == other => one,
+fn combined_outcome(first: OperationOutcome, second: OperationOutcome) -> OperationOutcome {
+    match (first, second) {
+        (OperationOutcome::Done, second) => second,
+        (first, OperationOutcome::Done) => first,
+        (first, second) if first == second => first,
         _ => OperationOutcome::Refused,
     }
 }
 
 /// What must come of an operation, by the table of who needs what; `None` where it makes no sense.
-fn expected(operation: MatrixOperation, level: AccessLevel, place: &str) -> Option<OperationOutcome> {
-    let is_file = place == FILE;
-    let seen = outcome_of_need(level, place, false, false);
+fn expected(operation: MatrixOperation, level: AccessLevel, path: &str) -> Option<OperationOutcome> {
+    let is_file = path == FILE;
+    let seen = outcome_of_need(level, path, false, false);
     let removable =
-        if seen == OperationOutcome::Absent { seen } else { outcome_of_need(level, parent(place), false, true) };
+        if seen == OperationOutcome::Absent { seen } else { outcome_of_need(level, parent(path), false, true) };
     let fits = match operation {
         Read | Replace | Append => is_file,
         List | CreateIn | MakeDirectoryIn | RenameInto | CopyInto | HardLinkInto | SymlinkInto => !is_file,
-        CopyFrom => place != ROOT && place != PARENT,
+        CopyFrom => path != ROOT && path != PARENT,
         Stat | Remove | RenameAway | SetAttributes | Lock => true,
     };
     fits.then(|| match operation {
         List | Stat => seen,
-        Read => outcome_of_need(level, place, true, false),
+        Read => outcome_of_need(level, path, true, false),
         // What is absent would be made, and is refused as making anything else there is.
-        Replace | Lock if seen == OperationOutcome::Absent => outcome_of_need(level, parent(place), false, true),
-        Replace | Append | SetAttributes | Lock => outcome_of_need(level, place, false, true),
-        CreateIn | MakeDirectoryIn | SymlinkInto => outcome_of_need(level, place, false, true),
+        Replace | Lock if seen == OperationOutcome::Absent => outcome_of_need(level, parent(path), false, true),
+        Replace | Append | SetAttributes | Lock => outcome_of_need(level, path, false, true),
+        CreateIn | MakeDirectoryIn | SymlinkInto => outcome_of_need(level, path, false, true),
         Remove | RenameAway => removable,
         RenameInto => {
             let source =
                 combined_outcome(outcome_of_need(level, FILE, false, false), outcome_of_need(level, ROOT, false, true));
-            combined_outcome(source, outcome_of_need(level, place, false, true))
+            combined_outcome(source, outcome_of_need(level, path, false, true))
         }
         CopyFrom => {
-            combined_outcome(outcome_of_need(level, place, true, false), outcome_of_need(level, ROOT, false, true))
+            combined_outcome(outcome_of_need(level, path, true, false), outcome_of_need(level, ROOT, false, true))
         }
         CopyInto => {
-            combined_outcome(outcome_of_need(level, FILE, true, false), outcome_of_need(level, place, false, true))
+            combined_outcome(outcome_of_need(level, FILE, true, false), outcome_of_need(level, path, false, true))
         }
         HardLinkInto => {
-            combined_outcome(outcome_of_need(level, FILE, true, true), outcome_of_need(level, place, false, true))
+            combined_outcome(outcome_of_need(level, FILE, true, true), outcome_of_need(level, path, false, true))
         }
     })
 }
@@ -194,21 +194,21 @@ const PROPPATCH_BODY: &str =
 const LOCK_BODY: &str =
     r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 
-async fn over_sftp(sftp: &mut SftpClient, operation: MatrixOperation, place: &str) -> Option<OperationOutcome> {
-    let inside = |name: &str| format!("{place}/{name}");
+async fn over_sftp(sftp: &mut SftpClient, operation: MatrixOperation, path: &str) -> Option<OperationOutcome> {
+    let inside = |name: &str| format!("{path}/{name}");
     let result = match operation {
-        List => sftp.list(place).await.map(drop),
-        Read => sftp.get(place).await.map(drop),
-        Stat => sftp.stat(place).await.map(drop),
-        Replace => sftp.put(place, b"replaced").await,
-        Append => append(sftp, place).await,
+        List => sftp.list(path).await.map(drop),
+        Read => sftp.get(path).await.map(drop),
+        Stat => sftp.stat(path).await.map(drop),
+        Replace => sftp.put(path, b"replaced").await,
+        Append => append(sftp, path).await,
         CreateIn => sftp.put(&inside("made"), b"made").await,
         MakeDirectoryIn => sftp.mkdir(&inside("made")).await,
-        Remove if place == FILE => sftp.remove(place).await,
-        Remove => sftp.rmdir(place).await,
-        RenameAway => sftp.rename(place, &format!("{place}-moved")).await,
+        Remove if path == FILE => sftp.remove(path).await,
+        Remove => sftp.rmdir(path).await,
+        RenameAway => sftp.rename(path, &format!("{path}-moved")).await,
         RenameInto => sftp.posix_rename(FILE, &inside("moved")).await,
-        SetAttributes => sftp.chmod(place, if place == FILE { 0o600 } else { 0o700 }).await,
+        SetAttributes => sftp.chmod(path, if path == FILE { 0o600 } else { 0o700 }).await,
         HardLinkInto => sftp.hard_link(FILE, &inside("hard")).await,
         SymlinkInto => sftp.symlink("somewhere", &inside("soft")).await,
         CopyFrom | CopyInto | Lock => return None,
@@ -288,25 +288,25 @@ async fn assert_matrix_at(level: AccessLevel) {
     let changeable = matches!(level, AccessLevel::Read | AccessLevel::Write | AccessLevel::ReadWrite);
     let mut wrong = Vec::new();
     for operation in OPERATIONS {
-        for place in PATHS {
-            let Some(expected) = expected(operation, level, place) else { continue };
+        for path in PATHS {
+            let Some(expected) = expected(operation, level, path) else { continue };
             for protocol in ["WebDAV", "SFTP"] {
                 if changeable {
                     restore(&gateway);
                 }
                 let before = snapshot(&gateway.root());
                 let found = match protocol {
-                    "WebDAV" => over_webdav(&dav, operation, place).await,
-                    _ => over_sftp(&mut sftp, operation, place).await,
+                    "WebDAV" => over_webdav(&dav, operation, path).await,
+                    _ => over_sftp(&mut sftp, operation, path).await,
                 };
                 let Some(found) = found else { continue };
                 let refused = matches!(found, OperationOutcome::Forbidden | OperationOutcome::Absent);
                 let as_expected = found == expected || (expected == OperationOutcome::Refused && refused);
                 if !as_expected {
-                    wrong.push(format!("{protocol} {operation:?} {place}: {found:?}, not {expected:?}"));
+                    wrong.push(format!("{protocol} {operation:?} {path}: {found:?}, not {expected:?}"));
                 }
                 if refused && snapshot(&gateway.root()) != before {
-                    wrong.push(format!("{protocol} {operation:?} {place}: refused, and yet something changed"));
+                    wrong.push(format!("{protocol} {operation:?} {path}: refused, and yet something changed"));
                 }
             }
         }

@@ -42,8 +42,8 @@ async fn forwarded_address_of_a_trusted_proxy_is_used() {
         (&[("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "198.51.100.1")], 401),
         (&[("forwarded", "for=198.51.100.1"), ("x-forwarded-for", "192.0.2.7")], 207),
     ];
-    for (fields, wanted) in cases {
-        assert_eq!(propfind_status(&client, fields).await, wanted, "{fields:?}");
+    for (fields, expected) in cases {
+        assert_eq!(propfind_status(&client, fields).await, expected, "{fields:?}");
     }
 }
 
@@ -71,8 +71,8 @@ async fn forwarded_header_is_used_only_when_configured() {
         (&[("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=198.51.100.1")], 401),
         (&[("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=192.0.2.7")], 207),
     ];
-    for (fields, wanted) in cases {
-        assert_eq!(propfind_status(&client, fields).await, wanted, "{fields:?}");
+    for (fields, expected) in cases {
+        assert_eq!(propfind_status(&client, fields).await, expected, "{fields:?}");
     }
 }
 
@@ -120,14 +120,14 @@ async fn proxy_protocol_sets_the_http_client_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn proxy_protocol_sets_the_sftp_client_address() {
     let (gateway, token) = start_behind_proxies("127.0.0.0/8", PROXY_PROTOCOL_ON).await;
-    for (header, wanted) in [
+    for (header, expected) in [
         (PROXY_V1_HEADER.as_bytes(), true),
         (PROXY_V2_HEADER, true),
         (b"PROXY TCP4 198.51.100.1 127.0.0.1 4711 22\r\n", false),
         (b"PROXY UNKNOWN\r\n", false),
     ] {
         let relay = proxy_with_header(gateway.sftp, header).await;
-        assert_eq!(SftpClient::connect(relay, "alice", &token).await.is_some(), wanted, "{header:?}");
+        assert_eq!(SftpClient::connect(relay, "alice", &token).await.is_some(), expected, "{header:?}");
     }
 }
 
@@ -136,10 +136,10 @@ async fn proxy_with_header(to: SocketAddr, header: &'static [u8]) -> SocketAddr 
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let mut far = TcpStream::connect(to).await.expect("connected");
-            far.write_all(header).await.expect("sent");
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(to).await.expect("connected");
+            server.write_all(header).await.expect("sent");
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
         }
     });
     address

@@ -230,11 +230,11 @@ impl TreeModel {
     }
 
     /// Compares with what the server tells: the same entries, and a new tag for whatever changed and for nothing else.
-    fn compare(&mut self, told: &BTreeMap<String, Option<String>>, why: &str) {
+    fn compare(&mut self, listed_etags: &BTreeMap<String, Option<String>>, why: &str) {
         let shape: Vec<(&String, bool)> = self.tree.iter().map(|(path, content)| (path, content.is_some())).collect();
-        let seen: Vec<(&String, bool)> = told.iter().map(|(path, tag)| (path, tag.is_some())).collect();
-        assert_eq!(shape, seen, "{why}");
-        for (path, tag) in told.iter().filter_map(|(path, tag)| Some((path, tag.as_ref()?))) {
+        let listed: Vec<(&String, bool)> = listed_etags.iter().map(|(path, tag)| (path, tag.is_some())).collect();
+        assert_eq!(shape, listed, "{why}");
+        for (path, tag) in listed_etags.iter().filter_map(|(path, tag)| Some((path, tag.as_ref()?))) {
             if self.changed.contains(path) || !self.tags.contains_key(path) {
                 assert!(self.seen.insert(tag.clone()), "{path} changed and has a tag that was seen before: {why}");
                 self.tags.insert(path.clone(), tag.clone());
@@ -261,8 +261,8 @@ impl ModelClient {
         for number in 0..operations {
             let operation = self.random_operation(number);
             let by_sftp = self.random.next(2) == 0;
-            let wanted = self.model.apply(&operation);
-            last.push(format!("{} {operation:?}: {wanted}", if by_sftp { "SFTP" } else { "WebDAV" }));
+            let expected = self.model.apply(&operation);
+            last.push(format!("{} {operation:?}: {expected}", if by_sftp { "SFTP" } else { "WebDAV" }));
             let done = match by_sftp {
                 true => self.apply_over_sftp(&operation).await,
                 false => None,
@@ -272,12 +272,12 @@ impl ModelClient {
                 None => self.apply_over_dav(&operation).await,
             };
             let why = || format!("seed {SEED:#x}, {}: {:#?}", self.root, &last[last.len().saturating_sub(8)..]);
-            assert_eq!(done, wanted, "{}", why());
-            done_well += u64::from(wanted);
+            assert_eq!(done, expected, "{}", why());
+            done_well += u64::from(expected);
             if number % OPERATIONS_BETWEEN_COMPARISONS == OPERATIONS_BETWEEN_COMPARISONS - 1 {
-                let told = self.list_with_etags().await;
+                let listed_etags = self.list_with_etags().await;
                 let why = why();
-                self.model.compare(&told, &why);
+                self.model.compare(&listed_etags, &why);
             }
         }
         assert!((operations / 4..operations).contains(&done_well), "{done_well} operations of {operations} succeed");
@@ -481,9 +481,9 @@ async fn random_operations_over_both_protocols_match_the_model() {
         lanes.push((root, tokio::spawn(lane.run(OPERATIONS_PER_CLIENT))));
     }
     for (root, lane) in lanes {
-        let wanted = lane.await.expect("the lane ends");
+        let model_contents = lane.await.expect("the lane ends");
         let mut found = TreeContents::new();
         read_host_tree(&gateway, &root, &mut found);
-        assert_eq!(found, wanted, "{root} on the disk");
+        assert_eq!(found, model_contents, "{root} on the disk");
     }
 }

@@ -35,11 +35,11 @@ async fn token_in_a_path_or_query_is_redacted_in_log_and_audit_trail() {
     server.stop();
 
     let id = token_id(&token);
-    let struck = format!("pgt_{id}.***");
+    let redacted = format!("pgt_{id}.***");
     for (what, text) in
         [("log", fs::read_to_string(&log).expect("a log")), ("audit", run_cli(folder.path(), &["audit", "--json"]))]
     {
-        assert!(text.contains(&struck), "the {what} tells of what was refused:\n{text}");
+        assert!(text.contains(&redacted), "the {what} tells of what was refused:\n{text}");
         assert!(!text.contains(secret), "the {what} holds the secret");
     }
 }

@@ -151,8 +151,8 @@ async fn depth_header_applies_only_to_collections() {
         let allowed = (method, depth) == ("COPY", "0");
         assert_eq!(folder.status, if allowed { 201 } else { 400 }, "{method} with {depth}: {}", folder.text());
         assert_eq!(read_host(&gateway, "/folder/file"), "content");
-        for made in ["/dav/moved", "/dav/moved-folder"] {
-            dav.send("DELETE", made, &[], "").await;
+        for created in ["/dav/moved", "/dav/moved-folder"] {
+            dav.send("DELETE", created, &[], "").await;
         }
     }
 }

@@ -42,7 +42,7 @@ fn https_url(host: &str, address: SocketAddr) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn ca_file_from_flag_or_variable_is_the_only_trust_anchor() {
     let (gateway, token) = start_with_certificate("server").await;
-    let (ca, stranger) = (certificate_path("ca"), certificate_path("stranger"));
+    let (ca, other_ca) = (certificate_path("ca"), certificate_path("stranger"));
     for host in ["127.0.0.1", "localhost"] {
         let (code, text) = run_policy_show(&https_url(host, gateway.http), &token, &[], &["--ca-file", &ca]);
         assert!(code == Some(0) && text.contains("max-tokens-per-user"), "{host}: {text}");
@@ -58,9 +58,9 @@ async fn ca_file_from_flag_or_variable_is_the_only_trust_anchor() {
         "an authority that is not trusted here\nhint: pass the certificate of its authority (PEM): --ca-file FILE";
     for (variables, flags) in [
         (vec![], vec![]),
-        (vec![], vec!["--ca-file", stranger.as_str()]),
-        (vec![("PATGATE_CA_FILE", ca.clone())], vec!["--ca-file", stranger.as_str()]),
-        (vec![("SSL_CERT_FILE", ca.clone())], vec!["--ca-file", stranger.as_str()]),
+        (vec![], vec!["--ca-file", other_ca.as_str()]),
+        (vec![("PATGATE_CA_FILE", ca.clone())], vec!["--ca-file", other_ca.as_str()]),
+        (vec![("SSL_CERT_FILE", ca.clone())], vec!["--ca-file", other_ca.as_str()]),
     ] {
         let (code, text) = run_policy_show(&server, &token, &variables, &flags);
         assert!(code == Some(1) && text.contains(untrusted), "{variables:?} {flags:?}: {text}");

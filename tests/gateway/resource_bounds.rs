@@ -83,15 +83,15 @@ async fn unauthenticated_connections_of_one_address_do_not_block_others() {
         settings.sftp_connection_limits.unauthenticated_per_address = 8;
     })
     .await;
-    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".as_slice();
-    for (door, hello) in [(gateway.http, request), (gateway.sftp, b"SSH-2.0-test\r\n".as_slice())] {
-        let mut crowd = Vec::new();
+    let http_request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".as_slice();
+    for (listener, hello) in [(gateway.http, http_request), (gateway.sftp, b"SSH-2.0-test\r\n".as_slice())] {
+        let mut connections = Vec::new();
         for _ in 0..8 {
-            crowd.push(connect_from([127, 0, 0, 1], door).await);
+            connections.push(connect_from([127, 0, 0, 1], listener).await);
         }
-        let mut late = connect_from([127, 0, 0, 1], door).await;
+        let mut late = connect_from([127, 0, 0, 1], listener).await;
         assert!(is_accepted(&mut late, hello).await, "in place of the one that has waited longest");
-        let mut other = connect_from([127, 0, 0, 2], door).await;
+        let mut other = connect_from([127, 0, 0, 2], listener).await;
         assert!(is_accepted(&mut other, hello).await, "a stranger of another address");
     }
 }
@@ -104,15 +104,15 @@ async fn authenticated_connection_frees_its_unauthenticated_slot() {
     })
     .await;
     let token = gateway.create_user_and_token("alice", "/:rw");
-    let mut proven = Vec::new();
-    let mut sessions = Vec::new();
+    let mut dav_clients = Vec::new();
+    let mut sftp_sessions = Vec::new();
     for _ in 0..6 {
         let dav = gateway.dav("alice", &token);
         assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
-        proven.push(dav);
-        sessions.push(gateway.sftp("alice", &token).await);
+        dav_clients.push(dav);
+        sftp_sessions.push(gateway.sftp("alice", &token).await);
     }
-    for sftp in &mut sessions {
+    for sftp in &mut sftp_sessions {
         assert_eq!(sftp.list("/").await, Ok(Vec::new()));
     }
 }
@@ -125,8 +125,8 @@ fn server_raises_its_open_file_limit() {
     command.args(["-c", "ulimit -S -n 256 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_patgate")]);
     command.env("PATGATE_STATE", folder.path().join("state"));
     let server = ServerProcess::start_with_command(command, folder.path());
-    let (now, most) = server.open_file_limits();
+    let (soft_limit, hard_limit) = server.open_file_limits();
     server.kill();
-    assert_eq!(now, most);
-    assert_ne!(now, "256");
+    assert_eq!(soft_limit, hard_limit);
+    assert_ne!(soft_limit, "256");
 }

@@ -25,13 +25,19 @@ async fn start_gateway() -> (Fixture, RestClient, RestClient, RestClient) {
 #[tokio::test(flavor = "multi_thread")]
 async fn secret_appears_only_in_the_response_that_creates_it() {
     let (_gateway, root, alice, _) = start_gateway().await;
-    let made = alice.send("POST", "/api/v1/tokens", json!({ "name": "laptop", "window": "10m" })).await;
-    assert_eq!((made.status, made.header("cache-control")), (201, "no-store"), "{}", made.text());
-    let secret = made.json()["token"].as_str().expect("the secret").to_owned();
+    let created = alice.send("POST", "/api/v1/tokens", json!({ "name": "laptop", "window": "10m" })).await;
+    assert_eq!((created.status, created.header("cache-control")), (201, "no-store"), "{}", created.text());
+    let secret = created.json()["token"].as_str().expect("the secret").to_owned();
     let id = token_id(&secret).to_owned();
-    assert_eq!((made.json()["id"].as_str(), made.header("location")), (Some(&*id), &*format!("/api/v1/tokens/{id}")));
-    assert_eq!((made.json()["window_seconds"].as_u64(), made.json()["name"].as_str()), (Some(600), Some("laptop")));
-    for path in [made.header("location"), "/api/v1/tokens", "/api/v1/audit", "/api/v1/tokens/self", "/auth/token/"] {
+    assert_eq!(
+        (created.json()["id"].as_str(), created.header("location")),
+        (Some(&*id), &*format!("/api/v1/tokens/{id}"))
+    );
+    assert_eq!(
+        (created.json()["window_seconds"].as_u64(), created.json()["name"].as_str()),
+        (Some(600), Some("laptop"))
+    );
+    for path in [created.header("location"), "/api/v1/tokens", "/api/v1/audit", "/api/v1/tokens/self", "/auth/token/"] {
         let path = if path.ends_with("token/") { format!("{path}{id}") } else { path.to_owned() };
         let answer = root.get(&path).await;
         assert_eq!(answer.status, 200, "{path}");
@@ -46,7 +52,7 @@ async fn secret_appears_only_in_the_response_that_creates_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_users_tokens_need_a_role_and_otherwise_answer_as_missing() {
     let (gateway, root, alice, bob) = start_gateway().await;
-    let theirs = gateway.create_token("bob", &["-e", "1h"]);
+    let bob_token = gateway.create_token("bob", &["-e", "1h"]);
     for (method, path, body) in [
         ("GET", "", NO_BODY),
         ("PATCH", "", json!({ "name": "x" })),
@@ -54,14 +60,14 @@ async fn other_users_tokens_need_a_role_and_otherwise_answer_as_missing() {
         ("DELETE", "", NO_BODY),
     ] {
         let (hidden, missing) =
-            (format!("/api/v1/tokens/{}{path}", token_id(&theirs)), format!("/api/v1/tokens/00000000{path}"));
+            (format!("/api/v1/tokens/{}{path}", token_id(&bob_token)), format!("/api/v1/tokens/00000000{path}"));
         let hidden = alice.send(method, &hidden, body.clone()).await;
         let missing = alice.send(method, &missing, body).await;
         assert_eq!((hidden.status, hidden.problem_kind()), (404, "unknown-token".to_owned()), "{method} {path}");
-        let text = hidden.text().replace(token_id(&theirs), "00000000");
+        let text = hidden.text().replace(token_id(&bob_token), "00000000");
         assert_eq!((text, hidden.status), (missing.text(), missing.status), "{method} {path}");
     }
-    assert_eq!(bob.get(&format!("/api/v1/tokens/{}", token_id(&theirs))).await.status, 200);
+    assert_eq!(bob.get(&format!("/api/v1/tokens/{}", token_id(&bob_token))).await.status, 200);
     for (method, path, body) in [
         ("GET", "/api/v1/users", NO_BODY),
         ("POST", "/api/v1/users", json!({ "login": "eve" })),
@@ -115,8 +121,8 @@ async fn token_pages_are_stable_while_tokens_are_created() {
     sorted.dedup();
     assert_eq!(sorted, seen, "no token comes twice, and they come in order");
     assert!(all.iter().all(|id| seen.contains(id)), "{all:?} {seen:?}");
-    let mine = root.get("/api/v1/tokens?owner=alice&limit=500&state=live").await.json();
-    assert!(mine.as_array().expect("a list").iter().all(|token| token["owner"] == "alice"));
+    let live_tokens = root.get("/api/v1/tokens?owner=alice&limit=500&state=live").await.json();
+    assert!(live_tokens.as_array().expect("a list").iter().all(|token| token["owner"] == "alice"));
     for path in ["/api/v1/tokens?limit=0", "/api/v1/tokens?limit=501", "/api/v1/tokens?cursor=x", "/api/v1/tokens?x=1"]
     {
         assert!([400, 422].contains(&alice.get(path).await.status), "{path}");
@@ -162,17 +168,17 @@ async fn revocation_is_idempotent_and_applies_to_the_next_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_visible_nodes_are_listed() {
     let (gateway, root, alice, _) = start_gateway().await;
-    let (mine, theirs) = (gateway.node_id("/alice/docs"), gateway.node_id("/bob"));
+    let (alice_node, bob_node) = (gateway.node_id("/alice/docs"), gateway.node_id("/bob"));
     let found = alice.get("/api/v1/nodes?path=/alice/docs").await;
-    assert_eq!(found.json(), json!([{ "node": mine, "path": "/alice/docs", "dangling": false }]));
-    assert_eq!(alice.get(&format!("/api/v1/nodes/{mine}")).await.json()["path"], "/alice/docs");
-    for path in ["/api/v1/nodes?path=/bob".to_owned(), format!("/api/v1/nodes/{theirs}")] {
+    assert_eq!(found.json(), json!([{ "node": alice_node, "path": "/alice/docs", "dangling": false }]));
+    assert_eq!(alice.get(&format!("/api/v1/nodes/{alice_node}")).await.json()["path"], "/alice/docs");
+    for path in ["/api/v1/nodes?path=/bob".to_owned(), format!("/api/v1/nodes/{bob_node}")] {
         let (hidden, missing) = (alice.get(&path).await, alice.get("/api/v1/nodes?path=/nothing").await);
         assert_eq!((hidden.status, hidden.text()), (404, missing.text()), "{path}");
         assert_eq!(root.get(&path).await.status, 200, "{path}");
     }
     let listed = alice.get("/api/v1/nodes").await.text();
-    assert!(listed.contains(&mine) && !listed.contains(&theirs), "{listed}");
+    assert!(listed.contains(&alice_node) && !listed.contains(&bob_node), "{listed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +187,7 @@ async fn nodes_in_a_drop_box_are_not_listed() {
     gateway.create_host_directory("/drop/hidden/out/deep");
     gateway.create_host_directory("/drop/way/shut");
     let drop = gateway.node_id("/drop");
-    let [way, out, deep] =
+    let [parent, out, deep] =
         ["/drop/hidden", "/drop/hidden/out", "/drop/hidden/out/deep"].map(|path| gateway.node_id(path));
     let [other, shut] = ["/drop/way", "/drop/way/shut"].map(|path| gateway.node_id(path));
     let listed = async |rest: &RestClient, under: &str| {
@@ -202,29 +208,33 @@ async fn nodes_in_a_drop_box_are_not_listed() {
     assert_eq!(writer.get("/api/v1/nodes?path=/drop/way").await.json()[0]["node"], *other, "by name it is found");
     gateway.create_user("dora", &["/drop:w", "/drop/hidden/out:r"]);
     let both = gateway.rest("dora", &gateway.create_token("dora", &["-e", "1h"]));
-    assert_eq!(listed(&both, "/drop").await, sorted(&[&drop, &way, &out, &deep]), "the way down to what can be read");
-    assert_eq!(listed(&root, "/drop").await, sorted(&[&drop, &way, &out, &deep, &other, &shut]));
+    assert_eq!(
+        listed(&both, "/drop").await,
+        sorted(&[&drop, &parent, &out, &deep]),
+        "the way down to what can be read"
+    );
+    assert_eq!(listed(&root, "/drop").await, sorted(&[&drop, &parent, &out, &deep, &other, &shut]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_created_changed_and_deleted() {
     let (gateway, root, ..) = start_gateway().await;
-    let made = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
-    assert_eq!((made.status, made.header("location")), (201, "/api/v1/users/eve"), "{}", made.text());
-    assert_eq!(made.json()["home"], "/eve");
+    let created = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
+    assert_eq!((created.status, created.header("location")), (201, "/api/v1/users/eve"), "{}", created.text());
+    assert_eq!(created.json()["home"], "/eve");
     assert!(gateway.host_path("/eve").is_dir());
     let twice = root.send("POST", "/api/v1/users", json!({ "login": "eve" })).await;
     assert_eq!((twice.status, twice.problem_kind()), (409, "user-exists".to_owned()));
     let grant = json!({ "path": "/alice", "permission": "r" });
-    let given = root.send("POST", "/api/v1/users/eve/grants", grant).await;
-    assert_eq!((given.status, given.json()["permission"].as_str()), (201, Some("r")), "{}", given.text());
-    let place = given.header("location").to_owned();
-    assert_eq!(root.get(&place).await.json(), given.json());
+    let granted = root.send("POST", "/api/v1/users/eve/grants", grant).await;
+    assert_eq!((granted.status, granted.json()["permission"].as_str()), (201, Some("r")), "{}", granted.text());
+    let grant_url = granted.header("location").to_owned();
+    assert_eq!(root.get(&grant_url).await.json(), granted.json());
     let token = gateway.create_token("eve", &["-e", "1h"]);
     assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/alice/").await, 207);
-    assert_eq!(root.send("DELETE", &place, NO_BODY).await.status, 204);
+    assert_eq!(root.send("DELETE", &grant_url, NO_BODY).await.status, 204);
     assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/alice/").await, 404);
-    assert_eq!((root.get(&place).await.status, root.send("DELETE", &place, NO_BODY).await.status), (404, 404));
+    assert_eq!((root.get(&grant_url).await.status, root.send("DELETE", &grant_url, NO_BODY).await.status), (404, 404));
     let disabled = root.send("PATCH", "/api/v1/users/eve", json!({ "disabled": true, "roles": ["audit.read"] })).await;
     assert!(disabled.json()["disabled_at"].is_string() && disabled.json()["roles"] == json!(["audit.read"]));
     assert_eq!(gateway.dav("eve", &token).status("PROPFIND", "/dav/eve/").await, 401);
@@ -253,8 +263,8 @@ async fn policy_lifetimes_are_changed_atomically() {
         assert_eq!((refused.status, refused.problem_kind()), (422, "unfit".to_owned()), "{change}");
     }
     let policy = root.get("/api/v1/policy").await.json();
-    let kept = (&policy["allow-never"], &policy["max-tokens-per-user"], &policy["max-lifetime"]);
-    assert_eq!(kept, (&json!(false), &json!(20), &json!("1h")), "what is refused is refused whole");
+    let unchanged = (&policy["allow-never"], &policy["max-tokens-per-user"], &policy["max-lifetime"]);
+    assert_eq!(unchanged, (&json!(false), &json!(20), &json!("1h")), "what is refused is refused whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,11 +285,11 @@ async fn user_change_that_closes_the_callers_session_is_applied_and_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_requests_get_the_http_status_for_their_fault() {
     let (gateway, root, ..) = start_gateway().await;
-    let stranger = gateway.rest("root", "pgt_nobody");
+    let unauthenticated = gateway.rest("root", "pgt_nobody");
     for path in ["/api/v1/tokens", "/api", "/api/v1/nothing", "/auth/verify", "/auth/token/JhxND7ci"] {
-        assert_eq!(stranger.get(path).await.status, 401, "{path}");
+        assert_eq!(unauthenticated.get(path).await.status, 401, "{path}");
     }
-    let document = stranger.get("/api/v1/openapi.json").await;
+    let document = unauthenticated.get("/api/v1/openapi.json").await;
     assert_eq!((document.status, document.json()["openapi"].as_str()), (200, Some("3.1.0")));
     assert_eq!(root.get("/api/v1/nothing").await.problem_kind(), "nothing-here");
     let wrong = root.send("PUT", "/api/v1/policy", NO_BODY).await;
@@ -302,15 +312,16 @@ async fn malformed_requests_get_the_http_status_for_their_fault() {
 async fn explain_names_the_deciding_rule() {
     let (gateway, root, alice, _) = start_gateway().await;
     let scoped = gateway.create_token("alice", &["-e", "1h", "-s", "path:/alice/docs:r"]);
-    let ask = |operation: &str, path: &str| json!({ "token": token_id(&scoped), "operation": operation, "path": path });
-    let allowed = alice.send("POST", "/api/v1/explain", ask("read", "/alice/docs/x")).await.json();
+    let query =
+        |operation: &str, path: &str| json!({ "token": token_id(&scoped), "operation": operation, "path": path });
+    let allowed = alice.send("POST", "/api/v1/explain", query("read", "/alice/docs/x")).await.json();
     assert_eq!((&allowed["allowed"], &allowed["decided_by"]["rule"]), (&json!(true), &json!("granted")));
-    let denied = alice.send("POST", "/api/v1/explain", ask("write", "/alice/docs/x")).await.json();
+    let denied = alice.send("POST", "/api/v1/explain", query("write", "/alice/docs/x")).await.json();
     assert_eq!((&denied["allowed"], &denied["decided_by"]["rule"]), (&json!(false), &json!("out_of_scope")));
     let printed = gateway.run_cli(&["explain", "--token", token_id(&scoped), "write", "/alice/docs/x", "--json"]);
     let printed: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!(printed, denied);
-    assert_eq!(root.send("POST", "/api/v1/explain", ask("eat", "/")).await.status, 422);
+    assert_eq!(root.send("POST", "/api/v1/explain", query("eat", "/")).await.status, 422);
     let aimed = |operation: &str, to: Value| json!({ "operation": operation, "path": "/alice/x", "to": to });
     for (operation, to, status) in [
         ("move", NO_BODY, 422),

@@ -56,10 +56,10 @@ async fn remote_output_equals_local_output() {
     ] {
         for json in ["", " --json"] {
             let line = format!("{line}{json}");
-            let (here, there) =
+            let (local, remote) =
                 (gateway.run_cli(&words(&line)), output_text(&run_remote(&gateway, &token, &words(&line))));
-            assert_eq!(here, there, "{line}");
-            assert!(!there.contains(&other[13..]), "{line}");
+            assert_eq!(local, remote, "{line}");
+            assert!(!remote.contains(&other[13..]), "{line}");
         }
     }
 }
@@ -88,8 +88,8 @@ async fn users_and_tokens_are_managed_over_the_network() {
     let child = run("admin user token -u root -e 10m");
     let parent = format!("parent:  {}: this token never has more access, and expires with it", token_id(&token));
     assert!(child.contains(&parent), "{child}");
-    let mine = run("apitoken create --name laptop");
-    assert!(mine.starts_with("ApiToken with id: ") && mine.ends_with(" please keep it safe"), "{mine}");
+    let own_token = run("apitoken create --name laptop");
+    assert!(own_token.starts_with("ApiToken with id: ") && own_token.ends_with(" please keep it safe"), "{own_token}");
     assert!(run("apitoken list --owner root").contains("laptop"), "the caller owns what no owner is named for");
     assert!(run("policy set max-tokens-per-user 21").contains("21"));
     assert_eq!(run("admin user roles eve audit.read"), "User eve has the role audit.read now");
@@ -182,16 +182,20 @@ async fn remote_refusals_equal_local_refusals() {
         "explain --token 00000000 read /",
         "explain --token 00000000 move /",
     ] {
-        let (here, there) = (gateway.try_run_cli(&words(line)), run_remote(&gateway, &token, &words(line)));
-        let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!((told(&here), here.status.code()), (told(&there), there.status.code()), "{line}");
-        assert!(told(&here).starts_with("error: ") && told(&here).contains("\nhint: "), "{line}: {}", told(&here));
+        let (local, remote) = (gateway.try_run_cli(&words(line)), run_remote(&gateway, &token, &words(line)));
+        let stderr = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((stderr(&local), local.status.code()), (stderr(&remote), remote.status.code()), "{line}");
+        assert!(
+            stderr(&local).starts_with("error: ") && stderr(&local).contains("\nhint: "),
+            "{line}: {}",
+            stderr(&local)
+        );
         for (end, error, hint) in [
             ("-e never -a 1h", "leave one of the two out", "give -e never alone"),
             ("/projects/link:r", "neither a file nor a directory", "give the path of a file or directory"),
         ] {
-            let fits = told(&here).contains(error) && told(&here).contains(&format!("\nhint: {hint}"));
-            assert!(fits || !line.ends_with(end), "{line}: {}", told(&here));
+            let fits = stderr(&local).contains(error) && stderr(&local).contains(&format!("\nhint: {hint}"));
+            assert!(fits || !line.ends_with(end), "{line}: {}", stderr(&local));
         }
     }
 }

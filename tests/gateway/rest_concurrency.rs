@@ -11,20 +11,20 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::support::http2::{connect, request};
 use crate::support::{DavClient, Fixture, token_id};
 
-/// Lists all named nodes, each of which is looked at.
-const SLOW: &str = "/api/v1/nodes?limit=1";
-/// Connections of the one who asks for much.
-const CONNECTIONS: usize = 100;
-/// Requests of the other, before and meanwhile.
-const ASKED: usize = 30;
-/// Requests that one user's connections of HTTP/2 bring at once: more than may wait.
+/// A slow request: it lists all named nodes, each of which is checked.
+const SLOW_PATH: &str = "/api/v1/nodes?limit=1";
+/// Connections of the user who floods the server.
+const FLOOD_CONNECTIONS: usize = 100;
+/// Requests of the other user whose median time is taken, before and during the flood.
+const MEASURED_REQUESTS: usize = 30;
+/// Connections of one user over HTTP/2 and requests on each: more in all than may be queued.
 const STREAMS: (usize, usize) = (8, 60);
-/// Callers who hang up, as many as may be connected from an address before they are known.
-const HUNG_UP: usize = 60;
-/// Far longer than anything here takes.
-const NEVER: Duration = Duration::from_secs(120);
+/// Clients that disconnect: as many unauthenticated connections as an address may have.
+const DISCONNECTED_REQUESTS: usize = 60;
+/// Far longer than any event in these tests takes.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Names so many files, as `node id` would one by one.
+/// Creates rows of named nodes for `count` files, as `node id` would one by one.
 fn name_nodes(gateway: &Fixture, count: usize) {
     gateway.node_id("/");
     let store = Connection::open(gateway.state().join("patgate.db")).expect("the store");
@@ -35,44 +35,44 @@ fn name_nodes(gateway: &Fixture, count: usize) {
     store.execute(name, [i64::try_from(count).expect("few")]).expect("named");
 }
 
-/// Asks for a path on so many connections, again and again until told to stop.
+/// Requests [`SLOW_PATH`] repeatedly on many connections until it is stopped.
 struct Flood {
     stop: Arc<AtomicBool>,
-    asking: Vec<JoinHandle<usize>>,
+    tasks: Vec<JoinHandle<usize>>,
 }
 
 impl Flood {
     fn start(gateway: &Fixture, token: &str, connections: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let ask = |_| {
+        let request_repeatedly = |_| {
             let (dav, stop) = (gateway.dav("mallory", token), Arc::clone(&stop));
             tokio::spawn(async move {
                 let mut answered = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = dav.get(SLOW).await;
+                    let answer = dav.get(SLOW_PATH).await;
                     assert!(answer.status == 200 || (answer.status, answer.header("retry-after")) == (503, "1"));
                     answered += 1;
                 }
                 answered
             })
         };
-        Self { asking: (0..connections).map(ask).collect(), stop }
+        Self { tasks: (0..connections).map(request_repeatedly).collect(), stop }
     }
 
     async fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let mut answered = 0;
-        for asking in self.asking {
-            answered += asking.await.expect("no panic");
+        for tasks in self.tasks {
+            answered += tasks.await.expect("no panic");
         }
         answered
     }
 }
 
 /// Returns the median of the times that requests take, one after the other.
-async fn median(dav: &DavClient, path: &str) -> Duration {
+async fn median_response_time(dav: &DavClient, path: &str) -> Duration {
     let mut times = Vec::new();
-    for _ in 0..ASKED {
+    for _ in 0..MEASURED_REQUESTS {
         let since = Instant::now();
         assert_eq!(dav.get(path).await.status, 200);
         times.push(since.elapsed());
@@ -90,17 +90,18 @@ async fn flood_of_slow_rest_requests_leaves_others_half_their_speed() {
     let bob = gateway.dav("bob", &gateway.create_user_and_token("bob", "/:r"));
     name_nodes(&gateway, 3000);
     // A user's share of the machine is his to use up: what counts is that a hundred connections take no more than it.
-    let share = Flood::start(&gateway, &mallory, std::thread::available_parallelism().map_or(2, usize::from).max(2));
-    let paths = ["/api/v1/tokens/self", SLOW, "/dav/file"];
+    let baseline_flood =
+        Flood::start(&gateway, &mallory, std::thread::available_parallelism().map_or(2, usize::from).max(2));
+    let paths = ["/api/v1/tokens/self", SLOW_PATH, "/dav/file"];
     let mut before = Vec::new();
     for path in paths {
-        before.push(median(&bob, path).await);
+        before.push(median_response_time(&bob, path).await);
     }
-    assert!(share.end().await > 0);
-    let flood = Flood::start(&gateway, &mallory, CONNECTIONS);
-    let mut meanwhile = Vec::new();
+    assert!(baseline_flood.end().await > 0);
+    let flood = Flood::start(&gateway, &mallory, FLOOD_CONNECTIONS);
+    let mut during = Vec::new();
     for path in paths {
-        meanwhile.push(median(&bob, path).await);
+        during.push(median_response_time(&bob, path).await);
     }
     // Revoked by its owner over REST, in the middle of it.
     let own = gateway.rest("mallory", &mallory);
@@ -108,17 +109,17 @@ async fn flood_of_slow_rest_requests_leaves_others_half_their_speed() {
     assert_eq!(victim.status("HEAD", "/dav/file").await, 200);
     let since = Instant::now();
     let revoked = own.send("DELETE", &format!("/api/v1/tokens/{}", token_id(&stolen)), serde_json::Value::Null).await;
-    let took = since.elapsed();
+    let revocation_time = since.elapsed();
     assert_eq!(revoked.status, 204);
     assert_eq!(victim.status("HEAD", "/dav/file").await, 401);
     assert!(flood.end().await > 0);
-    println!("{before:?} beside a share, {meanwhile:?} beside the flood; revoked in {took:?}");
-    for (before, meanwhile) in before.iter().zip(&meanwhile) {
+    println!("{before:?} beside a share, {during:?} beside the flood; revoked in {revocation_time:?}");
+    for (before, during) in before.iter().zip(&during) {
         // The rest is the scheduler's: all processors are busy with the flood.
-        assert!(*meanwhile < 2 * *before + Duration::from_millis(50), "{before:?} became {meanwhile:?}");
+        assert!(*during < 2 * *before + Duration::from_millis(50), "{before:?} became {during:?}");
     }
     // It waits for none of the flood: a hundred requests of the slow kind, two at once.
-    assert!(took < 10 * meanwhile[1] + Duration::from_millis(250), "revoked in {took:?}");
+    assert!(revocation_time < 10 * during[1] + Duration::from_millis(250), "revoked in {revocation_time:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,28 +129,30 @@ async fn excess_rest_requests_get_503_with_retry_after() {
     let mallory = gateway.dav("mallory", &gateway.create_user_and_token("mallory", "/:r"));
     let bob = gateway.rest("bob", &gateway.create_user_and_token("bob", "/:r"));
     name_nodes(&gateway, 1000);
-    let (mut asking, mut kept) = (JoinSet::new(), Vec::new());
+    let (mut requests_in_flight, mut open_connections) = (JoinSet::new(), Vec::new());
     let (connections, streams) = STREAMS;
     for _ in 0..connections {
         let mut requests = connect(&gateway).await;
         let headers = [("authorization", mallory.authorization())];
         // The first tells who it is: an unproven connection has fewer windows.
-        let (proven, _) = requests.send_request(request(&gateway, "HEAD", "/dav/file", &headers), true).expect("sent");
-        assert_eq!(proven.await.expect("an answer").status(), 200);
+        let (authenticated, _) =
+            requests.send_request(request(&gateway, "HEAD", "/dav/file", &headers), true).expect("sent");
+        assert_eq!(authenticated.await.expect("an answer").status(), 200);
         for _ in 0..streams {
             requests = requests.ready().await.expect("ready");
-            let (response, _) = requests.send_request(request(&gateway, "GET", SLOW, &headers), true).expect("sent");
-            asking.spawn(async move {
+            let (response, _) =
+                requests.send_request(request(&gateway, "GET", SLOW_PATH, &headers), true).expect("sent");
+            requests_in_flight.spawn(async move {
                 let response = response.await.expect("an answer");
                 let wait = response.headers().get("retry-after").map(|wait| wait.to_str().expect("text").to_owned());
                 (response.status().as_u16(), wait)
             });
         }
-        kept.push(requests);
+        open_connections.push(requests);
     }
     assert_eq!(bob.get("/api/v1/tokens/self").await.status, 200);
-    assert_eq!(bob.get(SLOW).await.status, 200);
-    let answers = tokio::time::timeout(NEVER, asking.join_all()).await.expect("all are answered");
+    assert_eq!(bob.get(SLOW_PATH).await.status, 200);
+    let answers = tokio::time::timeout(EVENT_TIMEOUT, requests_in_flight.join_all()).await.expect("all are answered");
     let refused = answers.iter().filter(|answer| **answer == (503, Some("1".to_owned()))).count();
     let done = answers.iter().filter(|answer| **answer == (200, None)).count();
     assert_eq!(refused + done, connections * streams, "{answers:?}");
@@ -161,25 +164,28 @@ async fn queued_rest_request_of_disconnected_client_is_not_executed() {
     let gateway = Fixture::start().await;
     let dav = gateway.dav("mallory", &gateway.create_user_and_token("mallory", "/:r"));
     name_nodes(&gateway, 20_000);
-    let one = {
+    let single_request_time = {
         let since = Instant::now();
-        assert_eq!(dav.get(SLOW).await.status, 200);
+        assert_eq!(dav.get(SLOW_PATH).await.status, 200);
         since.elapsed()
     };
-    let asking: Vec<_> = (0..HUNG_UP)
+    let pending_requests: Vec<_> = (0..DISCONNECTED_REQUESTS)
         .map(|_| {
             let dav = dav.clone();
-            tokio::spawn(async move { dav.get(SLOW).await })
+            tokio::spawn(async move { dav.get(SLOW_PATH).await })
         })
         .collect();
-    tokio::time::sleep(one).await;
-    for ask in &asking {
-        ask.abort();
+    tokio::time::sleep(single_request_time).await;
+    for request in &pending_requests {
+        request.abort();
     }
     let since = Instant::now();
-    assert_eq!(dav.get(SLOW).await.status, 200);
-    let after = since.elapsed();
-    println!("alone {one:?}, after the others have hung up {after:?}");
+    assert_eq!(dav.get(SLOW_PATH).await.status, 200);
+    let time_after_disconnect = since.elapsed();
+    println!("alone {single_request_time:?}, after the others have hung up {time_after_disconnect:?}");
     // Worked off two at once, they would take thirty times as long; that a caller is gone is seen within a second.
-    assert!(after < 8 * one + Duration::from_secs(2), "alone {one:?}, after {after:?}");
+    assert!(
+        time_after_disconnect < 8 * single_request_time + Duration::from_secs(2),
+        "alone {single_request_time:?}, after {time_after_disconnect:?}"
+    );
 }

@@ -22,14 +22,14 @@ async fn introspection_answers_only_inactive_for_inactive_unknown_or_hidden_toke
     let bob = gateway.create_user_and_token("bob", "/:r");
     gateway.run_cli(&["admin", "user", "create", "lookup", "--role", "security.authentication_lookup", "--no-home"]);
     let lookup = gateway.create_token("lookup", &["-e", "1h", "--role", "security.authentication_lookup"]);
-    let (own, all) = (gateway.rest("bob", &bob), gateway.rest("lookup", &lookup));
-    let seen = introspect(&all, &alice).await;
+    let (bob_client, lookup_client) = (gateway.rest("bob", &bob), gateway.rest("lookup", &lookup));
+    let introspected = introspect(&lookup_client, &alice).await;
     assert_eq!(
-        (&seen["active"], &seen["username"], &seen["jti"]),
+        (&introspected["active"], &introspected["username"], &introspected["jti"]),
         (&json!(true), &json!("alice"), &json!(token_id(&alice)))
     );
-    assert!(seen["exp"].as_i64() > seen["iat"].as_i64());
-    assert_eq!(introspect(&own, &bob).await["active"], true);
+    assert!(introspected["exp"].as_i64() > introspected["iat"].as_i64());
+    assert_eq!(introspect(&bob_client, &bob).await["active"], true);
 
     let dead = gateway.create_token("alice", &["-e", "1h"]);
     gateway.run_cli(&["apitoken", "revoke", token_id(&dead)]);
@@ -37,10 +37,10 @@ async fn introspection_answers_only_inactive_for_inactive_unknown_or_hidden_toke
     let other = format!("pgt_{}{}", token_id(&alice), &bob[12..]);
     let inactive = json!({ "active": false });
     for token in [&dead, &wrong, &other, "pgt_JhxND7ci.x", "nothing"] {
-        assert_eq!(introspect(&all, token).await, inactive, "{token}");
+        assert_eq!(introspect(&lookup_client, token).await, inactive, "{token}");
     }
-    assert_eq!(introspect(&own, &alice).await, inactive, "hidden from one without the role");
-    assert_eq!(all.post_form("/api/v1/oauth/introspect", String::new()).await.status, 400);
+    assert_eq!(introspect(&bob_client, &alice).await, inactive, "hidden from one without the role");
+    assert_eq!(lookup_client.post_form("/api/v1/oauth/introspect", String::new()).await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,8 +64,8 @@ async fn introspection_returns_effective_scopes_and_roles() {
     let root = gateway.rest("root", &gateway.create_token("root", &["-e", "1h", "--role", "admin"]));
     let parent = gateway.create_token("help", &["-e", "1h", "-s", "path:/a:r", "--role", "audit.read,policy.manage"]);
     let parent_rest = gateway.rest("help", &parent);
-    let order = json!({ "roles": ["audit.read", "policy.manage"] });
-    let child = parent_rest.send("POST", "/api/v1/tokens", order).await.json()["token"].clone();
+    let request = json!({ "roles": ["audit.read", "policy.manage"] });
+    let child = parent_rest.send("POST", "/api/v1/tokens", request).await.json()["token"].clone();
     let child = child.as_str().expect("a token").to_owned();
     let scope = async |token: &str| introspect(&root, token).await["scope"].clone();
     assert_eq!(scope(&parent).await, format!("node:{a}:r policy.manage audit.read"));
@@ -79,16 +79,20 @@ async fn introspection_returns_effective_scopes_and_roles() {
     assert_eq!(scope(&child).await, format!("node:{b}:r"), "roles count only while the owner has them");
     gateway.run_cli(&["admin", "user", "revoke-grant", "help", "/"]);
     assert_eq!(scope(&child).await, "", "nothing is left, which is not the same as no scopes");
-    let whole = gateway.create_token("help", &["-e", "1h"]);
-    assert_eq!(scope(&whole).await, NO_BODY);
+    let full_token = gateway.create_token("help", &["-e", "1h"]);
+    assert_eq!(scope(&full_token).await, NO_BODY);
     let scopes = async |token: &str| introspect(&root, token).await["scopes"].clone();
-    assert_eq!((scopes(&child).await, scopes(&whole).await), (json!([]), NO_BODY));
-    let ended = gateway.create_token("root", &["-e", "1h", "--role", "admin", "-s", "path:/a:r"]);
-    assert_eq!(scopes(&ended).await, json!([format!("node:{a}:r")]), "roles are no scopes");
+    assert_eq!((scopes(&child).await, scopes(&full_token).await), (json!([]), NO_BODY));
+    let admin_token = gateway.create_token("root", &["-e", "1h", "--role", "admin", "-s", "path:/a:r"]);
+    assert_eq!(scopes(&admin_token).await, json!([format!("node:{a}:r")]), "roles are no scopes");
     gateway.run_cli(&["admin", "user", "revoke-grant", "root", "/"]);
     let admin = gateway.create_token("root", &["-e", "1h", "--role", "admin"]);
-    assert_eq!((scope(&ended).await, scope(&admin).await), (json!("admin"), json!("admin")));
-    assert_eq!((scopes(&ended).await, scopes(&admin).await), (json!([]), NO_BODY), "nothing, and all that there is");
+    assert_eq!((scope(&admin_token).await, scope(&admin).await), (json!("admin"), json!("admin")));
+    assert_eq!(
+        (scopes(&admin_token).await, scopes(&admin).await),
+        (json!([]), NO_BODY),
+        "nothing, and all that there is"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,8 +117,9 @@ async fn auth_verify_returns_the_user_and_checks_node_access() {
     let alice = gateway.rest("alice", &token);
     let passed = alice.send_with_headers("GET", "/auth/verify", &[("accept", "text/html")], NO_BODY).await;
     assert_eq!((passed.status, passed.body.len()), (200, 0));
-    let told = ["x-patgate-user", "remote-user", "x-patgate-token"].map(|name| passed.header(name).to_owned());
-    assert_eq!(told, ["alice", "alice", token_id(&token)]);
+    let identity_headers =
+        ["x-patgate-user", "remote-user", "x-patgate-token"].map(|name| passed.header(name).to_owned());
+    assert_eq!(identity_headers, ["alice", "alice", token_id(&token)]);
     for (query, status) in [
         ("?op=read&path=/alice/docs/x", 200),
         ("?op=stat&path=/alice", 200),
@@ -137,15 +142,15 @@ async fn auth_verify_returns_the_user_and_checks_node_access() {
 #[tokio::test(flavor = "multi_thread")]
 async fn throttled_auth_verify_answers_401_with_retry_after() {
     let gateway = Fixture::with_manual_clock().await;
-    let stranger = gateway.rest("alice", "pgt_nobody");
-    let mut refused = stranger.get("/auth/verify").await;
+    let wrong_token = gateway.rest("alice", "pgt_nobody");
+    let mut refused = wrong_token.get("/auth/verify").await;
     assert_eq!(refused.problem_kind(), "denied");
     for _ in 0..50 {
-        refused = stranger.get("/auth/verify").await;
+        refused = wrong_token.get("/auth/verify").await;
         assert_eq!(refused.status, 401);
     }
     assert!(refused.problem_kind() == "throttled" && !refused.header("retry-after").is_empty(), "{}", refused.text());
-    assert_eq!(stranger.get("/api/v1/tokens").await.status, 429);
+    assert_eq!(wrong_token.get("/api/v1/tokens").await.status, 429);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +160,7 @@ async fn upload_service_calls_are_compatible_with_its_clients() {
     gateway.run_cli(&["policy", "set", "max-tokens-per-user", "20"]);
     let alice = gateway.rest("alice", &gateway.create_user_and_token("alice", "/:rw"));
     gateway.run_cli(&["policy", "set", "allow-never", "true"]);
-    let order = json!({
+    let request = json!({
         "roles": [],
         "data": {
             "tags": ["holiday"], "allowedMimeTypes": ["image/*"], "maxAllowedFileSize": 1000,
@@ -163,29 +168,29 @@ async fn upload_service_calls_are_compatible_with_its_clients() {
         },
         "expires": "auto"
     });
-    let made = alice.send("POST", "/auth/token/generate", order).await;
-    assert_eq!(made.status, 200, "{}", made.text());
-    let (id, token) = (made.json()["tokenId"].clone(), made.json()["token"].clone());
+    let created = alice.send("POST", "/auth/token/generate", request).await;
+    assert_eq!(created.status, 200, "{}", created.text());
+    let (id, token) = (created.json()["tokenId"].clone(), created.json()["token"].clone());
     assert_eq!(token.as_str().map(token_id), id.as_str());
     let path = format!("/auth/token/{}", id.as_str().expect("an id"));
     let fields = alice.get(&path).await.json();
-    let wanted = json!({
-        "tokenId": id, "expires": made.json()["expires"], "roles": [], "tags": ["holiday"], "mimes": ["image/*"],
+    let expected = json!({
+        "tokenId": id, "expires": created.json()["expires"], "roles": [], "tags": ["holiday"], "mimes": ["image/*"],
         "max_file_size": 1000
     });
-    assert_eq!(fields, wanted);
-    let shown = alice.get(&format!("/api/v1/tokens/{}", id.as_str().expect("an id"))).await.json();
+    assert_eq!(fields, expected);
+    let record = alice.get(&format!("/api/v1/tokens/{}", id.as_str().expect("an id"))).await.json();
     assert_eq!(
-        (&shown["limits"]["user_agents"], &shown["limits"]["ips"]),
+        (&record["limits"]["user_agents"], &record["limits"]["ips"]),
         (&json!(["curl/*"]), &json!(["192.0.2.1/32"]))
     );
-    let mut revoked = wanted;
+    let mut revoked = expected;
     revoked["revoked"] = json!(true);
     assert_eq!(alice.send("DELETE", &path, NO_BODY).await.json(), revoked);
     assert_eq!(gateway.run_cli(&["apitoken", "list", "--status", "revoked"]).lines().count(), 2);
     let refused = [json!({ "expires": "soon" }), json!({ "expires": "2001-01-01 00:00:00" }), json!({ "expire": "" })];
-    for order in refused {
-        assert_eq!(alice.send("POST", "/auth/token/generate", order.clone()).await.status, 422, "{order}");
+    for request in refused {
+        assert_eq!(alice.send("POST", "/auth/token/generate", request.clone()).await.status, 422, "{request}");
     }
 }
 
@@ -198,13 +203,13 @@ async fn upload_service_times_are_exact_and_in_utc() {
     }
     let alice = gateway.rest("alice", &gateway.create_token("alice", &["-e", "never"]));
     let usual = alice.send("POST", "/auth/token/generate", json!({})).await.json()["expires"].clone();
-    for (asked, answered) in [("2099-05-05 08:00:00", json!("2099-05-05 08:00:00")), ("never", json!("never"))] {
-        let made = alice.send("POST", "/auth/token/generate", json!({ "expires": asked })).await;
-        assert_eq!((made.status, &made.json()["expires"]), (200, &answered), "{}", made.text());
+    for (expires, answered) in [("2099-05-05 08:00:00", json!("2099-05-05 08:00:00")), ("never", json!("never"))] {
+        let created = alice.send("POST", "/auth/token/generate", json!({ "expires": expires })).await;
+        assert_eq!((created.status, &created.json()["expires"]), (200, &answered), "{}", created.text());
     }
-    for asked in ["auto", "automatic", ""] {
-        let made = alice.send("POST", "/auth/token/generate", json!({ "expires": asked })).await.json();
-        assert_eq!(made["expires"].as_str().map(|at| &at[..10]), usual.as_str().map(|at| &at[..10]), "{asked}");
+    for expires in ["auto", "automatic", ""] {
+        let created = alice.send("POST", "/auth/token/generate", json!({ "expires": expires })).await.json();
+        assert_eq!(created["expires"].as_str().map(|at| &at[..10]), usual.as_str().map(|at| &at[..10]), "{expires}");
     }
 }
 

@@ -28,9 +28,9 @@ async fn revoking_role_suffices_to_revoke_tokens_it_cannot_look_up() {
     let ids: Vec<String> =
         (0..6).map(|_| token_id(&gateway.create_token("alice", &["-e", "1h", "--tag", "x"])).to_owned()).collect();
     let state = |id: &str| {
-        let shown: Value =
+        let record: Value =
             serde_json::from_str(&gateway.run_cli(&["apitoken", "show", id, "--json"])).expect("a token in JSON");
-        shown["state"].clone()
+        record["state"].clone()
     };
 
     assert_eq!(guard.get(&format!("/api/v1/tokens/{}", ids[0])).await.status, 404, "it can't be looked up");
@@ -62,33 +62,34 @@ async fn lifetime_beyond_the_calling_token_is_refused_with_the_longest_allowed()
     let token = gateway.create_token("alice", &["-e", "1h"]);
     let alice = gateway.rest("alice", &token);
     let expires = gateway.rest("alice", &token).get("/api/v1/tokens/self").await.json()["expires_at"].clone();
-    for order in [
+    for request in [
         json!({ "lifetime": "2h" }),
         json!({ "lifetime": "30d", "window": "1m" }),
         json!({ "window": "2h" }),
         json!({ "expires_at": "2099-01-01T00:00:00Z" }),
     ] {
-        let refused = alice.send("POST", "/api/v1/tokens", order.clone()).await;
-        assert_eq!((refused.status, refused.problem_kind()), (422, "outlives".to_owned()), "{order}");
+        let refused = alice.send("POST", "/api/v1/tokens", request.clone()).await;
+        assert_eq!((refused.status, refused.problem_kind()), (422, "outlives".to_owned()), "{request}");
         let (most, detail) = (refused.json()["most"].clone(), refused.json()["detail"].clone());
         let seconds = most.as_str().and_then(|most| patgate::domain::Lifetime::parse_window(most).ok());
         assert!(seconds.is_some_and(|longest| (3500..=3600).contains(&longest.as_secs())), "{most}");
-        let told = detail.as_str().is_some_and(|detail| detail.contains(expires.as_str().unwrap_or("?")));
-        assert!(told, "{detail} tells until when: {expires}");
+        let message = detail.as_str().is_some_and(|detail| detail.contains(expires.as_str().unwrap_or("?")));
+        assert!(message, "{detail} tells until when: {expires}");
     }
     let refused = alice.send("POST", "/auth/token/generate", json!({ "expires": "2099-01-01 00:00:00" })).await;
     assert_eq!((refused.status, refused.problem_kind()), (422, "outlives".to_owned()));
-    for order in [json!({}), json!({ "lifetime": "default" }), json!({ "window": "10m" }), json!({ "lifetime": "10m" })]
+    for request in
+        [json!({}), json!({ "lifetime": "default" }), json!({ "window": "10m" }), json!({ "lifetime": "10m" })]
     {
-        let made = alice.send("POST", "/api/v1/tokens", order.clone()).await;
-        assert_eq!(made.status, 201, "{order}: {}", made.text());
-        assert!(made.json()["hard_limit"].as_str() <= expires.as_str(), "{order}: the default is bounded");
+        let created = alice.send("POST", "/api/v1/tokens", request.clone()).await;
+        assert_eq!(created.status, 201, "{request}: {}", created.text());
+        assert!(created.json()["hard_limit"].as_str() <= expires.as_str(), "{request}: the default is bounded");
     }
     let output = run_remote(&gateway, &token, &["admin", "user", "token", "-u", "alice", "-e", "2h"]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        !output.status.success() && told.contains("2h is longer than") && told.contains("hint: ask for "),
-        "{told}"
+        !output.status.success() && message.contains("2h is longer than") && message.contains("hint: ask for "),
+        "{message}"
     );
 }
 
@@ -98,7 +99,7 @@ async fn upload_service_roles_and_empty_values_are_accepted() {
     gateway.run_cli(&["admin", "user", "create", "carol", "--grant", "/:rw", "--role", "audit.read"]);
     gateway.run_cli(&["policy", "set", "max-tokens-per-user", "30"]);
     let carol = gateway.rest("carol", &gateway.create_token("carol", &["-e", "1d", "--role", "audit.read"]));
-    for order in [
+    for request in [
         json!({ "data": [] }),
         json!({ "data": null }),
         json!({ "expires": null }),
@@ -106,12 +107,12 @@ async fn upload_service_roles_and_empty_values_are_accepted() {
         json!({ "data": { "tags": null, "allowedMimeTypes": null, "allowedUserAgents": null, "allowedIpAddresses": null,
             "maxAllowedFileSize": null }, "expires": "automatic" }),
     ] {
-        let made = carol.send("POST", "/auth/token/generate", order.clone()).await;
-        assert_eq!(made.status, 200, "{order}: {}", made.text());
+        let created = carol.send("POST", "/auth/token/generate", request.clone()).await;
+        assert_eq!(created.status, 200, "{request}: {}", created.text());
     }
-    let order = json!({ "roles": ["upload.images", "audit.read", "collections.create_new"], "data": [] });
-    let made = carol.send("POST", "/auth/token/generate", order).await.json();
-    let (id, secret) = (made["tokenId"].as_str().expect("an id"), made["token"].as_str().expect("a token"));
+    let request = json!({ "roles": ["upload.images", "audit.read", "collections.create_new"], "data": [] });
+    let created = carol.send("POST", "/auth/token/generate", request).await.json();
+    let (id, secret) = (created["tokenId"].as_str().expect("an id"), created["token"].as_str().expect("a token"));
     let fields = carol.get(&format!("/auth/token/{id}")).await.json();
     assert_eq!(fields["roles"], json!(["audit.read", "collections.create_new", "upload.images"]));
     assert_eq!(fields["revoked"], NO_BODY, "only where it is");
@@ -119,18 +120,18 @@ async fn upload_service_roles_and_empty_values_are_accepted() {
     assert_eq!(shown["roles"], json!(["audit.read"]));
     assert_eq!(shown["foreign_roles"], json!(["collections.create_new", "upload.images"]));
     assert!(gateway.run_cli(&["apitoken", "show", id]).contains("collections.create_new, upload.images"));
-    let made = gateway.rest("carol", secret);
-    let verified = made.get("/auth/verify").await;
+    let created = gateway.rest("carol", secret);
+    let verified = created.get("/auth/verify").await;
     assert_eq!(verified.header("x-patgate-foreign-roles"), "collections.create_new,upload.images");
     assert_eq!(carol.get("/auth/verify").await.header("x-patgate-foreign-roles"), "");
-    assert_eq!(made.get("/api/v1/users").await.status, 403, "they grant nothing");
+    assert_eq!(created.get("/api/v1/users").await.status, 403, "they grant nothing");
 
     let dropped = carol.send("DELETE", &format!("/auth/token/{id}"), NO_BODY).await.json();
     assert_eq!(dropped["revoked"], true);
     assert_eq!(carol.get(&format!("/auth/token/{id}")).await.json()["revoked"], true);
     assert_eq!(carol.get(&format!("/api/v1/tokens/{id}")).await.json()["state"], "revoked");
     let many: Vec<_> = (0..65).map(|n| format!("upload.kind_{n}")).collect();
-    for order in [
+    for request in [
         json!({ "roles": ["uploads"] }),
         json!({ "roles": ["policy.manage"] }),
         json!({ "roles": many }),
@@ -138,7 +139,7 @@ async fn upload_service_roles_and_empty_values_are_accepted() {
         json!({ "data": "none" }),
         json!({ "expires": 5 }),
     ] {
-        assert_eq!(carol.send("POST", "/auth/token/generate", order.clone()).await.status, 422, "{order}");
+        assert_eq!(carol.send("POST", "/auth/token/generate", request.clone()).await.status, 422, "{request}");
     }
     let refused = carol.send("POST", "/api/v1/tokens", json!({ "roles": ["upload.images"] })).await;
     assert_eq!(refused.status, 422, "other calls know our roles alone");
@@ -156,20 +157,20 @@ async fn permission_letters_in_any_order_and_lists_with_spaces_are_accepted() {
         ["-e", "1h", "-s", &scopes, "--protocol", "api, webdav", "--ip", "127.0.0.0/8, ::1", "--mime", "image/* , a/b"];
     let token = gateway.create_token("dora", &[&options[..], &["--tag", "x, y", "--role", "audit.read "]].concat());
     let dora = gateway.rest("dora", &token);
-    let shown = dora.get("/api/v1/tokens/self").await.json();
-    let mut reached: Vec<_> = shown["scopes"]
+    let record = dora.get("/api/v1/tokens/self").await.json();
+    let mut reached: Vec<_> = record["scopes"]
         .as_array()
         .expect("scopes")
         .iter()
         .map(|scope| (scope["node"].as_str().unwrap_or_default(), scope["permission"].as_str().unwrap_or_default()))
         .collect();
     reached.sort_unstable();
-    let mut wanted = vec![(a.as_str(), "rw"), (b.as_str(), "r")];
-    wanted.sort_unstable();
-    assert_eq!(reached, wanted);
-    let order = json!({ "scopes": [" path:/a:wr"], "limits": { "protocols": ["api"] }, "lifetime": "10m" });
-    let made = dora.send("POST", "/api/v1/tokens", order).await;
-    assert_eq!(made.json()["scopes"][0]["permission"], "rw", "{}", made.text());
+    let mut expected = vec![(a.as_str(), "rw"), (b.as_str(), "r")];
+    expected.sort_unstable();
+    assert_eq!(reached, expected);
+    let request = json!({ "scopes": [" path:/a:wr"], "limits": { "protocols": ["api"] }, "lifetime": "10m" });
+    let created = dora.send("POST", "/api/v1/tokens", request).await;
+    assert_eq!(created.json()["scopes"][0]["permission"], "rw", "{}", created.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +183,7 @@ async fn last_use_buffered_by_the_server_is_shown_everywhere() {
     let browser = Browser::sign_in_new(&gateway, "alice", &plain).await;
     let (dav, id) = (gateway.dav("alice", &sliding), token_id(&sliding));
     let shown_by = async |reader: &str| {
-        let shown: Value = match reader {
+        let record: Value = match reader {
             "apitoken show" => {
                 serde_json::from_str(&gateway.run_cli(&["apitoken", "show", id, "--json"])).expect("JSON")
             }
@@ -201,7 +202,7 @@ async fn last_use_buffered_by_the_server_is_shown_everywhere() {
                 return at.map(str::to_owned).collect::<Vec<_>>();
             }
         };
-        [&shown["last_use"]["at"], &shown["expires_at"]].map(|at| at.as_str().unwrap_or_default().to_owned()).to_vec()
+        [&record["last_use"]["at"], &record["expires_at"]].map(|at| at.as_str().unwrap_or_default().to_owned()).to_vec()
     };
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 207, "the first use, which is written down");
     for reader in ["apitoken show", "apitoken list", "REST", "REST list", "console"] {
@@ -211,12 +212,12 @@ async fn last_use_buffered_by_the_server_is_shown_everywhere() {
         assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
         let after = patgate::auth::Clock::system().now();
         let window = std::time::Duration::from_secs(600);
-        let shown = shown_by(reader).await;
+        let record = shown_by(reader).await;
         for (least, most) in [(before, after), (before.saturating_add(window), after.saturating_add(window))] {
             let (least, most) = (least.to_string(), most.to_string());
             assert!(
-                shown.iter().any(|at| (&least..=&most).contains(&at)),
-                "{reader}: {least} to {most}, not {shown:?}"
+                record.iter().any(|at| (&least..=&most).contains(&at)),
+                "{reader}: {least} to {most}, not {record:?}"
             );
         }
     }

@@ -137,8 +137,12 @@ async fn dead_property_values_are_preserved_verbatim() {
     assert!(same_name.contains("404 Not Found"), "the namespace is part of a name");
     let all = dav.send("PROPFIND", "/dav/a", &[("depth", "0")], "").await.text();
     assert!(all.contains("xml:lang=\"de\""), "allprop tells dead properties: {all}");
-    let gone = "<propertyupdate xmlns=\"DAV:\"><remove><prop><q xmlns=\"urn:x\"/></prop></remove></propertyupdate>";
-    assert!(dav.send("PROPPATCH", "/dav/a", &[], gone).await.text().contains("200 OK"), "removing nothing is no error");
+    let remove_body =
+        "<propertyupdate xmlns=\"DAV:\"><remove><prop><q xmlns=\"urn:x\"/></prop></remove></propertyupdate>";
+    assert!(
+        dav.send("PROPPATCH", "/dav/a", &[], remove_body).await.text().contains("200 OK"),
+        "removing nothing is no error"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,8 +187,8 @@ async fn locked_file_refuses_every_change_without_its_token() {
         let element = if *method == "LOCK" { "no-conflicting-lock" } else { "lock-token-submitted" };
         assert!(named && text.contains(element), "{method} {path}: {text}");
     }
-    let here: Vec<String> = gateway.all_paths().into_iter().filter(|path| !path.starts_with(".patgate")).collect();
-    assert_eq!(here, ["f", "f/a", "f/sub", "f/sub/c", "other"], "nothing has changed, not even a part");
+    let paths: Vec<String> = gateway.all_paths().into_iter().filter(|path| !path.starts_with(".patgate")).collect();
+    assert_eq!(paths, ["f", "f/a", "f/sub", "f/sub/c", "other"], "nothing has changed, not even a part");
     assert_eq!(dav.send("PUT", "/dav/f/a", &[("if", &format!("({token})"))], "new").await.status, 204);
     assert_eq!(
         dav.send("PUT", "/dav/f/sub/new", &[("if", &format!("</dav/f/sub> ({folder})"))], "new").await.status,
@@ -203,7 +207,7 @@ async fn locked_file_refuses_every_change_without_its_token() {
 async fn lock_compatibility_follows_the_rfc_and_locks_are_atomic() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
-    for (number, (held, asked, status)) in [
+    for (number, (held_scope, requested_scope, status)) in [
         (LOCK_BODY, LOCK_BODY, 423),
         (LOCK_BODY, SHARED_LOCK_BODY, 423),
         (SHARED_LOCK_BODY, LOCK_BODY, 423),
@@ -214,15 +218,15 @@ async fn lock_compatibility_follows_the_rfc_and_locks_are_atomic() {
     {
         let path = format!("/dav/{number}");
         gateway.write_host_file(&path["/dav".len()..], "x");
-        let first = lock(&dav, &path, "0", held).await;
-        let second = lock(&dav, &path, "0", asked).await;
-        assert_eq!((first.status, second.status), (200, status), "{held} {asked}");
+        let first = lock(&dav, &path, "0", held_scope).await;
+        let second = lock(&dav, &path, "0", requested_scope).await;
+        assert_eq!((first.status, second.status), (200, status), "{held_scope} {requested_scope}");
         let tokens = [first.header("lock-token"), second.header("lock-token")];
         assert!(tokens[0].starts_with("<urn:uuid:") || tokens[0].starts_with("<opaquelocktoken:"), "{tokens:?}");
         assert_ne!(tokens[0], tokens[1], "every lock has a token of its own");
-        let shown = propfind(&dav, &path, "<lockdiscovery/><supportedlock/>").await;
-        assert_eq!(shown.matches("<D:activelock>").count(), if status == 200 { 2 } else { 1 });
-        assert!(shown.contains("<D:lockentry>"), "{shown}");
+        let properties = propfind(&dav, &path, "<lockdiscovery/><supportedlock/>").await;
+        assert_eq!(properties.matches("<D:activelock>").count(), if status == 200 { 2 } else { 1 });
+        assert!(properties.contains("<D:lockentry>"), "{properties}");
     }
     gateway.write_host_file("/f/a", "x");
     gateway.write_host_file("/f/b", "x");
@@ -253,8 +257,8 @@ async fn locks_do_not_move_with_the_resource() {
     let into = [("destination", "/dav/f/b"), ("if", &*format!("</dav/f> ({folder})"))];
     assert_eq!(dav.send("MOVE", "/dav/b", &into, "").await.status, 201);
     assert!(is_locked(&dav, "/dav/f/b").await, "what comes into a locked folder is locked with it");
-    let gone = lock_token(&dav, "/dav/moved", "0").await;
-    assert_eq!(dav.send("DELETE", "/dav/moved", &[("if", &format!("({gone})"))], "").await.status, 204);
+    let released_token = lock_token(&dav, "/dav/moved", "0").await;
+    assert_eq!(dav.send("DELETE", "/dav/moved", &[("if", &format!("({released_token})"))], "").await.status, 204);
     assert_eq!(dav.put("/dav/moved", "new").await.status, 201, "a lock ends with what it was taken on");
     let target = lock_token(&dav, "/dav/moved", "0").await;
     let over = [("destination", "/dav/moved"), ("if", &*format!("</dav/moved> ({target})"))];
@@ -314,9 +318,9 @@ async fn authorization_is_checked_before_conditions() {
     gateway.write_host_file("/closed/a", "x");
     gateway.create_user("alice", &["/open:r"]);
     let dav = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h"]));
-    let stranger = gateway.dav("alice", "pgt_wrong");
+    let unauthenticated = gateway.dav("alice", "pgt_wrong");
     for condition in [("if-match", "\"other\""), ("if-none-match", "*"), ("if", "([\"other\"])")] {
-        assert_eq!(stranger.send("GET", "/dav/open/a", &[condition], "").await.status, 401, "{condition:?}");
+        assert_eq!(unauthenticated.send("GET", "/dav/open/a", &[condition], "").await.status, 401, "{condition:?}");
         assert_eq!(dav.send("GET", "/dav/closed/a", &[condition], "").await.status, 404, "{condition:?}");
         assert_eq!(dav.send("PUT", "/dav/closed/a", &[condition], "").await.status, 409, "{condition:?}");
         for (method, body) in [("PUT", "new"), ("DELETE", ""), ("LOCK", LOCK_BODY)] {
@@ -363,8 +367,8 @@ async fn live_properties_equal_headers_and_overwritten_properties_are_removed() 
         ("getetag", "etag"),
         ("getlastmodified", "last-modified"),
     ] {
-        let wanted = format!("<D:{name}>{}</D:{name}>", get.header(header));
-        assert!(found.contains(&wanted), "{wanted} in {found}");
+        let expected = format!("<D:{name}>{}</D:{name}>", get.header(header));
+        assert!(found.contains(&expected), "{expected} in {found}");
     }
     assert!(!found.contains("404"), "{found}");
     let patch = |name: &str| {

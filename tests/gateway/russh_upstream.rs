@@ -38,7 +38,7 @@ struct RawClient(DuplexStream);
 impl RawClient {
     /// Connects, exchanges no keys, and has `ssh-userauth` accepted.
     async fn connect() -> Self {
-        let (near, far) = tokio::io::duplex(1 << 16);
+        let (client_stream, server_stream) = tokio::io::duplex(1 << 16);
         let preferred = Preferred {
             kex: vec![kex::NONE].into(),
             key: vec![Algorithm::Ed25519].into(),
@@ -53,8 +53,8 @@ impl RawClient {
             preferred,
             ..server::Config::default()
         };
-        tokio::spawn(async move { server::run_stream(Arc::new(config), far, RefusesAll).await?.await });
-        let mut client = Self(near);
+        tokio::spawn(async move { server::run_stream(Arc::new(config), server_stream, RefusesAll).await?.await });
+        let mut client = Self(client_stream);
         client.0.write_all(b"SSH-2.0-raw\r\n").await.expect("sent");
         while client.0.read_u8().await.expect("a line") != b'\n' {}
         let lists = ["none", "ssh-ed25519", "none", "none", "none", "none", "none", "none", "", ""];
@@ -114,6 +114,6 @@ async fn russh_disconnects_on_an_unparsable_public_key() {
     let answer =
         client.userauth_attempt(&[&encode_string(b"publickey"), &[0], &encode_string(b"ssh-ed25519"), &key]).await;
     assert_eq!(answer, None, "russh refuses such a key now: change docs/russh-login.md");
-    let ended = tokio::time::timeout(RUSSH_ANSWER_TIMEOUT, client.0.read_u8()).await.expect("no silence either");
-    assert!(ended.is_err(), "the connection is gone");
+    let read_result = tokio::time::timeout(RUSSH_ANSWER_TIMEOUT, client.0.read_u8()).await.expect("no silence either");
+    assert!(read_result.is_err(), "the connection is gone");
 }

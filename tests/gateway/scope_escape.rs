@@ -278,50 +278,50 @@ async fn run_arrangement(
     turn: &str,
 ) {
     let drawn = [RandomOperation::random(dice, &tokens[0].scopes), RandomOperation::random(dice, &tokens[1].scopes)];
-    let [one, other] = tokens;
+    let [first, second] = tokens;
     let acting = dice.below(4);
     let mut answers = [String::new(), String::new()];
     match acting {
-        0 => answers[0] = drawn[0].run(one).await,
-        1 => answers[1] = drawn[1].run(other).await,
+        0 => answers[0] = drawn[0].run(first).await,
+        1 => answers[1] = drawn[1].run(second).await,
         _ => {
-            let both = tokio::join!(drawn[0].run(one), drawn[1].run(other));
+            let both = tokio::join!(drawn[0].run(first), drawn[1].run(second));
             answers = both.into();
         }
     }
     // Where the scopes meet, one token may have put there what it may read, and the other may carry it on.
-    let apart = one.scopes.iter().all(|scope| !other.covers(Path::new(scope)))
-        && other.scopes.iter().all(|scope| !one.covers(Path::new(scope)));
-    for (answer, caller, beside) in [(&answers[0], &*one, &*other), (&answers[1], &*other, &*one)] {
+    let disjoint = first.scopes.iter().all(|scope| !second.covers(Path::new(scope)))
+        && second.scopes.iter().all(|scope| !first.covers(Path::new(scope)));
+    for (answer, caller, other_caller) in [(&answers[0], &*first, &*second), (&answers[1], &*second, &*first)] {
         for number in leaked_canaries(answer) {
             let canary = canary(number);
-            let may = caller.covers(&canary) || !apart && beside.covers(&canary);
+            let may = caller.covers(&canary) || !disjoint && other_caller.covers(&canary);
             assert!(may, "{turn}: {drawn:?} told of {canary:?}");
         }
     }
     for number in restore_canaries(root) {
-        let may = one.covers(&canary(number)) || other.covers(&canary(number));
+        let may = first.covers(&canary(number)) || second.covers(&canary(number));
         assert!(may, "{turn}: {drawn:?} changed {:?}", canary(number));
     }
     let mut found = Vec::new();
     find_links(root, &mut found);
     for link in found {
         let leads = link.canonicalize().unwrap_or_else(|_| lexical_target(&link));
-        let place = link.strip_prefix(root).expect("below");
-        let inside = leads
-            .strip_prefix(root)
-            .is_ok_and(|leads| [&*one, &*other].iter().any(|caller| caller.covers(place) && caller.covers(leads)));
+        let link_path = link.strip_prefix(root).expect("below");
+        let inside = leads.strip_prefix(root).is_ok_and(|leads| {
+            [&*first, &*second].iter().any(|caller| caller.covers(link_path) && caller.covers(leads))
+        });
         let text = std::fs::read_link(&link);
-        assert!(inside, "{turn}: {place:?} -> {text:?} leads to {leads:?} after {drawn:?}");
+        assert!(inside, "{turn}: {link_path:?} -> {text:?} leads to {leads:?} after {drawn:?}");
     }
     // The user of the whole tree goes where the tokens' paths lead.
-    let zone = if dice.below(2) == 0 { &*one } else { &*other };
+    let zone = if dice.below(2) == 0 { &*first } else { &*second };
     let led = RandomOperation { kind: dice.pick(&[14, 15, 16, 17, 21]), ..RandomOperation::random(dice, &zone.scopes) };
-    let place = PathBuf::from(led.one.trim_start_matches('/'));
+    let link_path = PathBuf::from(led.one.trim_start_matches('/'));
     let (read, changed) = (leaked_canaries(&led.run(boss).await), restore_canaries(root));
-    for (number, strict) in read.iter().map(|number| (*number, apart)).chain(changed.iter().map(|n| (*n, true))) {
+    for (number, strict) in read.iter().map(|number| (*number, disjoint)).chain(changed.iter().map(|n| (*n, true))) {
         let canary = canary(number);
-        let leads = |caller: &ScopedCaller| (!strict || caller.covers(&place)) && caller.covers(&canary);
-        assert!(leads(one) || leads(other), "{turn}: {led:?} led the boss to {canary:?}");
+        let leads = |caller: &ScopedCaller| (!strict || caller.covers(&link_path)) && caller.covers(&canary);
+        assert!(leads(first) || leads(second), "{turn}: {led:?} led the boss to {canary:?}");
     }
 }

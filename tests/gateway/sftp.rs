@@ -227,12 +227,12 @@ async fn only_sftp_subsystem_runs_and_exit_status_is_0() {
     let (_gateway, _, sftp) = start_sftp().await;
     for request in ["exec", "shell", "subsystem"] {
         let mut channel = sftp.channel().await;
-        let asked = match request {
+        let reply = match request {
             "exec" => channel.exec(true, "id").await,
             "shell" => channel.request_shell(true).await,
             _ => channel.request_subsystem(true, "shell").await,
         };
-        asked.expect("sent");
+        reply.expect("sent");
         assert!(matches!(channel.wait().await, Some(ChannelMsg::Failure)), "{request}");
     }
     let mut channel = sftp.channel().await;

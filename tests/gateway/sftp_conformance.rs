@@ -134,10 +134,10 @@ async fn hashes_match_the_content() {
     gateway.write_host_file("/f", &content);
     gateway.write_host_file("/empty", "");
     let handle = sftp.open_file(b"/f", READ).await.expect("opens");
-    let places: [(&str, &[u8]); 3] =
+    let targets: [(&str, &[u8]); 3] =
         [("check-file-name", b"/f"), ("check-file-handle", &handle), ("check-file", &handle)];
     let sha256 = |bytes: &[u8]| sha2::Sha256::digest(bytes).to_vec();
-    for place in places {
+    for target in targets {
         for (algorithm, hash) in [
             ("md5", md5::compute(&content).0.to_vec()),
             ("sha1", sha1::Sha1::digest(&content).to_vec()),
@@ -145,13 +145,13 @@ async fn hashes_match_the_content() {
             ("sha384", sha2::Sha384::digest(&content).to_vec()),
             ("sha512", sha2::Sha512::digest(&content).to_vec()),
         ] {
-            let answered = check_file(&mut sftp, place, algorithm, 0, 0, 0).await.expect(algorithm);
-            assert_eq!(answered, (algorithm.to_owned(), hash), "{place:?}");
+            let answered = check_file(&mut sftp, target, algorithm, 0, 0, 0).await.expect(algorithm);
+            assert_eq!(answered, (algorithm.to_owned(), hash), "{target:?}");
         }
         let blocks: Vec<u8> = content[10..600_010].chunks(65_536).flat_map(sha256).collect();
-        let answered = check_file(&mut sftp, place, "crc32,sha256,md5", 10, 600_000, 65_536).await.expect("blocks");
+        let answered = check_file(&mut sftp, target, "crc32,sha256,md5", 10, 600_000, 65_536).await.expect("blocks");
         assert_eq!(answered, ("sha256".to_owned(), blocks));
-        let tail = check_file(&mut sftp, place, "sha256", 700_000, 9_999_999, 0).await.expect("up to the end").1;
+        let tail = check_file(&mut sftp, target, "sha256", 700_000, 9_999_999, 0).await.expect("up to the end").1;
         assert_eq!(tail, sha256(&content[700_000..]));
     }
     let empty = check_file(&mut sftp, ("check-file-name", b"/empty"), "sha256", 0, 0, 0).await.expect("of nothing").1;
@@ -165,9 +165,9 @@ async fn hashes_of_an_open_upload_match_the_bytes_written_so_far() {
     let (_gateway, _, mut sftp) = start_sftp().await;
     let handle = sftp.open_file(b"/f", REPLACE | READ).await.expect("opens");
     sftp.write_at(&handle, 0, b"staged").await.expect("writes");
-    for place in [("check-file-handle", &handle[..]), ("check-file-name", b"/f")] {
-        let hash = check_file(&mut sftp, place, "md5", 0, 0, 0).await.expect("a hash").1;
-        assert_eq!(hash, md5::compute(b"staged").0, "{place:?}");
+    for target in [("check-file-handle", &handle[..]), ("check-file-name", b"/f")] {
+        let hash = check_file(&mut sftp, target, "md5", 0, 0, 0).await.expect("a hash").1;
+        assert_eq!(hash, md5::compute(b"staged").0, "{target:?}");
     }
 }
 
@@ -213,8 +213,8 @@ async fn non_utf8_names_round_trip_over_both_protocols() {
     assert_eq!(dav.send("MOVE", "/dav/d%E9/%80", &[("destination", &target)], "").await.status, 201);
     let (_, folder) = sftp.request(11, &[&encode_string(b"/d\xe9")]).await.expect("OPENDIR");
     let (_, names) = sftp.request(12, &[&folder]).await.expect("READDIR");
-    let wanted = encode_string(b"\xc3\x28");
-    assert!(names.windows(wanted.len()).any(|part| part == wanted), "{names:?}");
+    let expected = encode_string(b"\xc3\x28");
+    assert!(names.windows(expected.len()).any(|part| part == expected), "{names:?}");
     assert!(names.windows(3).any(|part| part == b" \xc3\x28"), "in the long name, too");
     assert_eq!(dav.status("DELETE", "/dav/d%E9/%C3%28").await, 204);
     sftp.request(15, &[&encode_string(b"/d\xe9")]).await.expect("RMDIR");
@@ -291,6 +291,6 @@ async fn longname_has_the_format_of_ls() {
     sftp.request(9, &[&encode_string(b"/f"), &acmodtime_attributes(0, 981_173_106)]).await.expect("SETSTAT");
     let (_, folder) = sftp.request(11, &[&encode_string(b"/")]).await.expect("OPENDIR");
     let (_, names) = sftp.request(12, &[&folder]).await.expect("READDIR");
-    let wanted = encode_string(b"-rw-r-----   1 alice    alice           7 Feb  3  2001 f");
-    assert!(names.windows(wanted.len()).any(|part| part == wanted), "{}", String::from_utf8_lossy(&names));
+    let expected = encode_string(b"-rw-r-----   1 alice    alice           7 Feb  3  2001 f");
+    assert!(names.windows(expected.len()).any(|part| part == expected), "{}", String::from_utf8_lossy(&names));
 }

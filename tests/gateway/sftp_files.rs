@@ -53,44 +53,44 @@ fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_is_visible_to_its_session_at_once_and_to_others_after_close() {
-    let served = SftpFilesFixture::start().await;
-    served.gateway.write_host_file("/old", "old");
-    let (mut mine, mut others) = (served.session().await, served.session().await);
+    let fixture = SftpFilesFixture::start().await;
+    fixture.gateway.write_host_file("/old", "old");
+    let (mut own_session, mut other_session) = (fixture.session().await, fixture.session().await);
     for path in ["/old", "/new"] {
-        let handle = mine.open_file(path.as_bytes(), REPLACE).await.expect("opens");
-        mine.write_at(&handle, 0, b"fresh content").await.expect("writes");
-        assert_eq!(mine.stat(path).await.expect("there").size, Some(13), "{path}");
-        assert_eq!(mine.lstat(path).await.expect("there").size, Some(13), "{path}");
-        assert_eq!(mine.get(path).await, Ok(b"fresh content".to_vec()));
-        assert!(mine.list("/").await.expect("lists").contains(&path[1..].to_owned()));
+        let handle = own_session.open_file(path.as_bytes(), REPLACE).await.expect("opens");
+        own_session.write_at(&handle, 0, b"fresh content").await.expect("writes");
+        assert_eq!(own_session.stat(path).await.expect("there").size, Some(13), "{path}");
+        assert_eq!(own_session.lstat(path).await.expect("there").size, Some(13), "{path}");
+        assert_eq!(own_session.get(path).await, Ok(b"fresh content".to_vec()));
+        assert!(own_session.list("/").await.expect("lists").contains(&path[1..].to_owned()));
         if path == "/old" {
-            assert_eq!(others.get(path).await, Ok(b"old".to_vec()));
+            assert_eq!(other_session.get(path).await, Ok(b"old".to_vec()));
         } else {
-            assert_eq!(status_code(others.stat(path).await), NO_SUCH_FILE);
-            assert_eq!(others.list("/").await, Ok(vec!["old".to_owned()]));
+            assert_eq!(status_code(other_session.stat(path).await), NO_SUCH_FILE);
+            assert_eq!(other_session.list("/").await, Ok(vec!["old".to_owned()]));
         }
-        mine.close(&handle).await.expect("commits");
-        assert_eq!(others.get(path).await, Ok(b"fresh content".to_vec()));
+        own_session.close(&handle).await.expect("commits");
+        assert_eq!(other_session.get(path).await, Ok(b"fresh content".to_vec()));
     }
-    assert_eq!(mine.list("/").await, Ok(vec!["new".to_owned(), "old".to_owned()]));
+    assert_eq!(own_session.list("/").await, Ok(vec!["new".to_owned(), "old".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_session_discards_its_uploads() {
-    let served = SftpFilesFixture::start().await;
-    served.gateway.write_host_file("/f", "old");
-    let mut lost = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    fixture.gateway.write_host_file("/f", "old");
+    let mut lost = fixture.session().await;
     let handle = lost.open_file(b"/f", REPLACE).await.expect("opens");
     lost.write_at(&handle, 0, &[7; 100_000]).await.expect("writes");
     lost.drop_connection();
-    served.wait_until_unstaged().await;
-    assert_eq!(served.read_host("/f"), b"old");
+    fixture.wait_until_unstaged().await;
+    assert_eq!(fixture.read_host("/f"), b"old");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_after_close_see_the_committed_file() {
-    let served = SftpFilesFixture::start().await;
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    let mut sftp = fixture.session().await;
     let handle = sftp.open_file(b"/f", REPLACE).await.expect("opens");
     let write =
         sftp.send(6, &[&encode_string(&handle), &0u64.to_be_bytes(), &encode_string(b"abc")]).await.expect("sent");
@@ -100,35 +100,35 @@ async fn requests_after_close_see_the_committed_file() {
         let (kind, body) = sftp.receive(id).await.expect(what);
         assert_eq!((kind, &body[..4]), (101, &[0; 4][..]), "{what}");
     }
-    assert_eq!(served.read_host("/g"), b"abc");
+    assert_eq!(fixture.read_host("/g"), b"abc");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attributes_set_on_an_open_upload_are_committed_with_it() {
-    let served = SftpFilesFixture::start().await;
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    let mut sftp = fixture.session().await;
     let handle = sftp.open_file(b"/f", REPLACE).await.expect("opens");
     sftp.write_at(&handle, 0, b"x").await.expect("writes");
     let times = [8u32, 1_000_000_000, 981_173_106].map(u32::to_be_bytes).concat();
     sftp.request(10, &[&encode_string(&handle), &times]).await.expect("FSETSTAT");
     sftp.chmod("/f", 0o640).await.expect("SETSTAT");
     sftp.close(&handle).await.expect("commits");
-    let shown = sftp.stat("/f").await.expect("there");
-    assert_eq!((shown.times, shown.mode), (Some((1_000_000_000, 981_173_106)), Some(0o100_640)));
+    let attributes = sftp.stat("/f").await.expect("there");
+    assert_eq!((attributes.times, attributes.mode), (Some((1_000_000_000, 981_173_106)), Some(0o100_640)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_upload_follows_renames_of_its_file_and_directory() {
-    let served = SftpFilesFixture::start().await;
-    served.gateway.create_host_directory("/d");
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    fixture.gateway.create_host_directory("/d");
+    let mut sftp = fixture.session().await;
     let handle = sftp.open_file(b"/d/a", REPLACE).await.expect("opens");
     sftp.write_at(&handle, 0, b"12").await.expect("writes");
     sftp.rename("/d/a", "/d/b").await.expect("renames");
-    assert_eq!(served.read_host("/d/b"), b"12");
+    assert_eq!(fixture.read_host("/d/b"), b"12");
     sftp.write_at(&handle, 2, b"34").await.expect("in place");
     sftp.close(&handle).await.expect("closes");
-    assert_eq!(served.read_host("/d/b"), b"1234");
+    assert_eq!(fixture.read_host("/d/b"), b"1234");
     assert_eq!(status_code(sftp.stat("/d/a").await), NO_SUCH_FILE);
 
     let handle = sftp.open_file(b"/d/c", REPLACE).await.expect("opens");
@@ -137,15 +137,15 @@ async fn open_upload_follows_renames_of_its_file_and_directory() {
     sftp.rename("/d", "/e").await.expect("renames");
     sftp.write_at(&handle, 2, b"78").await.expect("in place");
     sftp.close(&handle).await.expect("closes");
-    assert_eq!(served.read_host("/e/c"), b"5678");
+    assert_eq!(fixture.read_host("/e/c"), b"5678");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_whose_name_was_removed_is_discarded_at_close() {
-    let served = SftpFilesFixture::start().await;
-    served.gateway.write_host_file("/removed", "old");
-    served.gateway.write_host_file("/other", "other");
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    fixture.gateway.write_host_file("/removed", "old");
+    fixture.gateway.write_host_file("/other", "other");
+    let mut sftp = fixture.session().await;
 
     let handle = sftp.open_file(b"/removed", REPLACE).await.expect("opens");
     sftp.remove("/removed").await.expect("removes");
@@ -159,39 +159,39 @@ async fn upload_whose_name_was_removed_is_discarded_at_close() {
     sftp.posix_rename("/other", "/replaced").await.expect("renames");
     sftp.write_at(&handle, 0, b"late").await.expect("writes on");
     sftp.close(&handle).await.expect("closes");
-    assert_eq!(served.read_host("/replaced"), b"other");
-    served.wait_until_unstaged().await;
+    assert_eq!(fixture.read_host("/replaced"), b"other");
+    fixture.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_without_truncate_writes_in_place() {
-    let served = SftpFilesFixture::start().await;
-    served.gateway.write_host_file("/f", "abcdef");
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    fixture.gateway.write_host_file("/f", "abcdef");
+    let mut sftp = fixture.session().await;
 
     let edit = sftp.open_file(b"/f", READ | WRITE).await.expect("opens");
     sftp.write_at(&edit, 2, b"XY").await.expect("writes");
-    assert_eq!(served.read_host("/f"), b"abXYef", "at once");
+    assert_eq!(fixture.read_host("/f"), b"abXYef", "at once");
     assert_eq!(sftp.read_at(&edit, 0, 100).await, Ok(b"abXYef".to_vec()));
     sftp.close(&edit).await.expect("closes");
 
     let append = sftp.open_file(b"/f", WRITE | APPEND).await.expect("opens");
     sftp.write_at(&append, 0, b"!").await.expect("writes");
     sftp.close(&append).await.expect("closes");
-    assert_eq!(served.read_host("/f"), b"abXYef!", "an offset says nothing there");
+    assert_eq!(fixture.read_host("/f"), b"abXYef!", "an offset says nothing there");
 
     assert_eq!(status_code(sftp.open_file(b"/f", WRITE | CREATE | EXCLUSIVE).await), FAILURE);
     assert_eq!(status_code(sftp.open_file(b"/none", WRITE).await), NO_SUCH_FILE);
     let new = sftp.open_file(b"/new", WRITE | CREATE | EXCLUSIVE).await.expect("opens");
-    assert!(served.gateway.host_path("/new").exists(), "at once");
+    assert!(fixture.gateway.host_path("/new").exists(), "at once");
     sftp.close(&new).await.expect("closes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replaced_file_can_be_read_back_before_commit() {
-    let served = SftpFilesFixture::start().await;
-    served.gateway.write_host_file("/f", "old");
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    fixture.gateway.write_host_file("/f", "old");
+    let mut sftp = fixture.session().await;
     let handle = sftp.open_file(b"/f", READ | REPLACE).await.expect("opens");
     sftp.write_at(&handle, 0, b"new").await.expect("writes");
     assert_eq!(sftp.read_at(&handle, 1, 10).await, Ok(b"ew".to_vec()));
@@ -203,8 +203,8 @@ async fn replaced_file_can_be_read_back_before_commit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edit_of_an_open_upload_commits_it_first() {
-    let served = SftpFilesFixture::start().await;
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    let mut sftp = fixture.session().await;
     let upload = sftp.open_file(b"/f", REPLACE).await.expect("opens");
     sftp.write_at(&upload, 0, b"1234").await.expect("writes");
     let edit = sftp.open_file(b"/f", WRITE).await.expect("opens");
@@ -212,15 +212,15 @@ async fn edit_of_an_open_upload_commits_it_first() {
     sftp.write_at(&upload, 3, b"Z").await.expect("in place");
     sftp.close(&upload).await.expect("closes");
     sftp.close(&edit).await.expect("closes");
-    assert_eq!(served.read_host("/f"), b"A23Z");
+    assert_eq!(fixture.read_host("/f"), b"A23Z");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_is_copied_between_open_files() {
-    let served = SftpFilesFixture::start().await;
+    let fixture = SftpFilesFixture::start().await;
     let content: Vec<u8> = (0..600_000u32).map(|n| n as u8).collect();
-    served.gateway.write_host_file("/from", &content);
-    let mut sftp = served.session().await;
+    fixture.gateway.write_host_file("/from", &content);
+    let mut sftp = fixture.session().await;
     let from = sftp.open_file(b"/from", READ).await.expect("opens");
     let to = sftp.open_file(b"/to", REPLACE).await.expect("opens");
     let mut copy = async |from: &[u8], offset: u64, length: u64, to: &[u8]| {
@@ -234,13 +234,13 @@ async fn data_is_copied_between_open_files() {
     assert_eq!(status_code(copy(&from, 0, 0, &from).await), FAILURE, "one file");
     assert_eq!(status_code(copy(&from, 0, 0, b"12345678").await), FAILURE, "no handle");
     sftp.close(&to).await.expect("commits");
-    assert_eq!(served.read_host("/to"), [&[0], &content[5..]].concat());
+    assert_eq!(fixture.read_host("/to"), [&[0], &content[5..]].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_or_malformed_request_is_answered_with_its_id() {
-    let served = SftpFilesFixture::start().await;
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    let mut sftp = fixture.session().await;
     assert_eq!(status_code(sftp.request(99, &[b"anything"]).await), OP_UNSUPPORTED);
     assert_eq!(status_code(sftp.extended("nobody@example.org", &[]).await), OP_UNSUPPORTED);
     assert_eq!(status_code(sftp.request(17, &[&[0, 0, 0, 9], b"/f"]).await), BAD_MESSAGE);
@@ -252,9 +252,9 @@ async fn unknown_or_malformed_request_is_answered_with_its_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_packet_length_closes_the_channel_after_earlier_replies() {
-    let served = SftpFilesFixture::start().await;
+    let fixture = SftpFilesFixture::start().await;
     for length in [0u32, 262_145, u32::MAX] {
-        let mut sftp = served.session().await;
+        let mut sftp = fixture.session().await;
         let before = encode_packet(16, &[&7u32.to_be_bytes()[..], &encode_string(b"/")].concat());
         sftp.send_raw(&[&before[..], &length.to_be_bytes(), b"xxxx"].concat()).await.expect("sent");
         assert_eq!(sftp.receive(7).await.expect("answered").0, 104);
@@ -284,12 +284,12 @@ async fn handle_limit_of_a_session_is_enforced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn long_listings_are_split_into_64_kib_replies_with_raw_names() {
     use std::os::unix::ffi::OsStrExt;
-    let served = SftpFilesFixture::start().await;
+    let fixture = SftpFilesFixture::start().await;
     for number in 0..500u32 {
         let name = [format!("{number:03}").as_bytes(), &[0xff; 200]].concat();
-        std::fs::write(served.gateway.root().join(std::ffi::OsStr::from_bytes(&name)), "x").expect("a file");
+        std::fs::write(fixture.gateway.root().join(std::ffi::OsStr::from_bytes(&name)), "x").expect("a file");
     }
-    let mut sftp = served.session().await;
+    let mut sftp = fixture.session().await;
     let (_, body) = sftp.request(11, &[&encode_string(b"/")]).await.expect("opens");
     let (mut answers, mut names, mut raw) = (0, 0, Vec::new());
     while let Ok((kind, found)) = sftp.request(12, &[&body]).await {
@@ -310,18 +310,18 @@ async fn paths_resolve_from_the_start_directory_and_never_leave_the_root() {
     std::os::unix::fs::symlink("/etc/passwd", gateway.host_path("/a/b/out")).expect("a link");
     let token = gateway.create_user_and_token("alice", "/a/b:rw");
     let mut sftp = gateway.sftp("alice", &token).await;
-    for (path, wanted) in [(".", "/a/b"), ("", "/a/b"), ("f", "/a/b/f"), ("../../../..", "/"), ("new", "/a/b/new")] {
-        assert_eq!(sftp.realpath(path).await.as_deref(), Ok(wanted), "{path:?}");
+    for (path, expected) in [(".", "/a/b"), ("", "/a/b"), ("f", "/a/b/f"), ("../../../..", "/"), ("new", "/a/b/new")] {
+        assert_eq!(sftp.realpath(path).await.as_deref(), Ok(expected), "{path:?}");
     }
     let mut expand = async |name: &str, path: &str| {
         let (_, body) = sftp.extended(name, &[path.as_bytes()]).await?;
         let length = u32::from_be_bytes(body[4..8].try_into().expect("a length")) as usize;
         Ok::<_, SftpError>(String::from_utf8(body[8..8 + length].to_vec()).expect("text"))
     };
-    for (path, wanted) in
+    for (path, expected) in
         [("~", "/a/b"), ("~/f", "/a/b/f"), ("~alice/f", "/a/b/f"), ("~//f", "/a/b/f"), ("f", "/a/b/f")]
     {
-        assert_eq!(expand("expand-path@openssh.com", path).await.as_deref(), Ok(wanted), "{path}");
+        assert_eq!(expand("expand-path@openssh.com", path).await.as_deref(), Ok(expected), "{path}");
     }
     assert_eq!(status_code(expand("expand-path@openssh.com", "~root/x").await), NO_SUCH_FILE);
     assert_eq!(expand("home-directory", "alice").await.as_deref(), Ok("/a/b"));
@@ -340,10 +340,10 @@ async fn relative_paths_follow_the_renamed_start_directory() {
     gateway.create_user("alice", &["/:rw"]);
     let scope = format!("node:{}:r", gateway.node_id("/a/b"));
     let scoped = gateway.create_token("alice", &["-e", "1h", "-s", &scope]);
-    let whole = gateway.create_token("alice", &["-e", "1h"]);
+    let unscoped_token = gateway.create_token("alice", &["-e", "1h"]);
     let mut mounted = gateway.sftp("alice", &scoped).await;
     assert_eq!(mounted.get("f").await, Ok(b"x".to_vec()));
-    gateway.sftp("alice", &whole).await.rename("/a/b", "/a/c").await.expect("renames");
+    gateway.sftp("alice", &unscoped_token).await.rename("/a/b", "/a/c").await.expect("renames");
     for _ in 0..500 {
         if mounted.get("f").await == Ok(b"x".to_vec()) {
             assert_eq!(mounted.realpath(".").await.as_deref(), Ok("/a/c"));
@@ -356,9 +356,9 @@ async fn relative_paths_follow_the_renamed_start_directory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn owner_is_the_login_and_cannot_be_changed() {
-    let served = SftpFilesFixture::start().await;
-    served.gateway.write_host_file("/f", "x");
-    let mut sftp = served.session().await;
+    let fixture = SftpFilesFixture::start().await;
+    fixture.gateway.write_host_file("/f", "x");
+    let mut sftp = fixture.session().await;
     let set = |uid: u32, mode: u32| [6, uid, 1000, mode].map(u32::to_be_bytes).concat();
     assert_eq!(status_code(sftp.request(9, &[&encode_string(b"/f"), &set(0, 0o600)]).await), PERMISSION_DENIED);
     assert_eq!(sftp.stat("/f").await.expect("there").mode, Some(0o100_600), "the rest is set, as OpenSSH does");
@@ -371,9 +371,9 @@ async fn owner_is_the_login_and_cannot_be_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_reads_and_writes_are_complete() {
-    let served = SftpFilesFixture::start().await;
+    let fixture = SftpFilesFixture::start().await;
     let content: Vec<u8> = (0..261_120u32).map(|n| (n / 7) as u8).collect();
-    let mut sftp = served.session().await;
+    let mut sftp = fixture.session().await;
     let handle = sftp.open_file(b"/f", REPLACE).await.expect("opens");
     sftp.write_at(&handle, 0, &content).await.expect("writes");
     sftp.close(&handle).await.expect("commits");

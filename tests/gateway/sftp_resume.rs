@@ -67,51 +67,51 @@ fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_upload_is_resumed_by_the_next_session_of_its_token() {
-    let served = SftpResumeFixture::start().await;
+    let fixture = SftpResumeFixture::start().await;
     for (path, flags) in
         [("/a", WRITE), ("/b", WRITE | CREATE), ("/c", WRITE | APPEND), ("/d", WRITE | CREATE | APPEND)]
     {
-        let mut sftp = served.interrupt_upload(path, "half").await;
+        let mut sftp = fixture.interrupt_upload(path, "half").await;
         assert_eq!(sftp.stat(path).await.expect(path).size, Some(4));
         assert!(sftp.list("/").await.expect("listed").contains(&path[1..].to_owned()));
-        assert!(!served.gateway.host_path(path).exists(), "nobody else sees it");
+        assert!(!fixture.gateway.host_path(path).exists(), "nobody else sees it");
         let handle = sftp.open_file(path.as_bytes(), flags).await.expect(path);
         sftp.write_at(&handle, 4, b" and whole").await.expect(path);
-        assert!(!served.gateway.host_path(path).exists(), "{path}: not before CLOSE");
+        assert!(!fixture.gateway.host_path(path).exists(), "{path}: not before CLOSE");
         sftp.close(&handle).await.expect(path);
-        assert_eq!(std::fs::read_to_string(served.gateway.host_path(path)).expect(path), "half and whole");
+        assert_eq!(std::fs::read_to_string(fixture.gateway.host_path(path)).expect(path), "half and whole");
     }
-    served.wait_until_unstaged().await;
+    fixture.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_upload_can_be_renamed_restarted_or_removed() {
-    let served = SftpResumeFixture::start().await;
-    let mut sftp = served.interrupt_upload("/a.filepart", "all that there was").await;
+    let fixture = SftpResumeFixture::start().await;
+    let mut sftp = fixture.interrupt_upload("/a.filepart", "all that there was").await;
     sftp.rename("/a.filepart", "/a").await.expect("renamed");
-    assert_eq!(std::fs::read_to_string(served.gateway.host_path("/a")).expect("there"), "all that there was");
-    let mut sftp = served.interrupt_upload("/b", "half").await;
+    assert_eq!(std::fs::read_to_string(fixture.gateway.host_path("/a")).expect("there"), "all that there was");
+    let mut sftp = fixture.interrupt_upload("/b", "half").await;
     sftp.put("/b", b"anew").await.expect("put");
-    assert_eq!(std::fs::read_to_string(served.gateway.host_path("/b")).expect("there"), "anew");
-    let mut sftp = served.interrupt_upload("/c", "half").await;
+    assert_eq!(std::fs::read_to_string(fixture.gateway.host_path("/b")).expect("there"), "anew");
+    let mut sftp = fixture.interrupt_upload("/c", "half").await;
     sftp.remove("/c").await.expect("removed");
     assert_eq!(status_code(sftp.stat("/c").await), NO_SUCH_FILE);
-    served.wait_until_unstaged().await;
+    fixture.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_upload_is_visible_only_to_its_token_while_the_name_is_free() {
-    let served = SftpResumeFixture::start().await;
-    let mut sftp = served.interrupt_upload("/a", "half").await;
-    let other = served.gateway.create_token("alice", &["-e", "1h"]);
-    let mut other = served.gateway.sftp("alice", &other).await;
+    let fixture = SftpResumeFixture::start().await;
+    let mut sftp = fixture.interrupt_upload("/a", "half").await;
+    let other = fixture.gateway.create_token("alice", &["-e", "1h"]);
+    let mut other = fixture.gateway.sftp("alice", &other).await;
     assert_eq!(status_code(other.stat("/a").await), NO_SUCH_FILE);
     other.put("/a", b"another").await.expect("put");
     assert_eq!(sftp.get("/a").await, Ok(b"another".to_vec()));
     // One that asked and did not go on gives it back.
-    let sftp = served.interrupt_upload("/b", "half").await;
+    let sftp = fixture.interrupt_upload("/b", "half").await;
     sftp.close_channel().await;
-    let mut next = served.session().await;
+    let mut next = fixture.session().await;
     for _ in 0..1000 {
         if next.stat("/b").await.is_ok() {
             return;
@@ -123,25 +123,25 @@ async fn interrupted_upload_is_visible_only_to_its_token_while_the_name_is_free(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_upload_is_discarded_with_its_token_and_after_retention() {
-    let served = SftpResumeFixture::start().await;
-    drop(served.interrupt_upload("/a", "half").await);
-    served.gateway.clock.advance(Duration::from_secs(86_400));
-    served.wait_until_unstaged().await;
-    drop(served.interrupt_upload("/b", "half").await);
-    served.gateway.run_cli(&["apitoken", "revoke", crate::support::token_id(&served.token)]);
-    served.gateway.clock.advance(Duration::from_secs(60));
-    served.wait_until_unstaged().await;
+    let fixture = SftpResumeFixture::start().await;
+    drop(fixture.interrupt_upload("/a", "half").await);
+    fixture.gateway.clock.advance(Duration::from_secs(86_400));
+    fixture.wait_until_unstaged().await;
+    drop(fixture.interrupt_upload("/b", "half").await);
+    fixture.gateway.run_cli(&["apitoken", "revoke", crate::support::token_id(&fixture.token)]);
+    fixture.gateway.clock.advance(Duration::from_secs(60));
+    fixture.wait_until_unstaged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn zero_retention_keeps_no_interrupted_upload() {
     let none =
         |settings: &mut patgate::gateway::GatewaySettings| settings.sftp_options.upload_retention = Duration::ZERO;
-    let served = SftpResumeFixture::with_gateway(Fixture::start_with(Clock::system(), none).await);
-    let mut lost = served.session().await;
+    let fixture = SftpResumeFixture::with_gateway(Fixture::start_with(Clock::system(), none).await);
+    let mut lost = fixture.session().await;
     let handle = lost.open_file(b"/a", REPLACE).await.expect("staged");
     lost.write_at(&handle, 0, b"half").await.expect("written");
     lost.drop_connection();
-    served.wait_until_unstaged().await;
-    assert_eq!(status_code(served.session().await.stat("/a").await), NO_SUCH_FILE);
+    fixture.wait_until_unstaged().await;
+    assert_eq!(status_code(fixture.session().await.stat("/a").await), NO_SUCH_FILE);
 }

@@ -56,12 +56,12 @@ async fn token_is_accepted_as_password_or_keyboard_interactive() {
     let wrong = ssh.authenticate_password("alice", "wrong").await.expect("answers");
     let AuthResult::Failure { remaining_methods, .. } = wrong else { panic!("a wrong token was let in") };
     assert_eq!(remaining_methods.len(), 2, "it can be tried again: {remaining_methods:?}");
-    for (answer, wanted) in [("wrong", false), (&token[..], true)] {
-        let asked = ssh.authenticate_keyboard_interactive_start("alice", None::<String>).await.expect("answers");
-        let KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } = asked else { panic!("{asked:?}") };
+    for (answer, is_accepted) in [("wrong", false), (&token[..], true)] {
+        let prompt = ssh.authenticate_keyboard_interactive_start("alice", None::<String>).await.expect("answers");
+        let KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } = prompt else { panic!("{prompt:?}") };
         assert!(prompts.len() == 1 && !prompts[0].echo, "{prompts:?}");
         let answer = ssh.authenticate_keyboard_interactive_respond(vec![answer.to_owned()]).await.expect("answers");
-        assert_eq!(matches!(answer, KeyboardInteractiveAuthResponse::Success), wanted, "{answer:?}");
+        assert_eq!(matches!(answer, KeyboardInteractiveAuthResponse::Success), is_accepted, "{answer:?}");
     }
     sftp_channel(&ssh).await;
 }
@@ -112,35 +112,36 @@ async fn channel_end_sends_reply_exit_status_zero_eof_and_close() {
         answers += 1;
     }
     assert_eq!(answers, 301, "VERSION and one for each");
-    let order = matches!(rest[..], [ChannelMsg::ExitStatus { exit_status: 0 }, ChannelMsg::Eof, ChannelMsg::Close, ..]);
-    assert!(order, "{rest:?}");
+    let is_in_order =
+        matches!(rest[..], [ChannelMsg::ExitStatus { exit_status: 0 }, ChannelMsg::Eof, ChannelMsg::Close, ..]);
+    assert!(is_in_order, "{rest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn channels_of_a_connection_are_capped_and_share_uploads() {
     let (gateway, token) = start_gateway(|options| options.max_channels = 2).await;
     let ssh = login(&gateway, &token).await;
-    let (mut one, mut other) = (sftp_channel(&ssh).await, sftp_channel(&ssh).await);
+    let (mut first, mut second) = (sftp_channel(&ssh).await, sftp_channel(&ssh).await);
     assert!(ssh.channel_open_session().await.is_err(), "a third");
     let open = sftp_request_packet(3, 1, &[&encode_string(b"/f"), &26u32.to_be_bytes(), &[0; 4]]);
-    one.data_bytes([sftp_init_packet(), open].concat()).await.expect("sent");
+    first.data_bytes([sftp_init_packet(), open].concat()).await.expect("sent");
     let mut seen = Vec::new();
     while !seen.ends_with(&1u64.to_be_bytes()) {
-        let Some(ChannelMsg::Data { data }) = next_message(&mut one).await else { panic!("no handle") };
+        let Some(ChannelMsg::Data { data }) = next_message(&mut first).await else { panic!("no handle") };
         seen.extend_from_slice(&data);
     }
-    other
+    second
         .data_bytes([sftp_init_packet(), sftp_request_packet(17, 9, &[&encode_string(b"/f")])].concat())
         .await
         .expect("sent");
     let mut seen = Vec::new();
     while !seen.windows(5).any(|part| part == [105, 0, 0, 0, 9]) {
-        let Some(ChannelMsg::Data { data }) = next_message(&mut other).await else { panic!("no attributes") };
+        let Some(ChannelMsg::Data { data }) = next_message(&mut second).await else { panic!("no attributes") };
         seen.extend_from_slice(&data);
         assert!(!seen.windows(5).any(|part| part == [101, 0, 0, 0, 9]), "the other channel's upload is unseen");
     }
-    one.eof().await.expect("sent");
-    while next_message(&mut one).await.is_some() {}
+    first.eof().await.expect("sent");
+    while next_message(&mut first).await.is_some() {}
     for _ in 0..500 {
         if ssh.channel_open_session().await.is_ok() {
             return;
@@ -155,15 +156,15 @@ async fn unauthenticated_connections_are_closed_at_the_login_timeout() {
     let (gateway, _) = start_gateway(|options| options.login_timeout = Duration::from_millis(300)).await;
     let mut silent = TcpStream::connect(gateway.sftp).await.expect("connects");
     let mut heard = Vec::new();
-    let ended = tokio::time::timeout(SSH_TIMEOUT, silent.read_to_end(&mut heard)).await;
-    assert!(ended.is_ok(), "the silent one is still there");
+    let read_result = tokio::time::timeout(SSH_TIMEOUT, silent.read_to_end(&mut heard)).await;
+    assert!(read_result.is_ok(), "the silent one is still there");
     let ssh = connect_ssh(&gateway).await;
-    let gone = async {
+    let closed = async {
         while !ssh.is_closed() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(SSH_TIMEOUT, gone).await.expect("the one without a token is cut");
+    tokio::time::timeout(SSH_TIMEOUT, closed).await.expect("the one without a token is cut");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,11 +192,11 @@ async fn transfers_survive_rekeying() {
     let (gateway, token) = start_gateway(|options| options.rekey_bytes = 1 << 20).await;
     let content: Vec<u8> = (0..6u32 << 20).map(|n| (n / 3) as u8).collect();
     let mut sftp = gateway.sftp("alice", &token).await;
-    let whole = async {
+    let transfer = async {
         sftp.put("/big", &content).await.expect("put");
         sftp.get("/big").await.expect("get")
     };
-    let found = tokio::time::timeout(SSH_TIMEOUT, whole).await.expect("no transfer stalls");
+    let found = tokio::time::timeout(SSH_TIMEOUT, transfer).await.expect("no transfer stalls");
     assert!(found == content);
 }
 
@@ -205,14 +206,15 @@ async fn client_that_reads_no_replies_is_disconnected() {
     gateway.write_host_file("/big", vec![7; 1 << 20]);
     let tcp = TcpStream::connect(gateway.sftp).await.expect("connects");
     let (mut from_server, mut to_server) = tcp.into_split();
-    let (near, far) = tokio::io::duplex(1 << 16);
-    let (mut from_client, mut to_client) = tokio::io::split(far);
+    let (client_stream, server_stream) = tokio::io::duplex(1 << 16);
+    let (mut from_client, mut to_client) = tokio::io::split(server_stream);
     let reading = tokio::spawn(async move {
         let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
     });
     let mut writing = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-    let mut ssh =
-        client::connect_stream(Arc::new(client::Config::default()), near, AcceptAnyHostKey).await.expect("connects");
+    let mut ssh = client::connect_stream(Arc::new(client::Config::default()), client_stream, AcceptAnyHostKey)
+        .await
+        .expect("connects");
     assert!(ssh.authenticate_password("alice", &token).await.expect("answers").success());
     let mut channel = sftp_channel(&ssh).await;
     let open = sftp_request_packet(3, 1, &[&encode_string(b"/big"), &1u32.to_be_bytes(), &[0; 4]]);
@@ -227,7 +229,7 @@ async fn client_that_reads_no_replies_is_disconnected() {
     let handle = encode_string(&1u64.to_be_bytes());
     let reads = (0..400).flat_map(|id| sftp_request_packet(5, id, &[&handle, &[0; 8], &261_120u32.to_be_bytes()]));
     channel.data_bytes(reads.collect::<Vec<u8>>()).await.expect("sent");
-    let cut = async {
+    let disconnected = async {
         loop {
             tokio::select! {
                 _ = &mut writing => return,
@@ -237,7 +239,7 @@ async fn client_that_reads_no_replies_is_disconnected() {
             }
         }
     };
-    tokio::time::timeout(SSH_TIMEOUT, cut).await.expect("the session ends");
+    tokio::time::timeout(SSH_TIMEOUT, disconnected).await.expect("the session ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,8 +331,8 @@ async fn symlink_argument_order_follows_the_client() {
         assert!(ssh.authenticate_password("alice", &token).await.expect("answered").success(), "{name}");
         let mut channel = sftp_channel(&ssh).await;
         let (link, target) = (encode_string(b"link"), encode_string(b"target"));
-        let order = if link_first { [&link[..], &target] } else { [&target[..], &link] };
-        channel.data_bytes([sftp_init_packet(), sftp_request_packet(20, 1, &order)].concat()).await.expect("sent");
+        let arguments = if link_first { [&link[..], &target] } else { [&target[..], &link] };
+        channel.data_bytes([sftp_init_packet(), sftp_request_packet(20, 1, &arguments)].concat()).await.expect("sent");
         channel.eof().await.expect("sent");
         while channel.wait().await.is_some() {}
         assert_eq!(std::fs::read_link(gateway.host_path("/link")).expect(name).to_str(), Some("target"), "{name}");

@@ -52,17 +52,17 @@ async fn slow_client_between_login_attempts_is_not_disconnected() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_key_exchanges_do_not_block_others() {
     let (gateway, token) = start_gateway(|_| {}).await;
-    let mut strangers = Vec::new();
+    let mut stalled_clients = Vec::new();
     for number in 0..40 {
-        let mut stranger = TcpStream::connect(gateway.sftp).await.expect("connects");
+        let mut stalled_client = TcpStream::connect(gateway.sftp).await.expect("connects");
         // The identification, and of a KEXINIT of 1 KiB nothing, its length, or its beginning.
         let begin = b"SSH-2.0-stranger\r\n\0\0\x04\0\x04\x14begun";
-        stranger.write_all(&begin[..18 + [0, 4, 6, 11][number % 4]]).await.expect("sent");
-        strangers.push(stranger);
+        stalled_client.write_all(&begin[..18 + [0, 4, 6, 11][number % 4]]).await.expect("sent");
+        stalled_clients.push(stalled_client);
     }
-    for stranger in &mut strangers {
+    for stalled_client in &mut stalled_clients {
         let mut line = [0; 4];
-        stranger.read_exact(&mut line).await.expect("the server names itself");
+        stalled_client.read_exact(&mut line).await.expect("the server names itself");
         assert_eq!(&line, b"SSH-");
     }
     let gateway = Arc::new(gateway);
@@ -75,7 +75,7 @@ async fn stalled_key_exchanges_do_not_block_others() {
     for login in logins {
         login.await.expect("no panic").expect("let in");
     }
-    drop(strangers);
+    drop(stalled_clients);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,13 +88,13 @@ async fn login_timeout_is_reported_in_the_disconnect() {
 /// A client that reads, and whose answers reach the server until the task is aborted.
 async fn client_with_blockable_network(gateway: &Fixture, token: &str) -> (SshClient, JoinHandle<()>) {
     let (mut from_server, to_server) = TcpStream::connect(gateway.sftp).await.expect("connects").into_split();
-    let (near, far) = tokio::io::duplex(1 << 16);
-    let (mut from_client, mut to_client) = tokio::io::split(far);
+    let (client_stream, server_stream) = tokio::io::duplex(1 << 16);
+    let (mut from_client, mut to_client) = tokio::io::split(server_stream);
     // A half that is dropped would end the connection.
     let to_server = Arc::new(tokio::sync::Mutex::new(to_server));
-    let kept = to_server.clone();
+    let blocked_sender = to_server.clone();
     tokio::spawn(async move {
-        let _kept = kept;
+        let _kept = blocked_sender;
         let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
         // The client sees the end of the connection.
         let _ = to_client.shutdown().await;
@@ -107,7 +107,7 @@ async fn client_with_blockable_network(gateway: &Fixture, token: &str) -> (SshCl
             }
         }
     });
-    let mut client = SshClient::over_stream(near, client::Config::default()).await;
+    let mut client = SshClient::over_stream(client_stream, client::Config::default()).await;
     assert!(client.try_password(token).await);
     (client, writing)
 }
@@ -128,8 +128,8 @@ async fn only_clients_that_answer_keepalives_stay_connected() {
     let begin = Instant::now();
     let (reason, words) = asleep.wait_for_disconnect().await;
     assert!(matches!(reason, Disconnect::ConnectionLost) && words.contains("keepalive"), "{reason:?}: {words}");
-    let took = begin.elapsed();
-    assert!(took > Duration::from_millis(2500), "ended after {took:?}, before it could answer");
+    let connected_time = begin.elapsed();
+    assert!(connected_time > Duration::from_millis(2500), "ended after {connected_time:?}, before it could answer");
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(resting.starts_sftp().await, "whoever answers stays");
 }

@@ -11,24 +11,25 @@ use serde_json::{Value, json};
 
 use crate::support::{DavClient, Fixture, HttpResponse, token_id};
 
-const LOCK: &str = "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
+const LOCK_BODY: &str =
+    "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
 
-/// A gateway that keeps no more than this.
-async fn bounded(clock: Clock, limits: StateLimits) -> Fixture {
+/// Starts a gateway with these limits.
+async fn start_with_limits(clock: Clock, limits: StateLimits) -> Fixture {
     Fixture::start_with(clock, |settings| settings.state_limits = limits).await
 }
 
-fn limits(per_user: u64, in_all: u64) -> UserQuotaLimits {
-    UserQuotaLimits { per_user, total: in_all }
+fn limits(per_user: u64, total: u64) -> UserQuotaLimits {
+    UserQuotaLimits { per_user, total }
 }
 
-/// Tells whether an answer is 507 with these words.
-fn is_refused(answer: &HttpResponse, words: &str) -> bool {
-    answer.status == 507 && answer.text().contains(words)
+/// Tells whether a response is 507 with a text.
+fn is_no_space(answer: &HttpResponse, reason: &str) -> bool {
+    answer.status == 507 && answer.text().contains(reason)
 }
 
-/// Makes sure that a user works on and that a token is revoked for the next request, whatever another has filled.
-async fn others_go_on(gateway: &Fixture, bob: &DavClient) {
+/// Asserts that another user can still write, and that a revocation applies to the next request.
+async fn assert_others_unaffected(gateway: &Fixture, bob: &DavClient) {
     assert_eq!(bob.put("/dav/of-bob", "content").await.status, 204);
     let revoked = gateway.create_token("bob", &["-e", "1h"]);
     let dav = gateway.dav("bob", &revoked);
@@ -40,22 +41,23 @@ async fn others_go_on(gateway: &Fixture, bob: &DavClient) {
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_are_limited_per_user_and_in_total_and_released() {
     let clock = Clock::manual(Clock::system().now());
-    let gateway = bounded(clock, StateLimits { locks: limits(2, 3), ..StateLimits::default() }).await;
+    let gateway = start_with_limits(clock, StateLimits { locks: limits(2, 3), ..StateLimits::default() }).await;
     let [alice, bob] = ["alice", "bob"].map(|login| gateway.dav(login, &gateway.create_user_and_token(login, "/:rw")));
     for name in ["a", "b", "c", "d", "of-bob"] {
         gateway.write_host_file(name, "content");
     }
-    let lock =
-        async |dav: &DavClient, path: &str, seconds: &str| dav.send("LOCK", path, &[("timeout", seconds)], LOCK).await;
+    let lock = async |dav: &DavClient, path: &str, seconds: &str| {
+        dav.send("LOCK", path, &[("timeout", seconds)], LOCK_BODY).await
+    };
     let first = lock(&alice, "/dav/a", "Second-3600").await;
     assert_eq!(first.status, 200);
     assert_eq!(lock(&alice, "/dav/b", "Second-60").await.status, 200);
     let refused = lock(&alice, "/dav/c", "Second-60").await;
-    assert!(is_refused(&refused, "the user holds as many locks as may be"), "{}", refused.text());
+    assert!(is_no_space(&refused, "the user holds as many locks as may be"), "{}", refused.text());
     assert_eq!(lock(&bob, "/dav/c", "Second-3600").await.status, 200);
     let refused = lock(&bob, "/dav/d", "Second-60").await;
-    assert!(is_refused(&refused, "all users together hold as many locks as may be"), "{}", refused.text());
-    others_go_on(&gateway, &bob).await;
+    assert!(is_no_space(&refused, "all users together hold as many locks as may be"), "{}", refused.text());
+    assert_others_unaffected(&gateway, &bob).await;
     // UNLOCK, and the end of a lock's time.
     let token = first.header("lock-token").to_owned();
     assert_eq!(alice.send("UNLOCK", "/dav/a", &[("lock-token", &token)], "").await.status, 204);
@@ -65,19 +67,19 @@ async fn locks_are_limited_per_user_and_in_total_and_released() {
     assert_eq!(lock(&alice, "/dav/a", "Second-60").await.status, 200);
     // The user who is removed holds none any more, and binds nobody.
     gateway.run_cli(&["admin", "user", "delete", "bob"]);
-    let free = async {
+    let lock_released = async {
         while lock(&alice, "/dav/d", "Second-60").await.status != 200 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), free).await.expect("released");
+    tokio::time::timeout(Duration::from_secs(30), lock_released).await.expect("released");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn named_nodes_are_limited_per_user_and_in_total_and_released() {
     let named_nodes = limits(3, 9);
     let clock = Clock::manual(Clock::system().now());
-    let gateway = bounded(clock, StateLimits { named_nodes, ..StateLimits::default() }).await;
+    let gateway = start_with_limits(clock, StateLimits { named_nodes, ..StateLimits::default() }).await;
     // The root is named for the grants, by somebody at the command line.
     let [alice, bob] = ["alice", "bob"].map(|login| (login, gateway.create_user_and_token(login, "/:rw")));
     let rest = gateway.rest("alice", &alice.1);
@@ -99,13 +101,13 @@ async fn named_nodes_are_limited_per_user_and_in_total_and_released() {
     // What is named goes nowhere that had to be named as well; where that is named, it does.
     let to = alice.url("/dav/deep/er/a");
     let moved = alice.send("MOVE", "/dav/a", &[("destination", &to)], "").await;
-    assert!(is_refused(&moved, words) && gateway.host_path("/a").exists(), "{}", moved.text());
+    assert!(is_no_space(&moved, words) && gateway.host_path("/a").exists(), "{}", moved.text());
     let to = alice.url("/dav/a2");
     assert_eq!(alice.send("MOVE", "/dav/a", &[("destination", &to)], "").await.status, 201);
     // Others have their own, within what all may.
     assert_eq!(set_property_refusal(&bob, "/dav/d", "p", 10).await, None);
     assert_eq!(set_property_refusal(&bob, "/dav/deep/er", "p", 10).await, None);
-    others_go_on(&gateway, &bob).await;
+    assert_others_unaffected(&gateway, &bob).await;
     // Eight of nine: the root, three of alice's, three of bob's, and a grant's.
     gateway.run_cli(&["admin", "user", "grant", "bob", "/of-bob:r"]);
     gateway.run_cli(&["node", "id", "/deep/er/f"]);
@@ -139,18 +141,19 @@ async fn named_nodes_are_limited_per_user_and_in_total_and_released() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stored_tokens_are_limited_and_inactive_ones_deleted_first() {
-    let gateway = bounded(Clock::system(), StateLimits { tokens: limits(3, 100), ..StateLimits::default() }).await;
+    let gateway =
+        start_with_limits(Clock::system(), StateLimits { tokens: limits(3, 100), ..StateLimits::default() }).await;
     let [alice, bob] = ["alice", "bob"].map(|login| (login, gateway.create_user_and_token(login, "/:rw")));
     gateway.write_host_file("of-bob", "content");
     let rest = gateway.rest("alice", &alice.1);
     let bob = gateway.dav("bob", &bob.1);
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for _ in 0..6 {
         let token = rest.send("POST", "/api/v1/tokens", json!({ "lifetime": "30m" })).await;
         assert_eq!(token.status, 201, "{}", token.text());
         let id = token.json()["id"].as_str().expect("an id").to_owned();
         assert_eq!(rest.send("DELETE", &format!("/api/v1/tokens/{id}"), json!(null)).await.status, 204);
-        made.push(id);
+        created.push(id);
     }
     let kept: Vec<String> = rest
         .get("/api/v1/tokens?state=revoked")
@@ -161,7 +164,10 @@ async fn stored_tokens_are_limited_and_inactive_ones_deleted_first() {
         .iter()
         .map(|token| token["id"].as_str().expect("an id").to_owned())
         .collect();
-    assert!(kept.len() == 2 && made[4..].iter().all(|id| kept.contains(id)), "the last ones: {kept:?} of {made:?}");
+    assert!(
+        kept.len() == 2 && created[4..].iter().all(|id| kept.contains(id)),
+        "the last ones: {kept:?} of {created:?}"
+    );
     for _ in 0..2 {
         assert_eq!(rest.send("POST", "/api/v1/tokens", json!({ "lifetime": "30m" })).await.status, 201);
     }
@@ -170,7 +176,7 @@ async fn stored_tokens_are_limited_and_inactive_ones_deleted_first() {
         refused.problem_kind() == "no-space"
             && refused.text().contains("the maximum number of stored tokens is reached")
     );
-    others_go_on(&gateway, &bob).await;
+    assert_others_unaffected(&gateway, &bob).await;
     gateway.run_cli(&["apitoken", "revoke", token_id(&alice.1)]);
     let next = gateway.create_token("alice", &["-e", "1h"]);
     let listed = gateway.rest("alice", &next).get("/api/v1/tokens").await;
@@ -180,7 +186,8 @@ async fn stored_tokens_are_limited_and_inactive_ones_deleted_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn audit_events_are_limited_per_user_without_delaying_revocations() {
     let clock = Clock::manual(Clock::system().now());
-    let gateway = bounded(clock, StateLimits { audit_rows: limits(40, 1000), ..StateLimits::default() }).await;
+    let gateway =
+        start_with_limits(clock, StateLimits { audit_rows: limits(40, 1000), ..StateLimits::default() }).await;
     gateway.create_host_directory("own");
     let mallory = gateway.dav("mallory", &gateway.create_user_and_token("mallory", "/own:r"));
     let bob = gateway.dav("bob", &gateway.create_user_and_token("bob", "/:rw"));
@@ -188,7 +195,7 @@ async fn audit_events_are_limited_per_user_without_delaying_revocations() {
     for number in 0..120 {
         assert_eq!(mallory.put(&format!("/dav/own/{number}"), "x").await.status, 403);
     }
-    others_go_on(&gateway, &bob).await;
+    assert_others_unaffected(&gateway, &bob).await;
     let rows = |login: &str, kind: &str| {
         let listed = gateway.run_cli(&["audit", "--user", login, "--event", kind, "--limit", "500", "--json"]);
         serde_json::from_str::<Value>(&listed).expect("JSON").as_array().expect("a list").len()
@@ -223,14 +230,14 @@ async fn unfinished_uploads_of_one_user_leave_space_for_other_users() {
     let first = begin(&alice, "/dav/a", 500_000).await;
     assert_eq!(first.status, 201);
     let refused = begin(&alice, "/dav/b", 200_000).await;
-    assert!(is_refused(&refused, "space for unfinished uploads is used up"), "{}", refused.text());
+    assert!(is_no_space(&refused, "space for unfinished uploads is used up"), "{}", refused.text());
     assert_eq!(begin(&bob, "/dav/c", 400_000).await.status, 201);
-    others_go_on(&gateway, &bob).await;
+    assert_others_unaffected(&gateway, &bob).await;
     assert_eq!(alice.status("DELETE", first.header("location")).await, 204);
     assert_eq!(begin(&alice, "/dav/b", 600_000).await.status, 201);
 }
 
-/// Sets a property; returns the answer where it was refused.
+/// Sets a property; returns the response if it was refused.
 async fn set_property_refusal(dav: &DavClient, path: &str, name: &str, size: usize) -> Option<String> {
     let value = "x".repeat(size);
     let set = format!("<set><prop><{name} xmlns='u:'>{value}</{name}></prop></set>");
@@ -256,8 +263,8 @@ async fn property_space_is_limited_per_user_and_in_total_and_released() {
     let refused = set_property_refusal(&alice, "/dav/d", "p", 10_000).await.expect("the fourth");
     assert!(refused.contains("507 Insufficient Storage") && refused.contains("quota-not-exceeded"), "{refused}");
     assert!(refused.contains("the properties that the user has set have reached their maximum size"), "{refused}");
-    let kept = alice.send("PROPFIND", "/dav/d", &[("depth", "0")], "").await.text();
-    assert!(!kept.contains("xxxx"), "not half kept");
+    let properties = alice.send("PROPFIND", "/dav/d", &[("depth", "0")], "").await.text();
+    assert!(!properties.contains("xxxx"), "not half kept");
 
     // A copy is refused before anything is copied; a move takes what is there with it.
     let to = alice.url("/dav/copy");

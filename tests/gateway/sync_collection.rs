@@ -37,7 +37,7 @@ async fn sync_report(dav: &DavClient, path: &str, token: &str, level: &str, limi
         let rest = part.split(&format!("<D:{name}>")).nth(1).expect(name);
         rest.split('<').next().expect("text").to_owned()
     };
-    let mut told = SyncReport {
+    let mut report = SyncReport {
         changed: BTreeSet::new(),
         removed: BTreeSet::new(),
         is_truncated: false,
@@ -46,15 +46,15 @@ async fn sync_report(dav: &DavClient, path: &str, token: &str, level: &str, limi
     for response in text.split("<D:response>").skip(1) {
         let href = inner(response, "href");
         if response.contains("</D:href><D:status>HTTP/1.1 404") {
-            told.removed.insert(href);
+            report.removed.insert(href);
         } else if response.contains("507 Insufficient Storage") {
             assert!(response.contains("<D:number-of-matches-within-limits/>") && href == path);
-            told.is_truncated = true;
+            report.is_truncated = true;
         } else {
-            told.changed.insert(href);
+            report.changed.insert(href);
         }
     }
-    told
+    report
 }
 
 fn href_set(names: &[&str]) -> BTreeSet<String> {
@@ -97,9 +97,9 @@ async fn sync_report_contains_changes_made_by_anyone() {
     gateway.write_host_file("/f/b", "again");
     let last = sync_report(&dav, "/dav/f/", &below.sync_token, "infinite", None).await;
     assert_eq!((last.changed, last.removed), (href_set(&["/dav/f/b"]), href_set(&["/dav/f/sub/", "/dav/f/sub/d"])));
-    let again = sync_report(&dav, "/dav/f/", &first.sync_token, "1", None).await;
-    assert_eq!(again.changed, href_set(&["/dav/f/a", "/dav/f/b", "/dav/f/new"]), "an older token is good for long");
-    assert_eq!(again.removed, href_set(&["/dav/f/sub/"]));
+    let second = sync_report(&dav, "/dav/f/", &first.sync_token, "1", None).await;
+    assert_eq!(second.changed, href_set(&["/dav/f/a", "/dav/f/b", "/dav/f/new"]), "an older token is good for long");
+    assert_eq!(second.removed, href_set(&["/dav/f/sub/"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,12 +134,12 @@ async fn sync_report_is_paginated_and_unknown_sync_token_is_refused() {
     let dav = gateway.dav("alice", &gateway.create_user_and_token("alice", "/:rw"));
     let (mut seen, mut token, mut rounds) = (BTreeSet::new(), String::new(), 0);
     loop {
-        let told = sync_report(&dav, "/dav/f/", &token, "1", Some(700)).await;
-        assert!(told.changed.len() <= 700);
-        assert!(told.changed.is_disjoint(&seen), "none is told twice");
-        seen.extend(told.changed);
-        (token, rounds) = (told.sync_token, rounds + 1);
-        if !told.is_truncated {
+        let report = sync_report(&dav, "/dav/f/", &token, "1", Some(700)).await;
+        assert!(report.changed.len() <= 700);
+        assert!(report.changed.is_disjoint(&seen), "none is told twice");
+        seen.extend(report.changed);
+        (token, rounds) = (report.sync_token, rounds + 1);
+        if !report.is_truncated {
             break;
         }
     }
@@ -201,8 +201,8 @@ async fn unused_sync_token_expires_after_90_days() {
     let refused = sync_request(&dav, "/dav/f/", &third.sync_token, "1", None).await;
     assert_eq!(refused.status, 403);
     assert!(refused.text().contains("<D:valid-sync-token/>"), "{}", refused.text());
-    let anew = sync_report(&dav, "/dav/f/", "", "1", None).await;
-    assert_eq!(anew.changed, href_set(&["/dav/f/a"]), "the client begins anew");
+    let new_report = sync_report(&dav, "/dav/f/", "", "1", None).await;
+    assert_eq!(new_report.changed, href_set(&["/dav/f/a"]), "the client begins anew");
     assert_eq!(
         sync_request(&dav, "/dav/f/", &third.sync_token, "1", None).await.status,
         403,
@@ -231,14 +231,14 @@ async fn sync_report_of_only_removed_members_terminates() {
     );
     let limited = sync_report(&dav, "/dav/f/", "", "1", Some(1)).await;
     assert_eq!((limited.changed, limited.is_truncated), (href_set(&["/dav/f/stays"]), false));
-    let (mut token, mut gone, mut more) = (first.sync_token, BTreeSet::new(), true);
+    let (mut token, mut removed, mut more) = (first.sync_token, BTreeSet::new(), true);
     while more {
-        let told = sync_report(&dav, "/dav/f/", &token, "1", Some(250)).await;
-        assert!(told.changed.is_empty() && (told.sync_token != token), "each page makes progress");
-        gone.extend(told.removed);
-        (token, more) = (told.sync_token, told.is_truncated);
+        let report = sync_report(&dav, "/dav/f/", &token, "1", Some(250)).await;
+        assert!(report.changed.is_empty() && (report.sync_token != token), "each page makes progress");
+        removed.extend(report.removed);
+        (token, more) = (report.sync_token, report.is_truncated);
     }
-    assert_eq!(gone.len(), 600);
+    assert_eq!(removed.len(), 600);
     assert_eq!(sync_report(&dav, "/dav/f/", &token, "1", Some(1)).await.removed, href_set(&[]));
 }
 
@@ -293,10 +293,10 @@ async fn sync_report_does_not_follow_a_link_that_replaced_a_directory() {
     assert_eq!(dav.get("/dav/f/d/a").await.status, 200, "though what is behind it can be asked for");
     std::fs::remove_file(gateway.host_path("/f/d")).expect("removed");
     std::fs::rename(gateway.host_path("/f/aside"), gateway.host_path("/f/d")).expect("renamed");
-    let back = sync_report(&dav, "/dav/f/", &linked.sync_token, "infinite", None).await;
-    assert_eq!(back.changed, below);
+    let restored = sync_report(&dav, "/dav/f/", &linked.sync_token, "infinite", None).await;
+    assert_eq!(restored.changed, below);
     std::fs::rename(gateway.host_path("/f/d"), gateway.host_path("/out")).expect("renamed");
-    let out = sync_report(&dav, "/dav/f/", &back.sync_token, "infinite", None).await;
+    let out = sync_report(&dav, "/dav/f/", &restored.sync_token, "infinite", None).await;
     assert_eq!(out.removed, &below | &href_set(&["/dav/f/d/"]), "what left the scope");
 }
 
@@ -321,14 +321,14 @@ async fn sync_pagination_continues_after_a_restart() {
     }
     let token = gateway.create_user_and_token("alice", "/f:r");
     let mut seen = BTreeSet::new();
-    let mut told = sync_report(&gateway.dav("alice", &token), "/dav/f/", "", "1", Some(2)).await;
-    seen.extend(told.changed);
+    let mut report = sync_report(&gateway.dav("alice", &token), "/dav/f/", "", "1", Some(2)).await;
+    seen.extend(report.changed);
     std::fs::remove_file(gateway.host_path("/f/3")).expect("removed");
-    while told.is_truncated {
+    while report.is_truncated {
         gateway.restart().await;
-        told = sync_report(&gateway.dav("alice", &token), "/dav/f/", &told.sync_token, "1", Some(2)).await;
-        seen.extend(told.changed);
-        seen = &seen - &told.removed;
+        report = sync_report(&gateway.dav("alice", &token), "/dav/f/", &report.sync_token, "1", Some(2)).await;
+        seen.extend(report.changed);
+        seen = &seen - &report.removed;
     }
     assert_eq!(seen, href_set(&["/dav/f/0", "/dav/f/1", "/dav/f/2", "/dav/f/4"]));
 }

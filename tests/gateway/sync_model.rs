@@ -201,8 +201,8 @@ impl SyncModelEnv {
         name.map_or_else(|| path.clone(), |name| format!("{path}/{name}"))
     }
 
-    fn url(&self, place: StepPath) -> String {
-        format!("/dav{}", self.path(place))
+    fn url(&self, path: StepPath) -> String {
+        format!("/dav{}", self.path(path))
     }
 
     async fn apply(&mut self, step: &SyncStep) -> Result<(), String> {
@@ -256,12 +256,12 @@ impl SyncModelEnv {
         let Some(path) = self.replaced_by_links.keys().nth(index % self.replaced_by_links.len().max(1)).cloned() else {
             return;
         };
-        let (host, aside) = (self.gateway.host_path(&path), self.replaced_by_links.remove(&path));
+        let (host, backup_path) = (self.gateway.host_path(&path), self.replaced_by_links.remove(&path));
         if Self::is_link(&host) {
             drop(std::fs::remove_file(&host));
         }
-        if let Some(aside) = aside {
-            drop(std::fs::rename(self.gateway.host_path(&format!("/aside/{aside}")), host));
+        if let Some(backup_path) = backup_path {
+            drop(std::fs::rename(self.gateway.host_path(&format!("/aside/{backup_path}")), host));
         }
     }
 
@@ -269,9 +269,10 @@ impl SyncModelEnv {
         if self.scopes.len() == 1 || !self.scopes.remove(&scope) {
             return;
         }
-        let left: Vec<String> = self.scopes.iter().map(|scope| format!("path:{}", SCOPES[*scope])).collect();
+        let remaining_scopes: Vec<String> =
+            self.scopes.iter().map(|scope| format!("path:{}", SCOPES[*scope])).collect();
         let mut arguments = vec!["apitoken", "edit", token_id(&self.tokens[1])];
-        for scope in &left {
+        for scope in &remaining_scopes {
             arguments.extend(["-s", scope]);
         }
         if !self.gateway.try_run_cli(&arguments).status.success() {
@@ -294,8 +295,8 @@ impl SyncModelEnv {
         let dav = self.dav(mirror);
         let answer = super::sync_collection::sync_request(&dav, path, &old, level, limit).await;
         if answer.status != 207 {
-            let there = dav.send("PROPFIND", path, &[("depth", "0")], "").await;
-            let folder = there.status == 207 && there.text().contains("<D:collection/>");
+            let propfind = dav.send("PROPFIND", path, &[("depth", "0")], "").await;
+            let folder = propfind.status == 207 && propfind.text().contains("<D:collection/>");
             let wrong = folder || answer.text().contains("valid-sync-token");
             return if wrong { Err(format!("{path}: {} {}", answer.status, answer.text())) } else { Ok(None) };
         }
@@ -303,15 +304,15 @@ impl SyncModelEnv {
         let count = removed.len();
         removed.retain(|(href, status)| !(href == path && status.contains("507")));
         let more = removed.len() < count;
-        let told: BTreeSet<String> = changed.iter().chain(&removed).map(|(href, _)| href_key(href)).collect();
+        let reported: BTreeSet<String> = changed.iter().chain(&removed).map(|(href, _)| href_key(href)).collect();
         let token = element_text(&answer.text(), "sync-token").expect("a token").to_owned();
-        if told.len() < changed.len() + removed.len() {
+        if reported.len() < changed.len() + removed.len() {
             return Err(format!("one member twice: {}", answer.text()));
         }
-        if told.len() > limit.unwrap_or(usize::MAX) {
+        if reported.len() > limit.unwrap_or(usize::MAX) {
             return Err(format!("more than {limit:?}: {}", answer.text()));
         }
-        if more && (token == old || (told.is_empty() && limit.is_some())) {
+        if more && (token == old || (reported.is_empty() && limit.is_some())) {
             return Err(format!("no progress: {}", answer.text()));
         }
         if old.is_empty() {
@@ -362,14 +363,14 @@ impl SyncModelEnv {
 }
 
 async fn run(steps: &[SyncStep]) -> Result<(), String> {
-    let mut world = SyncModelEnv::new().await;
+    let mut env = SyncModelEnv::new().await;
     for (number, step) in steps.iter().enumerate() {
-        world.apply(step).await.map_err(|why| format!("step {number}, {step:?}: {why}"))?;
+        env.apply(step).await.map_err(|why| format!("step {number}, {step:?}: {why}"))?;
     }
     for mirror in 0..MIRRORS.len() {
-        world.sync(mirror, Some(2)).await.map_err(|why| format!("at the end: {why}"))?;
+        env.sync(mirror, Some(2)).await.map_err(|why| format!("at the end: {why}"))?;
     }
-    world.gateway.stop().await;
+    env.gateway.stop().await;
     Ok(())
 }
 
@@ -445,8 +446,8 @@ async fn apply_change(bob: &DavClient, root: &Path, number: usize, (what, one, o
 
 /// Synchronizes while members change, and once more afterwards.
 async fn run_concurrently(changes: &[RandomChange]) -> Result<(), String> {
-    let mut world = SyncModelEnv::new().await;
-    let (bob, root) = (world.gateway.dav("bob", &world.writer), world.gateway.root());
+    let mut env = SyncModelEnv::new().await;
+    let (bob, root) = (env.gateway.dav("bob", &env.writer), env.gateway.root());
     let changes = changes.to_vec();
     let writer = tokio::spawn(async move {
         for (number, step) in changes.into_iter().enumerate() {
@@ -455,16 +456,16 @@ async fn run_concurrently(changes: &[RandomChange]) -> Result<(), String> {
     });
     let limits = [None, Some(1), Some(2), Some(3), Some(5)];
     for number in 0.. {
-        world.sync_page(number % MIRRORS.len(), limits[number % limits.len()]).await?;
+        env.sync_page(number % MIRRORS.len(), limits[number % limits.len()]).await?;
         if writer.is_finished() {
             break;
         }
     }
     writer.await.expect("the writer ends");
     for mirror in 0..MIRRORS.len() {
-        world.sync(mirror, Some(2)).await?;
+        env.sync(mirror, Some(2)).await?;
     }
-    world.gateway.stop().await;
+    env.gateway.stop().await;
     Ok(())
 }
 

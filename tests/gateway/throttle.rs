@@ -22,10 +22,10 @@ async fn valid_token_is_accepted_while_guesses_from_its_address_are_throttled() 
         assert_eq!(revoked.status("PROPFIND", "/dav/").await, 401, "a revoked token is no guess");
     }
     for text in ["junk", &unissued_token()] {
-        let stranger = gateway.dav("alice", text);
+        let guessing_client = gateway.dav("alice", text);
         let mut last = 0;
         for _ in 0..50 {
-            last = stranger.status("PROPFIND", "/dav/").await;
+            last = guessing_client.status("PROPFIND", "/dav/").await;
         }
         assert_eq!(last, 429, "{text}");
     }

@@ -75,8 +75,9 @@ async fn expiration_closes_an_idle_sftp_session() {
     let mut sftp = gateway.sftp("alice", &token).await;
     assert_eq!(sftp.list("/").await, Ok(Vec::new()));
     gateway.clock.advance(Duration::from_secs(11 * 60));
-    let ended = tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
-    assert_eq!(ended, Err(SftpError::ConnectionLost));
+    let disconnect =
+        tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(disconnect, Err(SftpError::ConnectionLost));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,8 +89,9 @@ async fn token_revoked_by_another_process_closes_open_sftp_session() {
     let handle = sftp.open_file(b"/old", 2 | 8 | 16).await.expect("staged");
     sftp.write_at(&handle, 0, b"half of the n").await.expect("written");
     gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
-    let ended = tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
-    assert_eq!(ended, Err(SftpError::ConnectionLost));
+    let disconnect =
+        tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(disconnect, Err(SftpError::ConnectionLost));
     assert_eq!(std::fs::read(gateway.host_path("/old")).expect("there"), b"old content");
 }
 
@@ -105,14 +107,14 @@ async fn token_revoked_by_another_process_aborts_running_get() {
     gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let cut = loop {
+    let received_until_abort = loop {
         match response.chunk().await {
             Ok(Some(block)) => read += block.len(),
             Ok(None) => break false,
             Err(_) => break true,
         }
     };
-    assert!(cut && read < 64 << 20, "the answer went on to its end: {read} bytes");
+    assert!(received_until_abort && read < 64 << 20, "the answer went on to its end: {read} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,8 +125,9 @@ async fn disabled_user_is_refused_until_enabled_again() {
     let mut sftp = gateway.sftp("alice", &token).await;
     gateway.run_cli(&["admin", "user", "disable", "alice"]);
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
-    let ended = tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
-    assert_eq!(ended, Err(SftpError::ConnectionLost));
+    let disconnect =
+        tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(disconnect, Err(SftpError::ConnectionLost));
     gateway.run_cli(&["admin", "user", "enable", "alice"]);
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 207);
 }

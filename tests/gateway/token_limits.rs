@@ -329,10 +329,10 @@ async fn over_sftp(client: &mut SftpClient, act: LimitedOperation) -> Result<(),
 async fn put(client: &mut SftpClient, name: &str, flags: u32, offset: u64, content: &[u8]) -> Result<(), SftpError> {
     let handle = client.open_file(dav_path(name).as_bytes(), flags).await?;
     let mut outcome = Ok(());
-    let mut place = offset;
+    let mut position = offset;
     for block in content.chunks(64) {
-        outcome = outcome.and(client.write_at(&handle, place, block).await);
-        place = place.wrapping_add(block.len() as u64);
+        outcome = outcome.and(client.write_at(&handle, position, block).await);
+        position = position.wrapping_add(block.len() as u64);
     }
     outcome.and(client.close(&handle).await)
 }
@@ -363,8 +363,8 @@ async fn assert_limit_holds(limit: &[&str], table: &[(LimitedOperation, Expected
     let mut session = gateway.sftp("alice", &token).await;
     let mut wrong = Vec::new();
     for &(act, (dav, sftp)) in table {
-        for (protocol, wanted) in [("WebDAV", dav.map(u32::from)), ("SFTP", sftp)] {
-            let Some(wanted) = wanted else { continue };
+        for (protocol, expected) in [("WebDAV", dav.map(u32::from)), ("SFTP", sftp)] {
+            let Some(expected) = expected else { continue };
             reset_directory(&gateway);
             let before = snapshot(&gateway.root());
             let found = match protocol {
@@ -378,16 +378,16 @@ async fn assert_limit_holds(limit: &[&str], table: &[(LimitedOperation, Expected
                     Err(SftpError::ConnectionLost) => panic!("{act:?}: the session is gone"),
                 },
             };
-            if found != wanted {
-                wrong.push(format!("{protocol} {act:?}: {found}, not {wanted}"));
+            if found != expected {
+                wrong.push(format!("{protocol} {act:?}: {found}, not {expected}"));
             }
-            let refused = if protocol == "WebDAV" { wanted >= 400 } else { wanted != 0 };
+            let refused = if protocol == "WebDAV" { expected >= 400 } else { expected != 0 };
             if refused && snapshot(&gateway.root()) != before {
                 wrong.push(format!("{protocol} {act:?}: refused, and yet something changed"));
             }
-            let left = gateway.staged_entries().len();
-            if refused && left > 0 {
-                wrong.push(format!("{protocol} {act:?}: {left} things are left in staging"));
+            let staged_count = gateway.staged_entries().len();
+            if refused && staged_count > 0 {
+                wrong.push(format!("{protocol} {act:?}: {staged_count} things are left in staging"));
             }
         }
     }
@@ -444,8 +444,8 @@ async fn protocol_address_and_user_agent_limits_hold_on_every_protocol() {
         let client = gateway.dav("alice", &token);
         let listed = client.send("PROPFIND", "/dav/", &[("depth", "0"), agent], "").await;
         assert_eq!(listed.status, dav, "WebDAV {limit:?}");
-        let shown = client.send("GET", "/api/v1/tokens/self", &[agent], "").await;
-        assert_eq!(shown.status, api, "REST {limit:?}");
+        let response = client.send("GET", "/api/v1/tokens/self", &[agent], "").await;
+        assert_eq!(response.status, api, "REST {limit:?}");
         assert_eq!(SftpClient::connect(gateway.sftp, "alice", &token).await.is_some(), sftp, "SFTP {limit:?}");
     }
 }
@@ -457,17 +457,18 @@ async fn propfind_returns_tags_and_node_ids_on_request() {
     let put = client.send("PUT", "/dav/f", &[("x-patgate-tags", "b & c,a")], "x").await;
     assert_eq!(put.status, 201);
     gateway.write_host_file("/plain", "x");
-    let ask = "<propfind xmlns=\"DAV:\"><prop><p:tags xmlns:p=\"urn:patgate\"/><p:node-id xmlns:p=\"urn:patgate\"/></prop></propfind>";
-    let named = async |path: &str, depth: &str| client.send("PROPFIND", path, &[("depth", depth)], ask).await.text();
+    let propfind_body = "<propfind xmlns=\"DAV:\"><prop><p:tags xmlns:p=\"urn:patgate\"/><p:node-id xmlns:p=\"urn:patgate\"/></prop></propfind>";
+    let named =
+        async |path: &str, depth: &str| client.send("PROPFIND", path, &[("depth", depth)], propfind_body).await.text();
     let nodes = || gateway.run_cli(&["node", "list", "/"]).lines().count();
     let before = nodes();
     let listed = named("/dav/", "1").await;
     assert!(listed.contains(">b &amp; c,a</tags>"), "{listed}");
     assert!(listed.contains(&gateway.node_id("/f")), "what has a name shows it: {listed}");
     assert_eq!(nodes(), before, "a listing names nothing");
-    let one = named("/dav/plain", "0").await;
-    assert_eq!(nodes(), before + 1, "{one}");
-    assert!(one.contains(&gateway.node_id("/plain")), "{one}");
+    let plain_response = named("/dav/plain", "0").await;
+    assert_eq!(nodes(), before + 1, "{plain_response}");
+    assert!(plain_response.contains(&gateway.node_id("/plain")), "{plain_response}");
     let copied = ("destination".to_owned(), client.url("/dav/g"));
     assert_eq!(client.send("COPY", "/dav/f", &[(copied.0.as_str(), copied.1.as_str())], "").await.status, 201);
     assert!(named("/dav/g", "0").await.contains(">b &amp; c,a</tags>"), "tags are copied");
@@ -481,10 +482,10 @@ async fn child_token_is_bound_by_new_limits_of_its_parents_at_once() {
     let above = gateway.create_user_and_token("alice", "/:rw");
     let parent = gateway.dav("alice", &above);
     let json = [("content-type", "application/json")];
-    let made = parent.send("POST", "/api/v1/tokens", &json, r#"{"limits":{"mimes":["image/*","text/*"]}}"#).await;
-    assert_eq!(made.status, 201, "{}", made.text());
-    let made = made.json();
-    let token = made["token"].as_str().expect("a token");
+    let created = parent.send("POST", "/api/v1/tokens", &json, r#"{"limits":{"mimes":["image/*","text/*"]}}"#).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let created = created.json();
+    let token = created["token"].as_str().expect("a token");
     let child = gateway.dav("alice", token);
     let mut session = gateway.sftp("alice", token).await;
     assert_eq!(child.put("/dav/a.txt", "words").await.status, 201);

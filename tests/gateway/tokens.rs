@@ -42,21 +42,22 @@ async fn concurrent_processes_never_exceed_max_tokens_per_user() {
         command.args(["apitoken", "create", "--owner", "alice", "-q"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs")
     };
-    let mut made = Vec::new();
+    let mut outputs = Vec::new();
     for _ in 0..3 {
         let racing: Vec<Child> = (0..4).map(begin).collect();
-        made.extend(racing.into_iter().map(|child| child.wait_with_output().expect("it ends")));
+        outputs.extend(racing.into_iter().map(|child| child.wait_with_output().expect("it ends")));
     }
-    let (given, refused): (Vec<Output>, Vec<Output>) = made.into_iter().partition(|output| output.status.success());
-    assert_eq!(given.len(), 5);
+    let (accepted, refused): (Vec<Output>, Vec<Output>) =
+        outputs.into_iter().partition(|output| output.status.success());
+    assert_eq!(accepted.len(), 5);
     for output in refused {
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.stdout.is_empty() && told.contains("max-tokens-per-user"), "{told}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.stdout.is_empty() && stderr.contains("max-tokens-per-user"), "{stderr}");
     }
     let live = gateway.run_cli(&["--json", "apitoken", "list", "--owner", "alice"]);
     let live: Vec<serde_json::Value> = serde_json::from_str(&live).expect("JSON");
     assert_eq!(live.len(), 5);
-    let token = String::from_utf8(given[0].stdout.clone()).expect("text");
+    let token = String::from_utf8(accepted[0].stdout.clone()).expect("text");
     assert_eq!(gateway.dav("alice", token.trim()).status("PROPFIND", "/dav/").await, 207);
 }
 
@@ -66,19 +67,19 @@ async fn lowering_max_lifetime_extends_no_token() {
     gateway.create_user("alice", &["/:rw"]);
     let tokens = [&[][..], &["-e", "30d"], &["-a", "10d"], &["-a", "1d", "-e", "20d"]];
     let tokens = tokens.map(|options| gateway.create_token("alice", options));
-    let ends = || {
+    let expirations = || {
         tokens.clone().map(|token| {
             let facts = token_json(&gateway, token_id(&token));
             (facts["expires_at"].clone(), facts["hard_limit"].clone())
         })
     };
-    let before = ends();
+    let before = expirations();
     for setting in [["default-lifetime", "5d"], ["max-lifetime", "6d"], ["default-lifetime", "1s"]] {
         gateway.run_cli(&["policy", "set", setting[0], setting[1]]);
-        assert_eq!(ends(), before, "{setting:?}");
+        assert_eq!(expirations(), before, "{setting:?}");
     }
     let rotated = gateway.run_cli(&["apitoken", "rotate", token_id(&tokens[0]), "-q"]);
-    assert_eq!(ends(), before, "a rotation");
+    assert_eq!(expirations(), before, "a rotation");
     assert_eq!(gateway.dav("alice", &rotated).status("PROPFIND", "/dav/").await, 207);
     let refused = gateway.try_run_cli(&["policy", "set", "default-lifetime", "7d"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("may not exceed max-lifetime"));
@@ -92,16 +93,16 @@ async fn roles_media_types_and_tags_are_set_shown_and_validated() {
     let role = ["--role", "security.revoke_tokens"];
     let create = ["apitoken", "create", "--owner", "helen", "-q"];
     let token = gateway.run_cli(&[&create[..], &limits, &role].concat());
-    let shown = token_json(&gateway, token_id(&token));
-    assert_eq!(shown["roles"], serde_json::json!(["security.revoke_tokens"]));
-    assert_eq!(shown["limits"]["mimes"], serde_json::json!(["image/*", "text/plain"]));
-    assert_eq!(shown["limits"]["tags"], serde_json::json!(["holiday 2026", "work"]));
+    let record = token_json(&gateway, token_id(&token));
+    assert_eq!(record["roles"], serde_json::json!(["security.revoke_tokens"]));
+    assert_eq!(record["limits"]["mimes"], serde_json::json!(["image/*", "text/plain"]));
+    assert_eq!(record["limits"]["tags"], serde_json::json!(["holiday 2026", "work"]));
     let text = gateway.run_cli(&["apitoken", "show", token_id(&token)]);
     for part in ["security.revoke_tokens", "image/* or text/plain", "holiday 2026 or work"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let same = gateway.create_token("helen", &[&limits[..], &role].concat());
-    assert_eq!(token_json(&gateway, token_id(&same))["roles"], shown["roles"], "both commands take the same flags");
+    assert_eq!(token_json(&gateway, token_id(&same))["roles"], record["roles"], "both commands take the same flags");
 
     let refused = [
         (&["--role", "admin"][..], 1, "does not hold the role admin"),
@@ -109,10 +110,10 @@ async fn roles_media_types_and_tags_are_set_shown_and_validated() {
         (&["--mime", "pictures"], 2, "is not a media type"),
         (&["--tag", "a\nb"], 2, "is not a tag"),
     ];
-    for (flags, code, told) in refused {
+    for (flags, code, message) in refused {
         let output = gateway.try_run_cli(&[&create[..], flags].concat());
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(code) && words.contains(told), "{flags:?}: {words}");
+        assert!(output.status.code() == Some(code) && words.contains(message), "{flags:?}: {words}");
     }
     let all = gateway.run_cli(&["--json", "apitoken", "list", "--owner", "helen"]);
     assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&all).expect("JSON").len(), 2);
@@ -130,8 +131,9 @@ async fn revoking_a_parent_closes_its_childs_open_session() {
     assert_eq!(sftp.get("/file").await.as_deref(), Ok(&b"content"[..]));
     gateway.run_cli(&["apitoken", "revoke", token_id(&parent)]);
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 401);
-    let ended = tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
-    assert_eq!(ended, Err(SftpError::ConnectionLost));
+    let disconnect =
+        tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(disconnect, Err(SftpError::ConnectionLost));
     assert_eq!(token_json(&gateway, token_id(&child))["state"], "revoked");
 }
 
@@ -146,8 +148,9 @@ async fn narrowing_a_parent_narrows_its_childs_open_session() {
     let limits = TokenLimits { protocols: vec![Protocol::Webdav, Protocol::Api], ..TokenLimits::default() };
     let id = token_id(&parent).parse().expect("id");
     tokens.narrow(&who, id, &NarrowRequest { limits, ..NarrowRequest::default() }, None).expect("narrowed");
-    let ended = tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
-    assert_eq!(ended, Err(SftpError::ConnectionLost));
+    let disconnect =
+        tokio::time::timeout(EVENT_TIMEOUT, sftp.receive(u32::MAX)).await.expect("the session ends by itself");
+    assert_eq!(disconnect, Err(SftpError::ConnectionLost));
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 207, "that door is open still");
 
     let soon = Clock::system().now();

@@ -45,9 +45,9 @@ async fn append_upload(dav: &DavClient, upload: &str, offset: usize, complete: &
 }
 
 async fn upload_offset(dav: &DavClient, upload: &str) -> usize {
-    let stands = dav.send("HEAD", upload, &[], "").await;
-    assert_eq!(stands.status, 204, "it is there");
-    stands.header("upload-offset").parse().expect("a number")
+    let head = dav.send("HEAD", upload, &[], "").await;
+    assert_eq!(head.status, 204, "it is there");
+    head.header("upload-offset").parse().expect("a number")
 }
 
 /// Sends the head and a part of a request's body, and leaves it open.
@@ -81,9 +81,9 @@ async fn wait_for_staged_length(root: &Path, length: usize) {
 async fn upload_resumes_after_a_kill() {
     let (folder, server, token) = start_server();
     let root = folder.path().join("files");
-    let (whole, dav) = (patterned_bytes(24 * MIB), DavClient::new(server.http, "alice", &token));
-    let (length, sum) = (whole.len().to_string(), checksum_of(&whole));
-    let told = [
+    let (content, dav) = (patterned_bytes(24 * MIB), DavClient::new(server.http, "alice", &token));
+    let (length, sum) = (content.len().to_string(), checksum_of(&content));
+    let upload_headers = [
         ("upload-complete", "?0"),
         ("upload-length", &*length),
         ("oc-checksum", &*sum),
@@ -91,20 +91,20 @@ async fn upload_resumes_after_a_kill() {
         ("if-none-match", "*"),
         ("x-patgate-tags", "kept"),
     ];
-    let begun = dav.send("POST", "/dav/a", &told, whole[..MIB].to_vec()).await;
-    assert_eq!(begun.status, 201, "{}", begun.text());
-    let upload = begun.header("location").to_owned();
-    assert_eq!(append_upload(&dav, &upload, MIB, "?0", &whole[MIB..2 * MIB]).await, 204);
+    let created = dav.send("POST", "/dav/a", &upload_headers, content[..MIB].to_vec()).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let upload = created.header("location").to_owned();
+    assert_eq!(append_upload(&dav, &upload, MIB, "?0", &content[MIB..2 * MIB]).await, 204);
 
     let request = format!(
         "PATCH {upload} HTTP/1.1\r\nupload-offset: {}\r\nupload-complete: ?1\r\n\
          content-type: application/partial-upload",
         2 * MIB
     );
-    let stream = send_partial_request(&dav, &server, &request, 22 * MIB, &whole[2 * MIB..23 * MIB]).await;
+    let stream = send_partial_request(&dav, &server, &request, 22 * MIB, &content[2 * MIB..23 * MIB]).await;
     wait_for_staged_length(&root, 23 * MIB - 600 * 1024).await;
     // A file that nobody waits for is debris; what was begun and acknowledged is not.
-    let debris = send_partial_request(&dav, &server, "PUT /dav/b HTTP/1.1", 9 * MIB, &whole[..4 * MIB]).await;
+    let debris = send_partial_request(&dav, &server, "PUT /dav/b HTTP/1.1", 9 * MIB, &content[..4 * MIB]).await;
     while staged_entries(&root).len() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -118,18 +118,18 @@ async fn upload_resumes_after_a_kill() {
     assert!(!dav.send("PROPFIND", "/dav/", &[("depth", "1")], "").await.text().contains(".patgate"));
     let at = upload_offset(&dav, &upload).await;
     assert!((18 * MIB..23 * MIB).contains(&at), "a long request is written down now and then: {at}");
-    let held = staged_entries(&root)[0].metadata().expect("a file").len();
-    assert_eq!(held, at as u64, "no more is held than is counted");
+    let staged_length = staged_entries(&root)[0].metadata().expect("a file").len();
+    assert_eq!(staged_length, at as u64, "no more is held than is counted");
     let length = dav.send("HEAD", &upload, &[], "").await.header("upload-length").to_owned();
-    assert_eq!(length, whole.len().to_string());
+    assert_eq!(length, content.len().to_string());
     server.kill();
 
     let server = ServerProcess::start(folder.path());
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(upload_offset(&dav, &upload).await, at, "what was acknowledged stays so");
-    assert_eq!(append_upload(&dav, &upload, at, "?1", &whole[at..]).await, 201);
+    assert_eq!(append_upload(&dav, &upload, at, "?1", &content[at..]).await, 201);
     let get = dav.get("/dav/a").await;
-    assert!(get.body == whole);
+    assert!(get.body == content);
     assert_eq!(get.header("oc-checksum"), sum);
     assert_eq!(get.header("last-modified"), "Sat, 03 Feb 2001 04:05:06 GMT");
     let body = "<propfind xmlns=\"DAV:\"><prop><t:tags xmlns:t=\"urn:patgate\"/></prop></propfind>";
@@ -145,9 +145,9 @@ async fn conditions_and_checksums_of_an_upload_survive_a_restart() {
     let sum = checksum_of(b"abc");
     let mut uploads = Vec::new();
     for (path, header) in [("/dav/a", ("if-none-match", "*")), ("/dav/b", ("oc-checksum", &*sum))] {
-        let begun = dav.send("PUT", path, &[("upload-complete", "?0"), header], "ab").await;
-        assert_eq!(begun.status, 201);
-        uploads.push(begun.header("location").to_owned());
+        let created = dav.send("PUT", path, &[("upload-complete", "?0"), header], "ab").await;
+        assert_eq!(created.status, 201);
+        uploads.push(created.header("location").to_owned());
     }
     server.kill();
     let server = ServerProcess::start(folder.path());
@@ -174,12 +174,15 @@ async fn conditions_and_checksums_of_an_upload_survive_a_restart() {
 async fn acknowledged_chunks_survive_a_kill() {
     let (folder, server, token) = start_server();
     let root = folder.path().join("files");
-    let (whole, dav) = (patterned_bytes(5 * MIB), DavClient::new(server.http, "alice", &token));
+    let (content, dav) = (patterned_bytes(5 * MIB), DavClient::new(server.http, "alice", &token));
     assert_eq!(dav.status("MKCOL", CHUNKED_UPLOAD_PATH).await, 201);
-    for (name, part) in [("10", &b"later"[..]), ("2", &whole[2 * MIB..4 * MIB]), ("1", &whole[..2 * MIB])] {
+    for (name, part) in [("10", &b"later"[..]), ("2", &content[2 * MIB..4 * MIB]), ("1", &content[..2 * MIB])] {
         assert_eq!(dav.send("PUT", &format!("{CHUNKED_UPLOAD_PATH}/{name}"), &[], part.to_vec()).await.status, 201);
     }
-    assert_eq!(dav.send("PUT", &format!("{CHUNKED_UPLOAD_PATH}/10"), &[], whole[4 * MIB..].to_vec()).await.status, 204);
+    assert_eq!(
+        dav.send("PUT", &format!("{CHUNKED_UPLOAD_PATH}/10"), &[], content[4 * MIB..].to_vec()).await.status,
+        204
+    );
     assert_eq!(dav.send("PUT", &format!("{CHUNKED_UPLOAD_PATH}/11"), &[], "not wanted").await.status, 201);
     assert_eq!(dav.status("DELETE", &format!("{CHUNKED_UPLOAD_PATH}/11")).await, 204);
     let stream = send_partial_request(
@@ -187,7 +190,7 @@ async fn acknowledged_chunks_survive_a_kill() {
         &server,
         &format!("PUT {CHUNKED_UPLOAD_PATH}/2 HTTP/1.1"),
         4 * MIB,
-        &whole[..3 * MIB],
+        &content[..3 * MIB],
     )
     .await;
     while staged_entries(&root).len() < 4 {
@@ -203,12 +206,12 @@ async fn acknowledged_chunks_survive_a_kill() {
     let count = |size: usize| listed.matches(&format!("getcontentlength>{size}<")).count();
     assert_eq!((count(2 * MIB), count(MIB)), (2, 1), "{listed}");
     assert_eq!(dav.status("MKCOL", CHUNKED_UPLOAD_PATH).await, 405, "its name is taken");
-    let (to, sum) = (dav.url("/remote.php/dav/files/alice/a"), checksum_of(&whole));
-    let length = whole.len().to_string();
+    let (to, sum) = (dav.url("/remote.php/dav/files/alice/a"), checksum_of(&content));
+    let length = content.len().to_string();
     let headers = [("destination", &*to), ("oc-total-length", &*length), ("oc-checksum", &*sum)];
     assert_eq!(dav.send("MOVE", &format!("{CHUNKED_UPLOAD_PATH}/.file"), &headers, "").await.status, 201);
     let get = dav.get("/dav/a").await;
-    assert!(get.body == whole);
+    assert!(get.body == content);
     assert_eq!(get.header("oc-checksum"), sum);
     assert!(staged_entries(&root).is_empty());
     server.kill();
@@ -220,14 +223,14 @@ async fn acknowledged_chunks_survive_a_kill() {
 async fn upload_interrupted_by_shutdown_can_be_resumed() {
     let (folder, server, token) = start_server();
     let root = folder.path().join("files");
-    let (whole, dav) = (patterned_bytes(3 * MIB), DavClient::new(server.http, "alice", &token));
-    let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "").await;
-    let upload = begun.header("location").to_owned();
+    let (content, dav) = (patterned_bytes(3 * MIB), DavClient::new(server.http, "alice", &token));
+    let created = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "").await;
+    let upload = created.header("location").to_owned();
     let request = format!(
         "PATCH {upload} HTTP/1.1\r\nupload-offset: 0\r\nupload-complete: ?1\r\n\
          content-type: application/partial-upload"
     );
-    let stream = send_partial_request(&dav, &server, &request, 9 * MIB, &whole).await;
+    let stream = send_partial_request(&dav, &server, &request, 9 * MIB, &content).await;
     wait_for_staged_length(&root, 2 * MIB).await;
     drop(stream);
     let at = upload_offset(&dav, &upload).await;
@@ -236,8 +239,8 @@ async fn upload_interrupted_by_shutdown_can_be_resumed() {
     let server = ServerProcess::start(folder.path());
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(upload_offset(&dav, &upload).await, at);
-    assert_eq!(append_upload(&dav, &upload, at, "?1", &whole[at..]).await, 201);
-    assert!(dav.get("/dav/a").await.body == whole);
+    assert_eq!(append_upload(&dav, &upload, at, "?1", &content[at..]).await, 201);
+    assert!(dav.get("/dav/a").await.body == content);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,15 +250,15 @@ async fn uploads_of_a_revoked_token_are_deleted_at_start() {
     let child = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
     run_cli(folder.path(), &["admin", "user", "create", "bob", "--no-home", "--grant", "/:rw"]);
     let bob = run_cli(folder.path(), &["admin", "user", "token", "-u", "bob", "-e", "1h", "-q"]);
-    let mut kept = String::new();
+    let mut upload_urls = String::new();
     for (login, token) in [("alice", &token), ("alice", &child), ("bob", &bob)] {
         let dav = DavClient::new(server.http, login, token);
-        let place = format!("/remote.php/dav/uploads/{login}/up");
-        assert_eq!(dav.status("MKCOL", &place).await, 201);
-        assert_eq!(dav.put(&format!("{place}/1"), "x").await.status, 201);
-        let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "x").await;
-        assert_eq!(begun.status, 201);
-        kept = if token == &child { begun.header("location").to_owned() } else { kept };
+        let upload_url = format!("/remote.php/dav/uploads/{login}/up");
+        assert_eq!(dav.status("MKCOL", &upload_url).await, 201);
+        assert_eq!(dav.put(&format!("{upload_url}/1"), "x").await.status, 201);
+        let created = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "x").await;
+        assert_eq!(created.status, 201);
+        upload_urls = if token == &child { created.header("location").to_owned() } else { upload_urls };
     }
     assert_eq!(staged_entries(&root).len(), 6);
     server.kill();
@@ -264,7 +267,7 @@ async fn uploads_of_a_revoked_token_are_deleted_at_start() {
     let server = ServerProcess::start(folder.path());
     assert_eq!(staged_entries(&root).len(), 2, "those of the token that lives");
     let dav = DavClient::new(server.http, "alice", &child);
-    assert_eq!(upload_offset(&dav, &kept).await, 1);
+    assert_eq!(upload_offset(&dav, &upload_urls).await, 1);
     run_cli(folder.path(), &["admin", "user", "delete", "alice"]);
     run_cli(folder.path(), &["admin", "user", "create", "carol", "--no-home", "--grant", "/:rw"]);
     let carol = run_cli(folder.path(), &["admin", "user", "token", "-u", "carol", "-e", "1h", "-q"]);
@@ -282,8 +285,8 @@ async fn expired_uploads_are_deleted_at_start() {
         let dav = gateway.dav("alice", &token);
         assert_eq!(dav.status("MKCOL", &format!("/remote.php/dav/uploads/alice/{name}")).await, 201);
         assert_eq!(dav.put(&format!("/remote.php/dav/uploads/alice/{name}/1"), "x").await.status, 201);
-        let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "x").await;
-        begun.header("location").to_owned()
+        let created = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "x").await;
+        created.header("location").to_owned()
     };
     let old = begin(&gateway, "old").await;
     gateway.clock.advance(Duration::from_secs(20 * 3600));
@@ -295,8 +298,11 @@ async fn expired_uploads_are_deleted_at_start() {
     assert_eq!(staged_entries(&gateway.root()).len(), 2);
     let dav = gateway.dav("alice", &token);
     assert_eq!((dav.status("HEAD", &old).await, dav.status("HEAD", &new).await), (404, 204));
-    let place = |name: &str| format!("/remote.php/dav/uploads/alice/{name}");
-    assert_eq!((dav.status("PROPFIND", &place("old")).await, dav.status("PROPFIND", &place("new")).await), (404, 207));
+    let upload_url = |name: &str| format!("/remote.php/dav/uploads/alice/{name}");
+    assert_eq!(
+        (dav.status("PROPFIND", &upload_url("old")).await, dav.status("PROPFIND", &upload_url("new")).await),
+        (404, 207)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -338,9 +344,9 @@ async fn unfinished_upload_space_is_limited_in_total() {
     assert_eq!(dav.send("MKCOL", CHUNKED_UPLOAD_PATH, &[("oc-total-length", "1000000")], "").await.status, 201);
     assert_eq!(dav.send("PUT", &format!("{CHUNKED_UPLOAD_PATH}/1"), &[], bytes(600_000)).await.status, 201);
     assert_eq!(bob.send("PUT", "/dav/b", &long[..1], bytes(400_001)).await.status, 507);
-    let begun = bob.send("PUT", "/dav/b", &long[..1], bytes(300_000)).await;
-    assert_eq!(begun.status, 201);
-    let upload = begun.header("location");
+    let created = bob.send("PUT", "/dav/b", &long[..1], bytes(300_000)).await;
+    assert_eq!(created.status, 201);
+    let upload = created.header("location");
     assert_eq!(append_upload(&bob, upload, 300_000, "?0", &bytes(100_001)).await, 507);
     assert_eq!(upload_offset(&bob, upload).await, 300_000, "nothing of what was refused");
     assert_eq!(dav.send("PUT", &format!("{CHUNKED_UPLOAD_PATH}/2"), &[], bytes(100_001)).await.status, 507);
@@ -361,8 +367,8 @@ async fn bytes_lost_in_a_power_failure_are_not_reported_as_received() {
     let (folder, server, token) = start_server();
     let root = folder.path().join("files");
     let dav = DavClient::new(server.http, "alice", &token);
-    let whole = patterned_bytes(1000);
-    let upload = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], whole.clone()).await;
+    let content = patterned_bytes(1000);
+    let upload = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], content.clone()).await;
     let upload = upload.header("location").to_owned();
     assert_eq!(dav.status("MKCOL", CHUNKED_UPLOAD_PATH).await, 201);
     for (name, length) in [("1", 2000), ("2", 3000), ("3", 4000)] {
@@ -387,8 +393,8 @@ async fn bytes_lost_in_a_power_failure_are_not_reported_as_received() {
     assert_eq!((listed.matches("<D:getcontentlength>").count(), listed.contains(">4000<")), (1, true), "{listed}");
     assert_eq!(staged_entries(&root).len(), 2, "a part that is not whole is debris");
     assert_eq!(upload_offset(&dav, &upload).await, 600);
-    assert_eq!(append_upload(&dav, &upload, 600, "?1", &whole[600..]).await, 201);
-    assert!(dav.get("/dav/a").await.body == whole);
+    assert_eq!(append_upload(&dav, &upload, 600, "?1", &content[600..]).await, 201);
+    assert!(dav.get("/dav/a").await.body == content);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -396,8 +402,8 @@ async fn upload_that_fails_to_commit_is_kept_for_retry() {
     let gateway = Fixture::start().await;
     gateway.create_user("alice", &["/:rw"]);
     let dav = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h", "--mime", "image/png"]));
-    let begun = dav.send("PUT", "/dav/a.png", &[("upload-complete", "?0")], "no picture at all").await;
-    let upload = begun.header("location");
+    let created = dav.send("PUT", "/dav/a.png", &[("upload-complete", "?0")], "no picture at all").await;
+    let upload = created.header("location");
     for _ in 0..2 {
         assert_eq!(append_upload(&dav, upload, 17, "?1", b"").await, 415);
         assert_eq!(upload_offset(&dav, upload).await, 17);
@@ -414,18 +420,19 @@ async fn refused_upload_data_uses_no_space() {
     let gateway = Fixture::start_with(Clock::system(), most).await;
     gateway.create_user("alice", &["/:rw"]);
     let dav = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h"]));
-    let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "abc").await;
+    let created = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "abc").await;
     let headers = [
         ("content-type", "application/partial-upload"),
         ("upload-offset", "3"),
         ("upload-complete", "?0"),
         ("content-digest", "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"),
     ];
-    let refused = dav.send("PATCH", begun.header("location"), &headers, vec![b'x'; 900_000]).await;
+    let refused = dav.send("PATCH", created.header("location"), &headers, vec![b'x'; 900_000]).await;
     assert_eq!(refused.status, 400, "{}", refused.text());
-    let held: u64 = staged_entries(&gateway.root()).iter().map(|path| path.metadata().expect("a file").len()).sum();
-    assert_eq!(held, 3, "no more is held than is counted");
-    assert_eq!(upload_offset(&dav, begun.header("location")).await, 3);
+    let staged_bytes: u64 =
+        staged_entries(&gateway.root()).iter().map(|path| path.metadata().expect("a file").len()).sum();
+    assert_eq!(staged_bytes, 3, "no more is held than is counted");
+    assert_eq!(upload_offset(&dav, created.header("location")).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -435,8 +442,8 @@ async fn unreadable_staged_upload_does_not_lose_other_uploads() {
     let dav = DavClient::new(server.http, "alice", &token);
     let mut uploads = Vec::new();
     for (path, body) in [("/dav/a", "a"), ("/dav/b", "bb")] {
-        let begun = dav.send("PUT", path, &[("upload-complete", "?0")], body).await;
-        uploads.push(begun.header("location").to_owned());
+        let created = dav.send("PUT", path, &[("upload-complete", "?0")], body).await;
+        uploads.push(created.header("location").to_owned());
     }
     server.kill();
     let broken =
@@ -460,7 +467,7 @@ async fn mode_set_by_a_killed_commit_is_reverted() {
     let (folder, server, token) = start_server();
     let root = folder.path().join("files");
     let dav = DavClient::new(server.http, "alice", &token);
-    let begun = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "abc").await;
+    let created = dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "abc").await;
     server.kill();
     let waits = staged_entries(&root).remove(0);
     std::fs::set_permissions(&waits, std::fs::Permissions::from_mode(0o044)).expect("set");
@@ -468,7 +475,7 @@ async fn mode_set_by_a_killed_commit_is_reverted() {
     let mode = waits.metadata().expect("there").permissions().mode() & 0o777;
     assert_eq!(mode, 0o600, "the server can go on with it, whoever it runs as");
     let dav = DavClient::new(server.http, "alice", &token);
-    assert_eq!(append_upload(&dav, begun.header("location"), 3, "?1", b"d").await, 201);
+    assert_eq!(append_upload(&dav, created.header("location"), 3, "?1", b"d").await, 201);
 }
 
 /// Tells whether any file below a folder holds these bytes.
@@ -519,11 +526,11 @@ async fn lock_token_of_the_first_request_is_valid_until_completion() {
     let lock = r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
     let lock = dav.send("LOCK", "/dav/a", &[], lock).await;
     assert_eq!(dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "n").await.status, 423);
-    let handed = [("upload-complete", "?0"), ("lock-token", lock.header("lock-token"))];
-    let begun = dav.send("PUT", "/dav/a", &handed, "n").await;
-    assert_eq!(begun.status, 201);
-    assert_eq!(append_upload(&dav, begun.header("location"), 1, "?0", b"e").await, 204);
-    assert_eq!(append_upload(&dav, begun.header("location"), 2, "?1", b"w").await, 204);
+    let lock_headers = [("upload-complete", "?0"), ("lock-token", lock.header("lock-token"))];
+    let created = dav.send("PUT", "/dav/a", &lock_headers, "n").await;
+    assert_eq!(created.status, 201);
+    assert_eq!(append_upload(&dav, created.header("location"), 1, "?0", b"e").await, 204);
+    assert_eq!(append_upload(&dav, created.header("location"), 2, "?1", b"w").await, 204);
     assert_eq!(dav.get("/dav/a").await.text(), "new");
 }
 
@@ -578,10 +585,10 @@ async fn reset_first_request_leaves_no_upload() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     sending.abort();
-    let gone = async {
+    let upload_deleted = async {
         while !staged_entries(&gateway.root()).is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nobody knows it, so it ends");
+    tokio::time::timeout(Duration::from_secs(20), upload_deleted).await.expect("nobody knows it, so it ends");
 }

@@ -72,9 +72,9 @@ async fn etag_is_strong_and_identical_in_put_get_and_propfind() {
     for name in ["content-security-policy", "x-content-type-options"] {
         assert!(!get.header(name).is_empty(), "{name}");
     }
-    let kept =
+    let response =
         [("<x xmlns=\"u:\">1</x>", ""), ("<getlastmodified>Sat, 03 Feb 2001 04:05:06 GMT</getlastmodified>", "")];
-    for (property, _) in kept {
+    for (property, _) in response {
         let body = format!("<propertyupdate xmlns=\"DAV:\"><set><prop>{property}</prop></set></propertyupdate>");
         assert_eq!(dav.send("PROPPATCH", "/dav/a.txt", &[], body).await.status, 207);
         assert_eq!(dav.get("/dav/a.txt").await.header("etag"), tag, "after {property}");
@@ -95,11 +95,11 @@ async fn one_of_concurrent_if_none_match_uploads_wins() {
     let dav = dav_as_alice(&gateway).await;
     for round in 0..20 {
         let path = format!("/dav/file-{round}");
-        let one = |content: &'static str| {
+        let upload = |content: &'static str| {
             let (dav, path) = (dav.clone(), path.clone());
             tokio::spawn(async move { dav.send("PUT", &path, &[("if-none-match", "*")], content).await.status })
         };
-        let tasks: Vec<_> = ["one", "two", "three", "four"].map(one).into_iter().collect();
+        let tasks: Vec<_> = ["one", "two", "three", "four"].map(upload).into_iter().collect();
         let mut statuses = Vec::new();
         for task in tasks {
             statuses.push(task.await.expect("done"));
@@ -165,7 +165,7 @@ async fn byte_ranges_return_exactly_the_requested_bytes() {
     gateway.write_host_file("/a", &content);
     let dav = dav_as_alice(&gateway).await;
     let tag = dav.send("HEAD", "/dav/a", &[], "").await.header("etag").to_owned();
-    for (range, wanted) in [
+    for (range, expected) in [
         ("bytes=0-0", 0..1),
         ("bytes=100-299", 100..300),
         ("bytes=-5", 699_995..700_000),
@@ -174,9 +174,9 @@ async fn byte_ranges_return_exactly_the_requested_bytes() {
     ] {
         let answer = dav.send("GET", "/dav/a", &[("range", range), ("if-range", &tag)], "").await;
         assert_eq!(answer.status, 206, "{range}");
-        assert_eq!(answer.header("content-range"), format!("bytes {}-{}/700000", wanted.start, wanted.end - 1));
-        assert_eq!(answer.header("content-length"), wanted.len().to_string());
-        assert!(answer.body == content[wanted], "{range}");
+        assert_eq!(answer.header("content-range"), format!("bytes {}-{}/700000", expected.start, expected.end - 1));
+        assert_eq!(answer.header("content-length"), expected.len().to_string());
+        assert!(answer.body == content[expected], "{range}");
     }
     for condition in ["\"other\"", &format!("W/{tag}"), "Sat, 03 Feb 2001 04:05:06 GMT"] {
         let answer = dav.send("GET", "/dav/a", &[("range", "bytes=0-9"), ("if-range", condition)], "").await;
@@ -200,8 +200,8 @@ async fn x_oc_mtime_and_oc_checksum_are_honoured() {
     assert_eq!(dav.send("PUT", "/dav/a", &sum, large).await.status, 400, "another content, in blocks");
     assert_eq!(dav.get("/dav/a").await.text(), "abc");
     assert_eq!(dav.send("PUT", "/dav/a", &[("x-oc-mtime", "soon")], "abd").await.status, 400);
-    let made = dav.send("MKCOL", "/dav/f", &[("x-oc-mtime", "981173106")], "").await;
-    assert_eq!((made.status, made.header("x-oc-mtime")), (201, "accepted"));
+    let created = dav.send("MKCOL", "/dav/f", &[("x-oc-mtime", "981173106")], "").await;
+    assert_eq!((created.status, created.header("x-oc-mtime")), (201, "accepted"));
     let modified = |path: &str| {
         let time = gateway.host_path(path).metadata().and_then(|m| m.modified()).expect("a time");
         time.duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
@@ -220,7 +220,7 @@ async fn expect_100_is_refused_before_the_body() {
     gateway.write_host_file("/a", "old");
     gateway.create_host_directory("/folder");
     let dav = dav_with_size_limit(&gateway);
-    let ask = async |path: &str, authorization: &str, more: &str| {
+    let send_head = async |path: &str, authorization: &str, more: &str| {
         let request = format!(
             "PUT {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {authorization}\r\nExpect: 100-continue\r\n{more}\r\n\r\n",
             gateway.http
@@ -228,13 +228,13 @@ async fn expect_100_is_refused_before_the_body() {
         first_line_status(&gateway, &request).await
     };
     let small = "Content-Length: 3";
-    assert_eq!(ask("/dav/a", "Basic d3Jvbmc6d3Jvbmc=", small).await, 401);
-    assert_eq!(ask("/dav/folder", dav.authorization(), small).await, 405);
-    assert_eq!(ask("/dav/none/b", dav.authorization(), small).await, 409);
-    assert_eq!(ask("/dav/a", dav.authorization(), "Content-Length: 3\r\nIf-None-Match: *").await, 412);
-    assert_eq!(ask("/dav/a", dav.authorization(), "Content-Length: 2000000").await, 413);
-    assert_eq!(ask("/dav/a", dav.authorization(), "Content-Length: 3\r\nContent-Range: bytes 2-0/3").await, 400);
-    assert_eq!(ask("/dav/a", dav.authorization(), small).await, 100);
+    assert_eq!(send_head("/dav/a", "Basic d3Jvbmc6d3Jvbmc=", small).await, 401);
+    assert_eq!(send_head("/dav/folder", dav.authorization(), small).await, 405);
+    assert_eq!(send_head("/dav/none/b", dav.authorization(), small).await, 409);
+    assert_eq!(send_head("/dav/a", dav.authorization(), "Content-Length: 3\r\nIf-None-Match: *").await, 412);
+    assert_eq!(send_head("/dav/a", dav.authorization(), "Content-Length: 2000000").await, 413);
+    assert_eq!(send_head("/dav/a", dav.authorization(), "Content-Length: 3\r\nContent-Range: bytes 2-0/3").await, 400);
+    assert_eq!(send_head("/dav/a", dav.authorization(), small).await, 100);
     assert_eq!(dav.get("/dav/a").await.text(), "old");
 }
 
@@ -351,11 +351,15 @@ async fn lock_excludes_others_and_its_token_refreshes_and_unlocks_it() {
     gateway.write_host_file("/f/a", "content");
     let dav = dav_as_alice(&gateway).await;
     let bob = gateway.dav("bob", &gateway.create_user_and_token("bob", "/:rw"));
-    let taken = dav.send("LOCK", "/dav/f/a", &[("depth", "0"), ("timeout", "Second-600")], LOCK_BODY).await;
-    assert_eq!(taken.status, 200);
-    let token = taken.header("lock-token").to_owned();
-    assert!(taken.text().contains("Second-600") || taken.text().contains("Second-599"), "{}", taken.text());
-    assert!(taken.text().contains(">me</"), "{}", taken.text());
+    let lock_response = dav.send("LOCK", "/dav/f/a", &[("depth", "0"), ("timeout", "Second-600")], LOCK_BODY).await;
+    assert_eq!(lock_response.status, 200);
+    let token = lock_response.header("lock-token").to_owned();
+    assert!(
+        lock_response.text().contains("Second-600") || lock_response.text().contains("Second-599"),
+        "{}",
+        lock_response.text()
+    );
+    assert!(lock_response.text().contains(">me</"), "{}", lock_response.text());
     let conflict = bob.send("LOCK", "/dav/f/a", &[("depth", "0")], LOCK_BODY).await;
     assert_eq!(conflict.status, 423);
     assert!(conflict.text().contains("<D:no-conflicting-lock>"), "{}", conflict.text());

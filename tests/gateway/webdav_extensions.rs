@@ -14,8 +14,8 @@ fn propfind_body(names: &str) -> String {
 }
 
 /// The elements of an answer, without what declares namespaces.
-fn contains_element(text: &str, wanted: &str) -> bool {
-    text.replace('\n', "").contains(wanted)
+fn contains_element(text: &str, name: &str) -> bool {
+    text.replace('\n', "").contains(name)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,8 +36,8 @@ async fn propfind_returns_quota_and_privileges_on_request() {
         "{text}"
     );
     assert!(contains_element(&text, "<D:privilege><D:read/></D:privilege>"), "{text}");
-    let own = text.split("<D:current-user-privilege-set>").nth(1).expect("told");
-    assert!(!own.contains("<D:write/>"), "{text}");
+    let own_privileges = text.split("<D:current-user-privilege-set>").nth(1).expect("told");
+    assert!(!own_privileges.contains("<D:write/>"), "{text}");
     assert!(!text.contains("HTTP/1.1 404"), "{text}");
     let all = dav.send("PROPFIND", "/dav/share/", &[("depth", "0")], "").await.text();
     for name in ["quota", "privilege", "owner", "principal"] {
@@ -58,11 +58,11 @@ async fn extended_mkcol_is_atomic() {
         )
     };
     let xml = ("content-type", "application/xml; charset=utf-8");
-    let made = dav.send("MKCOL", "/dav/new", &[xml], body("<collection/>", "")).await;
-    assert_eq!(made.status, 201, "{}", made.text());
-    assert!(made.text().contains("mkcol-response") && made.text().contains("200 OK"), "{}", made.text());
-    let seen = dav.send("PROPFIND", "/dav/new", &[("depth", "0")], "").await.text();
-    assert!(seen.contains(">red<") && seen.contains(">Shown<"), "{seen}");
+    let created = dav.send("MKCOL", "/dav/new", &[xml], body("<collection/>", "")).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    assert!(created.text().contains("mkcol-response") && created.text().contains("200 OK"), "{}", created.text());
+    let properties = dav.send("PROPFIND", "/dav/new", &[("depth", "0")], "").await.text();
+    assert!(properties.contains(">red<") && properties.contains(">Shown<"), "{properties}");
     for (kind, more, reason) in [
         ("<collection/><x:calendar/>", "", "valid-resourcetype"),
         ("", "", "valid-resourcetype"),
@@ -79,8 +79,8 @@ async fn extended_mkcol_is_atomic() {
     assert_eq!(dav.send("MKCOL", "/dav/other", &[("content-type", "text/plain")], "x").await.status, 415);
     assert_eq!(dav.send("MKCOL", "/dav/other", &[xml], "<mkcol").await.status, 400);
     let minimal = [xml, ("prefer", "return=minimal")];
-    let made = dav.send("MKCOL", "/dav/other", &minimal, body("<collection/>", "")).await;
-    assert_eq!((made.status, made.text().as_str()), (201, ""));
+    let created = dav.send("MKCOL", "/dav/other", &minimal, body("<collection/>", "")).await;
+    assert_eq!((created.status, created.text().as_str()), (201, ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,9 +121,9 @@ async fn content_digest_is_verified_and_returned_on_request() {
     }
     let part = [("want-repr-digest", "sha-256=1"), ("range", "bytes=0-0")];
     assert_eq!(dav.send("GET", "/dav/a", &part, "").await.header("repr-digest"), sum, "of the whole file");
-    for wanted in ["sha-256=0", "md5=1", "x=5", "nonsense"] {
-        let answer = dav.send("GET", "/dav/a", &[("want-repr-digest", wanted)], "").await;
-        assert_eq!((answer.status, answer.header("repr-digest")), (200, ""), "{wanted}");
+    for preference in ["sha-256=0", "md5=1", "x=5", "nonsense"] {
+        let answer = dav.send("GET", "/dav/a", &[("want-repr-digest", preference)], "").await;
+        assert_eq!((answer.status, answer.header("repr-digest")), (200, ""), "{preference}");
     }
 }
 
@@ -137,9 +137,9 @@ async fn depth_infinity_listing_is_counted_before_the_response_starts() {
         gateway.write_host_file(&format!("/deep/{}/{number:0>100}", number % 3), "");
     }
     let dav = dav_as_alice(&gateway).await;
-    let whole = dav.send("PROPFIND", "/dav/deep/", &[], "").await;
-    assert_eq!((whole.status, whole.text().matches("<D:response>").count()), (207, 15_004));
-    assert!(whole.body.len() > 4 << 20, "more than is held at once");
+    let full_listing = dav.send("PROPFIND", "/dav/deep/", &[], "").await;
+    assert_eq!((full_listing.status, full_listing.text().matches("<D:response>").count()), (207, 15_004));
+    assert!(full_listing.body.len() > 4 << 20, "more than is held at once");
     for number in 0..6_000 {
         gateway.write_host_file(&format!("/deep/more/{number}"), "");
     }
@@ -155,7 +155,7 @@ async fn browser_listing_sorts_directories_first_then_names() {
         gateway.write_host_file(name, "x".repeat(1536));
     }
     let page = dav_as_alice(&gateway).await.get("/dav/").await.text();
-    let places: Vec<_> = ["a/", "Z/", "b", "C"].map(|name| page.find(&format!(">{name}</a>"))).to_vec();
-    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{page}");
+    let positions: Vec<_> = ["a/", "Z/", "b", "C"].map(|name| page.find(&format!(">{name}</a>"))).to_vec();
+    assert!(positions.iter().all(Option::is_some) && positions.is_sorted(), "{page}");
     assert!(page.contains(">1.5 KiB<"), "{page}");
 }

@@ -114,13 +114,13 @@ async fn git_client_pushes_clones_and_deletes_a_branch() {
             run_git(&work, &["push", "-q", &remote, "main"]);
         }
         run_git(scratch.path(), &["clone", "-q", &remote, "again"]);
-        let again = scratch.path().join("again");
-        run_git(&again, &["checkout", "-q", "main"]);
-        run_git(&again, &["fsck", "--strict"]);
+        let second_clone = scratch.path().join("again");
+        run_git(&second_clone, &["checkout", "-q", "main"]);
+        run_git(&second_clone, &["fsck", "--strict"]);
         run_git(&work, &["push", "-q", &remote, "main:side"]);
         let sides = bare.join("refs/heads/side").exists();
         run_git(&work, &["push", "-q", &remote, ":side"]);
-        (run_git(&again, &["log", "--oneline"]).lines().count(), sides, bare.join("refs/heads/side").exists())
+        (run_git(&second_clone, &["log", "--oneline"]).lines().count(), sides, bare.join("refs/heads/side").exists())
     });
     assert_eq!(pushed.await.expect("pushed"), (3, true, false));
 }

@@ -59,10 +59,10 @@ async fn paused_download_completes() {
     gateway.write_host_file("/big", &content);
     let (network, mut sftp) = start_pausable(&token, &gateway).await;
     let handle = sftp.open_file(b"/big", READ).await.expect("opened");
-    let mut got = sftp.read_at(&handle, 0, 32_768).await.expect("begun");
+    let mut received = sftp.read_at(&handle, 0, 32_768).await.expect("begun");
     let (mut ids, mut has_slept) = (VecDeque::new(), false);
-    let mut offset = got.len() as u64;
-    while got.len() < content.len() {
+    let mut offset = received.len() as u64;
+    while received.len() < content.len() {
         // As much is asked for at once as the buffers between the two hold, and more.
         while ids.len() < 96 && offset < content.len() as u64 {
             let length = 32_768u32.to_be_bytes();
@@ -81,9 +81,9 @@ async fn paused_download_completes() {
         let (kind, body) =
             tokio::time::timeout(TRANSFER_TIMEOUT, sftp.receive(id)).await.expect("it goes on").expect("data");
         assert_eq!(kind, 103);
-        got.extend_from_slice(&body[4..]);
+        received.extend_from_slice(&body[4..]);
     }
-    assert!(got == content);
+    assert!(received == content);
 }
 
 /// A Python library and rsync-like tools open a channel for each transfer; libssh2, JSch and OpenSSH send keepalives of
@@ -91,12 +91,12 @@ async fn paused_download_completes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn second_channel_and_requests_of_every_kind_are_answered() {
     let (gateway, token) = start_gateway(|_| {}).await;
-    let mut one = gateway.sftp("alice", &token).await;
-    let mut two = one.open_second_channel().await.expect("a second channel");
-    let handle = one.open_file(b"/f", REPLACE).await.expect("opened");
-    one.write_at(&handle, 0, b"x").await.expect("written");
+    let mut first = gateway.sftp("alice", &token).await;
+    let mut two = first.open_second_channel().await.expect("a second channel");
+    let handle = first.open_file(b"/f", REPLACE).await.expect("opened");
+    first.write_at(&handle, 0, b"x").await.expect("written");
     assert_eq!(two.stat("/f").await.expect("the first channel's upload").size, Some(1));
-    one.close(&handle).await.expect("closed");
+    first.close(&handle).await.expect("closed");
 
     let mut ssh = RawSsh::logged_in(&gateway, &token).await;
     for (name, rest) in [
@@ -149,17 +149,17 @@ async fn download_completes_through_a_1_kib_window() {
     let open = [&1u32.to_be_bytes()[..], &encode_string(b"/f"), &READ.to_be_bytes(), &[0; 4]].concat();
     ssh.send_channel_data(channel, &[encode_packet(1, &3u32.to_be_bytes()), encode_packet(3, &open)].concat()).await;
     let mut received: Vec<u8> = Vec::new();
-    let (mut got, mut handle, mut left) = (Vec::<u8>::new(), Vec::new(), 1024);
+    let (mut got, mut handle, mut window) = (Vec::<u8>::new(), Vec::new(), 1024);
     while got.len() < content.len() {
         let complete = received.split_first_chunk::<4>().map(|(length, _)| 4 + u32::from_be_bytes(*length) as usize);
         let Some(end) = complete.filter(|end| *end <= received.len()) else {
             let bytes = ssh.read_channel_data().await;
-            assert!(bytes.len() <= 256 && bytes.len() <= left, "{} bytes of {left}", bytes.len());
-            left -= bytes.len();
+            assert!(bytes.len() <= 256 && bytes.len() <= window, "{} bytes of {window}", bytes.len());
+            window -= bytes.len();
             received.extend(bytes);
-            if left < 512 {
-                ssh.adjust_window(channel, 1024 - u32::try_from(left).expect("small")).await;
-                left = 1024;
+            if window < 512 {
+                ssh.adjust_window(channel, 1024 - u32::try_from(window).expect("small")).await;
+                window = 1024;
             }
             continue;
         };
@@ -170,8 +170,8 @@ async fn download_completes_through_a_1_kib_window() {
             103 => got.extend(&answer[13..]),
             kind => panic!("{kind}"),
         }
-        let place = [&(got.len() as u64).to_be_bytes()[..], &32_768u32.to_be_bytes()].concat();
-        ssh.send_channel_data(channel, &encode_packet(5, &[&2u32.to_be_bytes()[..], &handle, &place].concat())).await;
+        let range = [&(got.len() as u64).to_be_bytes()[..], &32_768u32.to_be_bytes()].concat();
+        ssh.send_channel_data(channel, &encode_packet(5, &[&2u32.to_be_bytes()[..], &handle, &range].concat())).await;
     }
     assert!(got == content);
 }
@@ -186,19 +186,19 @@ async fn pipelined_reads_are_answered_in_order() {
     let handle = sftp.open_file(b"/f", READ).await.expect("opened");
     let reads: Vec<u8> = (0..65_536u32)
         .flat_map(|n| {
-            let place =
+            let range =
                 [&(1000 + n).to_be_bytes()[..], &encode_string(&handle), &u64::from(n).to_be_bytes(), &[0, 0, 0, 1]];
-            encode_packet(5, &place.concat())
+            encode_packet(5, &range.concat())
         })
         .collect();
     let mut other = gateway.sftp("alice", &token).await;
-    let (answers, whole) = tokio::join!(sftp.exchange(&reads, 65_536), other.get("/f"));
+    let (answers, whole_file) = tokio::join!(sftp.exchange(&reads, 65_536), other.get("/f"));
     let answers = answers.expect("answered");
     for (number, (id, kind, body)) in answers.into_iter().enumerate() {
         assert_eq!((id as usize, kind), (1000 + number, 103));
         assert_eq!(body[4..], content[number..=number]);
     }
-    assert_eq!(whole, Ok(content), "another session is not held up");
+    assert_eq!(whole_file, Ok(content), "another session is not held up");
 }
 
 /// Clients that offer another version, or ask for the subsystem without waiting for an answer.

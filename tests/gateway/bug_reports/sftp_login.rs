@@ -139,8 +139,8 @@ async fn slow_interactive_login_succeeds() {
         assert!(!client.try_none().await.expect("answered").success());
         if by_prompt {
             // The prompt is shown for as long.
-            let asked = client.ssh.authenticate_keyboard_interactive_start("alice", None::<String>).await;
-            assert!(asked.is_ok(), "{asked:?}");
+            let prompt = client.ssh.authenticate_keyboard_interactive_start("alice", None::<String>).await;
+            assert!(prompt.is_ok(), "{prompt:?}");
             tokio::time::sleep(Duration::from_millis(2200)).await;
             let answer = client.ssh.authenticate_keyboard_interactive_respond(vec![token.clone()]).await;
             assert!(matches!(answer, Ok(client::KeyboardInteractiveAuthResponse::Success)), "{answer:?}");

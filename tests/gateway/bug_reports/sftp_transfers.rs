@@ -21,8 +21,8 @@ async fn wait_for_file(gateway: &Fixture, path: &str) -> Vec<u8> {
 async fn two_sessions() -> (Fixture, String, SftpClient, SftpClient, DavClient) {
     let (gateway, dav) = start_with_alice().await;
     let token = gateway.create_token("alice", &["-e", "1h"]);
-    let (one, two) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);
-    (gateway, token, one, two, dav)
+    let (first, second) = (gateway.sftp("alice", &token).await, gateway.sftp("alice", &token).await);
+    (gateway, token, first, second, dav)
 }
 
 /// A Node library's and sshj's users leave without SSH_FXP_CLOSE, but in an orderly way: end of data, the close of the
@@ -140,22 +140,22 @@ async fn forbidden_mime_type_is_refused_at_the_write_that_reveals_it() {
 /// that is by now, over either protocol.
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_follows_a_directory_renamed_by_another_session() {
-    let (gateway, _, mut one, mut two, dav) = two_sessions().await;
+    let (gateway, _, mut first, mut second, dav) = two_sessions().await;
     for (turn, by_webdav) in [("sftp", false), ("webdav", true)] {
         let (before, after) = (format!("/{turn}"), format!("/{turn}-done"));
-        one.mkdir(&before).await.expect("made");
-        let handle = one.open_file(format!("{before}/f").as_bytes(), REPLACE).await.expect("opened");
-        one.write_at(&handle, 0, b"hello").await.expect("written");
+        first.mkdir(&before).await.expect("made");
+        let handle = first.open_file(format!("{before}/f").as_bytes(), REPLACE).await.expect("opened");
+        first.write_at(&handle, 0, b"hello").await.expect("written");
         if by_webdav {
             let to = format!("/dav{after}");
             let moved = dav.send("MOVE", &format!("/dav{before}"), &[("destination", &to)], "").await;
             assert_eq!(moved.status, 201, "{}", moved.text());
         } else {
-            two.rename(&before, &after).await.expect("renamed");
+            second.rename(&before, &after).await.expect("renamed");
         }
-        one.write_at(&handle, 5, b" there").await.expect("it goes on");
-        one.close(&handle).await.expect("committed");
-        assert_eq!(two.get(&format!("{after}/f")).await, Ok(b"hello there".to_vec()), "{turn}");
+        first.write_at(&handle, 5, b" there").await.expect("it goes on");
+        first.close(&handle).await.expect("committed");
+        assert_eq!(second.get(&format!("{after}/f")).await, Ok(b"hello there".to_vec()), "{turn}");
         assert!(!gateway.host_path(&before).exists(), "{turn}");
     }
 }
@@ -163,19 +163,19 @@ async fn upload_follows_a_directory_renamed_by_another_session() {
 /// The same with a removal: a directory into which somebody uploads is not empty, although others don't see the file yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn directory_with_an_upload_under_way_is_not_removed() {
-    let (gateway, _, mut one, mut two, dav) = two_sessions().await;
-    one.mkdir("/in").await.expect("made");
-    one.mkdir("/other").await.expect("made");
-    let handle = one.open_file(b"/in/f", READ | REPLACE).await.expect("opened");
-    one.write_at(&handle, 0, b"hello").await.expect("written");
-    assert_eq!(status_code(two.rmdir("/in").await), FAILURE);
-    assert_eq!(status_code(one.rmdir("/in").await), FAILURE);
-    assert_eq!(status_code(two.posix_rename("/other", "/in").await), FAILURE);
+    let (gateway, _, mut first, mut second, dav) = two_sessions().await;
+    first.mkdir("/in").await.expect("made");
+    first.mkdir("/other").await.expect("made");
+    let handle = first.open_file(b"/in/f", READ | REPLACE).await.expect("opened");
+    first.write_at(&handle, 0, b"hello").await.expect("written");
+    assert_eq!(status_code(second.rmdir("/in").await), FAILURE);
+    assert_eq!(status_code(first.rmdir("/in").await), FAILURE);
+    assert_eq!(status_code(second.posix_rename("/other", "/in").await), FAILURE);
     let answer = dav.send("DELETE", "/dav/in", &[], "").await;
     assert_eq!((answer.status, answer.text().contains("upload")), (409, true), "{answer:?}");
     let over = [("Destination", "/dav/in"), ("Overwrite", "T")];
     assert_eq!(dav.send("MOVE", "/dav/other", &over, "").await.status, 409);
-    one.close(&handle).await.expect("committed");
+    first.close(&handle).await.expect("committed");
     assert_eq!(std::fs::read(gateway.host_path("/in/f")).expect("there"), b"hello");
     assert_eq!(dav.send("DELETE", "/dav/in", &[], "").await.status, 204);
 }

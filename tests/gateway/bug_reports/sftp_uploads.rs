@@ -23,11 +23,11 @@ enum SetstatTarget<'a> {
 /// Sets attributes that are written as their flags and numbers.
 async fn set_attributes(sftp: &mut SftpClient, target: SetstatTarget<'_>, attributes: &[u32]) -> Result<(), SftpError> {
     let attributes: Vec<u8> = attributes.iter().flat_map(|number| number.to_be_bytes()).collect();
-    let (kind, place) = match target {
+    let (kind, path_or_handle) = match target {
         SetstatTarget::Path(path) => (9, encode_string(path.as_bytes())),
         SetstatTarget::Handle(handle) => (10, encode_string(handle)),
     };
-    sftp.request(kind, &[&place, &attributes]).await.map(drop)
+    sftp.request(kind, &[&path_or_handle, &attributes]).await.map(drop)
 }
 
 async fn modification_time(sftp: &mut SftpClient, path: &str) -> u32 {

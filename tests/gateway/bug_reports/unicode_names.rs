@@ -20,23 +20,23 @@ fn tree_entries(gateway: &Fixture) -> Vec<String> {
 async fn names_are_found_in_nfc_and_nfd_over_webdav() {
     let (gateway, client) = start_with_alice().await;
     let (composed, decomposed) = ("%C3%A4", "a%CC%88");
-    for (there, sent, name) in [(composed, decomposed, "\u{e4}"), (decomposed, composed, "a\u{308}")] {
+    for (existing, sent, name) in [(composed, decomposed, "\u{e4}"), (decomposed, composed, "a\u{308}")] {
         gateway.write_host_file(&format!("{name}/{name}"), "old");
         assert_eq!(client.get(&format!("/dav/{sent}/{sent}")).await.body, b"old");
         assert_eq!(client.put(&format!("/dav/{sent}/{sent}"), "new").await.status, 204);
-        assert_eq!(client.get(&format!("/dav/{there}/{there}")).await.body, b"new");
+        assert_eq!(client.get(&format!("/dav/{existing}/{existing}")).await.body, b"new");
         assert_eq!(client.put(&format!("/dav/{sent}/x"), "x").await.status, 201);
         assert_eq!(client.status("MKCOL", &format!("/dav/{sent}")).await, 405);
         let to = format!("/dav/{sent}/{sent}");
         let headers = [("destination", to.as_str()), ("overwrite", "F")];
-        assert_eq!(client.send("COPY", &format!("/dav/{there}/x"), &headers, "").await.status, 412);
-        let etag = client.get(&format!("/dav/{there}/{there}")).await.header("etag").to_owned();
+        assert_eq!(client.send("COPY", &format!("/dav/{existing}/x"), &headers, "").await.status, 412);
+        let etag = client.get(&format!("/dav/{existing}/{existing}")).await.header("etag").to_owned();
         let condition = format!("</dav/{sent}/{sent}> ([{etag}])");
         assert_eq!(client.send("PUT", "/dav/other", &[("if", &condition)], "x").await.status / 100, 2);
-        let mut wanted = [name, &format!("{name}/x"), &format!("{name}/{name}"), "other"].map(str::to_owned);
-        wanted.sort();
+        let mut expected = [name, &format!("{name}/x"), &format!("{name}/{name}"), "other"].map(str::to_owned);
+        expected.sort();
         let entries = gateway.all_paths().into_iter().filter(|path| !path.contains(".patgate"));
-        assert_eq!(entries.collect::<Vec<_>>(), wanted, "no twin");
+        assert_eq!(entries.collect::<Vec<_>>(), expected, "no twin");
         assert_eq!(client.status("DELETE", &format!("/dav/{sent}")).await, 204);
     }
     gateway.write_host_file("\u{e4}", "composed");
@@ -54,16 +54,16 @@ async fn names_are_found_in_nfc_and_nfd_over_webdav() {
 }
 
 /// Requests on names that exist in the tree's spelling alone, sent in the other.
-async fn assert_other_normalization_works(gateway: &Fixture, sftp: &mut SftpClient, there: &str, sent: &str) {
-    gateway.write_host_file(&format!("{there}/{there}"), "old");
+async fn assert_other_normalization_works(gateway: &Fixture, sftp: &mut SftpClient, existing: &str, sent: &str) {
+    gateway.write_host_file(&format!("{existing}/{existing}"), "old");
     let (folder, file) = (format!("/{sent}"), format!("/{sent}/{sent}"));
-    let real = format!("/{there}/{there}");
+    let real = format!("/{existing}/{existing}");
     assert_eq!(sftp.get(&file).await, Ok(b"old".to_vec()));
     assert_eq!(sftp.stat(&file).await.expect("STAT").size, Some(3));
     assert_eq!(sftp.lstat(&file).await.expect("LSTAT").size, Some(3));
     assert_eq!(sftp.realpath(&file).await, Ok(real.clone()));
-    assert_eq!(sftp.realpath(&format!("{folder}/../{sent}")).await, Ok(format!("/{there}")));
-    assert_eq!(sftp.list(&folder).await, Ok(vec![there.to_owned()]), "listed as the tree has it");
+    assert_eq!(sftp.realpath(&format!("{folder}/../{sent}")).await, Ok(format!("/{existing}")));
+    assert_eq!(sftp.list(&folder).await, Ok(vec![existing.to_owned()]), "listed as the tree has it");
     sftp.chmod(&file, 0o600).await.expect("SETSTAT");
     assert_eq!(sftp.stat(&real).await.expect("there").mode, Some(0o100_600));
     sftp.put(&file, b"new").await.expect("put");
@@ -79,17 +79,17 @@ async fn assert_other_normalization_works(gateway: &Fixture, sftp: &mut SftpClie
     assert_eq!(status_code(sftp.rename(&format!("{folder}/x"), &file).await), FAILURE, "it would replace");
     sftp.posix_rename(&format!("{folder}/x"), &file).await.expect("it may replace");
     assert_eq!(sftp.get(&real).await, Ok(b"x".to_vec()));
-    assert_eq!(tree_entries(gateway), [there.to_owned(), format!("{there}/{there}")], "no twin");
+    assert_eq!(tree_entries(gateway), [existing.to_owned(), format!("{existing}/{existing}")], "no twin");
 
     // An upload that is not closed yet is found by its own session.
-    let upload = sftp.open_file(format!("{folder}/u{there}").as_bytes(), REPLACE).await.expect("OPEN");
+    let upload = sftp.open_file(format!("{folder}/u{existing}").as_bytes(), REPLACE).await.expect("OPEN");
     sftp.write_at(&upload, 0, b"staged").await.expect("WRITE");
     assert_eq!(sftp.stat(&format!("{folder}/u{sent}")).await.expect("its own upload").size, Some(6));
     sftp.close(&upload).await.expect("CLOSE");
     sftp.remove(&format!("{folder}/u{sent}")).await.expect("REMOVE");
 
     sftp.rename(&file, &format!("{folder}/{sent}")).await.expect("a rename may change the spelling");
-    assert_eq!(tree_entries(gateway), [there.to_owned(), format!("{there}/{sent}")]);
+    assert_eq!(tree_entries(gateway), [existing.to_owned(), format!("{existing}/{sent}")]);
     sftp.remove(&real).await.expect("REMOVE");
     sftp.rmdir(&folder).await.expect("RMDIR");
     assert_eq!(tree_entries(gateway), [""; 0]);
@@ -103,8 +103,8 @@ async fn names_are_found_in_nfc_and_nfd_over_sftp() {
     let (gateway, _) = start_with_alice().await;
     let token = gateway.create_token("alice", &["-e", "1h"]);
     let mut sftp = gateway.sftp("alice", &token).await;
-    for (there, sent) in [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)] {
-        assert_other_normalization_works(&gateway, &mut sftp, there, sent).await;
+    for (existing, sent) in [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)] {
+        assert_other_normalization_works(&gateway, &mut sftp, existing, sent).await;
     }
     // Where both exist, each is itself.
     for (name, content) in [(COMPOSED, "composed"), (DECOMPOSED, "decomposed")] {
@@ -149,7 +149,7 @@ async fn names_are_found_in_nfc_and_nfd_by_the_console() {
     assert_eq!(browser.upload(path, &csrf, "new").await, 409, "it is there");
     assert_eq!(browser.upload(&format!("{path}?replace=1"), &csrf, "new").await, 201);
     assert_eq!(std::fs::read(gateway.host_path(&format!("{COMPOSED}/{COMPOSED}"))).expect("replaced"), b"new");
-    let made = browser.submit("/console/files", "/console/folder", &[("name", DECOMPOSED)]).await;
-    assert_eq!(made.status, 409, "{}", made.text());
+    let created = browser.submit("/console/files", "/console/folder", &[("name", DECOMPOSED)]).await;
+    assert_eq!(created.status, 409, "{}", created.text());
     assert_eq!(tree_entries(&gateway), [COMPOSED.to_owned(), format!("{COMPOSED}/{COMPOSED}")]);
 }

@@ -54,11 +54,11 @@ async fn preflight_of_a_configured_origin_is_answered_without_credentials() {
         assert_eq!(answer.header("access-control-allow-origin"), APP_ORIGIN, "{path}");
         assert!(answer.header("vary").contains("Origin"), "{path}");
         for method in ["PROPFIND", "MOVE", "PUT", "LOCK", "PATCH", "REPORT"] {
-            assert!(answer.header("access-control-allow-methods").split(", ").any(|one| one == method), "{method}");
+            assert!(answer.header("access-control-allow-methods").split(", ").any(|item| item == method), "{method}");
         }
         for name in ["Authorization", "Depth", "Destination", "Overwrite", "If", "Lock-Token", "If-Match", "X-OC-Mtime"]
         {
-            assert!(answer.header("access-control-allow-headers").split(", ").any(|one| one == name), "{name}");
+            assert!(answer.header("access-control-allow-headers").split(", ").any(|item| item == name), "{name}");
         }
         assert_eq!(answer.header("access-control-allow-credentials"), "");
     }
@@ -73,13 +73,13 @@ async fn preflight_of_a_configured_origin_is_answered_without_credentials() {
 async fn error_responses_carry_cors_headers() {
     let (gateway, client) = start_with_cors_origins(APP_ORIGIN).await;
     gateway.write_host_file("a", "a");
-    let stranger = gateway.dav("alice", "pgt_wrong");
+    let unauthenticated = gateway.dav("alice", "pgt_wrong");
     for (client, method, path, status) in [
         (&client, "GET", "/dav/a", 200),
         (&client, "GET", "/dav/missing", 404),
         (&client, "BREW", "/dav/a", 501),
-        (&stranger, "GET", "/dav/a", 401),
-        (&stranger, "GET", "/api/v1/tokens/self", 401),
+        (&unauthenticated, "GET", "/dav/a", 401),
+        (&unauthenticated, "GET", "/api/v1/tokens/self", 401),
         (&client, "GET", "/api/v1/none", 404),
     ] {
         let answer = client.send(method, path, &[("origin", APP_ORIGIN)], "").await;
@@ -103,9 +103,9 @@ async fn other_origins_and_unconfigured_servers_get_no_cors_headers() {
         assert!(answer.headers.get_all("vary").iter().any(|vary| vary == "Origin"), "{origin}");
     }
     let (gateway, client) = start_with_cors_origins("").await;
-    let asked = preflight(&gateway, "/dav/", APP_ORIGIN).await;
+    let response = preflight(&gateway, "/dav/", APP_ORIGIN).await;
     let answer = client.send("GET", "/dav/", &[("origin", APP_ORIGIN)], "").await;
-    for answer in [asked, answer] {
+    for answer in [response, answer] {
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, ""));
         assert_eq!(answer.header("vary"), "");
     }

@@ -32,8 +32,8 @@ async fn method_not_allowed_lists_allowed_methods() {
         }
         assert!(answer.status != 405 || !answer.header("allow").is_empty(), "{method} {path}: {:?}", answer.headers);
     }
-    let stranger = send_unauthenticated(&gateway, "PROPFIND", "/", &[]).await;
-    assert_eq!((stranger.status, stranger.header("allow").is_empty()), (405, false));
+    let unauthenticated = send_unauthenticated(&gateway, "PROPFIND", "/", &[]).await;
+    assert_eq!((unauthenticated.status, unauthenticated.header("allow").is_empty()), (405, false));
 }
 
 /// A Go WebDAV library that a client could not upload through since it named `InodeContent-Encoding: identity`: codings are
@@ -70,7 +70,7 @@ async fn content_codings_other_than_identity_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn propfind_body_is_read_chunked_or_with_any_content_type() {
     let (gateway, dav) = start_with_alice().await;
-    let ask = async |headers: &[(&str, &str)], body: Vec<u8>| {
+    let propfind = async |headers: &[(&str, &str)], body: Vec<u8>| {
         dav.send("PROPFIND", "/dav/", &[headers, &[("depth", "0")]].concat(), body).await.status
     };
     for kind in [
@@ -81,16 +81,24 @@ async fn propfind_body_is_read_chunked_or_with_any_content_type() {
         "application/xml",
         "application/octet-stream",
     ] {
-        assert_eq!(ask(&[("content-type", kind)], PROPFIND_BODY.into()).await, 207, "{kind}");
+        assert_eq!(propfind(&[("content-type", kind)], PROPFIND_BODY.into()).await, 207, "{kind}");
     }
     let utf16 = PROPFIND_BODY.replace("utf-8", "utf-16");
     let units = |to_bytes: fn(u16) -> [u8; 2]| utf16.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>();
-    assert_eq!(ask(&[], [&b"\xff\xfe"[..], &units(u16::to_le_bytes)].concat()).await, 207, "UTF-16, little endian");
-    assert_eq!(ask(&[], [&b"\xfe\xff"[..], &units(u16::to_be_bytes)].concat()).await, 207, "UTF-16, big endian");
-    assert_eq!(ask(&[], [&b"\xef\xbb\xbf"[..], PROPFIND_BODY.as_bytes()].concat()).await, 207, "UTF-8 with its mark");
-    assert_eq!(ask(&[], "<d:propfind xmlns:d='DAV:'><d:prop/></d:propfind>".into()).await, 207, "an empty prop");
-    assert_eq!(ask(&[], PROPFIND_BODY.into()).await, 207, "without a type");
-    assert_eq!(ask(&[], Vec::new()).await, 207, "without a body");
+    assert_eq!(
+        propfind(&[], [&b"\xff\xfe"[..], &units(u16::to_le_bytes)].concat()).await,
+        207,
+        "UTF-16, little endian"
+    );
+    assert_eq!(propfind(&[], [&b"\xfe\xff"[..], &units(u16::to_be_bytes)].concat()).await, 207, "UTF-16, big endian");
+    assert_eq!(
+        propfind(&[], [&b"\xef\xbb\xbf"[..], PROPFIND_BODY.as_bytes()].concat()).await,
+        207,
+        "UTF-8 with its mark"
+    );
+    assert_eq!(propfind(&[], "<d:propfind xmlns:d='DAV:'><d:prop/></d:propfind>".into()).await, 207, "an empty prop");
+    assert_eq!(propfind(&[], PROPFIND_BODY.into()).await, 207, "without a type");
+    assert_eq!(propfind(&[], Vec::new()).await, 207, "without a body");
 
     let mut connection = Http1Connection::open(&gateway).await;
     let lines = [&*authorization_line(&dav), "Depth: 0", "Transfer-Encoding: chunked"];

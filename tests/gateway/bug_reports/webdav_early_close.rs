@@ -91,8 +91,8 @@ async fn slow_upload_without_credentials_sees_the_challenge() {
     assert_eq!((refused.status, refused.header("connection")), (401, ""));
     assert!(refused.header("www-authenticate").starts_with("Basic "), "{refused:?}");
     // The body was read whole, so that the connection goes on.
-    let again = request_head(&gateway, "PUT", "/dav/slow", &[&*authorization_line(&dav), "Content-Length: 4"]);
-    assert_eq!(connection.send_request(again, "slow").await.status, 201);
+    let second_head = request_head(&gateway, "PUT", "/dav/slow", &[&*authorization_line(&dav), "Content-Length: 4"]);
+    assert_eq!(connection.send_request(second_head, "slow").await.status, 201);
 }
 
 /// The Java client sardine and the JavaScript client `webdav` write the whole body before they read: the refusal of a
@@ -166,9 +166,9 @@ async fn refused_expect_100_announces_close_and_drains_the_body() {
             // One that has sent its body before it reads sees it, too.
             let mut connection = Http1Connection::open(&gateway).await;
             connection.send(request + &body).await;
-            let seen = connection.read_response().await;
-            assert_eq!(seen.status, refused.status, "{path}");
-            assert_reusable_or_closed(&gateway, &dav, &mut connection, &seen).await;
+            let response = connection.read_response().await;
+            assert_eq!(response.status, refused.status, "{path}");
+            assert_reusable_or_closed(&gateway, &dav, &mut connection, &response).await;
         }
     }
     let waiting = ["Expect: 100-continue", "Content-Length: 300000", &authorization];

@@ -27,8 +27,8 @@ async fn lock_of_a_crashed_editor_is_discovered_refreshed_and_removed_by_its_own
         let refreshed = dav.send("LOCK", "/dav/a.odt", &[("if", &condition), ("timeout", "Second-60")], "").await;
         assert_eq!(refreshed.status, 200, "{}", refreshed.text());
         assert_eq!(element(&refreshed.text(), "D:timeout"), "Second-60");
-        let held = format!("<{token}>");
-        assert_eq!(dav.send("UNLOCK", "/dav/a.odt", &[("lock-token", &held)], "").await.status, 204);
+        let lock_token = format!("<{token}>");
+        assert_eq!(dav.send("UNLOCK", "/dav/a.odt", &[("lock-token", &lock_token)], "").await.status, 204);
         assert_eq!(dav.put("/dav/a.odt", "b").await.status, 204, "writes go on");
     }
 }

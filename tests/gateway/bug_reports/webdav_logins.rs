@@ -54,8 +54,8 @@ async fn conflicting_authorization_headers_are_refused() {
 async fn host_header_that_differs_from_the_authority_is_refused() {
     let (gateway, dav) = start_with_alice().await;
     let mut requests = connect(&gateway).await;
-    let own = gateway.http.to_string();
-    for (host, status) in [(&*own, 207), ("other.example", 400)] {
+    let own_authority = gateway.http.to_string();
+    for (host, status) in [(&*own_authority, 207), ("other.example", 400)] {
         let headers = [("host", host), ("authorization", dav.authorization()), ("depth", "0")];
         let (response, _) =
             requests.send_request(request(&gateway, "PROPFIND", "/dav/", &headers), true).expect("sent");
@@ -77,7 +77,7 @@ async fn options_advertises_capabilities_before_and_after_login() {
         let with = dav.send("OPTIONS", path, &[], "").await;
         for answer in [send_unauthenticated(&gateway, "OPTIONS", path, &[]).await, with] {
             let listed =
-                |name: &str| answer.header(name).split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>();
+                |name: &str| answer.header(name).split(',').map(|item| item.trim().to_owned()).collect::<Vec<_>>();
             assert_eq!((answer.status, answer.header("ms-author-via")), (200, "DAV"), "{path}");
             assert!(["1", "2"].iter().all(|class| listed("dav").contains(&(*class).to_owned())), "{answer:?}");
             for method in ["PUT", "PROPFIND", "LOCK", "MOVE"] {

@@ -53,20 +53,22 @@ async fn destination_may_name_the_forwarded_public_address() {
         (&[("x-forwarded-prefix", "/cloud/")], "/dav/b", 204),
         (&[], "/cloud/dav/b", 502),
     ];
-    for (forwarded, destination, wanted) in cases {
-        assert_eq!(move_status(&client, forwarded, destination).await, wanted, "{forwarded:?} {destination}");
+    for (forwarded, destination, expected_status) in cases {
+        assert_eq!(move_status(&client, forwarded, destination).await, expected_status, "{forwarded:?} {destination}");
     }
     let copied = [("x-forwarded-host", "files.example.org"), ("x-forwarded-proto", "https")];
     client.put("/dav/a", "a").await;
-    for (destination, wanted) in [("https://files.example.org/dav/c", 201), ("https://evil.example/dav/d", 502)] {
+    for (destination, expected_status) in
+        [("https://files.example.org/dav/c", 201), ("https://evil.example/dav/d", 502)]
+    {
         let headers = [&copied[..], &[("destination", destination)]].concat();
-        assert_eq!(client.send("COPY", "/dav/a", &headers, "").await.status, wanted, "COPY {destination}");
+        assert_eq!(client.send("COPY", "/dav/a", &headers, "").await.status, expected_status, "COPY {destination}");
     }
     drop(gateway);
-    let stranger = Fixture::start().await;
-    let token = stranger.create_user_and_token("alice", "/:rw");
+    let direct_gateway = Fixture::start().await;
+    let token = direct_gateway.create_user_and_token("alice", "/:rw");
     let forwarded = [("x-forwarded-host", "files.example.org")];
-    let status = move_status(&stranger.dav("alice", &token), &forwarded, "https://files.example.org/dav/b").await;
+    let status = move_status(&direct_gateway.dav("alice", &token), &forwarded, "https://files.example.org/dav/b").await;
     assert_eq!(status, 502, "nobody believes a stranger");
 }
 
@@ -95,6 +97,6 @@ async fn public_url_sets_host_and_path_prefix() {
     }
     let page = client.send("GET", "/dav/", &[("accept", "text/html")], "").await.text();
     assert!(!page.contains("\"/dav/"), "{page}");
-    let begun = client.send("PUT", "/dav/u", &[("upload-complete", "?0")], "part").await;
-    assert!(begun.header("location").starts_with("/cloud/upload/"), "{begun:?}");
+    let created = client.send("PUT", "/dav/u", &[("upload-complete", "?0")], "part").await;
+    assert!(created.header("location").starts_with("/cloud/upload/"), "{created:?}");
 }

@@ -104,9 +104,9 @@ async fn options_answers_the_same_with_and_without_a_login() {
             let answer = String::from_utf8_lossy(&send_raw(gateway.http, &request(&authorization)).await).into_owned();
             answer.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n")
         };
-        let stranger = text(String::new()).await;
-        assert!(stranger.starts_with("HTTP/1.1 200"), "{path}: {stranger}");
-        assert_eq!(text(format!("Authorization: {}\r\n", client.authorization())).await, stranger, "{path}");
+        let unauthenticated = text(String::new()).await;
+        assert!(unauthenticated.starts_with("HTTP/1.1 200"), "{path}: {unauthenticated}");
+        assert_eq!(text(format!("Authorization: {}\r\n", client.authorization())).await, unauthenticated, "{path}");
     }
 }
 

@@ -71,7 +71,7 @@ async fn valid_ranges_are_served_and_malformed_ones_ignored() {
     gateway.write_host_file("/r", &content);
     gateway.write_host_file("/empty", "");
     let get = async |path: &str, range: &str| dav.send("GET", path, &[("range", range)], "").await;
-    for (range, wanted) in [
+    for (range, expected) in [
         ("bytes=0-0", 0..1),
         ("bytes=2-21", 2..22),
         ("bytes=1023-", 1023..1024),
@@ -82,9 +82,9 @@ async fn valid_ranges_are_served_and_malformed_ones_ignored() {
         ("bytes= 0-1 ,", 0..2),
     ] {
         let answer = get("/dav/r", range).await;
-        assert_eq!((answer.status, answer.header("content-length")), (206, &*wanted.len().to_string()), "{range:?}");
-        assert_eq!(answer.header("content-range"), format!("bytes {}-{}/1024", wanted.start, wanted.end - 1));
-        assert_eq!(answer.body, content[wanted], "{range:?}");
+        assert_eq!((answer.status, answer.header("content-length")), (206, &*expected.len().to_string()), "{range:?}");
+        assert_eq!(answer.header("content-range"), format!("bytes {}-{}/1024", expected.start, expected.end - 1));
+        assert_eq!(answer.body, content[expected], "{range:?}");
     }
     for range in ["npt=0.000-", "bytes=-", "bytes=a-b", "bytes=5-1", "bytes 0-1", "", "bytes"] {
         let answer = get("/dav/r", range).await;
@@ -121,17 +121,17 @@ async fn partial_updates_at_random_offsets_produce_the_expected_file() {
     let (_gateway, dav) = start_with_alice().await;
     let mut draws = FixedRandom(7);
     let bytes = |length: usize| -> Vec<u8> { (0..length).map(|n| (n * 31 % 251) as u8).collect() };
-    let mut wanted = bytes(70_000);
-    dav.put("/dav/f", wanted.clone()).await;
+    let mut expected = bytes(70_000);
+    dav.put("/dav/f", expected.clone()).await;
     assert!(dav.send("OPTIONS", "/dav/", &[], "").await.header("dav").contains("sabredav-partialupdate"));
     for turn in 0..60 {
         let length = [1, 10, 5000, 70_000][draws.below(4)];
         let mut data = bytes(length);
         data.iter_mut().for_each(|byte| *byte ^= turn);
         let at = match turn % 4 {
-            1 => wanted.len(),
+            1 => expected.len(),
             3 => draws.below(100),
-            _ => draws.below(wanted.len() + 1),
+            _ => draws.below(expected.len() + 1),
         };
         let last = at + length - 1;
         let partial = ("content-type", "application/x-sabredav-partialupdate");
@@ -139,15 +139,15 @@ async fn partial_updates_at_random_offsets_produce_the_expected_file() {
             0 => ("PATCH", [partial, ("x-update-range", &*format!("bytes={at}-{last}"))].map(owned_pair)),
             1 => ("PATCH", [partial, ("x-update-range", "append")].map(owned_pair)),
             2 => ("PUT", [("content-range", &*format!("bytes {at}-{last}/*")), ("accept", "*/*")].map(owned_pair)),
-            _ => ("PATCH", [partial, ("x-update-range", &*format!("bytes=-{}", wanted.len() - at))].map(owned_pair)),
+            _ => ("PATCH", [partial, ("x-update-range", &*format!("bytes=-{}", expected.len() - at))].map(owned_pair)),
         };
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let answer = dav.send(method, "/dav/f", &headers, data.clone()).await;
         assert_eq!(answer.status / 100, 2, "{turn}: {headers:?}: {}", answer.text());
-        let end = (at + length).min(wanted.len());
-        wanted.splice(at..end, data);
+        let end = (at + length).min(expected.len());
+        expected.splice(at..end, data);
     }
-    assert!(dav.get("/dav/f").await.body == wanted);
+    assert!(dav.get("/dav/f").await.body == expected);
 }
 
 fn owned_pair((name, value): (&str, &str)) -> (String, String) {

@@ -114,9 +114,9 @@ impl SftpClient {
     }
 
     async fn open(connection: Arc<SshConnection>) -> Result<Self> {
-        let gone = |_| SftpError::ConnectionLost;
-        let channel = connection.ssh.channel_open_session().await.map_err(gone)?;
-        channel.request_subsystem(true, "sftp").await.map_err(gone)?;
+        let connection_lost = |_| SftpError::ConnectionLost;
+        let channel = connection.ssh.channel_open_session().await.map_err(connection_lost)?;
+        channel.request_subsystem(true, "sftp").await.map_err(connection_lost)?;
         Self::start_on_stream(Some(connection), Box::new(channel.into_stream())).await
     }
 
@@ -187,9 +187,9 @@ impl SftpClient {
     pub(crate) async fn send(&mut self, kind: u8, body: &[&[u8]]) -> Result<u32> {
         self.next_request_id += 1;
         let id = self.next_request_id;
-        let mut whole = id.to_be_bytes().to_vec();
-        whole.extend(body.concat());
-        self.send_raw(&encode_packet(kind, &whole)).await?;
+        let mut payload = id.to_be_bytes().to_vec();
+        payload.extend(body.concat());
+        self.send_raw(&encode_packet(kind, &payload)).await?;
         Ok(id)
     }
 
@@ -309,7 +309,7 @@ impl SftpClient {
         }
         self.close(&handle).await?;
         entries.retain(|(name, _)| name != "." && name != "..");
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        entries.sort_by(|(first, _), (second, _)| first.cmp(second));
         Ok(entries)
     }
 
@@ -374,10 +374,10 @@ impl SftpClient {
 }
 
 async fn read_packet(stream: &mut (impl AsyncRead + Unpin)) -> Result<(u8, Vec<u8>)> {
-    let gone = |_| SftpError::ConnectionLost;
-    let length = stream.read_u32().await.map_err(gone)?;
+    let connection_lost = |_| SftpError::ConnectionLost;
+    let length = stream.read_u32().await.map_err(connection_lost)?;
     let mut body = vec![0; length as usize];
-    stream.read_exact(&mut body).await.map_err(gone)?;
+    stream.read_exact(&mut body).await.map_err(connection_lost)?;
     Ok((body[0], body[1..].to_vec()))
 }
 

@@ -81,7 +81,7 @@ impl SshClient {
     /// Waits for the server's end of the connection; returns the reason and words it gave.
     pub(crate) async fn wait_for_disconnect(&self) -> (Disconnect, String) {
         // The handler is told after the connection counts as closed.
-        let told = async {
+        let disconnect_received = async {
             loop {
                 if let Some(info) = self.disconnect.0.lock().expect("no panic").take() {
                     return info;
@@ -89,7 +89,9 @@ impl SshClient {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let info = tokio::time::timeout(SSH_TIMEOUT, told).await.expect("the server ends the connection with a reason");
+        let info = tokio::time::timeout(SSH_TIMEOUT, disconnect_received)
+            .await
+            .expect("the server ends the connection with a reason");
         (info.reason_code, info.message)
     }
 
@@ -109,8 +111,8 @@ impl PausableClient {
     /// Connects; while a permit of `running` is held, nothing reaches the client.
     pub(crate) async fn connect(gateway: &Fixture) -> Self {
         let (mut from_server, mut to_server) = TcpStream::connect(gateway.sftp).await.expect("connects").into_split();
-        let (near, far) = tokio::io::duplex(1 << 16);
-        let (mut from_client, mut to_client) = tokio::io::split(far);
+        let (client_stream, server_stream) = tokio::io::duplex(1 << 16);
+        let (mut from_client, mut to_client) = tokio::io::split(server_stream);
         let running = Arc::new(Semaphore::new(1));
         let pump = running.clone();
         tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
@@ -121,7 +123,7 @@ impl PausableClient {
                 let _ = to_client.write_all(&buffer[..size]).await;
             }
         });
-        Self { client: SshClient::over_stream(near, client::Config::default()).await, running }
+        Self { client: SshClient::over_stream(client_stream, client::Config::default()).await, running }
     }
 }
 

@@ -86,9 +86,9 @@ impl RawSsh {
         let (aead, mac) = ("aes256-gcm@openssh.com", "hmac-sha2-256");
         let lists = ["curve25519-sha256", "ssh-ed25519", aead, aead, mac, mac, "none", "none", "", ""];
         let lists = lists.map(|list| encode_string(list.as_bytes())).concat();
-        let ours = [&[7; 16][..], &lists, &[0; 5]].concat();
-        ssh.send(KEXINIT, &[&ours]).await;
-        let theirs = ssh.expect(KEXINIT).await;
+        let client_kexinit = [&[7; 16][..], &lists, &[0; 5]].concat();
+        ssh.send(KEXINIT, &[&client_kexinit]).await;
+        let server_kexinit = ssh.expect(KEXINIT).await;
         let exchange = X25519.start().expect("a key");
         let public = exchange.pub_key().to_vec();
         ssh.send(KEX_ECDH_INIT, &[&encode_string(&public)]).await;
@@ -100,8 +100,8 @@ impl RawSsh {
         let hash = [
             encode_string(VERSION),
             encode_string(version.trim_ascii_end()),
-            encode_string(&[&[KEXINIT], &ours[..]].concat()),
-            encode_string(&[&[KEXINIT], &theirs[..]].concat()),
+            encode_string(&[&[KEXINIT], &client_kexinit[..]].concat()),
+            encode_string(&[&[KEXINIT], &server_kexinit[..]].concat()),
             encode_string(host_key),
             encode_string(&public),
             encode_string(server_public),
@@ -190,12 +190,12 @@ impl RawSsh {
     }
 
     /// Reads the body of the next packet, which must be of this kind.
-    pub(crate) async fn expect(&mut self, wanted: u8) -> Vec<u8> {
+    pub(crate) async fn expect(&mut self, expected_kind: u8) -> Vec<u8> {
         loop {
             match self.receive().await.expect("a packet") {
                 (USERAUTH_BANNER | CHANNEL_WINDOW_ADJUST | GLOBAL_REQUEST, _) => {}
-                (kind, body) if kind == wanted => return body,
-                (kind, body) => panic!("{kind}, not {wanted}: {}", body.escape_ascii()),
+                (kind, body) if kind == expected_kind => return body,
+                (kind, body) => panic!("{kind}, not {expected_kind}: {}", body.escape_ascii()),
             }
         }
     }
