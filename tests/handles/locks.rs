@@ -25,9 +25,9 @@ impl HandleModel {
     /// Tells whether a lock covers a location: its own, or a deep one above.
     pub(crate) fn is_covered(&self, directory: InodeNumber, name: &str) -> bool {
         let covers = |lock: &ModelLock| {
-            let own = lock.directory == directory && lock.name == name;
+            let is_own_lock = lock.directory == directory && lock.name == name;
             let root = self.files.entry(lock.directory, &lock.name);
-            own || lock.deep && root.is_some_and(|root| self.files.is_within(directory, root))
+            is_own_lock || lock.deep && root.is_some_and(|root| self.files.is_within(directory, root))
         };
         self.binding_locks().iter().any(covers)
     }

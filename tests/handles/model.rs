@@ -263,8 +263,8 @@ impl HandleModel {
             return Err(OperationRefused);
         }
         let names = self.visible_names(Some(session), directory);
-        let shown = |name: String| Some((self.visible_entry(Some(session), directory, &name)?, name));
-        let entries = names.into_iter().filter_map(shown).map(|(number, name)| (name, self.attributes(number)));
+        let visible = |name: String| Some((self.visible_entry(Some(session), directory, &name)?, name));
+        let entries = names.into_iter().filter_map(visible).map(|(number, name)| (name, self.attributes(number)));
         Ok(StepOutcome::Entries(entries.collect()))
     }
 

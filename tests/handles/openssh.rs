@@ -76,18 +76,18 @@ impl OpenSshTarget {
     }
 
     async fn channel(&self) -> Result<SftpServerChannel, String> {
-        let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
-        let other = theirs.try_clone().map_err(|error| error.to_string())?;
+        let (client_end, server_end) = UnixStream::pair().map_err(|error| error.to_string())?;
+        let other = server_end.try_clone().map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.program);
         command.args(["-u", "0022"]).current_dir(self.folder.path().join(BASE_NAME));
-        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(other)).stderr(Stdio::null());
+        command.stdin(OwnedFd::from(server_end)).stdout(OwnedFd::from(other)).stderr(Stdio::null());
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
         let process = KilledOnDrop(command.spawn().map_err(|error| error.to_string())?);
         drop(command);
-        ours.set_nonblocking(true).map_err(|error| error.to_string())?;
-        let stream = tokio::net::UnixStream::from_std(ours).map_err(|error| error.to_string())?;
+        client_end.set_nonblocking(true).map_err(|error| error.to_string())?;
+        let stream = tokio::net::UnixStream::from_std(client_end).map_err(|error| error.to_string())?;
         let sftp = SftpClient::over_stream(stream).await.map_err(|error| format!("{error:?}"))?;
         Ok(SftpServerChannel { process, sftp })
     }

@@ -106,8 +106,8 @@ impl PatgateTarget {
         channels
             .push(SftpClient::connect(self.server.sftp, "alice", &self.token).await.expect("the login is accepted"));
         for _ in (0..CHANNELS).filter(|channel| session_of(*channel) == session).skip(1) {
-            let beside = channels[0].open_second_channel().await.expect("another channel");
-            channels.push(beside);
+            let second_channel = channels[0].open_second_channel().await.expect("another channel");
+            channels.push(second_channel);
         }
         channels
     }
@@ -232,17 +232,17 @@ impl SftpTarget for PatgateTarget {
     }
 
     async fn drop_session(&mut self, session: usize) -> Result<(), String> {
-        let mut ends = self.ended.load(Ordering::Acquire);
+        let mut ended_before = self.ended.load(Ordering::Acquire);
         let mut fresh = self.connect(session).await.into_iter();
         let mut old = Vec::new();
         for channel in (0..CHANNELS).filter(|channel| session_of(*channel) == session) {
             old.push(std::mem::replace(&mut self.channels[channel], fresh.next().expect("a channel")));
             self.handles[channel].clear();
-            ends += 1;
+            ended_before += 1;
         }
         old.remove(0).drop_connection();
         drop(old);
-        self.wait_for_ends(ends).await
+        self.wait_for_ends(ended_before).await
     }
 
     async fn end_channel(&mut self, channel: usize) -> Result<(), String> {
@@ -284,12 +284,12 @@ impl SftpTarget for PatgateTarget {
         let root = self.folder.path().join("files");
         let end = Instant::now() + CLEANUP_TIMEOUT;
         loop {
-            let left = staged_entries(&root);
-            if left.is_empty() {
+            let leftovers = staged_entries(&root);
+            if leftovers.is_empty() {
                 return Ok(());
             }
             if Instant::now() > end {
-                return Err(format!("left in staging: {left:?}"));
+                return Err(format!("left in staging: {leftovers:?}"));
             }
             // Directories that were removed are emptied in the background.
             std::thread::sleep(Duration::from_millis(1));

@@ -93,8 +93,9 @@ impl HandleModel {
     /// Lets the name show none of the session's earlier uploads to a location any more.
     fn shadow_earlier_uploads(&mut self, session: usize, location: &PathLocation) {
         for earlier in self.uploads.iter_mut().filter(|upload| upload.session == session) {
-            let there = &earlier.location;
-            earlier.shadowed |= there.directory == location.directory && there.name == location.name;
+            let earlier_location = &earlier.location;
+            earlier.shadowed |=
+                earlier_location.directory == location.directory && earlier_location.name == location.name;
         }
     }
 
@@ -175,9 +176,9 @@ impl HandleModel {
         }
         self.may_change_file(file)?;
         let flags = OpenFlags(handle.flags.0 & !OpenFlags::TRUNCATE);
-        let given = handle.flags;
-        let again = self.open_copy(session, ModelHandle { flags, ..handle }, &location)?;
-        self.handles[channel][number] = ModelHandle { flags: given, ..again };
+        let flags_before = handle.flags;
+        let reopened = self.open_copy(session, ModelHandle { flags, ..handle }, &location)?;
+        self.handles[channel][number] = ModelHandle { flags: flags_before, ..reopened };
         Ok(())
     }
 
@@ -198,12 +199,12 @@ impl HandleModel {
     ) -> Option<InodeNumber> {
         let entry = self.files.entry(directory, name);
         let uploads = self.uploads.iter().rev().filter(|upload| upload.state == UploadState::Named);
-        let mut own = uploads.filter(|upload| Some(upload.session) == viewer && !upload.shadowed);
-        let shows = |upload: &&ModelUpload| {
+        let mut own_uploads = uploads.filter(|upload| Some(upload.session) == viewer && !upload.shadowed);
+        let is_shown = |upload: &&ModelUpload| {
             let location = &upload.location;
             location.directory == directory && location.name == name && location.entry == entry
         };
-        own.find(shows).map(|upload| upload.file).or(entry)
+        own_uploads.find(is_shown).map(|upload| upload.file).or(entry)
     }
 
     /// Returns the names in a directory that may show something to a viewer, sorted.
@@ -309,8 +310,8 @@ impl HandleModel {
         let replaced = self.files.entry(location.directory, &location.name);
         self.rename_handles(location, None);
         self.files.insert(location.directory, &location.name, file);
-        let gone = replaced.filter(|replaced| self.files.inode(*replaced).links == 0);
-        for handle in self.handles.iter_mut().flatten().filter(|handle| Some(handle.file) == gone) {
+        let unlinked = replaced.filter(|replaced| self.files.inode(*replaced).links == 0);
+        for handle in self.handles.iter_mut().flatten().filter(|handle| Some(handle.file) == unlinked) {
             handle.replaced = true;
         }
     }

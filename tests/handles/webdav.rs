@@ -42,13 +42,13 @@ impl HandleModel {
 
     fn put_content(&mut self, path: &str, data: &str, condition: PutCondition) -> Result<()> {
         let location = self.locate(None, path, true)?;
-        let holds = match condition {
+        let condition_holds = match condition {
             PutCondition::None => true,
             PutCondition::Current => location.entry.is_some_and(|file| self.files.is_file(file)),
             PutCondition::Stale => false,
             PutCondition::Absent => location.entry.is_none(),
         };
-        if !holds || location.entry.is_some_and(|entry| self.files.is_directory(entry)) {
+        if !condition_holds || location.entry.is_some_and(|entry| self.files.is_directory(entry)) {
             return Err(OperationRefused);
         }
         self.may_put(&location)?;

@@ -166,14 +166,14 @@ async fn argon2_flood_of_one_user_delays_no_other_user_and_bounds_memory() {
         [attacked.connect_authenticated(&by_rest).await, attacked.connect_authenticated(&by_command).await];
     let before = attacked.server.resident_kib();
 
-    let bystander = Bystander::at(attacked.folder.path(), &attacked.server).await;
+    let bystander = Bystander::start(attacked.folder.path(), &attacked.server).await;
 
     // It goes on until all others are done: they come to an end only if it does not starve them.
     let flood = Argon2Flood::start(connections, &mallory[1]);
     let wrong_secret = token_with_wrong_secret(&bob);
-    let mut strangers = JoinSet::new();
+    let mut guessing_clients = JoinSet::new();
     for _ in 0..GUESSING_CONNECTIONS {
-        strangers.spawn(guess(attacked.connect(ATTACKER_ADDRESS, &wrong_secret).await));
+        guessing_clients.spawn(guess(attacked.connect(ATTACKER_ADDRESS, &wrong_secret).await));
     }
     rotate_and_use(&mut bobs, &bob).await;
     assert_eq!(carols.send("DELETE", &format!("/api/v1/tokens/{}", token_id(&by_rest)), "").await.status, 204);
@@ -181,11 +181,11 @@ async fn argon2_flood_of_one_user_delays_no_other_user_and_bounds_memory() {
     for connection in &mut revoked {
         assert_eq!(connection.send("PROPFIND", "/dav/", "").await.status, 401, "revoked during the attack");
     }
-    bystander.goes_on().await;
-    let [made, rotated] = flood.finish().await;
-    strangers.join_all().await;
+    bystander.assert_unaffected().await;
+    let [created, rotated] = flood.finish().await;
+    guessing_clients.join_all().await;
 
-    assert_eq!(made.keys().collect::<Vec<_>>(), [&409], "{made:?}");
+    assert_eq!(created.keys().collect::<Vec<_>>(), [&409], "{created:?}");
     assert!(rotated.keys().all(|status| matches!(status, 200 | 503)) && rotated.contains_key(&200), "{rotated:?}");
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ARGON2_THREADS) as u64;
     let peak = attacked.server.peak_kib() - before;

@@ -17,17 +17,17 @@ use crate::persistent_connection::PersistentConnection;
 use crate::support::DavClient;
 use crate::support::server::{ServerProcess, run_cli};
 
-/// Connections of strangers, as many as there may be in all by default, from as many addresses as that takes.
-const STRANGERS: (u8, usize) = (4, 64);
+/// Addresses and connections from each: together the default limit on unauthenticated connections.
+const UNAUTHENTICATED_CONNECTIONS: (u8, usize) = (4, 64);
 
-fn served() -> (TempDir, ServerProcess) {
+fn start_server() -> (TempDir, ServerProcess) {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
     let server = ServerProcess::start(folder.path());
     (folder, server)
 }
 
-fn user(folder: &Path, login: &str) -> String {
+fn create_user_and_token(folder: &Path, login: &str) -> String {
     run_cli(folder, &["admin", "user", "create", login]);
     run_cli(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
 }
@@ -38,8 +38,8 @@ async fn connect(last: u8, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.expect("connects")
 }
 
-/// Asks for what strangers may, over HTTP/1.1 or HTTP/2, and keeps the connection.
-async fn held(last: u8, to: SocketAddr, http2: bool) -> TcpStream {
+/// Sends a request that needs no credentials, over HTTP/1.1 or HTTP/2, and returns the open connection.
+async fn open_idle_connection(last: u8, to: SocketAddr, http2: bool) -> TcpStream {
     let mut stream = connect(last, to).await;
     if http2 {
         let (requests, connection) = h2::client::handshake(&mut stream).await.expect("HTTP/2");
@@ -64,37 +64,37 @@ async fn held(last: u8, to: SocketAddr, http2: bool) -> TcpStream {
     stream
 }
 
-async fn strangers_keep_nobody_out(http2: bool) {
-    let (folder, server) = served();
-    let bystander = Bystander::at(folder.path(), &server).await;
-    let (addresses, each) = STRANGERS;
+async fn assert_unauthenticated_connections_block_no_user(http2: bool) {
+    let (folder, server) = start_server();
+    let bystander = Bystander::start(folder.path(), &server).await;
+    let (addresses, each) = UNAUTHENTICATED_CONNECTIONS;
     let mut silent = Vec::new();
     for last in 1..=addresses {
         for _ in 0..each {
-            silent.push(held(last, server.http, http2).await);
+            silent.push(open_idle_connection(last, server.http, http2).await);
         }
     }
     // The one that makes room has waited for a second.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    bystander.goes_on().await;
+    bystander.assert_unaffected().await;
     drop(silent);
     server.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unauthenticated_http1_connections_at_the_limit_block_no_user() {
-    strangers_keep_nobody_out(false).await;
+    assert_unauthenticated_connections_block_no_user(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unauthenticated_http2_connections_at_the_limit_block_no_user() {
-    strangers_keep_nobody_out(true).await;
+    assert_unauthenticated_connections_block_no_user(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_from_the_same_address_do_not_block_a_valid_token() {
-    let (folder, server) = served();
-    let bystander = Bystander::at(folder.path(), &server).await;
+    let (folder, server) = start_server();
+    let bystander = Bystander::start(folder.path(), &server).await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut guessing = JoinSet::new();
     for number in 0..8 {
@@ -114,7 +114,7 @@ async fn guesses_from_the_same_address_do_not_block_a_valid_token() {
         });
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    bystander.goes_on().await;
+    bystander.assert_unaffected().await;
     stop.store(true, Ordering::Relaxed);
     let throttled: usize = guessing.join_all().await.iter().sum();
     assert!(throttled > 0, "the attack has begun");
@@ -123,9 +123,9 @@ async fn guesses_from_the_same_address_do_not_block_a_valid_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_reports_of_an_emptied_directory_end_and_delay_nobody() {
-    let (folder, server) = served();
-    let bystander = Bystander::at(folder.path(), &server).await;
-    let mallory = user(folder.path(), "mallory");
+    let (folder, server) = start_server();
+    let bystander = Bystander::start(folder.path(), &server).await;
+    let mallory = create_user_and_token(folder.path(), "mallory");
     let many = folder.path().join("files/mallory/d");
     std::fs::create_dir_all(&many).expect("a folder");
     for number in 0..2000 {
@@ -141,17 +141,17 @@ async fn sync_reports_of_an_emptied_directory_end_and_delay_nobody() {
     for _ in 0..20 {
         let (dav, stop) = (dav.clone(), Arc::clone(&stop));
         reporting.spawn(async move {
-            let mut ended = 0;
+            let mut completed = 0;
             while !stop.load(Ordering::Relaxed) {
                 let answer = dav.send("REPORT", "/dav/mallory/d", &[("depth", "0")], body).await;
-                ended += usize::from(answer.status == 207);
+                completed += usize::from(answer.status == 207);
             }
-            ended
+            completed
         });
     }
-    bystander.goes_on().await;
+    bystander.assert_unaffected().await;
     stop.store(true, Ordering::Relaxed);
-    let ended = tokio::time::timeout(Duration::from_secs(60), reporting.join_all()).await.expect("all end");
-    assert!(ended.iter().all(|ended| *ended > 0), "{ended:?}");
+    let completed = tokio::time::timeout(Duration::from_secs(60), reporting.join_all()).await.expect("all end");
+    assert!(completed.iter().all(|completed| *completed > 0), "{completed:?}");
     server.stop();
 }

@@ -8,15 +8,15 @@ use crate::persistent_connection::PersistentConnection;
 use crate::support::server::{ServerProcess, run_cli};
 use crate::support::token_id;
 
-/// Requests of which the median time is taken.
-const ASKED: usize = 40;
-/// What a scheduler may add to a request of less than a millisecond on a machine all of whose processors are busy, with the
-/// attackers of this test among others. Whoever waits in line behind an attack waits for several times as long.
+/// Number of requests whose median time is taken.
+const MEASURED_REQUESTS: usize = 40;
+/// Delay that a scheduler may add to a request of less than a millisecond while all processors are busy, with the attackers
+/// of this test among others. A request that is queued behind an attack is delayed several times as long.
 pub(crate) const SCHEDULER_DELAY: Duration = Duration::from_millis(50);
-/// As long as a revocation may take to hold.
-const HOLDS_WITHIN: Duration = Duration::from_secs(1);
+/// Longest time until a revocation takes effect.
+const REVOCATION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Another user, at an address of his own.
+/// A user who is not part of the attack, with an address of their own.
 pub(crate) struct Bystander {
     folder: PathBuf,
     to: std::net::SocketAddr,
@@ -25,8 +25,8 @@ pub(crate) struct Bystander {
 }
 
 impl Bystander {
-    /// Makes a user, and takes the time of his requests while nothing else goes on.
-    pub(crate) async fn at(folder: &Path, server: &ServerProcess) -> Self {
+    /// Creates the user and measures their requests while nothing else is running.
+    pub(crate) async fn start(folder: &Path, server: &ServerProcess) -> Self {
         run_cli(folder, &["admin", "user", "create", "bystander"]);
         let token = run_cli(folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
         let mut bystander = Self { folder: folder.to_owned(), to: server.http, token, alone: Duration::ZERO };
@@ -39,7 +39,7 @@ impl Bystander {
     /// Returns the median of the times that requests take, each on a connection of its own.
     async fn median(&self) -> Duration {
         let mut times = Vec::new();
-        for _ in 0..ASKED {
+        for _ in 0..MEASURED_REQUESTS {
             let since = Instant::now();
             let mut connection = PersistentConnection::open("127.0.0.9", self.to, &self.token).await;
             assert_eq!(connection.send("PROPFIND", "/dav/bystander/", "").await.status, 207);
@@ -49,17 +49,21 @@ impl Bystander {
         times[times.len() / 2]
     }
 
-    /// Makes sure that his requests go on, and that a token that is revoked now is refused at once.
-    pub(crate) async fn goes_on(&self) {
-        let beside = self.median().await;
-        assert!(beside < 2 * self.alone + SCHEDULER_DELAY, "{beside:?} beside the attack, {:?} alone", self.alone);
+    /// Asserts that the user's requests are answered in time, and that a token that is revoked now is refused at once.
+    pub(crate) async fn assert_unaffected(&self) {
+        let during_attack = self.median().await;
+        assert!(
+            during_attack < 2 * self.alone + SCHEDULER_DELAY,
+            "{during_attack:?} beside the attack, {:?} alone",
+            self.alone
+        );
         let revoked = run_cli(&self.folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
         let mut connection = PersistentConnection::open("127.0.0.9", self.to, &revoked).await;
         assert_eq!(connection.send("PROPFIND", "/dav/bystander/", "").await.status, 207);
         run_cli(&self.folder, &["apitoken", "revoke", token_id(&revoked)]);
         let since = Instant::now();
         while connection.send("PROPFIND", "/dav/bystander/", "").await.status != 401 {
-            assert!(since.elapsed() < HOLDS_WITHIN, "the revoked token still works");
+            assert!(since.elapsed() < REVOCATION_TIMEOUT, "the revoked token still works");
         }
     }
 }

@@ -12,17 +12,17 @@ use crate::bystander::SCHEDULER_DELAY;
 use crate::support::server::{ServerProcess, run_cli};
 use crate::support::{DavClient, token_id};
 
-const FILES: usize = 1000;
-/// Properties that nobody has, which each entry of the answer names: their number, and the length of their namespaces.
-const PROPERTIES: (usize, usize) = (100, 1000);
-/// Requests whose caller hangs up; not so many that the gate for connections of strangers has a say.
-const HUNG_UP: usize = 60;
-/// Requests of the other user, before and meanwhile.
-const ASKED: usize = 40;
+const FILE_COUNT: usize = 1000;
+/// Properties that no file has, which each entry of the response names: their number, and the length of their namespaces.
+const PROPERTY_COUNT_AND_LENGTH: (usize, usize) = (100, 1000);
+/// Requests whose client disconnects: fewer than the limit on unauthenticated connections.
+const DISCONNECTED_REQUESTS: usize = 60;
+/// Requests of the other user whose median time is taken, before and after the disconnects.
+const MEASURED_REQUESTS: usize = 40;
 
-/// A request whose answer takes a processor long, for few bytes.
-fn listing(token: &str) -> Vec<u8> {
-    let (count, length) = PROPERTIES;
+/// Returns a request that costs much processor time for few bytes.
+fn slow_propfind_request(token: &str) -> Vec<u8> {
+    let (count, length) = PROPERTY_COUNT_AND_LENGTH;
     let namespace = "x".repeat(length);
     let names: String = (0..count).map(|number| format!("<a{number} xmlns=\"urn:{namespace}\"/>")).collect();
     let body = format!("<propfind xmlns=\"DAV:\"><prop>{names}</prop></propfind>");
@@ -34,16 +34,16 @@ fn listing(token: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-async fn sent(address: SocketAddr, request: &[u8]) -> TcpStream {
+async fn send_request(address: SocketAddr, request: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(request).await.expect("sent");
     stream
 }
 
 /// Returns how long a request takes until all of its answer has come.
-async fn time_of(address: SocketAddr, request: &[u8]) -> Duration {
+async fn response_time(address: SocketAddr, request: &[u8]) -> Duration {
     let since = Instant::now();
-    let mut stream = sent(address, request).await;
+    let mut stream = send_request(address, request).await;
     let (mut block, mut tail) = (vec![0; 1 << 20], Vec::new());
     while !tail.ends_with(b"0\r\n\r\n") {
         let read = stream.read(&mut block).await.expect("more");
@@ -55,9 +55,9 @@ async fn time_of(address: SocketAddr, request: &[u8]) -> Duration {
 }
 
 /// Returns the median of the times that a small request takes.
-async fn median(dav: &DavClient) -> Duration {
+async fn median_response_time(dav: &DavClient) -> Duration {
     let mut times = Vec::new();
-    for _ in 0..ASKED {
+    for _ in 0..MEASURED_REQUESTS {
         let since = Instant::now();
         assert_eq!(dav.status("PROPFIND", "/dav/alice/").await, 207);
         times.push(since.elapsed());
@@ -71,7 +71,7 @@ async fn disconnected_clients_leave_no_work_that_delays_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let many = folder.path().join("files/mallory/many");
     std::fs::create_dir_all(&many).expect("folders");
-    for number in 0..FILES {
+    for number in 0..FILE_COUNT {
         std::fs::write(many.join(number.to_string()), "").expect("a file");
     }
     let server = ServerProcess::start(folder.path());
@@ -79,28 +79,28 @@ async fn disconnected_clients_leave_no_work_that_delays_others() {
     let token = |login: &str| run(&["admin", "user", "token", "-u", login, "-e", "1h", "-q"]);
     run(&["admin", "user", "create", "mallory"]);
     run(&["admin", "user", "create", "alice"]);
-    let (mallory, victim, alice) = (token("mallory"), token("mallory"), token("alice"));
+    let (mallory, revoked_token, alice) = (token("mallory"), token("mallory"), token("alice"));
     let alice = DavClient::new(server.http, "alice", &alice);
-    let victim_dav = DavClient::new(server.http, "mallory", &victim);
-    let request = listing(&mallory);
+    let revoked_dav = DavClient::new(server.http, "mallory", &revoked_token);
+    let request = slow_propfind_request(&mallory);
 
-    let one = time_of(server.http, &request).await;
-    let before = median(&alice).await;
-    assert_eq!(victim_dav.status("HEAD", "/dav/mallory/many/1").await, 200);
-    for _ in 0..HUNG_UP {
-        drop(sent(server.http, &request).await);
+    let alone = response_time(server.http, &request).await;
+    let before = median_response_time(&alice).await;
+    assert_eq!(revoked_dav.status("HEAD", "/dav/mallory/many/1").await, 200);
+    for _ in 0..DISCONNECTED_REQUESTS {
+        drop(send_request(server.http, &request).await);
     }
     let hung_up = Instant::now();
-    let meanwhile = median(&alice).await;
-    run(&["apitoken", "revoke", token_id(&victim)]);
-    assert_eq!(victim_dav.status("HEAD", "/dav/mallory/many/1").await, 401, "revoked meanwhile");
-    let again = time_of(server.http, &request).await;
-    let after = hung_up.elapsed();
+    let during = median_response_time(&alice).await;
+    run(&["apitoken", "revoke", token_id(&revoked_token)]);
+    assert_eq!(revoked_dav.status("HEAD", "/dav/mallory/many/1").await, 401, "revoked meanwhile");
+    let afterwards = response_time(server.http, &request).await;
+    let afterwards_since_disconnect = hung_up.elapsed();
     println!(
-        "alone {one:?}, then {again:?}, {after:?} after {HUNG_UP} callers hung up; others {before:?}, {meanwhile:?}"
+        "alone {alone:?}, then {afterwards:?}, {afterwards_since_disconnect:?} after {DISCONNECTED_REQUESTS} callers hung up; others {before:?}, {during:?}"
     );
     // Worked off by as many threads as there are processors, they would take half their number times as long.
-    assert!(again < 4 * one + Duration::from_secs(2), "{again:?} in place of {one:?}");
-    assert!(meanwhile < 2 * before + SCHEDULER_DELAY, "{meanwhile:?} in place of {before:?}");
+    assert!(afterwards < 4 * alone + Duration::from_secs(2), "{afterwards:?} in place of {alone:?}");
+    assert!(during < 2 * before + SCHEDULER_DELAY, "{during:?} in place of {before:?}");
     server.stop();
 }

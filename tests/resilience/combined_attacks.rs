@@ -79,15 +79,15 @@ impl AttackTarget {
 
 /// Strangers who hold places for strangers of both listeners, from four addresses, and ask for nothing.
 async fn hold_unauthenticated_connections(target: AttackTarget) {
-    let mut held = Vec::new();
+    let mut connections = Vec::new();
     while target.is_running() {
         for last in 11..15 {
             for to in [target.http, target.sftp] {
-                held.extend(target.connect(last, to).await);
+                connections.extend(target.connect(last, to).await);
             }
         }
-        if held.len() > 600 {
-            held.drain(..200);
+        if connections.len() > 600 {
+            connections.drain(..200);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -158,13 +158,13 @@ async fn leave_http2_responses_unread(target: AttackTarget) {
         let Some(stream) = target.connect(1, target.http).await else { continue };
         let Ok((requests, connection)) = h2::client::handshake(stream).await else { continue };
         let connection = tokio::spawn(connection);
-        let mut held = Vec::new();
+        let mut unread = Vec::new();
         if let Ok(mut requests) = requests.ready().await {
             for _ in 0..60 {
                 let get = http::Request::get(format!("http://{}/dav/mallory/large", target.http));
                 let get = get.header("authorization", format!("Bearer {}", target.mallory)).body(());
                 let Ok((response, _)) = requests.send_request(get.expect("a request"), true) else { break };
-                held.push(response);
+                unread.push(response);
             }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -196,8 +196,8 @@ async fn run_ordinary_user(target: AttackTarget, login: String, token: String) -
             let path = format!("/dav/{login}/{}", rounds % 8);
             let put = dav.put(&path, content.clone()).await;
             assert!(matches!(put.status, 201 | 204), "PUT of {login}: {}: {}", put.status, put.text());
-            let got = dav.get(&path).await;
-            assert_eq!((got.status, got.text() == content), (200, true), "GET of {login}");
+            let response = dav.get(&path).await;
+            assert_eq!((response.status, response.text() == content), (200, true), "GET of {login}");
             let listed = dav.send("PROPFIND", &format!("/dav/{login}/"), &[("depth", "1")], "").await;
             assert_eq!(listed.status, 207, "PROPFIND of {login}: {}", listed.text());
             if rounds % 5 == 0 {
@@ -278,8 +278,8 @@ async fn ordinary_users_are_served_during_all_attacks() {
     println!("rounds of the ordinary users: {rounds:?}; at most {} KiB resident", server.peak_kib());
     attacks.abort_all();
     for number in 0..ORDINARY_USERS {
-        let left = std::fs::read_to_string(folder.path().join(format!("files/user{number}/over-sftp")));
-        assert!(left.expect("a file that was acknowledged").starts_with(&format!("user{number} ")));
+        let stored = std::fs::read_to_string(folder.path().join(format!("files/user{number}/over-sftp")));
+        assert!(stored.expect("a file that was acknowledged").starts_with(&format!("user{number} ")));
     }
     server.stop();
 }

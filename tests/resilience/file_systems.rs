@@ -48,11 +48,11 @@ async fn file_system_mounted_twice_and_within_itself_is_served() {
         let server = ServerProcess::start(folder);
         let token = token.get_or_insert_with(|| create_user_and_token(folder, "alice", "/:rw"));
         let dav = DavClient::new(server.http, "alice", token);
-        for place in ["", "one/", "two/", "one/inner/", "inner/"] {
-            let path = format!("/dav/{place}file-{round}");
+        for prefix in ["", "one/", "two/", "one/inner/", "inner/"] {
+            let path = format!("/dav/{prefix}file-{round}");
             assert!([201, 204].contains(&dav.put(&path, "content").await.status), "{path}");
             assert_eq!(dav.get(&path).await.text(), "content");
-            let moved = dav.send("MOVE", &path, &[("destination", &format!("/dav/{place}moved-{round}"))], "").await;
+            let moved = dav.send("MOVE", &path, &[("destination", &format!("/dav/{prefix}moved-{round}"))], "").await;
             assert!([201, 204].contains(&moved.status), "{path}: {}", moved.text());
         }
         assert_eq!(dav.get(&format!("/dav/two/moved-{round}")).await.text(), "content");
@@ -189,12 +189,12 @@ async fn btrfs_subvolumes_are_served_as_one_tree() {
     let Some(image) = create_image(folder.path(), 128, &["mkfs.btrfs", "-q"]) else { return };
     let files = folder.path().join("files");
     let _mounted = MountGuard::image_file(&image, &files);
-    let made = Command::new("btrfs").args(["subvolume", "create"]).arg(files.join("sub")).output().expect("it runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let mut kept = None;
+    let output = Command::new("btrfs").args(["subvolume", "create"]).arg(files.join("sub")).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut first_etag = None;
     for round in 0..2 {
         let server = ServerProcess::start(folder.path());
-        let (token, sub) = kept.get_or_insert_with(|| {
+        let (token, sub) = first_etag.get_or_insert_with(|| {
             (
                 create_user_and_token(folder.path(), "alice", "/:rw"),
                 create_user_and_token(folder.path(), "bob", "/sub:rw"),

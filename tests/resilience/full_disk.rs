@@ -67,7 +67,7 @@ impl SmallDisk {
         fs::metadata(self.state().join("patgate.ballast")).expect("there").len()
     }
 
-    fn user(&self, login: &str, roles: &[&str]) {
+    fn create_user(&self, login: &str, roles: &[&str]) {
         let folder = self.0.path();
         run_cli(folder, &[&["admin", "user", "create", login, "--no-home", "--grant", "/:rw"], roles].concat());
     }
@@ -139,8 +139,8 @@ struct FullDiskTokens {
 
 impl FullDiskTokens {
     fn create(disk: &SmallDisk) -> Self {
-        disk.user("root", &["--role", "admin"]);
-        ["alice", "mallory", "carol"].iter().for_each(|login| disk.user(login, &[]));
+        disk.create_user("root", &["--role", "admin"]);
+        ["alice", "mallory", "carol"].iter().for_each(|login| disk.create_user(login, &[]));
         let token = |login| disk.token(login, &[]);
         Self {
             admin: disk.token("root", &["--role", "admin"]),
@@ -205,13 +205,13 @@ async fn tokens_can_be_revoked_on_a_full_disk() {
     let folder = disk.0.path().to_owned();
     let mut server = ServerProcess::start(&folder);
     let tokens = FullDiskTokens::create(&disk);
-    let whole = disk.ballast_bytes();
-    assert!(whole >= 1 << 20, "{whole}");
+    let full_ballast = disk.ballast_bytes();
+    assert!(full_ballast >= 1 << 20, "{full_ballast}");
     assert_eq!(readiness(&server).await.0, 200);
 
     disk.fill();
     fill_store(&dav(&server, "mallory", &tokens.mallory)).await;
-    assert_eq!(disk.ballast_bytes(), whole, "nobody but revocations gets it");
+    assert_eq!(disk.ballast_bytes(), full_ballast, "nobody but revocations gets it");
     // It looks once a second at most.
     wait_until("readyz says that the disk is full", async || {
         let (answer, why) = readiness(&server).await;
@@ -220,11 +220,11 @@ async fn tokens_can_be_revoked_on_a_full_disk() {
     .await;
     assert!(run_doctor(&folder).contains("is full"), "{}", run_doctor(&folder));
     revoke_disable_and_narrow(&disk, &server, &tokens).await;
-    let left = disk.ballast_bytes();
-    assert!(left < whole, "it was needed: {left} of {whole}");
+    let remaining_ballast = disk.ballast_bytes();
+    assert!(remaining_ballast < full_ballast, "it was needed: {remaining_ballast} of {full_ballast}");
     disk.fill();
     assert_other_writes_are_refused(&folder, &server, &tokens).await;
-    assert_eq!(disk.ballast_bytes(), left, "what is left of it stays");
+    assert_eq!(disk.ballast_bytes(), remaining_ballast, "what is left of it stays");
 
     // A restart changes none of it.
     server.stop();
@@ -240,13 +240,13 @@ async fn tokens_can_be_revoked_on_a_full_disk() {
 
     // With room it comes back by itself.
     fs::remove_file(disk.filler_path()).expect("removed");
-    let back = async {
+    let ready_again = async {
         while readiness(&server).await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), back).await.expect("ready again");
-    assert_eq!(disk.ballast_bytes(), whole);
+    tokio::time::timeout(Duration::from_secs(120), ready_again).await.expect("ready again");
+    assert_eq!(disk.ballast_bytes(), full_ballast);
     assert!(disk.free_bytes() > 0);
     let alice = disk.token("alice", &[]);
     assert!(try_set_property(&dav(&server, "alice", &alice), "/dav/filled", "more", 10).await);

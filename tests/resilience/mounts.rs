@@ -61,11 +61,11 @@ fn run_ok(command: &mut Command) {
 
 /// Tells whether this process may mount; says why not otherwise.
 pub(crate) fn can_mount() -> bool {
-    let place = tempfile::tempdir().expect("a folder");
-    let tried = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(place.path()).output();
+    let mount_point = tempfile::tempdir().expect("a folder");
+    let tried = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(mount_point.path()).output();
     let fault = match tried {
         Ok(output) if output.status.success() => {
-            drop(MountGuard(place.path().to_owned()));
+            drop(MountGuard(mount_point.path().to_owned()));
             return true;
         }
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),

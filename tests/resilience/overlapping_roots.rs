@@ -40,8 +40,8 @@ async fn second_server_on_overlapping_root_is_refused_and_deletes_nothing() {
         ("files/below", "which another server serves"),
         ("above", "another server serves"),
     ] {
-        let said = startup_refusal(&folder.join(root), &other);
-        assert!(said.contains(says), "{root}: {said}");
+        let message = startup_refusal(&folder.join(root), &other);
+        assert!(message.contains(says), "{root}: {message}");
         assert_eq!(staged_entries(&folder.join("files")).len(), 1, "{root}");
     }
     sftp.close(&upload).await.expect("committed");
@@ -63,8 +63,8 @@ async fn second_server_overlapping_through_a_bind_mount_is_refused() {
     let folder = folder.path();
     let _server = ServerProcess::start(folder);
     let _mounted = MountGuard::bind(&folder.join("above/files"), &folder.join("wide/mounted"));
-    let said = startup_refusal(&folder.join("wide"), &folder.join("other"));
-    assert!(said.contains("another server serves /mounted in it"), "{said}");
+    let message = startup_refusal(&folder.join("wide"), &folder.join("other"));
+    assert!(message.contains("another server serves /mounted in it"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,16 +76,16 @@ async fn reserved_directory_accessible_to_others_is_refused() {
     let mode = |mode| std::fs::set_permissions(&reserved, PermissionsExt::from_mode(mode)).expect("set");
     for open in [0o770, 0o702] {
         mode(open);
-        let said = startup_refusal(&folder.join("files"), &folder.join("state"));
-        assert!(said.contains(".patgate has mode") && said.contains("chmod 700"), "{said}");
+        let message = startup_refusal(&folder.join("files"), &folder.join("state"));
+        assert!(message.contains(".patgate has mode") && message.contains("chmod 700"), "{message}");
     }
     mode(0o755);
     drop(ServerProcess::start(folder));
     assert_eq!(std::fs::metadata(&reserved).expect("there").permissions().mode() & 0o777, 0o700);
     if rustix::process::geteuid().is_root() {
         chown(&reserved, Some(65534), None).expect("given away");
-        let said = startup_refusal(&folder.join("files"), &folder.join("state"));
-        assert!(said.contains(".patgate belongs to the user id 65534, not to 0"), "{said}");
+        let message = startup_refusal(&folder.join("files"), &folder.join("state"));
+        assert!(message.contains(".patgate belongs to the user id 65534, not to 0"), "{message}");
     } else {
         eprintln!("not tested: only root gives files away");
     }

@@ -68,8 +68,8 @@ fn only_serve_migrates_an_older_state_directory_and_keeps_a_backup() {
     let log = folder.path().join("log");
     let server = ServerProcess::start_logging(folder.path(), &log);
     assert_eq!(names(".backup"), ["patgate.db.schema-8.backup"]);
-    let said = fs::read_to_string(&log).expect("read");
-    assert!(said.contains("patgate.db.schema-8.backup"), "{said}");
+    let log_text = fs::read_to_string(&log).expect("read");
+    assert!(log_text.contains("patgate.db.schema-8.backup"), "{log_text}");
     assert!(run_cli(folder.path(), &["admin", "user", "list"]).contains("alice"));
     server.stop();
 }
@@ -82,7 +82,7 @@ fn mismatched_state_files_are_refused_with_a_hint() {
         run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-q"]);
     }
     let state = first.path().join("state");
-    let own = fs::read(state.join("pepper")).expect("read");
+    let own_pepper = fs::read(state.join("pepper")).expect("read");
     fs::copy(second.path().join("state/pepper"), state.join("pepper")).expect("copied");
     let files = first.path().join("files");
     for command in [&serve_arguments(&files)[..], &["admin", "user", "token", "-u", "alice"]] {
@@ -92,7 +92,7 @@ fn mismatched_state_files_are_refused_with_a_hint() {
     let doctor = patgate_command(&state).arg("doctor").output().expect("the program runs");
     let doctor = String::from_utf8(doctor.stdout).expect("text");
     assert!(doctor.contains("not the one"), "{doctor}");
-    fs::write(state.join("pepper"), own).expect("restored");
+    fs::write(state.join("pepper"), own_pepper).expect("restored");
     run_cli(first.path(), &["admin", "user", "token", "-u", "alice", "-q"]);
 
     fs::rename(state.join("patgate.db"), state.join("away")).expect("moved");

@@ -60,8 +60,8 @@ async fn readiness(dav: &DavClient) -> (u16, String) {
     (answer.status, answer.text().trim_end().to_owned())
 }
 
-async fn wait_for_readiness(dav: &DavClient, wanted: u16) -> String {
-    wait_until(&format!("readyz says {wanted}"), async || readiness(dav).await.0 == wanted).await;
+async fn wait_for_readiness(dav: &DavClient, expected_status: u16) -> String {
+    wait_until(&format!("readyz says {expected_status}"), async || readiness(dav).await.0 == expected_status).await;
     readiness(dav).await.1
 }
 
@@ -82,14 +82,14 @@ async fn try_request(dav: &DavClient, method: &str, path: &str, depth: &str) -> 
 
 /// Walks down as a mirror does; the files, or the status that stops it (0: cut).
 async fn list_recursively(dav: &DavClient, top: &str) -> Result<Vec<String>, u16> {
-    let (mut left, mut files) = (vec![top.to_owned()], Vec::new());
-    while let Some(folder) = left.pop() {
+    let (mut unvisited, mut files) = (vec![top.to_owned()], Vec::new());
+    while let Some(folder) = unvisited.pop() {
         let answer = try_request(dav, "PROPFIND", &folder, "1").await.ok_or(0_u16)?;
         if answer.status != 207 {
             return Err(answer.status);
         }
         for href in answer.hrefs(&folder) {
-            if href.ends_with('/') { left.push(href) } else { files.push(href) }
+            if href.ends_with('/') { unvisited.push(href) } else { files.push(href) }
         }
     }
     files.sort();
@@ -105,8 +105,8 @@ struct ResponseCounts {
 }
 
 impl ResponseCounts {
-    fn record(&self, whole: bool) {
-        if whole { &self.complete } else { &self.refused }.fetch_add(1, Ordering::Relaxed);
+    fn record(&self, complete: bool) {
+        if complete { &self.complete } else { &self.refused }.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_running(&self) -> bool {
@@ -154,12 +154,12 @@ impl ClientLoad {
     }
 }
 
-async fn mirror_repeatedly(dav: DavClient, top: &str, wanted: Vec<String>, counts: Arc<ResponseCounts>) {
+async fn mirror_repeatedly(dav: DavClient, top: &str, expected: Vec<String>, counts: Arc<ResponseCounts>) {
     while counts.is_running() {
         let found = list_recursively(&dav, top).await;
         counts.record(found.is_ok());
         match found {
-            Ok(files) => assert_eq!(files, wanted, "a mirror would delete the rest"),
+            Ok(files) => assert_eq!(files, expected, "a mirror would delete the rest"),
             Err(status) => assert!([0, 503].contains(&status), "{status}"),
         }
     }
@@ -205,17 +205,17 @@ async fn assert_all_requests_are_refused(dav: &DavClient, bob: &DavClient) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unmounted_root_is_refused_until_it_is_back_and_never_listed_as_empty() {
-    let Some(place) = MountFixture::new() else { return };
-    let mounted = place.mount();
-    let server = ServerProcess::start(place.0.path());
-    let token = place.create_user_and_token("alice", "/:rw");
+    let Some(fixture) = MountFixture::new() else { return };
+    let mounted = fixture.mount();
+    let server = ServerProcess::start(fixture.0.path());
+    let token = fixture.create_user_and_token("alice", "/:rw");
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(dav.status("MKCOL", "/dav/team").await, 201);
     for path in ["/dav/a", "/dav/team/b"] {
         assert_eq!(dav.put(path, "content").await.status, 201);
     }
-    let team = place.create_user_and_token("bob", "/team:rw");
-    let nodes = place.run(&["node", "list"]);
+    let team = fixture.create_user_and_token("bob", "/team:rw");
+    let nodes = fixture.run(&["node", "list"]);
     let mut session = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     let reading = session.open_file(b"/a", 1).await.expect("opened");
     let writing = session.open_file(b"/new", 2 | 8 | 16).await.expect("opened");
@@ -242,19 +242,19 @@ async fn unmounted_root_is_refused_until_it_is_back_and_never_listed_as_empty() 
     }
     assert!(error_message(session.list("/").await).contains("not available at present"));
     assert!(error_message(session.close(&closing).await).contains("not available"), "it is not committed anywhere");
-    let refused = patgate_command(&place.path("state")).args(["node", "list"]).output().expect("it runs");
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let refused = patgate_command(&fixture.path("state")).args(["node", "list"]).output().expect("it runs");
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        !refused.status.success() && said.contains("is not the directory that grants and scopes were made for"),
-        "{said}"
+        !refused.status.success() && message.contains("is not the directory that grants and scopes were made for"),
+        "{message}"
     );
-    assert_eq!(std::fs::read_dir(place.path("files")).expect("there").count(), 0, "nothing was made there");
+    assert_eq!(std::fs::read_dir(fixture.path("files")).expect("there").count(), 0, "nothing was made there");
 
-    let mounted = place.mount();
+    let mounted = fixture.mount();
     wait_for_readiness(&dav, 200).await;
     load.wait_for_more(false).await;
     load.stop().await;
-    assert_eq!(place.run(&["node", "list"]), nodes, "no node has ended");
+    assert_eq!(fixture.run(&["node", "list"]), nodes, "no node has ended");
     assert_eq!(list_recursively(&dav, "/dav/").await, Ok(vec!["/dav/a".to_owned(), "/dav/team/b".to_owned()]));
     assert_eq!(DavClient::new(server.http, "bob", &team).get("/dav/team/b").await.text(), "content");
     assert!(error_message(session.read_at(&reading, 0, 9).await).contains("open it again"));
@@ -267,11 +267,11 @@ async fn unmounted_root_is_refused_until_it_is_back_and_never_listed_as_empty() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tree_is_recognised_by_its_marker_on_another_device() {
-    let Some(place) = MountFixture::new() else { return };
-    let Some(image) = create_image(place.0.path(), 16, &["mkfs.ext4", "-q"]) else { return };
-    let mounted = MountGuard::image_file(&image, &place.path("files"));
-    let server = ServerProcess::start(place.0.path());
-    let token = place.create_user_and_token("alice", "/:rw");
+    let Some(fixture) = MountFixture::new() else { return };
+    let Some(image) = create_image(fixture.0.path(), 16, &["mkfs.ext4", "-q"]) else { return };
+    let mounted = MountGuard::image_file(&image, &fixture.path("files"));
+    let server = ServerProcess::start(fixture.0.path());
+    let token = fixture.create_user_and_token("alice", "/:rw");
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(dav.put("/dav/a", "content").await.status, 201);
     wait_for_readiness(&dav, 200).await;
@@ -285,38 +285,38 @@ async fn tree_is_recognised_by_its_marker_on_another_device() {
     wait_for_readiness(&dav, 503).await;
     wait_until("the server lets go of the file system", async || loops().is_empty()).await;
     // Another device has the number that it had.
-    let other = create_separate_image(&place);
-    let _other = MountGuard::image_file(&other, &place.path("disk"));
-    let _mounted = MountGuard::image_file(&image, &place.path("files"));
+    let other = create_separate_image(&fixture);
+    let _other = MountGuard::image_file(&other, &fixture.path("disk"));
+    let _mounted = MountGuard::image_file(&image, &fixture.path("files"));
     wait_for_readiness(&dav, 200).await;
     assert_eq!(dav.get("/dav/a").await.text(), "content");
     assert_ne!(loops(), first);
     drop(server);
 }
 
-fn create_separate_image(place: &MountFixture) -> std::path::PathBuf {
-    let folder = place.path("other");
+fn create_separate_image(fixture: &MountFixture) -> std::path::PathBuf {
+    let folder = fixture.path("other");
     std::fs::create_dir(&folder).expect("a folder");
     create_image(&folder, 16, &["mkfs.ext4", "-q"]).expect("as before")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_mount_inside_the_tree_refuses_only_its_paths() {
-    let Some(place) = MountFixture::new() else { return };
-    let at = place.path("files/data");
-    let mount = || MountGuard::bind(&place.path("disk"), &at);
+    let Some(fixture) = MountFixture::new() else { return };
+    let at = fixture.path("files/data");
+    let mount = || MountGuard::bind(&fixture.path("disk"), &at);
     let mounted = mount();
-    let log = place.path("log");
-    let server = ServerProcess::start_logging(place.0.path(), &log);
-    let token = place.create_user_and_token("alice", "/:rw");
+    let log = fixture.path("log");
+    let server = ServerProcess::start_logging(fixture.0.path(), &log);
+    let token = fixture.create_user_and_token("alice", "/:rw");
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(dav.status("MKCOL", "/dav/data/team").await, 201);
     for path in ["/dav/beside", "/dav/data/team/b"] {
         assert_eq!(dav.put(path, "content").await.status, 201);
     }
-    let team = place.create_user_and_token("bob", "/data/team:rw");
+    let team = fixture.create_user_and_token("bob", "/data/team:rw");
     let bob = DavClient::new(server.http, "bob", &team);
-    let nodes = place.run(&["node", "list"]);
+    let nodes = fixture.run(&["node", "list"]);
     let logged = || std::fs::read_to_string(&log).expect("a log");
     wait_until("the mount is known", async || logged().contains("is mounted in the tree has nodes")).await;
     let mut session = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
@@ -354,22 +354,22 @@ async fn missing_mount_inside_the_tree_refuses_only_its_paths() {
     assert_eq!(std::fs::read_dir(&at).expect("there").count(), 0);
 
     server.stop();
-    let server = ServerProcess::start(place.0.path());
+    let server = ServerProcess::start(fixture.0.path());
     let (dav, bob) = (DavClient::new(server.http, "alice", &token), DavClient::new(server.http, "bob", &team));
     check(&dav, &bob).await;
     let _mounted = mount();
     wait_for_readiness(&dav, 200).await;
-    assert_eq!(place.run(&["node", "list"]), nodes);
+    assert_eq!(fixture.run(&["node", "list"]), nodes);
     assert_eq!(bob.get("/dav/data/team/b").await.text(), "content");
     assert_eq!(bob.put("/dav/data/team/c", "new").await.status, 201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_only_or_shadowed_root_is_refused_until_restored() {
-    let Some(place) = MountFixture::new() else { return };
-    let mounted = MountGuard::tmpfs(&place.path("files"));
-    let server = ServerProcess::start(place.0.path());
-    let token = place.create_user_and_token("alice", "/:rw");
+    let Some(fixture) = MountFixture::new() else { return };
+    let mounted = MountGuard::tmpfs(&fixture.path("files"));
+    let server = ServerProcess::start(fixture.0.path());
+    let token = fixture.create_user_and_token("alice", "/:rw");
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(dav.put("/dav/a", "content").await.status, 201);
     mounted.remount("ro");
@@ -382,7 +382,7 @@ async fn read_only_or_shadowed_root_is_refused_until_restored() {
     wait_for_readiness(&dav, 200).await;
     assert_eq!(dav.put("/dav/a", "changed").await.status, 204);
 
-    let above = MountGuard::tmpfs(&place.path("files"));
+    let above = MountGuard::tmpfs(&fixture.path("files"));
     wait_for_readiness(&dav, 503).await;
     assert_eq!(dav.status("PROPFIND", "/dav/").await, 503);
     drop(above);
@@ -392,12 +392,12 @@ async fn read_only_or_shadowed_root_is_refused_until_restored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_read_only_at_start_is_served_for_reading() {
-    let Some(place) = MountFixture::new() else { return };
-    std::fs::write(place.path("disk/a"), "content").expect("written");
-    let mounted = place.mount();
+    let Some(fixture) = MountFixture::new() else { return };
+    std::fs::write(fixture.path("disk/a"), "content").expect("written");
+    let mounted = fixture.mount();
     mounted.remount("bind,ro");
-    let server = ServerProcess::start(place.0.path());
-    let token = place.create_user_and_token("alice", "/:rw");
+    let server = ServerProcess::start(fixture.0.path());
+    let token = fixture.create_user_and_token("alice", "/:rw");
     let dav = DavClient::new(server.http, "alice", &token);
     wait_for_readiness(&dav, 200).await;
     assert_eq!(dav.get("/dav/a").await.text(), "content");
@@ -431,44 +431,45 @@ async fn renamed_root_is_refused_until_it_is_renamed_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn different_tree_is_refused_at_start_until_reattached() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = MountFixture(folder);
+    let fixture = MountFixture(folder);
     for name in ["files", "other"] {
-        std::fs::create_dir_all(place.path(name).join("team")).expect("a folder");
+        std::fs::create_dir_all(fixture.path(name).join("team")).expect("a folder");
     }
-    std::fs::write(place.path("other/team/b"), "restored").expect("written");
-    let server = ServerProcess::start(place.0.path());
-    let token = place.create_user_and_token("alice", "/team:rw");
+    std::fs::write(fixture.path("other/team/b"), "restored").expect("written");
+    let server = ServerProcess::start(fixture.0.path());
+    let token = fixture.create_user_and_token("alice", "/team:rw");
     server.stop();
-    let said = place.startup_refusal(&place.path("other"));
-    assert!(said.contains("is not the directory that grants and scopes were made for"), "{said}");
-    assert!(said.contains("patgate node reattach"), "{said}");
-    assert!(!place.path("other/.patgate").exists(), "nothing was made there");
+    let message = fixture.startup_refusal(&fixture.path("other"));
+    assert!(message.contains("is not the directory that grants and scopes were made for"), "{message}");
+    assert!(message.contains("patgate node reattach"), "{message}");
+    assert!(!fixture.path("other/.patgate").exists(), "nothing was made there");
     // As an administrator who restores a backup: the tree, and its marker with it.
-    std::fs::remove_dir_all(place.path("files")).expect("removed");
-    std::fs::rename(place.path("other"), place.path("files")).expect("renamed");
-    let said = place.startup_refusal(&place.path("files"));
-    assert!(said.contains("patgate node reattach"), "{said}");
-    let report = place.run(&["node", "reattach"]);
+    std::fs::remove_dir_all(fixture.path("files")).expect("removed");
+    std::fs::rename(fixture.path("other"), fixture.path("files")).expect("renamed");
+    let message = fixture.startup_refusal(&fixture.path("files"));
+    assert!(message.contains("patgate node reattach"), "{message}");
+    let report = fixture.run(&["node", "reattach"]);
     assert!(report.contains("/team") && report.contains("another"), "{report}");
-    assert!(place.startup_refusal(&place.path("files")).contains("reattach"), "a report changes nothing");
-    place.run(&["node", "reattach", "--yes"]);
-    let server = ServerProcess::start(place.0.path());
+    assert!(fixture.startup_refusal(&fixture.path("files")).contains("reattach"), "a report changes nothing");
+    fixture.run(&["node", "reattach", "--yes"]);
+    let server = ServerProcess::start(fixture.0.path());
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(dav.get("/dav/team/b").await.text(), "restored");
-    let running = patgate_command(&place.path("state")).args(["node", "reattach", "--yes"]).output().expect("it runs");
-    let said = String::from_utf8_lossy(&running.stderr).into_owned();
-    assert!(!running.status.success() && said.contains("another server uses this state directory"), "{said}");
+    let running =
+        patgate_command(&fixture.path("state")).args(["node", "reattach", "--yes"]).output().expect("it runs");
+    let message = String::from_utf8_lossy(&running.stderr).into_owned();
+    assert!(!running.status.success() && message.contains("another server uses this state directory"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes long: cargo test --test resilience -- --ignored"]
 async fn failed_file_system_is_refused_until_remounted() {
-    let Some(place) = MountFixture::new() else { return };
-    let Some(image) = create_image(place.0.path(), 16, &["mkfs.ext4", "-q"]) else { return };
-    let files = place.path("files");
+    let Some(fixture) = MountFixture::new() else { return };
+    let Some(image) = create_image(fixture.0.path(), 16, &["mkfs.ext4", "-q"]) else { return };
+    let files = fixture.path("files");
     let mounted = MountGuard::image_file(&image, &files);
-    let server = ServerProcess::start(place.0.path());
-    let token = place.create_user_and_token("alice", "/:rw");
+    let server = ServerProcess::start(fixture.0.path());
+    let token = fixture.create_user_and_token("alice", "/:rw");
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(dav.put("/dav/a", "content").await.status, 201);
     // EXT4_IOC_SHUTDOWN, as after an error of the disk: every call fails from now on.
