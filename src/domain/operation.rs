@@ -187,10 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_roundtrip() {
-        for operation in TreeOperation::ALL {
-            assert_eq!(operation.as_str().parse(), Ok(operation));
-        }
+    fn unknown_operation_error_lists_known_ones() {
         assert!("eat".parse::<TreeOperation>().expect_err("unknown").contains("list, read"));
     }
 }

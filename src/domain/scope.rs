@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scope_targets_roundtrip() {
+    fn path_scope_may_contain_colons_and_node_scope_keeps_its_text() {
         let text = "node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:rw";
         let Ok(ScopeTarget::Node(scope)) = text.parse() else { panic!("{text}") };
         assert_eq!(scope.to_string(), text);

@@ -131,14 +131,6 @@ mod tests {
     }
 
     #[test]
-    fn root_marker_is_none_until_set() {
-        let (_temp_dir, store) = open_temp_store();
-        assert_eq!(store.root_marker().expect("read"), None);
-        store.set_root_marker(MARKER).expect("recorded");
-        assert_eq!(store.root_marker().expect("read"), Some(MARKER));
-    }
-
-    #[test]
     fn fine_time_is_last_one_set_for_inode() {
         let (_temp_dir, store) = open_temp_store();
         assert_eq!(store.fine_time(MARKER, u64::MAX).expect("read"), None);
