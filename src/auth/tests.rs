@@ -162,12 +162,12 @@ async fn verified_secret_expires_when_idle_or_old() {
 #[tokio::test]
 async fn valid_token_is_accepted_from_throttled_address() {
     let env = AuthEnv::new();
-    let proven = env.create_token(TokenExpiry::Never, |_| ());
+    let valid = env.create_token(TokenExpiry::Never, |_| ());
     let fresh = env.create_token(TokenExpiry::Never, |_| ());
-    env.login(&proven).await.expect("accepted");
+    env.login(&valid).await.expect("accepted");
     let mut throttled = None;
     for _ in 0..100 {
-        match env.login(&with_fresh_secret(&proven)).await {
+        match env.login(&with_fresh_secret(&valid)).await {
             Err(AuthError::Denied) => {}
             other => {
                 throttled = other.err();
@@ -176,7 +176,7 @@ async fn valid_token_is_accepted_from_throttled_address() {
         }
     }
     assert!(matches!(throttled, Some(AuthError::Throttled(wait)) if wait <= secs(3)), "{throttled:?}");
-    env.login(&proven).await.expect("a caller whose secret was verified is accepted");
+    env.login(&valid).await.expect("a caller whose secret was verified is accepted");
     env.login(&fresh).await.expect("so is one whose secret has to be verified first");
     assert_eq!(env.auth.verification_runs(), 2);
     let guess = generate_token().expect("random");
@@ -283,8 +283,11 @@ async fn unchanged_store_is_not_read_again() {
     let session = env.login(&text).await.expect("accepted");
     let first = session.access().expect("valid");
     assert!(Arc::ptr_eq(&first, &session.access().expect("valid")));
-    let again = env.login(&text).await.expect("accepted");
-    assert!(Arc::ptr_eq(&first, &again.access().expect("valid")), "a request at the same epoch reads nothing else");
+    let second_session = env.login(&text).await.expect("accepted");
+    assert!(
+        Arc::ptr_eq(&first, &second_session.access().expect("valid")),
+        "a request at the same epoch reads nothing else"
+    );
     env.store.set_policy("allow-never", "true").expect("set");
     assert!(Arc::ptr_eq(&first, &session.access().expect("valid")), "nor does a write that moves no epoch");
 }
@@ -322,13 +325,13 @@ async fn parent_bounds_child_access_limits_and_lifetime() {
 async fn narrowed_ip_limit_closes_only_excluded_sessions() {
     let env = AuthEnv::new();
     let text = env.create_token(TokenExpiry::Never, |_| ());
-    let near = env.login(&text).await.expect("accepted");
-    let far = env.auth.authenticate(credential(&text), peer("198.51.100.1")).await.expect("accepted");
+    let excluded_session = env.login(&text).await.expect("accepted");
+    let allowed_session = env.auth.authenticate(credential(&text), peer("198.51.100.1")).await.expect("accepted");
     let _watch = spawn_watcher(&env).await;
     let ips = vec!["198.51.100.0/24".parse().expect("net")];
     set_limits(&env.open_second_store(), text.id(), &TokenLimits { ips, ..TokenLimits::default() });
-    within_one_second(near.closed()).await;
-    far.access().expect("still admitted");
+    within_one_second(excluded_session.closed()).await;
+    allowed_session.access().expect("still admitted");
 }
 
 #[tokio::test]
@@ -352,21 +355,21 @@ async fn rotation_with_grace_accepts_old_secret_until_grace_expires() {
     let until = env.clock.now().saturating_add(secs(60));
     env.store.rotate_token(old.id(), &env.hash_secret(&new), Some(until)).expect("rotated");
     env.login(&new).await.expect("accepted");
-    let kept = env.login(&new).await.expect("accepted");
+    let new_session = env.login(&new).await.expect("accepted");
     for _ in 0..3 {
         env.login(&old).await.expect("accepted");
         env.login(&new).await.expect("accepted");
     }
     assert_eq!(env.auth.verification_runs(), 2, "both are remembered side by side");
     session.access().expect("valid");
-    let ended = tokio::spawn({
+    let closed_session = tokio::spawn({
         let session = session.clone();
         async move { session.closed().await }
     });
     tokio::task::yield_now().await;
     env.clock.advance(secs(60));
-    within_one_second(async { ended.await.expect("joins") }).await;
-    kept.access().expect("the new secret's session stays");
+    within_one_second(async { closed_session.await.expect("joins") }).await;
+    new_session.access().expect("the new secret's session stays");
     assert_denied(env.login(&old).await);
     env.login(&new).await.expect("accepted");
 }
@@ -447,18 +450,18 @@ async fn persistent_store_failure_closes_sessions_and_refuses_logins() {
     let session = env.login(&text).await.expect("accepted");
     let mut state = StoreWatchState::default();
     poll_watcher(&env, &mut state);
-    let ended = session.closed();
-    tokio::pin!(ended);
+    let session_closed = session.closed();
+    tokio::pin!(session_closed);
     crate::store::testing::break_epoch(&env.open_second_store());
     for _ in 0..4 {
         tokio::select! {
             biased;
-            () = &mut ended => panic!("a fault that passes ends no session"),
+            () = &mut session_closed => panic!("a fault that passes ends no session"),
             () = std::future::ready(()) => {}
         }
         poll_watcher(&env, &mut state);
     }
-    within_one_second(ended).await;
+    within_one_second(session_closed).await;
     for text in [text, resting] {
         assert!(matches!(env.login(&text).await, Err(AuthError::Store(_))));
     }
@@ -526,9 +529,9 @@ fn secret_hash_is_argon2id_with_expected_parameters() {
     assert!(secret_hash.phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", secret_hash.phc);
     assert!(secret_hash::verify_phc(&secret, &secret_hash.phc, &mut memory));
     assert!(!secret_hash::verify_phc(&generate_secret().expect("random"), &secret_hash.phc, &mut memory));
-    let again = env.auth.secret_hasher().hash(&secret).expect("hashed");
-    assert_ne!(again.phc, secret_hash.phc, "the salt is new");
-    assert_eq!(again.prefilter, secret_hash.prefilter);
+    let second_hash = env.auth.secret_hasher().hash(&secret).expect("hashed");
+    assert_ne!(second_hash.phc, secret_hash.phc, "the salt is new");
+    assert_eq!(second_hash.prefilter, secret_hash.prefilter);
 }
 
 #[tokio::test]

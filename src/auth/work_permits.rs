@@ -214,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn revocation_waits_for_no_other_work_of_its_user() {
         let permits = WorkPermitPools::default();
-        let (alice, stolen, own): (_, TokenId, TokenId) =
+        let (alice, stolen, own_token): (_, TokenId, TokenId) =
             (login("alice"), "aaaaaaaa".parse().expect("id"), "bbbbbbbb".parse().expect("id"));
         let mut held = Vec::new();
         while let Some(permit) = poll_once(permits.heavy.acquire(&alice)) {
@@ -226,7 +226,7 @@ mod tests {
         while let Some(permit) = poll_once(permits.revoking.acquire(&stolen)) {
             held.push(permit.expect("admitted"));
         }
-        assert!(poll_once(permits.revoking.acquire(&own)).is_some_and(|permit| permit.is_ok()));
+        assert!(poll_once(permits.revoking.acquire(&own_token)).is_some_and(|permit| permit.is_ok()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn every_invalid_setting_is_reported_with_its_line() {
     sources.environment = vec![("PATGATE_DURABILITY".into(), "some".into())];
     sources.flags = vec![flag("tls_cert", "/x"), flag("nonsense", "1")];
     let faults = load_errors(&sources);
-    let wanted = [
+    let expected = [
         "patgate.toml:2: unknown key \"htpp\", did you mean http?",
         "patgate.toml:4: http: give a text in quotation marks",
         "patgate.toml:5: sftp = \"here\": give an IP address and a port, such as 127.0.0.1:8080, or off",
@@ -49,7 +49,7 @@ fn every_invalid_setting_is_reported_with_its_line() {
         "--nonsense: unknown key \"nonsense\"",
         "--tls_cert: tls_cert needs tls_key",
     ];
-    assert_eq!(faults, wanted);
+    assert_eq!(faults, expected);
 }
 
 #[test]
@@ -167,9 +167,9 @@ fn example_shows_every_key_with_its_default_and_loads() {
     assert!(CONFIG_KEYS.iter().all(|key| example.lines().any(|line| line == example_line(key))));
 
     let (dir, sources) = sources(&example.replace("/srv/files", "ROOT"));
-    let shown = Config::load(&sources).expect("loads");
+    let loaded = Config::load(&sources).expect("loads");
     std::fs::write(dir.path().join("patgate.toml"), format!("root = {:?}\n", dir.path().join("files"))).expect("file");
-    assert_eq!(shown, Config::load(&sources).expect("loads"), "what the example shows is not the default");
+    assert_eq!(loaded, Config::load(&sources).expect("loads"), "what the example shows is not the default");
 }
 
 #[test]

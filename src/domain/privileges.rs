@@ -178,12 +178,12 @@ mod tests {
     fn limit_cases() -> Vec<[TokenLimits; 3]> {
         let agent = |text: &str| limits(|l| l.user_agents = vec![text.parse().expect("user agent")]);
         let net = |text: &str| limits(|l| l.ips = vec![text.parse().expect("net")]);
-        let doors = |doors: &[Protocol]| limits(|l| l.protocols = doors.to_vec());
+        let protocols = |protocols: &[Protocol]| limits(|l| l.protocols = protocols.to_vec());
         let mimes = |text: &str| limits(|l| l.mimes = vec![text.parse().expect("media type")]);
         let tags = |text: &[&str]| limits(|l| l.tags = text.iter().map(|tag| tag.parse().expect("tag")).collect());
         let size = |bytes| limits(|l| l.max_file_size = Some(ByteSize::from_bytes(bytes)));
         vec![
-            [doors(&[Protocol::Sftp, Protocol::Api]), doors(&[Protocol::Api]), doors(&[Protocol::Webdav])],
+            [protocols(&[Protocol::Sftp, Protocol::Api]), protocols(&[Protocol::Api]), protocols(&[Protocol::Webdav])],
             [net("192.0.2.0/24"), net("192.0.2.7/32"), net("192.0.0.0/16")],
             [net("0.0.0.0/0"), net("192.0.2.0/24"), net("::/0")],
             [agent("rclone/*"), agent("rclone/v1*"), agent("rclon*")],

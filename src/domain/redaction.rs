@@ -68,7 +68,7 @@ mod tests {
         let secret = "0123456789ABCDEFGHIJKLMNOPQRSTUV123456";
         let token = format!("pgt_JhxND7ci.{secret}");
         let encoded = format!("pgt%5FJhxND7ci%2e{secret}");
-        for (text, wanted) in [
+        for (text, expected) in [
             (token.clone(), "pgt_JhxND7ci.***".to_owned()),
             (format!("/dav/{token}/x?y={token}&z"), "/dav/pgt_JhxND7ci.***/x?y=pgt_JhxND7ci.***&z".to_owned()),
             (format!("\u{e4}{token}\u{e4}"), "\u{e4}pgt_JhxND7ci.***\u{e4}".to_owned()),
@@ -76,7 +76,7 @@ mod tests {
             (format!("{token}more"), "pgt_JhxND7ci.***".to_owned()),
             (format!("pgt_pgt_JhxND7ci.{secret}"), "pgt_pgt_JhxND7ci.***".to_owned()),
         ] {
-            assert_eq!(redact_tokens_in_text(&text), wanted, "{text}");
+            assert_eq!(redact_tokens_in_text(&text), expected, "{text}");
         }
         for text in ["", "pgt", "pgt_", "pgt_JhxND7ci", "pgt_JhxND7ci.short", "pgt_JhxND7c\u{e4}.x", "a pgt%5"] {
             assert!(matches!(redact_tokens_in_text(text), Cow::Borrowed(same) if same == text), "{text}");

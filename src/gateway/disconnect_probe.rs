@@ -148,21 +148,21 @@ mod tests {
     #[tokio::test]
     async fn requested_100_continue_is_sent_completely() {
         // So small that it is written in parts.
-        let (ours, mut theirs) = tokio::io::duplex(7);
+        let (server_stream, mut client_stream) = tokio::io::duplex(7);
         let probe = DisconnectProbe::default();
-        let mut ours = ProbedStream::new(ours, probe.clone());
+        let mut server_stream = ProbedStream::new(server_stream, probe.clone());
         let sending = tokio::spawn(async move {
-            ours.flush().await.expect("nothing to send");
+            server_stream.flush().await.expect("nothing to send");
             probe.request();
-            ours.write_all(b"in the middle of a response, ").await.expect("sent");
-            ours.flush().await.expect("sent");
+            server_stream.write_all(b"in the middle of a response, ").await.expect("sent");
+            server_stream.flush().await.expect("sent");
             probe.request();
             probe.cancel();
-            ours.flush().await.expect("sent");
-            ours.write_all(b"more").await.expect("sent");
+            server_stream.flush().await.expect("sent");
+            server_stream.write_all(b"more").await.expect("sent");
         });
         let mut received = String::new();
-        theirs.read_to_string(&mut received).await.expect("text");
+        client_stream.read_to_string(&mut received).await.expect("text");
         sending.await.expect("joined");
         assert_eq!(received, "in the middle of a response, HTTP/1.1 100 Continue\r\n\r\nmore");
     }

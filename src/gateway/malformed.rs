@@ -94,52 +94,52 @@ mod tests {
 
     #[test]
     fn request_must_name_exactly_one_host() {
-        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
-        assert_eq!(status(one, "/", &[]), Some(400));
-        assert_eq!(status(one, "/", &[("host", "a")]), None);
-        assert_eq!(status(one, "/", &[("host", "a"), ("host", "a")]), Some(400));
-        assert_eq!(status(one, "http://b/", &[("host", "a")]), None);
+        let (http1, http2) = (Version::HTTP_11, Version::HTTP_2);
+        assert_eq!(status(http1, "/", &[]), Some(400));
+        assert_eq!(status(http1, "/", &[("host", "a")]), None);
+        assert_eq!(status(http1, "/", &[("host", "a"), ("host", "a")]), Some(400));
+        assert_eq!(status(http1, "http://b/", &[("host", "a")]), None);
         assert_eq!(status(Version::HTTP_10, "/", &[]), None);
-        assert_eq!(status(two, "https://a/", &[]), None);
-        for (host, wanted) in [("A", None), ("a:443", None), ("a:80", Some(400)), ("b", Some(400)), ("", Some(400))] {
-            assert_eq!(status(two, "https://a/", &[("host", host)]), wanted, "{host}");
+        assert_eq!(status(http2, "https://a/", &[]), None);
+        for (host, expected) in [("A", None), ("a:443", None), ("a:80", Some(400)), ("b", Some(400)), ("", Some(400))] {
+            assert_eq!(status(http2, "https://a/", &[("host", host)]), expected, "{host}");
         }
     }
 
     #[test]
     fn malformed_host_is_refused() {
-        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+        let (http1, http2) = (Version::HTTP_11, Version::HTTP_2);
         for host in ["a", "A-b_c.example:8443", "127.0.0.1", "[::1]:80", "[::1]", "a:", "xn--bcher-kva.example"] {
-            assert_eq!(status(one, "/", &[("host", host)]), None, "{host}");
-            assert_eq!(status(two, "/", &[("host", host)]), None, "{host}");
+            assert_eq!(status(http1, "/", &[("host", host)]), None, "{host}");
+            assert_eq!(status(http2, "/", &[("host", host)]), None, "{host}");
         }
         let malformed = [
             "", " ", "a b", "a@b", "u:p@a", "@a", "a@a", "a:b", "a:65536", "a:-1", "a:80:80", ":80", "[::1", "[x]",
             "[]", "[::1]x", "a/b", "a?b", "a#b", "a\\b", "a,b", "\u{e4}", "http://a",
         ];
         for host in malformed {
-            for version in [Version::HTTP_10, one, two] {
+            for version in [Version::HTTP_10, http1, http2] {
                 assert_eq!(status(version, "/", &[("host", host)]), Some(400), "{version:?} {host:?}");
             }
             assert_eq!(
-                status(one, "http://a/", &[("host", host)]),
+                status(http1, "http://a/", &[("host", host)]),
                 Some(400),
                 "{host:?} beside a target that names one"
             );
         }
         for target in ["http://u@a/", "http://u:p@a/", "http://a:99999/", "http://a:b/"] {
-            assert_eq!(status(one, target, &[("host", "a")]), Some(400), "{target}");
-            assert_eq!(status(two, target, &[]), Some(400), "{target}");
+            assert_eq!(status(http1, target, &[("host", "a")]), Some(400), "{target}");
+            assert_eq!(status(http2, target, &[]), Some(400), "{target}");
         }
     }
 
     #[test]
     fn differing_authorization_headers_are_refused() {
-        let two = |one, other| {
-            status(Version::HTTP_11, "/", &[("host", "a"), ("authorization", one), ("authorization", other)])
+        let status_of_both = |first, second| {
+            status(Version::HTTP_11, "/", &[("host", "a"), ("authorization", first), ("authorization", second)])
         };
-        assert_eq!(two("Basic YTpi", "Bearer x"), Some(400));
-        assert_eq!(two("Basic YTpi", "Basic YTpi"), None);
+        assert_eq!(status_of_both("Basic YTpi", "Bearer x"), Some(400));
+        assert_eq!(status_of_both("Basic YTpi", "Basic YTpi"), None);
     }
 
     #[test]

@@ -89,12 +89,12 @@ impl TestGateway {
 
     /// Waits until this number of jobs wait for argon2.
     async fn wait_for_hashing_queue(&self, jobs: usize) {
-        let holds = async {
+        let queue_reached = async {
             while self.auth.hashing_queue_len() != jobs {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(TEST_TIMEOUT, holds).await.expect("it comes to that");
+        tokio::time::timeout(TEST_TIMEOUT, queue_reached).await.expect("it comes to that");
     }
 
     async fn shut_down(self) {
@@ -156,15 +156,15 @@ async fn full_argon2_share_of_a_user_returns_503_with_retry_after_to_that_user_o
         200,
         "a known secret"
     );
-    let others = gateway.send_request("POST", "/api/v1/tokens", &bearer_headers(&bob), "{}").await;
+    let bob_response = gateway.send_request("POST", "/api/v1/tokens", &bearer_headers(&bob), "{}").await;
     gateway.wait_for_hashing_queue(full + 1).await;
     assert_eq!(gateway.auth.secret_hash_runs(), 0);
 
     drop(held);
-    assert_eq!(read_response(others).await.status(), 201);
+    assert_eq!(read_response(bob_response).await.status(), 201);
     gateway.wait_for_hashing_queue(0).await;
-    let made = gateway.exchange("POST", "/console/tokens/new", &form_headers(cookie), &form).await;
-    assert_eq!(made.status(), 201, "the same form, sent again, is done: {}", made.0);
+    let form_response = gateway.exchange("POST", "/console/tokens/new", &form_headers(cookie), &form).await;
+    assert_eq!(form_response.status(), 201, "the same form, sent again, is done: {}", form_response.0);
     assert_eq!(gateway.exchange("PROPFIND", "/dav/", &bearer_headers(&first_use), "").await.status(), 207);
     assert_eq!(gateway.auth.secret_hash_runs(), 2);
     gateway.shut_down().await;

@@ -76,8 +76,8 @@ mod tests {
     fn whitespace_around_token_is_trimmed() {
         for token in ["pgt_x\n", "pgt_x\r\n", "\tpgt_x", " pgt_x ", "\u{a0}pgt_x\u{a0}"] {
             let pair = STANDARD.encode(format!("alice:{token}"));
-            let wanted = Some((Some("alice".to_owned()), b"pgt_x".to_vec()));
-            assert_eq!(parse(&format!("Basic {pair}")), wanted, "{token:?}");
+            let expected = Some((Some("alice".to_owned()), b"pgt_x".to_vec()));
+            assert_eq!(parse(&format!("Basic {pair}")), expected, "{token:?}");
         }
         assert_eq!(parse("Bearer \t pgt_x \t"), Some((None, b"pgt_x".to_vec())));
     }

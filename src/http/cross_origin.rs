@@ -41,13 +41,13 @@ mod tests {
                 PublicAddress::new(None, ForwardedAddress::default(), &Uri::from_static("/console/sign-in"), &headers);
             is_cross_origin(&server, encrypted, &headers)
         };
-        let own: [&[(&str, &str)]; 4] = [
+        let own_origin_headers: [&[(&str, &str)]; 4] = [
             &[],
             &[("sec-fetch-site", "same-origin"), ("origin", "https://proxy"), ("host", "inner")],
             &[("sec-fetch-site", "none")],
             &[("origin", "https://here:8080"), ("host", "here:8080")],
         ];
-        for pairs in own {
+        for pairs in own_origin_headers {
             assert!(!crosses(false, pairs) && !crosses(true, pairs), "{pairs:?}");
         }
         let foreign: [&[(&str, &str)]; 7] = [

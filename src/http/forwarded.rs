@@ -273,9 +273,9 @@ mod tests {
             ("for=192.0.2.43, for=_hidden;proto=https", expected_source("10.0.0.1", false)),
             ("nonsense", expected_source("10.0.0.1", false)),
         ];
-        for (text, wanted) in cases {
+        for (text, expected) in cases {
             let origin = source_from(ForwardingHeaders::Forwarded, "10.0.0.1", &[("forwarded", text)]);
-            assert_eq!(origin, wanted, "{text}");
+            assert_eq!(origin, expected, "{text}");
         }
     }
 

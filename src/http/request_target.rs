@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn equivalent_paths_normalize_to_one_form() {
-        for (sent, wanted) in [
+        for (sent, expected) in [
             ("/", "/"),
             ("*", "*"),
             ("//dav///a//", "/dav/a/"),
@@ -72,7 +72,7 @@ mod tests {
             ("/dav/%2541", "/dav/%2541"),
             ("/dav/%4", "/dav/%4"),
         ] {
-            assert_eq!(normalized_path(sent.as_bytes()), wanted.as_bytes(), "{sent}");
+            assert_eq!(normalized_path(sent.as_bytes()), expected.as_bytes(), "{sent}");
         }
         let target = |text: &str| normalized_target(&text.parse().expect(text)).map(|uri| uri.to_string());
         assert_eq!(target("/dav/a?x=//%41"), None);

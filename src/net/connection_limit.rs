@@ -374,7 +374,11 @@ mod tests {
 
     /// Lets time pass for all that wait now.
     fn make_all_evictable(gate: &ConnectionLimiter) {
-        gate.table.lock().connections.values_mut().for_each(|place| place.idle_since -= MIN_IDLE_BEFORE_EVICTION);
+        gate.table
+            .lock()
+            .connections
+            .values_mut()
+            .for_each(|connection| connection.idle_since -= MIN_IDLE_BEFORE_EVICTION);
     }
 
     fn address(text: &str) -> IpAddr {
@@ -421,29 +425,29 @@ mod tests {
     #[test]
     fn authenticated_connection_is_never_evicted_for_unauthenticated_one() {
         let gate = limiter();
-        let proven: Vec<_> = (0..4)
+        let authenticated: Vec<_> = (0..4)
             .map(|number| {
                 let pass = gate.acquire(address("192.0.2.1")).expect("room");
                 pass.assign_user(&format!("user-{}", number / 2)).expect("his share");
                 pass
             })
             .collect();
-        let mut strangers = Vec::new();
+        let mut unauthenticated = Vec::new();
         for _ in 0..20 {
             make_all_evictable(&gate);
-            strangers.extend(gate.acquire(address("192.0.2.1")));
+            unauthenticated.extend(gate.acquire(address("192.0.2.1")));
         }
-        assert!(strangers.iter().filter(|pass| !is_evicted(pass)).count() <= 2);
-        assert!(!proven.iter().any(is_evicted));
+        assert!(unauthenticated.iter().filter(|pass| !is_evicted(pass)).count() <= 2);
+        assert!(!authenticated.iter().any(is_evicted));
     }
 
     #[test]
     fn user_at_limit_loses_idle_connection_or_is_refused() {
         let gate = limiter();
-        let (one, two) =
+        let (first, second) =
             (gate.acquire(address("192.0.2.1")).expect("room"), gate.acquire(address("192.0.2.2")).expect("room"));
-        assert_eq!((one.assign_user("alice"), two.assign_user("alice")), (Ok(()), Ok(())));
-        let busy = [one.begin_request(), two.begin_request()];
+        assert_eq!((first.assign_user("alice"), second.assign_user("alice")), (Ok(()), Ok(())));
+        let busy = [first.begin_request(), second.begin_request()];
         let three = gate.acquire(address("192.0.2.3")).expect("room");
         assert_eq!(three.assign_user("alice"), Err(TooManyConnections));
         assert_eq!(three.assign_user("bob"), Ok(()), "others have their own share");
@@ -451,7 +455,7 @@ mod tests {
         drop(busy);
         make_all_evictable(&gate);
         assert_eq!(four.assign_user("alice"), Ok(()));
-        assert!(is_evicted(&one) && !is_evicted(&two));
+        assert!(is_evicted(&first) && !is_evicted(&second));
         assert_eq!(four.assign_user("bob"), Ok(()), "a connection is of the user who was proven last");
         assert_eq!(gate.table.lock().connections_by_user.get("alice"), Some(&1));
     }

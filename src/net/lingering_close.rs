@@ -169,46 +169,46 @@ mod tests {
     };
 
     fn lingering_pair() -> (LingeringStream<tokio::io::DuplexStream>, tokio::io::DuplexStream, UnreadInput) {
-        let (ours, theirs) = tokio::io::duplex(1024);
+        let (server, client) = tokio::io::duplex(1024);
         let unread = UnreadInput::default();
-        let ours = LingeringStream::new(ours, LIMITS, unread.clone(), CancellationToken::new());
-        (ours, theirs, unread)
+        let server = LingeringStream::new(server, LIMITS, unread.clone(), CancellationToken::new());
+        (server, client, unread)
     }
 
     #[tokio::test]
     async fn shutdown_discards_input_still_arriving() {
-        let (mut ours, mut theirs, unread) = lingering_pair();
+        let (mut server, mut client, unread) = lingering_pair();
         unread.set();
-        let closing = tokio::spawn(async move { ours.shutdown().await });
-        theirs.write_all(&[0; 50_000]).await.expect("taken");
-        drop(theirs);
+        let closing = tokio::spawn(async move { server.shutdown().await });
+        client.write_all(&[0; 50_000]).await.expect("taken");
+        drop(client);
         closing.await.expect("joined").expect("closed");
     }
 
     #[tokio::test]
     async fn shutdown_drain_ends_at_idle_timeout_and_byte_limit() {
-        let (mut ours, _theirs, unread) = lingering_pair();
+        let (mut server, _client, unread) = lingering_pair();
         unread.set();
         let start = Instant::now();
-        ours.shutdown().await.expect("closed");
+        server.shutdown().await.expect("closed");
         assert!(start.elapsed() >= LIMITS.idle_timeout);
 
-        let (mut ours, mut theirs, unread) = lingering_pair();
+        let (mut server, mut client, unread) = lingering_pair();
         unread.set();
-        let sending = tokio::spawn(async move { theirs.write_all(&[0; 200_000]).await });
-        ours.shutdown().await.expect("closed");
-        drop(ours);
+        let sending = tokio::spawn(async move { client.write_all(&[0; 200_000]).await });
+        server.shutdown().await.expect("closed");
+        drop(server);
         sending.await.expect("joined").expect_err("cut after the bound");
     }
 
     #[tokio::test]
     async fn shutdown_does_not_linger_after_fully_read_requests() {
-        let (mut ours, mut theirs, unread) = lingering_pair();
-        theirs.write_all(b"request").await.expect("sent");
-        ours.read_exact(&mut [0; 7]).await.expect("read");
+        let (mut server, mut client, unread) = lingering_pair();
+        client.write_all(b"request").await.expect("sent");
+        server.read_exact(&mut [0; 7]).await.expect("read");
         assert!(unread.is_set(), "no request was answered yet");
         unread.clear();
-        let closed = tokio::time::timeout(LIMITS.idle_timeout / 2, ours.shutdown());
+        let closed = tokio::time::timeout(LIMITS.idle_timeout / 2, server.shutdown());
         closed.await.expect("at once").expect("closed");
     }
 }

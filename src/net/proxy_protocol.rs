@@ -105,8 +105,8 @@ mod tests {
     use super::*;
 
     async fn read_test_header(bytes: &[u8]) -> Result<(Option<String>, bool), io::ErrorKind> {
-        let whole = [bytes, b"next"].concat();
-        let mut stream = whole.as_slice();
+        let input = [bytes, b"next"].concat();
+        let mut stream = input.as_slice();
         let client = read_header(&mut stream).await.map_err(|error| error.kind())?;
         assert_eq!(stream, b"next", "nothing more is read");
         Ok((client.address.map(|address| address.to_string()), client.encrypted))

@@ -81,11 +81,11 @@ mod tests {
 
     #[tokio::test]
     async fn detected_bytes_are_read_again() {
-        for (sent, wanted) in [("", false), ("PR", false), ("PUT /", false), ("PRI * x", true), ("PRI * ", true)] {
+        for (sent, is_match) in [("", false), ("PR", false), ("PUT /", false), ("PRI * x", true), ("PRI * ", true)] {
             let (mut stream, matches) = RewindStream::detect_preface(sent.as_bytes(), b"PRI * ").await.expect("read");
             let mut text = String::new();
             stream.read_to_string(&mut text).await.expect("text");
-            assert_eq!((&*text, matches), (sent, wanted));
+            assert_eq!((&*text, matches), (sent, is_match));
         }
     }
 }

@@ -190,38 +190,38 @@ mod tests {
 
     #[tokio::test]
     async fn write_times_out_when_peer_does_not_read() {
-        let (ours, _theirs) = tokio::io::duplex(16);
-        let mut ours = WriteTimeoutStream::new(ours, Duration::from_millis(20));
-        let error = ours.write_all(&[0; 17]).await.expect_err("nobody reads");
+        let (server, _client) = tokio::io::duplex(16);
+        let mut server = WriteTimeoutStream::new(server, Duration::from_millis(20));
+        let error = server.write_all(&[0; 17]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
     async fn peer_shutdown_is_detected_and_reset_is_an_error() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let (theirs, ours) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
-        let (mut theirs, ours) = (theirs.expect("connected"), ours.expect("accepted").0);
+        let (client, server) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
+        let (mut client, server) = (client.expect("connected"), server.expect("accepted").0);
         let peer = PeerShutdown::default();
-        let mut ours = WriteTimeoutStream::new(ours, Duration::from_secs(60)).watch_peer_shutdown(peer.clone());
-        theirs.write_all(b"not read").await.expect("sent");
+        let mut server = WriteTimeoutStream::new(server, Duration::from_secs(60)).watch_peer_shutdown(peer.clone());
+        client.write_all(b"not read").await.expect("sent");
         peer.request_check();
-        ours.flush().await.expect("open");
+        server.flush().await.expect("open");
         assert!(!peer.is_detected());
-        theirs.shutdown().await.expect("shut down");
+        client.shutdown().await.expect("shut down");
         for _ in 0..1000 {
             peer.request_check();
-            ours.flush().await.expect("half open");
+            server.flush().await.expect("half open");
             if peer.is_detected() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(peer.is_detected());
-        drop(theirs);
-        ours.write_all(b"x").await.expect("taken by the system");
+        drop(client);
+        server.write_all(b"x").await.expect("taken by the system");
         for _ in 0..1000 {
             peer.request_check();
-            if let Err(error) = ours.flush().await {
+            if let Err(error) = server.flush().await {
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
                 return;
             }
@@ -233,16 +233,16 @@ mod tests {
     #[tokio::test]
     async fn aborted_connection_is_reset_while_peer_does_not_read() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let (theirs, ours) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
-        let (mut theirs, ours) = (theirs.expect("connected"), ours.expect("accepted").0);
+        let (client, server) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
+        let (mut client, server) = (client.expect("connected"), server.expect("accepted").0);
         let abort = CancellationToken::new();
-        let mut ours = WriteTimeoutStream::new(ours, Duration::from_secs(60)).abort_on(abort.clone());
-        let writing = tokio::spawn(async move { ours.write_all(&vec![0; 64 << 20]).await });
+        let mut server = WriteTimeoutStream::new(server, Duration::from_secs(60)).abort_on(abort.clone());
+        let writing = tokio::spawn(async move { server.write_all(&vec![0; 64 << 20]).await });
         tokio::time::sleep(Duration::from_millis(50)).await;
         abort.cancel();
         let error = writing.await.expect("joined").expect_err("cut");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
-        let error = tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await.expect_err("reset");
+        let error = tokio::io::copy(&mut client, &mut tokio::io::sink()).await.expect_err("reset");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

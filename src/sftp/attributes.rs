@@ -172,7 +172,7 @@ mod tests {
     fn attributes_contain_type_bits_and_whole_seconds() {
         let mut out = Vec::new();
         encode_attributes(&entry(EntryKind::Directory, 0o750, 1_000_000_000), &mut out);
-        let wanted = [
+        let expected = [
             &0x0fu32.to_be_bytes()[..],
             &4096u64.to_be_bytes(),
             &SHOWN_OWNER_ID.to_be_bytes(),
@@ -181,7 +181,7 @@ mod tests {
             &0u32.to_be_bytes(),
             &1_000_000_000u32.to_be_bytes(),
         ];
-        assert_eq!(out, wanted.concat());
+        assert_eq!(out, expected.concat());
     }
 
     #[test]

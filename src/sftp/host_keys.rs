@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn ephemeral_keys_differ() {
-        let (one, two) = (HostKeys::ephemeral().fingerprints(), HostKeys::ephemeral().fingerprints());
-        assert!(one.len() == 1 && one != two, "{one:?} {two:?}");
+        let (first, second) = (HostKeys::ephemeral().fingerprints(), HostKeys::ephemeral().fingerprints());
+        assert!(first.len() == 1 && first != second, "{first:?} {second:?}");
     }
 }

@@ -278,8 +278,8 @@ mod tests {
         assert_eq!(store.delete_events_before(events[5].at, 3).expect("deleted"), 3);
         assert_eq!(store.delete_events_before(events[5].at, 3).expect("deleted"), 2);
         assert_eq!(store.delete_events_before(events[5].at, 3).expect("deleted"), 0);
-        let left = store.audit_events(&EventFilter::default(), EventCursor::After(0), 100).expect("read");
-        assert_eq!(event_ids(&left), [6, 7, 8, 9, 10]);
+        let remaining = store.audit_events(&EventFilter::default(), EventCursor::After(0), 100).expect("read");
+        assert_eq!(event_ids(&remaining), [6, 7, 8, 9, 10]);
         store.delete_events_before(UnixMillis::MAX, 100).expect("deleted");
         store.record_events(&events[..1]).expect("recorded");
         assert_eq!(store.latest_event_id().expect("read"), 11);

@@ -548,10 +548,10 @@ mod tests {
         assert!(id("aaaaaaaa", end.saturating_sub(ONE_HOUR)).is_some());
         assert_eq!((id("aaaaaaaa", end), id("dddddddd", end).is_some()), (None, true));
         let old = id("dddddddd", end);
-        let anew = store
+        let new_journal = store
             .ensure_sync_journal(testing::id("dddddddd"), &directory, true, end.saturating_add(ONE_HOUR))
             .expect("created again");
-        assert!(old != Some(anew.id) && anew.last_number == 0, "an expired journal is not continued");
+        assert!(old != Some(new_journal.id) && new_journal.last_number == 0, "an expired journal is not continued");
         assert_eq!(store.delete_stale_sync_journals(end.saturating_sub(ONE_HOUR), 99).expect("nothing"), 0);
         assert_eq!(store.delete_stale_sync_journals(end, 99).expect("deleted"), 4);
         assert_eq!(remaining_journals(&store), (vec!["dddddddd".to_owned()], 0));

@@ -285,8 +285,8 @@ mod tests {
     fn duplicate_login_is_refused() {
         let (_temp_dir, store) = open_temp_store();
         store.create_user(&login("alice"), &[Role::ReadAudit, Role::Admin], now()).expect("user");
-        let again = store.create_user(&login("alice"), &[], now());
-        assert!(matches!(again, Err(StoreError::AlreadyExists(_))), "{again:?}");
+        let second = store.create_user(&login("alice"), &[], now());
+        assert!(matches!(second, Err(StoreError::AlreadyExists(_))), "{second:?}");
         let user = store.user(&login("alice")).expect("read").expect("there");
         assert_eq!((user.roles.to_string().as_str(), user.disabled_at), ("admin, audit.read", None));
         assert!(store.user(&login("bob")).expect("read").is_none());

@@ -161,20 +161,20 @@ fn scope_outside_owner_access_creates_no_token() {
 fn scope_on_missing_node_creates_no_token() {
     let env = tokens_env();
     std::os::unix::fs::symlink("below", env.root.join("alice/link")).expect("link");
-    let ended = env.node_id("/alice/below");
+    let dangling_node = env.node_id("/alice/below");
     std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
     let never = NodeId::from_random([7; 16]);
     let cases = [
         "path:/alice/none:r".into(),
         format!("node:{never}:r"),
-        format!("node:{ended}:r"),
+        format!("node:{dangling_node}:r"),
         "path:/alice/link:r".into(),
     ];
     for scope in cases {
         let refused = env.issue_scoped(&[&scope]);
-        let told =
+        let message =
             matches!(refused, Err(Error::PathNotFound(_) | Error::UnknownNode(_) | Error::UnsupportedNodeType(_)));
-        assert!(told, "{scope}: {refused:?}");
+        assert!(message, "{scope}: {refused:?}");
     }
     assert_eq!(env.count_tokens(), 0);
 }
@@ -232,9 +232,9 @@ fn rotated_token_keeps_id_and_expiration() {
 #[test]
 fn only_previous_secret_is_accepted_during_grace() {
     let env = tokens_env();
-    let ask =
+    let rotate =
         TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("10h"))), ..TokenRequest::new(login("alice")) };
-    let first = env.tokens.issue(ADMIN, ask).expect("a token").text;
+    let first = env.tokens.issue(ADMIN, rotate).expect("a token").text;
     let second = env.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
     let old = env.open_session(&first);
     assert!(old.access().is_ok() && env.open_session(&second).access().is_ok());
@@ -288,24 +288,24 @@ fn revoking_one_unknown_token_revokes_none() {
 #[test]
 fn new_user_gets_home_and_existing_content_is_kept() {
     let env = tokens_env();
-    let ask = |login: &str| UserRequest {
+    let request = |login: &str| UserRequest {
         login: self::login(login),
         roles: Roles::none(),
         grants: Vec::new(),
         home: HomeOption::Create,
     };
-    let carol = env.tokens.create_user(ADMIN, &ask("carol")).expect("made");
+    let carol = env.tokens.create_user(ADMIN, &request("carol")).expect("made");
     assert_eq!((carol.home, carol.home_existed), (Some(tree_path("/carol")), false));
     assert!(env.root.join("carol").is_dir());
-    let bob = env.tokens.create_user(ADMIN, &ask("bob")).expect("made");
+    let bob = env.tokens.create_user(ADMIN, &request("bob")).expect("made");
     assert!(bob.home_existed);
     let grants = env.tokens.grants(ADMIN, &login("bob")).expect("grants");
     assert_eq!(grants[0].path, Some(tree_path("/bob")));
     assert_eq!(grants[0].permission, Permission::RW);
 
     std::fs::write(env.root.join("dave"), "a file").expect("file");
-    assert!(matches!(env.tokens.create_user(ADMIN, &ask("dave")), Err(Error::HomeNotDirectory(_))));
-    assert!(matches!(env.tokens.create_user(ADMIN, &ask("bob")), Err(Error::UserExists(_))));
+    assert!(matches!(env.tokens.create_user(ADMIN, &request("dave")), Err(Error::HomeNotDirectory(_))));
+    assert!(matches!(env.tokens.create_user(ADMIN, &request("bob")), Err(Error::UserExists(_))));
     assert!(matches!(env.tokens.user(ADMIN, &login("dave")), Err(Error::UnknownUser(_))), "no half-made user");
 }
 
@@ -326,11 +326,11 @@ fn grants_are_changed_and_revoked_by_path_or_node() {
     env.tokens.grant(ADMIN, &alice, &"/bob:w".parse().expect("grant")).expect("granted");
     let bob = env.node_id("/bob");
     let grants = env.tokens.grants(ADMIN, &alice).expect("grants");
-    let here: Vec<_> = grants.iter().filter(|grant| grant.node == bob).collect();
-    assert!(here.len() == 1 && here[0].permission == Permission::W, "{here:?}");
-    let place: GrantTarget = "/bob".parse().expect("place");
-    env.tokens.revoke_grant(ADMIN, &alice, &place).expect("taken back");
-    assert!(matches!(env.tokens.revoke_grant(ADMIN, &alice, &place), Err(Error::GrantNotFound { .. })));
+    let bob_grants: Vec<_> = grants.iter().filter(|grant| grant.node == bob).collect();
+    assert!(bob_grants.len() == 1 && bob_grants[0].permission == Permission::W, "{bob_grants:?}");
+    let target: GrantTarget = "/bob".parse().expect("place");
+    env.tokens.revoke_grant(ADMIN, &alice, &target).expect("taken back");
+    assert!(matches!(env.tokens.revoke_grant(ADMIN, &alice, &target), Err(Error::GrantNotFound { .. })));
     env.tokens.revoke_grant(ADMIN, &alice, &GrantTarget::Node(env.node_id("/alice"))).expect("taken back");
     assert!(env.tokens.grants(ADMIN, &alice).expect("grants").is_empty());
 }

@@ -395,9 +395,9 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
             assert!(seen.insert(tracker.etag_of(&stat_modified_at(tracker.fresh_time(None)))));
-            let kept = tracker.fresh_time(Some(requested));
-            assert_eq!(kept.seconds, -5);
-            assert!(seen.insert(tracker.etag_of(&stat_modified_at(kept))));
+            let time = tracker.fresh_time(Some(requested));
+            assert_eq!(time.seconds, -5);
+            assert!(seen.insert(tracker.etag_of(&stat_modified_at(time))));
         }
     }
 
@@ -425,18 +425,18 @@ mod tests {
         let file = Arc::new(fs.root().expect("there").create_file(&name, 0o600).expect("made"));
         let stat = || file.stat().expect("stat");
         let before = tracker.etag_of(&stat());
-        let (one, two) = (tracker.begin_edit(&file, &stat()), tracker.begin_edit(&file, &stat()));
+        let (first_edit, second_edit) = (tracker.begin_edit(&file, &stat()), tracker.begin_edit(&file, &stat()));
         assert_eq!(tracker.etag_of(&stat()), before);
-        one.write_content(|| Ok(()), || file.write_at(b"1", 0)).expect("written");
+        first_edit.write_content(|| Ok(()), || file.write_at(b"1", 0)).expect("written");
         let first = tracker.etag_of(&stat());
-        two.write_content(|| Ok(()), || file.write_at(b"2", 0)).expect("written");
+        second_edit.write_content(|| Ok(()), || file.write_at(b"2", 0)).expect("written");
         let second = tracker.etag_of(&stat());
         assert!(first != before && second != first);
-        one.settle().expect("settled");
+        first_edit.settle().expect("settled");
         let settled = tracker.etag_of(&stat());
         assert!(settled != second && settled != before);
-        two.settle().expect("nothing to settle");
-        drop((one, two));
+        second_edit.settle().expect("nothing to settle");
+        drop((first_edit, second_edit));
         assert_eq!(tracker.etag_of(&stat()), settled, "the end of an edit moves nothing");
     }
     #[test]

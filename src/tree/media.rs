@@ -163,8 +163,8 @@ mod tests {
             (&["audio/wav"], "a.wav", b"RIFF\x24\0\0\0WAVEfmt ", None),
             (&["application/x-sh"], "a.sh", b"echo", None),
         ];
-        for (types, name, head, wanted) in cases {
-            assert_eq!(refused_type_for(types, name, head), wanted, "{types:?} {name} {head:?}");
+        for (types, name, head, expected) in cases {
+            assert_eq!(refused_type_for(types, name, head), expected, "{types:?} {name} {head:?}");
         }
     }
 

@@ -298,10 +298,16 @@ mod tests {
     #[test]
     fn if_range_compares_strongly() {
         let now = 981_173_106 + 5;
-        let holds = |value, now| parse_conditions(&[("if-range", value)]).if_range_holds(&current_validators(), now);
-        assert!(holds("\"a\"", now) && !holds("W/\"a\"", now) && !holds("\"b\"", now) && !holds("a", now));
-        assert!(holds(MODIFIED_DATE, now) && !holds(EARLIER_DATE, now));
-        assert!(!holds(MODIFIED_DATE, 981_173_106), "a date is weak within its own second");
+        let condition_holds =
+            |value, now| parse_conditions(&[("if-range", value)]).if_range_holds(&current_validators(), now);
+        assert!(
+            condition_holds("\"a\"", now)
+                && !condition_holds("W/\"a\"", now)
+                && !condition_holds("\"b\"", now)
+                && !condition_holds("a", now)
+        );
+        assert!(condition_holds(MODIFIED_DATE, now) && !condition_holds(EARLIER_DATE, now));
+        assert!(!condition_holds(MODIFIED_DATE, 981_173_106), "a date is weak within its own second");
         assert!(parse_conditions(&[]).if_range_holds(&current_validators(), now));
     }
 

@@ -516,8 +516,8 @@ mod tests {
                 names_directory: false,
             });
             assert_eq!(response.status(), StatusCode::LOCKED);
-            let wanted = format!("<D:lock-token-submitted><D:href>{href}</D:href></D:lock-token-submitted>");
-            assert!(body_text(response).await.contains(&wanted), "{root}");
+            let expected = format!("<D:lock-token-submitted><D:href>{href}</D:href></D:lock-token-submitted>");
+            assert!(body_text(response).await.contains(&expected), "{root}");
         }
     }
 

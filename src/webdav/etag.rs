@@ -88,8 +88,8 @@ mod tests {
         let Some(EntityTagList::Tags(tags)) = EntityTagList::parse(b"\"a\", W/\"b,c\" ,, \"\"") else {
             panic!("a list")
         };
-        let seen: Vec<_> = tags.iter().map(|t| (t.weak, t.tag.as_slice())).collect();
-        assert_eq!(seen, [(false, &b"a"[..]), (true, b"b,c"), (false, b"")]);
+        let parsed: Vec<_> = tags.iter().map(|t| (t.weak, t.tag.as_slice())).collect();
+        assert_eq!(parsed, [(false, &b"a"[..]), (true, b"b,c"), (false, b"")]);
         let bare = EntityTagList::parse(b"JoplinIgnore-12345, b").expect("a list");
         let tag = |text: &[u8]| EntityTag { weak: false, tag: text.to_vec() };
         assert_eq!(bare, EntityTagList::Tags(vec![tag(b"JoplinIgnore-12345"), tag(b"b")]));

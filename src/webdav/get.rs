@@ -298,18 +298,18 @@ mod tests {
         let (fixture, runtime) = (TreeFixture::new(&[]), runtime());
         let context = digest_of_large_file(&fixture, &runtime);
         let session = context.view.session().clone();
-        let mut turns = Vec::new();
+        let mut permits = Vec::new();
         runtime.block_on(async {
             let mut poll = Context::from_waker(Waker::noop());
-            while let Poll::Ready(turn) = pin!(session.acquire_work_permit()).poll(&mut poll) {
-                turns.push(turn.expect("a turn"));
+            while let Poll::Ready(permit) = pin!(session.acquire_work_permit()).poll(&mut poll) {
+                permits.push(permit.expect("a turn"));
             }
             let mut asked = pin!(handle(&context));
             assert!(asked.as_mut().poll(&mut poll).is_pending());
             // The one thread for blocking work would have done it before this.
             tokio::task::spawn_blocking(|| ()).await.expect("done");
             assert!(asked.as_mut().poll(&mut poll).is_pending(), "it waits, and takes no thread");
-            turns.clear();
+            permits.clear();
             let response = asked.await.expect("answered");
             assert!(response.headers().contains_key("repr-digest"));
         });

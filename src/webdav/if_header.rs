@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn resource_tag_applies_to_all_following_lists() {
         let header = IfHeader::parse(b"</dav/a> (<urn:a>) ([\"x\"]) <http://h/dav/b>(Not <urn:c>)").expect("header");
-        let seen: Vec<_> = header.lists.iter().map(|list| list.resource.as_deref().expect("tag")).collect();
-        assert_eq!(seen, [&b"/dav/a"[..], b"/dav/a", b"http://h/dav/b"]);
+        let resources: Vec<_> = header.lists.iter().map(|list| list.resource.as_deref().expect("tag")).collect();
+        assert_eq!(resources, [&b"/dav/a"[..], b"/dav/a", b"http://h/dav/b"]);
         assert_eq!(header.lock_tokens(), [LockToken::new("urn:a"), LockToken::new("urn:c")]);
         let raw = IfHeader::parse("</dav/a \u{e4}> (<urn:a>)".as_bytes()).expect("header");
         assert_eq!(raw.lists[0].resource.as_deref(), Some("/dav/a \u{e4}".as_bytes()));

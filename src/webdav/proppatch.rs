@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn times_are_settable_and_other_live_properties_are_protected() {
-        for (property, wanted) in [
+        for (property, expected) in [
             ("<D:getlastmodified>Sat, 03 Feb 2001 04:05:06 GMT</D:getlastmodified>", "set"),
             ("<D:lastmodified>981173106</D:lastmodified>", "set"),
             ("<Z:Win32LastModifiedTime>Sat, 03 Feb 2001 04:05:06 GMT</Z:Win32LastModifiedTime>", "set"),
@@ -315,7 +315,7 @@ mod tests {
             ("<D:lockdiscovery/>", "403 Forbidden"),
             (&format!("<x>{}</x>", "v".repeat(PROPERTY_VALUE_MAX_BYTES)), "507 Insufficient Storage"),
         ] {
-            assert_eq!(parsed_outcome(property), wanted, "{property}");
+            assert_eq!(parsed_outcome(property), expected, "{property}");
         }
     }
 
@@ -328,12 +328,12 @@ mod tests {
             instructions.iter().filter_map(|instruction| instruction.collect_change(&mut attributes)).collect();
         let name = |name: &str| PropertyName { namespace: "u:".into(), name: name.into() };
         let set = |n, value: &str| PropertyChange::Set(DeadProperty { name: name(n), value: value.into() });
-        let wanted = [
+        let expected = [
             PropertyChange::Remove(name("a")),
             set("a", "<a xmlns=\"u:\" xml:lang=\"en\">1</a>"),
             set("b", "<b xmlns=\"u:\" xml:lang=\"de\"/>"),
         ];
-        assert_eq!(changes, wanted);
+        assert_eq!(changes, expected);
         for body in
             ["<propertyupdate xmlns=\"DAV:\"/>", "<x/>", "", "<propertyupdate xmlns=\"DAV:\"><set/></propertyupdate>"]
         {

@@ -343,8 +343,8 @@ mod tests {
         let odd = TreePath::parse("team/a b/<&\u{e4}>\u{1}".as_bytes()).expect("path");
         assert_eq!(mount.href(&odd, true), "/dav/a%20b/%3C%26%C3%A4%3E%01/");
         assert_eq!(mount.href(&TreePath::root(), true), "/dav/", "above the root");
-        let back = ResourceUrl::parse(mount.href(&odd, false).as_bytes()).expect("href");
-        assert_eq!(root.join(&back.path), odd);
+        let parsed = ResourceUrl::parse(mount.href(&odd, false).as_bytes()).expect("href");
+        assert_eq!(root.join(&parsed.path), odd);
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
         let host = server(&["files.example"]);
         let to =
             |url: &[u8]| resolve_in_prefix(url, &host, UrlPrefix::Tree).map(|resource| resource.path.to_string()).ok();
-        for (url, wanted) in [
+        for (url, expected) in [
             (&b"http://files.example/dav//a///b"[..], "/a/b"),
             (b"//dav/a", "/a"),
             (b"/%64av/%7ea", "/~a"),
@@ -401,11 +401,11 @@ mod tests {
             (b"/dav/\xe4", "/\u{e4}"),
             (b"/dav/%E4", "/\\xe4"),
         ] {
-            assert_eq!(to(url).as_deref(), Some(wanted), "{}", url.escape_ascii());
+            assert_eq!(to(url).as_deref(), Some(expected), "{}", url.escape_ascii());
             let target = destination_uri(url, &host).expect("a target");
             assert_eq!(
                 ResourceUrl::parse(target.path().as_bytes()).expect("path").path.to_string(),
-                wanted,
+                expected,
                 "{target}"
             );
         }

@@ -448,12 +448,12 @@ mod tests {
     #[test]
     fn xml_is_parsed_in_utf_8_and_utf_16() {
         let plain = "<a x=\"\u{e4}\">\u{1f600}</a>";
-        let wanted = parse(plain).expect("parsed");
+        let expected = parse(plain).expect("parsed");
         let encoded = |text: &str, write: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(write).collect::<Vec<u8>>();
         for write in [u16::to_be_bytes, u16::to_le_bytes] {
             for front in ["", "\u{feff}", "\u{feff}<?xml version=\"1.0\" encoding=\"UTF-16\"?>"] {
                 let text = format!("{front}{plain}");
-                assert_eq!(XmlElement::parse(&encoded(&text, write)).as_ref(), Ok(&wanted), "{text}");
+                assert_eq!(XmlElement::parse(&encoded(&text, write)).as_ref(), Ok(&expected), "{text}");
             }
             let mut odd = encoded(plain, write);
             odd.push(0);
@@ -504,8 +504,8 @@ mod tests {
         let root = parse("<D:a xmlns:D=\"DAV:\" xmlns=\"u:x\"><b/><c xmlns=\"\" D:y=\"1\" z=\"2\"/><D:d/></D:a>")
             .expect("xml");
         let names: Vec<_> = root.elements().map(|e| (e.name().namespace, e.name().name)).collect();
-        let wanted = [("u:x", "b"), ("", "c"), ("DAV:", "d")];
-        assert_eq!(names, wanted.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
+        let expected = [("u:x", "b"), ("", "c"), ("DAV:", "d")];
+        assert_eq!(names, expected.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
         assert!(root.is_dav("a") && root.child("d").is_some() && root.child("b").is_none());
         for text in [
             "<x:a/>",
@@ -526,14 +526,14 @@ mod tests {
         let root =
             parse("<D:a xmlns:D=\"DAV:\" xmlns:x=\"u:x\" xmlns=\"u:d\"><x:b D:k=\"&quot;\"><c/>t&lt;</x:b></D:a>")
                 .expect("xml");
-        let taken = root.elements().next().expect("b").to_xml();
-        assert_eq!(taken, "<x:b xmlns:x=\"u:x\" xmlns:D=\"DAV:\" D:k=\"&quot;\"><c xmlns=\"u:d\"/>t&lt;</x:b>");
-        let again = parse(&taken).expect("xml");
-        assert_eq!(again.to_xml(), taken);
+        let text = root.elements().next().expect("b").to_xml();
+        assert_eq!(text, "<x:b xmlns:x=\"u:x\" xmlns:D=\"DAV:\" D:k=\"&quot;\"><c xmlns=\"u:d\"/>t&lt;</x:b>");
+        let reparsed = parse(&text).expect("xml");
+        assert_eq!(reparsed.to_xml(), text);
         let plain = parse("<a xmlns=\"u:d\"><b xmlns=\"\" k=\"\"/></a>").expect("xml");
         assert_eq!(plain.elements().next().expect("b").to_xml(), "<b xmlns=\"\" k=\"\"/>");
-        let spoken = parse("<a/>").expect("xml").with_language(Some("de"));
-        assert_eq!(spoken.to_xml(), "<a xml:lang=\"de\"/>");
+        let without_language = parse("<a/>").expect("xml").with_language(Some("de"));
+        assert_eq!(without_language.to_xml(), "<a xml:lang=\"de\"/>");
     }
 
     #[test]

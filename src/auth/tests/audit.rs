@@ -146,7 +146,7 @@ async fn closed_session_is_audited_with_reason() {
     let env = AuthEnv::new();
     type EndSessionFn<'a> = &'a dyn Fn(&TokenText);
     let narrowed = TokenLimits { protocols: vec![Protocol::Sftp], ..TokenLimits::default() };
-    let ends: [(&str, EndSessionFn<'_>); 4] = [
+    let session_ends: [(&str, EndSessionFn<'_>); 4] = [
         ("revoked", &|text| env.store.revoke_tokens(&[text.id()], env.clock.now()).expect("revoked")),
         ("rotation", &|text| {
             let next = with_fresh_secret(text);
@@ -155,7 +155,7 @@ async fn closed_session_is_audited_with_reason() {
         ("limits", &|text| set_limits(&env.store, text.id(), &narrowed)),
         ("expired", &|_| env.clock.advance(secs(60))),
     ];
-    for (word, end) in ends {
+    for (word, end) in session_ends {
         let text = env.create_token(hard_expiry(&env, 60), |_| ());
         let session = env.login(&text).await.expect("accepted");
         end(&text);

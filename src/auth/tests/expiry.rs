@@ -11,14 +11,14 @@ async fn hard_limit_closes_sessions_and_is_not_extended_by_use() {
     env.clock.advance(secs(59));
     session.record_use();
     session.access().expect("valid");
-    let ended = tokio::spawn({
+    let session_closed = tokio::spawn({
         let session = session.clone();
         async move { session.closed().await }
     });
     tokio::task::yield_now().await;
-    assert!(!ended.is_finished());
+    assert!(!session_closed.is_finished());
     env.clock.advance(secs(1));
-    within_one_second(async { ended.await.expect("joins") }).await;
+    within_one_second(async { session_closed.await.expect("joins") }).await;
     assert_eq!(session.access(), Err(SessionEnded));
     assert_denied(env.login(&text).await);
 }
@@ -131,8 +131,8 @@ async fn late_use_does_not_revive_revoked_token() {
     session.record_use();
     env.open_second_store().revoke_tokens(&[text.id()], env.clock.now()).expect("revoked");
     env.auth.core.flush();
-    let kept = token_record(&env, &text);
-    assert_eq!((kept.state, kept.last_use), (TokenState::Revoked, None));
+    let record = token_record(&env, &text);
+    assert_eq!((record.state, record.last_use), (TokenState::Revoked, None));
     assert_denied(env.login(&text).await);
 }
 

@@ -231,10 +231,10 @@ mod tests {
             let span = ChartSpan { hours, bars, ..WEEK };
             for minute in 0..3000 {
                 let now = hours_after_epoch(0).saturating_add(Duration::from_secs(minute * 60));
-                let (start, whole) = (span.start(now), span.bar_duration() * u32::try_from(bars).expect("few"));
+                let (start, covered) = (span.start(now), span.bar_duration() * u32::try_from(bars).expect("few"));
                 assert!(
-                    now.saturating_duration_since(start) >= whole
-                        && now.saturating_duration_since(start) < whole + span.bar_duration()
+                    now.saturating_duration_since(start) >= covered
+                        && now.saturating_duration_since(start) < covered + span.bar_duration()
                 );
                 assert_eq!(start.as_millis() % (3_600_000 * i64::try_from(hours).expect("few")), 0);
             }

@@ -47,9 +47,9 @@ fn token_roundtrips_through_store() {
     let scopes = Some(vec![scope(1, R), scope(1, Permission::W)]);
     let new = NewTokenRow { limits: limits.clone(), scopes, ..new_token("aaaaaaaa", "alice", sliding_expiry(60, 600)) };
     store.add_token(&new).expect("stored");
-    let kept = store.token(new.id, now()).expect("read").expect("there");
-    assert_eq!((kept.expiry(), kept.owner, kept.limits), (new.expiry, new.login, limits));
-    let located = kept.scopes.expect("scoped");
+    let read = store.token(new.id, now()).expect("read").expect("there");
+    assert_eq!((read.expiry(), read.owner, read.limits), (new.expiry, new.login, limits));
+    let located = read.scopes.expect("scoped");
     assert_eq!(located.len(), 1);
     assert_eq!(located[0].scope(), scope(1, Permission::RW));
     assert_eq!(located[0].path.as_ref().map(ToString::to_string).as_deref(), Some("/a"));
@@ -119,11 +119,11 @@ fn token_limit_holds_under_concurrent_creation() {
     store.add_token(&new_token("revoked0", "alice", TokenExpiry::Never)).expect("stored");
     store.revoke_tokens(&[id("revoked0")], now()).expect("revoked");
     store.add_token(&new_token("expired0", "alice", TokenExpiry::Hard(now()))).expect("stored");
-    let again = Store::open(&temp_dir.path().join("state")).expect("a second process");
+    let second_process = Store::open(&temp_dir.path().join("state")).expect("a second process");
     let created: usize = std::thread::scope(|threads| {
         let runs: Vec<_> = (0..4)
             .map(|thread| {
-                let store = if thread % 2 == 0 { store.clone() } else { again.clone() };
+                let store = if thread % 2 == 0 { store.clone() } else { second_process.clone() };
                 threads.spawn(move || {
                     let names = (0..5).map(|number| format!("aaaaa{thread}0{number}"));
                     names.filter(|name| store.add_token(&new_token(name, "alice", TokenExpiry::Never)).is_ok()).count()

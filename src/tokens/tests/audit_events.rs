@@ -125,13 +125,13 @@ fn every_change_is_audited_with_actor() {
             false => Actor::Administrator,
         };
         let id = env.issue_scoped(&[]).expect("a token").text.id();
-        for (n, (deed, told)) in AUDITED_ACTIONS.iter().enumerate() {
+        for (n, (action, expected)) in AUDITED_ACTIONS.iter().enumerate() {
             let latest = env.tokens.latest_event_id(ADMIN).expect("a number");
-            deed(&env, &principal, id);
+            action(&env, &principal, id);
             let recorded =
                 env.tokens.events(ADMIN, &EventFilter::default(), EventCursor::After(latest), 100).expect("read");
-            assert_eq!(recorded.len(), told.len(), "{n}: {recorded:?}");
-            for (RecordedEvent { event, .. }, (kind, user, part)) in recorded.iter().zip(*told) {
+            assert_eq!(recorded.len(), expected.len(), "{n}: {recorded:?}");
+            for (RecordedEvent { event, .. }, (kind, user, part)) in recorded.iter().zip(*expected) {
                 assert_eq!((event.kind, event.user.as_ref().map(Login::as_str)), (*kind, *user), "{n}");
                 assert_eq!(event.by.as_ref(), Some(&actor), "{n}");
                 assert_eq!(event.address.is_some(), by_token, "{n}: from where a caller came");

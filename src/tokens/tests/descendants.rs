@@ -75,9 +75,9 @@ impl TokenFamily {
     }
 
     /// Runs an action, which may be refused.
-    fn apply(&mut self, deed: &ChainAction) {
+    fn apply(&mut self, action: &ChainAction) {
         let alice = login("alice");
-        match deed {
+        match action {
             ChainAction::Issue(by, ask) => {
                 let Some(principal) = self.member(*by).1 else { return };
                 let request = TokenRequest {
@@ -141,13 +141,13 @@ impl TokenFamily {
             let most = self.env.store.effective_access(parent).expect("read").expect("there").into_privileges();
             let least = self.env.store.effective_access(*id).expect("read").expect("there").into_privileges();
             let opened = opened.map(|(session, width)| (session.deadline(), (*width).clone()));
-            let ends = above.expiry().hard_limit();
-            prop_assert!(opened.as_ref().is_none_or(|(deadline, _)| *deadline <= ends), "it ends later");
+            let hard_limit = above.expiry().hard_limit();
+            prop_assert!(opened.as_ref().is_none_or(|(deadline, _)| *deadline <= hard_limit), "it ends later");
             for width in opened.into_iter().map(|(_, width)| width).chain([least]) {
                 prop_assert_eq!(most.check_covers(&width), Ok(()));
                 prop_assert!(width.hard_limit <= most.hard_limit);
-                for (root, here) in width.access.effective_grants().iter().map(|root| (root, &root.path)) {
-                    prop_assert!(most.access.may(here, root.permission), "{here}");
+                for (root, path) in width.access.effective_grants().iter().map(|root| (root, &root.path)) {
+                    prop_assert!(most.access.may(path, root.permission), "{path}");
                 }
             }
         }
@@ -176,12 +176,12 @@ fn any_request() -> impl Strategy<Value = RequestedPrivileges> {
 }
 
 fn any_action() -> impl Strategy<Value = ChainAction> {
-    let one = || 0usize..8;
+    let index = || 0usize..8;
     prop_oneof![
-        8 => (one(), any_request()).prop_map(|(by, ask)| ChainAction::Issue(by, ask)),
-        4 => (one(), one(), any_request()).prop_map(|(by, of, ask)| ChainAction::Narrow(by, of, ask)),
-        2 => (one(), one()).prop_map(|(by, of)| ChainAction::Rotate(by, of)),
-        1 => (one(), one()).prop_map(|(by, of)| ChainAction::Revoke(by, of)),
+        8 => (index(), any_request()).prop_map(|(by, request)| ChainAction::Issue(by, request)),
+        4 => (index(), index(), any_request()).prop_map(|(by, of, request)| ChainAction::Narrow(by, of, request)),
+        2 => (index(), index()).prop_map(|(by, of)| ChainAction::Rotate(by, of)),
+        1 => (index(), index()).prop_map(|(by, of)| ChainAction::Revoke(by, of)),
         1 => subsequence(OWNER_ROLES.to_vec(), 0..=3).prop_map(ChainAction::SetRoles),
         2 => (any_path(), any_permission()).prop_map(|(path, permission)| ChainAction::Grant(path, permission)),
         1 => any_path().prop_map(ChainAction::RevokeGrant),
@@ -193,10 +193,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
     #[test]
-    fn child_never_exceeds_parent(deeds in vec(any_action(), 5..25)) {
+    fn child_never_exceeds_parent(actions in vec(any_action(), 5..25)) {
         let mut family = TokenFamily::new();
-        for deed in &deeds {
-            family.apply(deed);
+        for action in &actions {
+            family.apply(action);
             family.check()?;
         }
     }
@@ -208,13 +208,13 @@ fn child_never_exceeds_narrowed_parent() {
     let parent = env.issue_bearer(&alice.principal, "alice", |request| {
         request.lifetime = Some(RequestedLifetime::For(lifetime("10d")))
     });
-    let asking = |text| {
+    let request_with = |text| {
         env.issue_with(&parent.principal, "alice", |request| {
             request.lifetime = Some(RequestedLifetime::For(lifetime(text)))
         })
     };
-    assert!(matches!(asking("30d"), Err(Error::OutlivesParent { .. })), "a lifetime is not shortened in silence");
-    assert!(asking("10d").is_ok());
+    assert!(matches!(request_with("30d"), Err(Error::OutlivesParent { .. })), "a lifetime is not shortened in silence");
+    assert!(request_with("10d").is_ok());
     let child = env.issue_bearer(&parent.principal, "alice", |_| {});
     let record = env.tokens.find(ADMIN, child.id).expect("there");
     assert_eq!(record.parent, Some(parent.id));

@@ -89,11 +89,11 @@ fn dangling_search_is_bounded_and_reports_possible_more() {
     assert_eq!((dangling().count, dangling().may_have_more), (0, true), "100 were not looked for");
     env.tokens.revoke(ADMIN, &of_files[1..2]).expect("revoked");
     assert_eq!((dangling().count, dangling().may_have_more), (0, false), "what is dead is not looked at");
-    let own = env.issue_scoped(&["path:/alice/below/file:r"]).expect("a token").text.id();
+    let own_token = env.issue_scoped(&["path:/alice/below/file:r"]).expect("a token").text.id();
     env.store.delete_nodes(&[env.node_id("/alice/below/file")]).expect("ended");
     assert_eq!(
         (token_ids(&dangling()), dangling().may_have_more),
-        (vec![own], true),
+        (vec![own_token], true),
         "a node without a row is found before all others"
     );
 }
@@ -102,14 +102,14 @@ fn dangling_search_is_bounded_and_reports_possible_more() {
 fn summaries_hide_other_users_tokens_without_role() {
     let env = tokens_env();
     env.create_user("bob", &["/bob:rw"]);
-    let (own, other) =
+    let (own_token, other) =
         (env.issue_scoped(&["path:/alice/below:r"]).expect("a token"), issue_token(&env, "bob", "10d", None));
     let bearer = env.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
     env.clock.advance(9 * ONE_DAY);
     std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
     let principal = Principal::from(env.open_session(&bearer.text));
     assert_eq!(token_ids(&env.tokens.expiring(&principal, None, 10).expect("found")), [other]);
-    assert_eq!(env.tokens.dangling(&principal, None, 10).expect("found").count, 0, "{}", own.text.id());
+    assert_eq!(env.tokens.dangling(&principal, None, 10).expect("found").count, 0, "{}", own_token.text.id());
     for found in [
         env.tokens.expiring(&principal, Some(&login("alice")), 9),
         env.tokens.dangling(&principal, Some(&login("alice")), 9),

@@ -70,17 +70,17 @@ fn deciding_limit_and_unchecked_limits_are_named() {
     let token = env.tokens.issue(ADMIN, request).expect("a token").text.id();
     let create = |more: &dyn Fn(&mut AccessQuery)| explain_with(&env, token, "create", "/alice/x", more).decided_by;
     let most = "1MiB".parse().expect("size");
-    assert_eq!(create(&|ask| ask.protocol = "webdav".parse().ok()), DecidingRule::Protocol { token });
-    assert_eq!(create(&|ask| ask.address = "198.51.100.1".parse().ok()), DecidingRule::Address { token });
-    assert_eq!(create(&|ask| ask.size = "2MiB".parse().ok()), DecidingRule::FileSize { token, most });
-    assert_eq!(create(&|ask| ask.mime = Some("text/plain".to_owned())), DecidingRule::MediaType { token });
+    assert_eq!(create(&|query| query.protocol = "webdav".parse().ok()), DecidingRule::Protocol { token });
+    assert_eq!(create(&|query| query.address = "198.51.100.1".parse().ok()), DecidingRule::Address { token });
+    assert_eq!(create(&|query| query.size = "2MiB".parse().ok()), DecidingRule::FileSize { token, most });
+    assert_eq!(create(&|query| query.mime = Some("text/plain".to_owned())), DecidingRule::MediaType { token });
     let red: crate::domain::FileTag = "red".parse().expect("tag");
-    assert_eq!(create(&|ask| ask.tags = vec![red.clone()]), DecidingRule::Tag { token, tag: red.clone() });
+    assert_eq!(create(&|query| query.tags = vec![red.clone()]), DecidingRule::Tag { token, tag: red.clone() });
 
-    let verdict = explain_with(&env, token, "create", "/alice/x", |ask| ask.size = Some(most));
+    let verdict = explain_with(&env, token, "create", "/alice/x", |query| query.size = Some(most));
     assert!(verdict.allowed);
     assert_eq!(verdict.provided.len(), 3, "{verdict:?}");
-    let read = explain_with(&env, token, "read", "/alice/below/file", |ask| ask.size = "2MiB".parse().ok());
+    let read = explain_with(&env, token, "read", "/alice/below/file", |query| query.size = "2MiB".parse().ok());
     assert!(read.allowed, "the size of what is read is no upload");
 }
 
@@ -102,8 +102,8 @@ fn deciding_revocation_or_expiration_is_named() {
     env.tokens.disable_user(ADMIN, &login("alice")).expect("disabled");
     assert_eq!(decides(live), DecidingRule::Disabled);
     let unknown = "00000000".parse().expect("id");
-    let asked = env.tokens.explain(ADMIN, unknown, &AccessQuery::new(TreeOperation::Read, tree_path("/")));
-    assert!(matches!(asked, Err(Error::UnknownToken(_))));
+    let result = env.tokens.explain(ADMIN, unknown, &AccessQuery::new(TreeOperation::Read, tree_path("/")));
+    assert!(matches!(result, Err(Error::UnknownToken(_))));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn source_and_target_of_move_are_evaluated() {
     let token = env.tokens.issue(ADMIN, TokenRequest::new(login("carol"))).expect("a token").text.id();
     let to = |operation: &str, path: &str| {
         let target = tree_path(path);
-        explain_with(&env, token, operation, "/alice/below/file", |ask| ask.target = Some(target)).decided_by
+        explain_with(&env, token, operation, "/alice/below/file", |query| query.target = Some(target)).decided_by
     };
     assert_eq!(to("move", "/alice/below/new"), DecidingRule::Granted);
     assert_eq!(to("move", "/bob/new"), DecidingRule::WouldReveal);
@@ -148,23 +148,26 @@ fn replaced_directory_is_named_as_deciding_rule() {
 #[test]
 fn scoped_token_learns_nothing_of_owner_grants() {
     let env = tokens_env();
-    let asker = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
-    let (token, principal) = (asker.text.id(), Principal::Session(env.open_session(&asker.text)));
-    let ask = |operation: &str, path: &str| {
+    let caller = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
+    let (token, principal) = (caller.text.id(), Principal::Session(env.open_session(&caller.text)));
+    let explain = |operation: &str, path: &str| {
         let question = AccessQuery::new(operation.parse().expect("operation"), tree_path(path));
         env.tokens.explain(&principal, token, &question).expect("a verdict")
     };
     for operation in TreeOperation::ALL.map(TreeOperation::as_str) {
-        let told = |path: &str| ask(operation, path).sentence.replace(path, "/it");
+        let sentence = |path: &str| explain(operation, path).sentence.replace(path, "/it");
         // The owner's grant covers the first, and not the second.
-        let [granted, not] = ["/alice/x", "/other/x"].map(told);
+        let [granted, not] = ["/alice/x", "/other/x"].map(sentence);
         assert_eq!(granted.replace("/alice", "/other"), not, "{operation}");
     }
     for operation in ["read", "write"] {
-        assert_eq!(ask(operation, "/alice").decided_by, DecidingRule::OutOfScope { token, at: tree_path("/alice") });
-        assert_eq!(ask(operation, "/bob").decided_by, DecidingRule::OutOfScope { token, at: tree_path("/bob") });
+        assert_eq!(
+            explain(operation, "/alice").decided_by,
+            DecidingRule::OutOfScope { token, at: tree_path("/alice") }
+        );
+        assert_eq!(explain(operation, "/bob").decided_by, DecidingRule::OutOfScope { token, at: tree_path("/bob") });
     }
-    let by = ask("read", "/alice/below/file").by;
+    let by = explain("read", "/alice/below/file").by;
     assert_eq!(by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice/below"]);
     assert_eq!(by.first().map(|source| source.scope.permission), Some(Permission::R));
 }
@@ -172,15 +175,16 @@ fn scoped_token_learns_nothing_of_owner_grants() {
 #[test]
 fn refused_scope_reveals_no_grant_to_scoped_token() {
     let env = tokens_env();
-    let asker = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
-    let principal = Principal::Session(env.open_session(&asker.text));
+    let caller = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
+    let principal = Principal::Session(env.open_session(&caller.text));
     let child = env.tokens.issue(&principal, TokenRequest::new(login("alice"))).expect("a child").text.id();
     for path in ["path:/alice:r", "path:/bob:r", "path:/alice/below:rw"] {
         let scopes = Some(vec![path.parse().expect("scope")]);
         let change = NarrowRequest { scopes: scopes.clone(), ..NarrowRequest::default() };
         let changed = env.tokens.narrow(&principal, child, &change, None).map(drop);
-        let made = env.tokens.issue(&principal, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).map(drop);
-        for refused in [changed, made] {
+        let issued =
+            env.tokens.issue(&principal, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).map(drop);
+        for refused in [changed, issued] {
             let Err(Error::OutsideAccess { reach, .. }) = refused else { panic!("{path}: {refused:?}") };
             assert_eq!(reach, ["r /alice/below"], "{path}");
         }

@@ -317,11 +317,11 @@ const NARROW_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         parent
     } => |w, by| {
         let child = w.env.all_tokens().into_iter().find(|token| token.parent == Some(by.id)).expect("a child");
-        let told = |path: &str| {
+        let refusal = |path: &str| {
             let change = NarrowRequest { scopes: scope_targets(&[path]), ..NarrowRequest::default() };
             w.env.narrow(by, child.id, change).expect_err("outside").to_string().replace("missing", "hidden")
         };
-        assert_eq!(told("path:/alice/hidden:r"), told("path:/alice/missing:r"));
+        assert_eq!(refusal("path:/alice/hidden:r"), refusal("path:/alice/missing:r"));
         let hidden = format!("node:{}:r", w.env.node_id("/alice/hidden"));
         let change = NarrowRequest { scopes: scope_targets(&[&hidden]), ..NarrowRequest::default() };
         w.env.narrow(by, child.id, change)
@@ -365,11 +365,11 @@ const ADMINISTRATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         w.env.tokens.grant(&by.principal, &login("help"), &"/:rw".parse().expect("grant")).map(drop),
         refused "this needs the role admin";
     "a manager grants what is hidden from it": |w| w.help.clone() => |w, by| {
-        let told = |path: &str| {
+        let refusal = |path: &str| {
             let grant = format!("{path}:r").parse().expect("grant");
             w.env.tokens.grant(&by.principal, &login("bob"), &grant).expect_err("hidden").to_string().replace(path, "/it")
         };
-        assert_eq!(told("/alice/below"), told("/alice/missing"));
+        assert_eq!(refusal("/alice/below"), refusal("/alice/missing"));
         w.env.tokens.grant(&by.principal, &login("help"), &"/alice:r".parse().expect("grant")).map(drop)
     }, refused "nothing is at /alice";
     "a scoped manager grants what its owner reaches": scoped_helpdesk_token => |w, by|
@@ -403,20 +403,20 @@ const ADMINISTRATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         w.env.tokens.grants(&by.principal, &login("alice")).map(drop), refused "this needs the role users.manage";
 };
 
-fn assert_all_denied(climbs: &[EscalationAttempt]) {
-    for EscalationAttempt { description: what, attacker: principal, attempt: tries, expected_error: told } in climbs {
-        let world = EscalationEnv::new();
+fn assert_all_denied(attempts: &[EscalationAttempt]) {
+    for EscalationAttempt { description, attacker, attempt, expected_error } in attempts {
+        let env = EscalationEnv::new();
         let state = || {
             let of = |token: TokenRecord| (token.id, token.version, token.revoked_at);
-            let tokens = world.env.all_tokens().into_iter().map(of).collect::<Vec<_>>();
-            let users = world.env.store.users(None, 100).expect("users");
-            (tokens, users, world.env.store.policy().expect("policy"))
+            let tokens = env.env.all_tokens().into_iter().map(of).collect::<Vec<_>>();
+            let users = env.env.store.users(None, 100).expect("users");
+            (tokens, users, env.env.store.policy().expect("policy"))
         };
-        let by = principal(&world);
+        let by = attacker(&env);
         let before = state();
-        let error = tries(&world, &by).err().unwrap_or_else(|| panic!("{what}: it was done"));
-        assert!(error.to_string().starts_with(told), "{what}: {error}");
-        assert_eq!(state(), before, "{what}: a refusal changes nothing");
+        let error = attempt(&env, &by).err().unwrap_or_else(|| panic!("{description}: it was done"));
+        assert!(error.to_string().starts_with(expected_error), "{description}: {error}");
+        assert_eq!(state(), before, "{description}: a refusal changes nothing");
     }
 }
 
@@ -447,7 +447,7 @@ fn own_tokens_need_no_role() {
     let narrow = env.issue_bearer(ADMIN, "alice", |request| request.limits = protocol_limits(&[Protocol::Webdav]));
     let child = env.issue_bearer(&narrow.principal, "alice", |_| ());
     let grandchild = env.issue_bearer(&child.principal, "alice", |_| ());
-    let sees = |by: &TestBearer| {
+    let visible_tokens = |by: &TestBearer| {
         let page = env.tokens.list(&by.principal, &TokenQuery::default(), 100).expect("a page");
         let mut seen: Vec<_> = page.items.iter().map(|token| token.id).collect();
         assert!(seen.iter().all(|id| env.tokens.find(&by.principal, *id).is_ok()));
@@ -458,10 +458,10 @@ fn own_tokens_need_no_role() {
         ids.sort();
         ids
     };
-    assert_eq!(sees(&alice), sorted(vec![alice.id, other.id, narrow.id, child.id, grandchild.id]));
-    assert_eq!(sees(&narrow), sorted(vec![narrow.id, child.id, grandchild.id]));
-    assert_eq!(sees(&grandchild), [grandchild.id]);
-    assert_eq!(sees(&bob), [bob.id]);
+    assert_eq!(visible_tokens(&alice), sorted(vec![alice.id, other.id, narrow.id, child.id, grandchild.id]));
+    assert_eq!(visible_tokens(&narrow), sorted(vec![narrow.id, child.id, grandchild.id]));
+    assert_eq!(visible_tokens(&grandchild), [grandchild.id]);
+    assert_eq!(visible_tokens(&bob), [bob.id]);
 
     env.narrow(&narrow, grandchild.id, NarrowRequest { limits: file_size_limit(5), ..NarrowRequest::default() })
         .expect("narrowed");
@@ -489,8 +489,8 @@ fn roles_allow_acting_on_other_users() {
     let (login, grants) = (login("eve"), vec!["/bob:r".parse().expect("grant")]);
     let request =
         UserRequest { login: login.clone(), roles: role_set(&[Role::RevokeTokens]), grants, home: HomeOption::Create };
-    let made = env.tokens.create_user(&help.principal, &request).expect("made");
-    assert!(made.home == Some(tree_path("/eve")) && !made.home_existed, "a home of its own");
+    let created = env.tokens.create_user(&help.principal, &request).expect("made");
+    assert!(created.home == Some(tree_path("/eve")) && !created.home_existed, "a home of its own");
     env.tokens.grant(&help.principal, &login, &"/bob:rw".parse().expect("grant")).expect("what it has itself");
     env.tokens.grant(&root.principal, &login, &"/alice:r".parse().expect("grant")).expect("an administrator gives all");
     env.tokens.set_roles(&help.principal, &login, &Roles::none()).expect("changed");
@@ -518,8 +518,8 @@ fn token_with_roles_expires_no_later_than_its_creator() {
         (longest.map(|longest| longest.as_secs()), until),
         (Some(end.saturating_duration_since(env.clock.now()).as_secs()), end)
     );
-    let made = env.issue_with(&by.principal, "peer", |request| request.roles = role_set(&[Role::RevokeTokens]));
-    let record = made.expect("made").record;
+    let issued = env.issue_with(&by.principal, "peer", |request| request.roles = role_set(&[Role::RevokeTokens]));
+    let record = issued.expect("made").record;
     assert_eq!((record.expiry().hard_limit(), record.parent), (end, None));
     let plain = env.issue_with(&by.principal, "bob", long).expect("made").record;
     assert_eq!(
@@ -556,10 +556,10 @@ fn roles_are_intersected_with_owner_and_ancestors() {
 fn update_with_stale_version_is_refused() {
     let EscalationEnv { env, alice, .. } = EscalationEnv::new();
     let named = |name: &str| NarrowRequest { name: Some(name.parse().expect("label")), ..NarrowRequest::default() };
-    let seen = env.tokens.find(&alice.principal, alice.id).expect("there").version;
-    let first = env.tokens.narrow(&alice.principal, alice.id, &named("one"), Some(seen)).expect("changed");
-    assert!(first.version != seen && first.name == "one");
-    let stale = env.tokens.narrow(&alice.principal, alice.id, &named("two"), Some(seen));
+    let version = env.tokens.find(&alice.principal, alice.id).expect("there").version;
+    let first = env.tokens.narrow(&alice.principal, alice.id, &named("one"), Some(version)).expect("changed");
+    assert!(first.version != version && first.name == "one");
+    let stale = env.tokens.narrow(&alice.principal, alice.id, &named("two"), Some(version));
     assert!(matches!(stale, Err(Error::VersionConflict(_))), "{stale:?}");
     let forced = env.tokens.narrow(&alice.principal, alice.id, &named("three"), None).expect("changed");
     assert_eq!((forced.name.as_str(), forced.scopes.is_none()), ("three", true));

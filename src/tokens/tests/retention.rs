@@ -37,8 +37,8 @@ fn events_are_kept_for_audit_retention() {
     env.clock.advance(ONE_DAY);
     assert_eq!(env.tokens.apply_retention().expect("tidied").deleted_tokens, 1);
     let of_token = EventFilter { token: Some(token), ..EventFilter::default() };
-    let kept = env.tokens.events(ADMIN, &of_token, EventCursor::Latest, 1000).expect("read");
-    assert!(kept.len() >= 3, "made, revoked and removed: {kept:?}");
+    let remaining = env.tokens.events(ADMIN, &of_token, EventCursor::Latest, 1000).expect("read");
+    assert!(remaining.len() >= 3, "made, revoked and removed: {remaining:?}");
     env.clock.advance(89 * ONE_DAY + Duration::from_millis(1));
     assert!(env.tokens.apply_retention().expect("tidied").deleted_events >= 3);
     assert_eq!(count_events(&env), 1, "that it was removed, a day later");
@@ -50,11 +50,11 @@ fn counts_are_deleted_one_day_after_events() {
     let hour = env.clock.now().start_of_hour();
     let count = UsageCount { hour, protocol: Protocol::Sftp, kind: UsageKind::Use, count: 7 };
     env.store.add_usage_counts(&[count]).expect("added");
-    let kept = || env.tokens.usage_counts(ADMIN, hour).expect("read").len();
+    let remaining = || env.tokens.usage_counts(ADMIN, hour).expect("read").len();
     env.clock.advance(91 * ONE_DAY - Duration::from_secs(3600));
-    assert_eq!((env.tokens.apply_retention().expect("tidied").deleted_counts, kept()), (0, 1));
+    assert_eq!((env.tokens.apply_retention().expect("tidied").deleted_counts, remaining()), (0, 1));
     env.clock.advance(Duration::from_secs(3601));
-    assert_eq!((env.tokens.apply_retention().expect("tidied").deleted_counts, kept()), (1, 0));
+    assert_eq!((env.tokens.apply_retention().expect("tidied").deleted_counts, remaining()), (1, 0));
 }
 
 #[test]

@@ -150,15 +150,15 @@ fn dropped_queued_request_creates_nothing() {
     let server = TestServer::new();
     let auth = &server.env.auth;
     let held = auth.occupy_hashing_threads();
-    let began = std::sync::atomic::AtomicBool::new(false);
-    let begin = || began.store(true, Ordering::Relaxed);
+    let started = std::sync::atomic::AtomicBool::new(false);
+    let begin = || started.store(true, Ordering::Relaxed);
     let request = TokenRequest::new(login("alice"));
     let waiting = server.poll_until_queued(server.tokens.issue_queued(Principal::Administrator, request, begin));
     drop(waiting);
     assert_eq!(auth.hashing_queue_len(), 0, "its place is free");
     drop(held);
     assert_eq!((auth.secret_hash_runs(), server.env.count_tokens()), (0, 0));
-    assert!(!began.load(Ordering::Relaxed));
+    assert!(!started.load(Ordering::Relaxed));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn queued_creations_respect_token_limit() {
     let issue = || server.tokens.issue_queued(Principal::Administrator, TokenRequest::new(login("alice")), || ());
     let waiting: Vec<_> = (0..8).map(|_| server.poll_until_queued(issue())).collect();
     drop(held);
-    let made = waiting.into_iter().map(|waiting| server.runtime.block_on(waiting));
-    let (made, refused): (Vec<_>, Vec<_>) = made.partition(|answer| answer.is_ok());
-    assert_eq!((made.len(), refused.len(), server.env.count_tokens()), (5, 3, 5));
+    let results = waiting.into_iter().map(|waiting| server.runtime.block_on(waiting));
+    let (created, refused): (Vec<_>, Vec<_>) = results.partition(|answer| answer.is_ok());
+    assert_eq!((created.len(), refused.len(), server.env.count_tokens()), (5, 3, 5));
 }

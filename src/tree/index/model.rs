@@ -75,8 +75,9 @@ impl IndexModel {
         let fixture = Rc::clone(&self.fixture);
         let change = fixture.index.begin_move(&source, &target).expect("begun");
         if crash != CrashPoint::BeforeHost {
-            let kept = replaced.filter(|replaced| (replaced.kind, moved.kind) == (EntryKind::File, EntryKind::File));
-            let kept_id = kept.and_then(|kept| self.node_by_inode(kept.inode));
+            let replaced_file =
+                replaced.filter(|replaced| (replaced.kind, moved.kind) == (EntryKind::File, EntryKind::File));
+            let kept_id = replaced_file.and_then(|replaced_file| self.node_by_inode(replaced_file.inode));
             self.remove_nodes(|path| path.starts_with(&target), kept_id);
             if let Some(kept_id) = kept_id {
                 self.remove_nodes(|path| *path == source, None);
@@ -115,20 +116,20 @@ impl IndexModel {
     }
 
     /// Removes the nodes whose paths match `gone`, except for one.
-    fn remove_nodes(&mut self, gone: impl Fn(&TreePath) -> bool, but: Option<NodeId>) {
+    fn remove_nodes(&mut self, is_removed: impl Fn(&TreePath) -> bool, but: Option<NodeId>) {
         let paths = self.fixture.host.paths_by_inode();
-        let ends = |id: &NodeId, inode: &u64| Some(*id) != but && paths.get(inode).is_some_and(&gone);
-        let ended: Vec<NodeId> =
-            self.live_nodes.iter().filter(|(id, inode)| ends(id, inode)).map(|(id, _)| *id).collect();
-        self.live_nodes.retain(|id, _| !ended.contains(id));
-        self.removed_nodes.extend(ended);
+        let is_removed_node = |id: &NodeId, inode: &u64| Some(*id) != but && paths.get(inode).is_some_and(&is_removed);
+        let removed: Vec<NodeId> =
+            self.live_nodes.iter().filter(|(id, inode)| is_removed_node(id, inode)).map(|(id, _)| *id).collect();
+        self.live_nodes.retain(|id, _| !removed.contains(id));
+        self.removed_nodes.extend(removed);
     }
 
     fn compare(&self, step: &IndexStep) {
         let paths = self.fixture.host.paths_by_inode();
         for (id, inode) in &self.live_nodes {
-            let place = self.fixture.index.locate(*id).expect("located");
-            assert_eq!(place.as_ref(), paths.get(inode), "{step:?}");
+            let location = self.fixture.index.locate(*id).expect("located");
+            assert_eq!(location.as_ref(), paths.get(inode), "{step:?}");
         }
         for id in &self.removed_nodes {
             assert_eq!(self.fixture.index.locate(*id).expect("located"), None, "{step:?}");

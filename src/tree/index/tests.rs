@@ -295,11 +295,11 @@ fn file_that_becomes_directory_is_a_new_node() {
 fn different_served_root_removes_no_node_until_repair() {
     let fixture = IndexFixture::new();
     let directory = fixture.assign_id("/a");
-    let home = fixture.host.entries.lock().clone();
+    let original_entries = fixture.host.entries.lock().clone();
     fixture.host.create("/", EntryKind::Directory);
     fixture.host.create("/a", EntryKind::Directory);
     assert!(matches!(fixture.index.assign_id(&tree_path("/a")), Err(Error::TreeMismatch)));
-    *fixture.host.entries.lock() = home;
+    *fixture.host.entries.lock() = original_entries;
     assert_eq!(fixture.locate(directory).as_deref(), Some("/a"));
     fixture.host.create("/", EntryKind::Directory);
     assert_eq!(fixture.index.repair().expect("repaired").len(), 1);
@@ -333,19 +333,20 @@ fn repair_removes_dangling_nodes_without_references() {
     fixture.host.remove("/c");
     let dangling: Vec<_> = fixture.index.repair().expect("repaired").iter().map(|n| n.path.to_string()).collect();
     assert_eq!(dangling, ["/a/b", "/a/b/f", "/c"]);
-    let left: Vec<_> = fixture.index.list(&tree_path("/")).expect("list").iter().map(|n| n.path.to_string()).collect();
-    assert_eq!(left, ["/", "/a", "/a/b", "/a/b/f"]);
+    let remaining: Vec<_> =
+        fixture.index.list(&tree_path("/")).expect("list").iter().map(|n| n.path.to_string()).collect();
+    assert_eq!(remaining, ["/", "/a", "/a/b", "/a/b/f"]);
     assert_eq!(fixture.store.node(unused).expect("read"), None);
 }
 
 #[test]
 fn concurrent_processes_assign_one_id_per_path() {
     let fixture = IndexFixture::new();
-    let others: Vec<NodeIndex> = (0..4).map(|_| fixture.other_process()).collect();
+    let processes: Vec<NodeIndex> = (0..4).map(|_| fixture.other_process()).collect();
     for path in ["/a/b/f", "/a/b", "/c"] {
         let ids: Vec<NodeId> = std::thread::scope(|scope| {
             let minting: Vec<_> =
-                others.iter().map(|index| scope.spawn(|| index.assign_id(&tree_path(path)))).collect();
+                processes.iter().map(|index| scope.spawn(|| index.assign_id(&tree_path(path)))).collect();
             minting.into_iter().map(|thread| thread.join().expect("thread").expect(path)).collect()
         });
         assert!(ids.iter().all(|id| *id == ids[0]), "{path}");
@@ -522,9 +523,9 @@ fn kill_during_removal_leaves_node_or_removes_it() {
             change.abandon_as_killed()
         }
         let index = fixture.restart();
-        let stands = killed == KillPoint::BeforeHost;
-        assert_eq!(index.locate(directory).expect("located").is_some(), stands, "{killed:?}");
-        assert_eq!(fixture.store.node(file).expect("read").is_some(), stands, "{killed:?}");
+        let remains = killed == KillPoint::BeforeHost;
+        assert_eq!(index.locate(directory).expect("located").is_some(), remains, "{killed:?}");
+        assert_eq!(fixture.store.node(file).expect("read").is_some(), remains, "{killed:?}");
         assert!(fixture.store.intents().expect("read").is_empty());
     }
 }

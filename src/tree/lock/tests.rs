@@ -96,16 +96,16 @@ fn conflicting_locks_are_refused() {
         (true, false, "/", true, false, "/a", true),
     ];
     for (held_exclusive, held_deep, held_at, asked_exclusive, asked_deep, asked_at, granted) in cases {
-        for asker in ["ann", "bob"] {
+        for login in ["ann", "bob"] {
             let fixture = LockFixture::new();
             fixture.acquired(held_at, lock_request(held_exclusive, held_deep), "ann");
-            let answer = fixture.acquire(asked_at, lock_request(asked_exclusive, asked_deep), asker);
-            let case = (held_exclusive, held_deep, held_at, asked_exclusive, asked_deep, asked_at, asker);
+            let answer = fixture.acquire(asked_at, lock_request(asked_exclusive, asked_deep), login);
+            let case = (held_exclusive, held_deep, held_at, asked_exclusive, asked_deep, asked_at, login);
             assert_eq!(answer.is_ok(), granted, "{case:?}");
             if let Err(error) = answer {
                 let Error::Locked { root, token } = error else { panic!("{error}") };
                 assert_eq!(root, tree_path(held_at));
-                assert_eq!(token.is_some(), asker == "ann", "a token is shown to its owner alone");
+                assert_eq!(token.is_some(), login == "ann", "a token is shown to its owner alone");
             }
         }
     }

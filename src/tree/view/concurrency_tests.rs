@@ -80,10 +80,10 @@ fn one_of_concurrent_ensure_directory_calls_reports_creation() {
     let fixture = TreeFixture::new(&[]);
     for round in 0..50 {
         let path = tree_path(&format!("/a/{round}"));
-        let made: Vec<bool> = std::thread::scope(|scope| {
+        let created: Vec<bool> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| fixture.tree.ensure_directory(&path))).collect();
             threads.into_iter().map(|thread| thread.join().expect("thread").expect("there")).collect()
         });
-        assert_eq!(made.iter().filter(|made| **made).count(), 1, "{round}");
+        assert_eq!(created.iter().filter(|created| **created).count(), 1, "{round}");
     }
 }

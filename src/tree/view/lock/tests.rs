@@ -115,14 +115,14 @@ fn scoped_token_cannot_release_locks_outside_its_scope() {
     let fixture = fixture();
     let (ann, narrow) = (fixture.view("ann"), fixture.scoped_view("ann", &[("/a/b", RW)]));
     let reader = fixture.scoped_view("ann", &[("/a", R)]);
-    let (above, own) = (acquired_token(&ann, "/a/d"), acquired_token(&narrow, "/a/b"));
-    assert!(matches!(narrow.unlock(&tree_path("/a/d"), &above), Err(Error::Absent)));
-    assert!(matches!(reader.unlock(&tree_path("/a/b"), &own), Err(Error::Forbidden)));
-    ann.unlock(&tree_path("/a/d"), &above).expect("ended");
-    narrow.unlock(&tree_path("/a/b"), &own).expect("ended");
-    let above = acquired_token(&ann, "/a");
-    assert!(matches!(narrow.unlock(&tree_path("/a/b"), &above), Err(Error::Forbidden)));
-    assert!(matches!(narrow.refresh_lock(&tree_path("/a/b"), &above, Duration::MAX), Err(Error::Forbidden)));
+    let (parent_lock, own_lock) = (acquired_token(&ann, "/a/d"), acquired_token(&narrow, "/a/b"));
+    assert!(matches!(narrow.unlock(&tree_path("/a/d"), &parent_lock), Err(Error::Absent)));
+    assert!(matches!(reader.unlock(&tree_path("/a/b"), &own_lock), Err(Error::Forbidden)));
+    ann.unlock(&tree_path("/a/d"), &parent_lock).expect("ended");
+    narrow.unlock(&tree_path("/a/b"), &own_lock).expect("ended");
+    let parent_lock = acquired_token(&ann, "/a");
+    assert!(matches!(narrow.unlock(&tree_path("/a/b"), &parent_lock), Err(Error::Forbidden)));
+    assert!(matches!(narrow.refresh_lock(&tree_path("/a/b"), &parent_lock, Duration::MAX), Err(Error::Forbidden)));
     assert_eq!(narrow.locks(&tree_path("/a/b/c")).expect("read").len(), 1, "but they bind it, and it can see so");
     assert!(matches!(acquire_lock(&narrow, "/a/b"), Err(Error::Locked { .. })));
 }

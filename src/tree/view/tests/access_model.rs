@@ -115,12 +115,12 @@ impl AccessModel {
     fn remove(&mut self, path: &ModelPath) {
         let below = self.entries.keys().filter(|entry| entry.starts_with(path));
         let removed: Vec<ModelNode> = below.filter_map(|entry| self.node(entry)).collect();
-        let ended = |node: &ModelNode| match node {
+        let is_removed = |node: &ModelNode| match node {
             ModelNode::File(parent, _) if removed.contains(&ModelNode::Directory(*parent)) => true,
             node => removed.contains(node),
         };
         self.entries.retain(|entry, _| !entry.starts_with(path));
-        self.all_grants().for_each(|grants| grants.retain(|(node, _)| !ended(node)));
+        self.all_grants().for_each(|grants| grants.retain(|(node, _)| !is_removed(node)));
     }
 
     fn permission_at(&self, scopes: Option<&ModelGrants>, path: &[&'static str]) -> Permission {
@@ -146,8 +146,8 @@ impl ModelFixture {
         let fixture = TreeFixture::new(&[]);
         fixture.create_user("alice", &[]);
         fixture.create_user("admin", &[("/", Permission::RW)]);
-        let (admin, whole) = (fixture.view("admin"), fixture.view("alice"));
-        Self { fixture, model: AccessModel::new(), admin, views: vec![whole] }
+        let (admin, unscoped) = (fixture.view("admin"), fixture.view("alice"));
+        Self { fixture, model: AccessModel::new(), admin, views: vec![unscoped] }
     }
 
     /// Runs an action on both, where the model allows it.
@@ -244,16 +244,16 @@ impl ModelFixture {
         scopes: Option<&ModelGrants>,
         path: &ModelPath,
     ) -> std::result::Result<bool, TestCaseError> {
-        let Ok(shown) = list_names(view, &path_text(path)) else { return Ok(false) };
+        let Ok(listed) = list_names(view, &path_text(path)) else { return Ok(false) };
         let below = |entry: &&ModelPath| entry.len() > path.len() && entry.starts_with(path);
         let below: Vec<_> = self.model.entries.keys().filter(below).collect();
         let all: BTreeSet<_> = below.iter().map(|entry| entry[path.len()]).collect();
         let reachable = below.iter().filter(|entry| self.model.permission_at(scopes, entry) != Permission::NONE);
         let allowed: BTreeSet<_> = reachable.map(|entry| entry[path.len()]).collect();
         if self.model.permission_at(scopes, path).allows(Permission::R) {
-            return Ok(shown.iter().map(String::as_str).eq(all));
+            return Ok(listed.iter().map(String::as_str).eq(all));
         }
-        let unexpected = shown.iter().find(|name| !allowed.contains(name.as_str()));
+        let unexpected = listed.iter().find(|name| !allowed.contains(name.as_str()));
         prop_assert_eq!(unexpected, None, "shown in {}", path_text(path));
         Ok(false)
     }
@@ -261,11 +261,11 @@ impl ModelFixture {
     /// Tells whether an entry can be created in a directory.
     fn can_create(&self, view: &View, path: &ModelPath) -> bool {
         let probe = tree_path(&path_text(&[path.as_slice(), &["probe"]].concat()));
-        let made = view.create_directory(&probe, &AttributeChanges::default(), &NO_CONDITIONS).is_ok();
-        if made {
+        let is_created = view.create_directory(&probe, &AttributeChanges::default(), &NO_CONDITIONS).is_ok();
+        if is_created {
             self.admin.remove_directory(&probe, &NO_CONDITIONS).expect("removed");
         }
-        made
+        is_created
     }
 }
 

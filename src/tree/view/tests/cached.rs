@@ -19,8 +19,8 @@ fn cached_read_returns_same_content_as_read() {
     put(&view, "/a/b/file", "content").expect("put");
     assert_eq!(get(&view, "/a/b/file").as_deref().ok(), Some("content"));
     assert_eq!(read_cached(&view, "/a/b/file").as_deref(), Some("content"), "just written, so in memory");
-    let (one, other) = (view.read(&tree_path("/a/b/file")), view.read_cached(&tree_path("/a/b/file")));
-    assert_eq!(one.expect("read").entry(), other.expect("in memory").entry());
+    let (plain, cached) = (view.read(&tree_path("/a/b/file")), view.read_cached(&tree_path("/a/b/file")));
+    assert_eq!(plain.expect("read").entry(), cached.expect("in memory").entry());
 }
 
 #[test]

@@ -72,14 +72,14 @@ fn properties_tags_and_locks_are_committed_as_durably_as_content() {
         };
         assert_eq!(committed(label), synchronous, "PUT with tags, {durability:?}");
 
-        let take = |path: &str| view.lock(&tree_path(path), &lock(), &NO_CONDITIONS).expect("locked").0.token;
-        let mut held = None;
-        assert_eq!(committed(|| held = Some(take("/box/f"))), synchronous, "LOCK, {durability:?}");
-        let token = held.expect("held");
+        let lock_path = |path: &str| view.lock(&tree_path(path), &lock(), &NO_CONDITIONS).expect("locked").0.token;
+        let mut lock_token = None;
+        assert_eq!(committed(|| lock_token = Some(lock_path("/box/f"))), synchronous, "LOCK, {durability:?}");
+        let token = lock_token.expect("held");
         let refresh = || view.refresh_lock(&file, &token, Duration::from_secs(90)).map(drop).expect("refreshed");
         assert_eq!(committed(refresh), synchronous, "refresh, {durability:?}");
         assert_eq!(committed(|| view.unlock(&file, &token).expect("unlocked")), synchronous, "UNLOCK, {durability:?}");
-        let token = take("/box/f");
+        let token = lock_path("/box/f");
         let tokens = [token];
         let conditions = WriteConditions { lock_tokens: &tokens, evaluate: &|| Ok(()) };
         let remove = || view.remove_file(&file, &conditions).expect("removed");

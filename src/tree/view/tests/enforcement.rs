@@ -73,13 +73,13 @@ proptest! {
     #[test]
     fn explanation_matches_enforcement(grants in any_grants(), scopes in proptest::option::of(any_grants())) {
         let fixture = populated_fixture();
-        fn named(rights: &[(String, Permission)]) -> Vec<(&str, Permission)> {
+        fn as_str_pairs(rights: &[(String, Permission)]) -> Vec<(&str, Permission)> {
             rights.iter().map(|(path, permission)| (path.as_str(), *permission)).collect()
         }
-        fixture.create_user("alice", &named(&grants));
+        fixture.create_user("alice", &as_str_pairs(&grants));
         let view = match &scopes {
             None => fixture.view("alice"),
-            Some(scopes) => fixture.scoped_view("alice", &named(scopes)),
+            Some(scopes) => fixture.scoped_view("alice", &as_str_pairs(scopes)),
         };
         let access = view.session().access().expect("valid session");
         let permits = |operation: TreeOperation, path: &TreePath| operation.authorize(&access, path).is_ok();
@@ -126,7 +126,7 @@ fn denied_operation_is_audited_and_missing_file_is_not() {
     view.rename(&tree_path("/d/f"), &tree_path("/d/g"), OverwriteMode::Refuse, &conditions)
         .expect_err("a granted file stays");
     let events = audit_events(&fixture, EventKind::AccessDenied);
-    let shown: Vec<_> = events
+    let denials: Vec<_> = events
         .iter()
         .map(|event| {
             let why = event.detail.clone().expect("why");
@@ -142,9 +142,9 @@ fn denied_operation_is_audited_and_missing_file_is_not() {
         ("read", "/d/plain", 1),
         ("move", "/d/f", 1),
     ] {
-        assert!(shown.contains(&(operation.to_owned(), path.to_owned(), count)), "{operation} {path}: {shown:?}");
+        assert!(denials.contains(&(operation.to_owned(), path.to_owned(), count)), "{operation} {path}: {denials:?}");
     }
-    assert_eq!(shown.len(), 6, "{shown:?}");
+    assert_eq!(denials.len(), 6, "{denials:?}");
     assert_eq!(events[0].user, Some(crate::store::testing::login("alice")));
 }
 

@@ -226,9 +226,9 @@ fn check_atomic_under_kill((name, change): (&str, TreeChange), setup: ChangeSetu
     let mut seen = Vec::new();
     for points in 0.. {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let ended = run_change_in_child(name, setup, points, directory.path());
+        let completed = run_change_in_child(name, setup, points, directory.path());
         let state = snapshot_after_restart(directory.path());
-        if ended {
+        if completed {
             assert_eq!(state, new, "{name}");
             break;
         }
@@ -244,9 +244,9 @@ fn file_written_to_source_after_kill_is_not_lost() {
     let mut seen = 0;
     for points in 0.. {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let ended = run_change_in_child(CROSS_DEVICE_MOVE, ChangeSetup::Named, points, directory.path());
+        let completed = run_change_in_child(CROSS_DEVICE_MOVE, ChangeSetup::Named, points, directory.path());
         let (source, copy) = (directory.path().join("root/s"), directory.path().join("root/t/new"));
-        if !ended && source.exists() && copy.exists() {
+        if !completed && source.exists() && copy.exists() {
             fs::write(source.join("b/f"), "late").expect("written");
             let state = snapshot_after_restart(directory.path());
             let content = |path: &str| state.entries.get(path).cloned().flatten();
@@ -254,7 +254,7 @@ fn file_written_to_source_after_kill_is_not_lost() {
             assert_eq!(content("t/new/b/f").as_deref(), Some("/s/b/f"));
             seen += 1;
         }
-        if ended {
+        if completed {
             break;
         }
     }
@@ -362,7 +362,7 @@ fn file_added_to_source_is_not_lost_by_kill_during_removal() {
         let mut late = Vec::new();
         for points in 0.. {
             let directory = tempfile::tempdir().expect("temporary directory");
-            let ended = run_change_in_child(CONCURRENT_CHANGE.0, setup, points, directory.path());
+            let completed = run_change_in_child(CONCURRENT_CHANGE.0, setup, points, directory.path());
             let state = snapshot_after_restart(directory.path());
             let (came, target) = (state.entries.contains_key("s/b/late"), state.entries.contains_key("t/old/f"));
             assert!(
@@ -371,7 +371,7 @@ fn file_added_to_source_is_not_lost_by_kill_during_removal() {
             );
             assert!(target || state.entries.contains_key("t/b/f"), "{setup:?}, {points}");
             late.push(came);
-            if ended {
+            if completed {
                 assert!(target);
                 break;
             }

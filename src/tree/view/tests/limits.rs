@@ -111,12 +111,12 @@ fn edit_under_type_limit_is_a_copy_checked_at_close() {
         outcome_name(view.edit(&tree_path("/box/page.html"), EditMode::default(), &NO_CONDITIONS).map(drop)),
         "wrong type"
     );
-    let made = view
+    let created = view
         .edit(&tree_path("/box/made.png"), EditMode { create: true, ..EditMode::default() }, &NO_CONDITIONS)
         .expect("created");
     assert_eq!(read_outside_gateway(&fixture, "/box/made.png"), "");
-    made.write_at(&png_header(), 0).expect("written");
-    made.close().expect("closed");
+    created.write_at(&png_header(), 0).expect("written");
+    created.close().expect("closed");
     assert_eq!(fs::read(host_path(&fixture, "/box/made.png")).expect("there"), png_header());
     assert_staging_empty(&fixture);
 }
@@ -200,11 +200,11 @@ fn type_limit_reveals_nothing_about_unreadable_files() {
         let append = EditMode { append: true, ..EditMode::default() };
         assert_eq!(outcome_name(view.edit(&tree_path(path), append, &NO_CONDITIONS).map(drop)), "forbidden", "{path}");
         assert_eq!((truncate(path, 12), truncate(path, 100)), ("forbidden", "forbidden"), "{path}");
-        let whole = view
+        let unlimited = view
             .edit(&tree_path(path), EditMode { truncate: true, ..EditMode::default() }, &NO_CONDITIONS)
             .expect(path);
-        whole.write_at(&png_header(), 0).expect(path);
-        whole.close().expect(path);
+        unlimited.write_at(&png_header(), 0).expect(path);
+        unlimited.close().expect(path);
         assert_eq!(truncate(path, 0), "ok", "{path}");
         let empty = view.edit(&tree_path(path), EditMode::default(), &NO_CONDITIONS).expect("nothing to tell of");
         empty.write_at(&png_header(), 0).expect(path);

@@ -408,8 +408,8 @@ fn cross_device_move_refuses_directory_with_uncopyable_entry() {
     let socket = || drop(std::os::unix::net::UnixListener::bind(inside.join("odd")).expect("bound"));
     let reserved = || fs::create_dir(inside.join(".patgate")).expect("created");
     let cases: [(&dyn Fn(), &str); 2] = [(&socket, "odd"), (&reserved, ".patgate")];
-    for (make, name) in cases {
-        make();
+    for (create_entry, name) in cases {
+        create_entry();
         assert_eq!(
             outcome_name(move_cross_device(&view, "/box/a", "/box/c", OverwriteMode::Replace)),
             "unsupported",

@@ -259,9 +259,10 @@ fn sync_point_does_not_wait_for_comparison() {
     let (fixture, view) = fixture_with_files(&["x"]);
     let first = view.sync_point(&tree_path("/a"), now()).expect("a point");
     write_outside_gateway(&fixture, "/a/y", "new");
-    let held = view.shared().journal_locks.lock(&[&tree_path(view.session().token().as_str()).join(&tree_path("/a"))]);
+    let journal_lock =
+        view.shared().journal_locks.lock(&[&tree_path(view.session().token().as_str()).join(&tree_path("/a"))]);
     assert_eq!(view.sync_point(&tree_path("/a"), now()).expect("a point"), first);
-    drop(held);
+    drop(journal_lock);
     assert!(view.sync_point(&tree_path("/a"), now()).expect("a point").number > first.number);
 }
 

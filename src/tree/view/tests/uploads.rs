@@ -241,9 +241,9 @@ fn edit_mode_flags_are_honoured() {
     assert_eq!(outcome_name(edit("/box/sub", mode)), "is directory");
     let exclusive = EditMode { create: true, exclusive: true, ..mode };
     assert_eq!(outcome_name(edit("/box/file", exclusive)), "exists");
-    let made = edit("/box/made", exclusive).expect("created");
-    made.write_at(b"made", 0).expect("write");
-    assert_eq!(outcome_name(made.read_at(&mut [0; 4], 0)), "wrong mode");
+    let created = edit("/box/made", exclusive).expect("created");
+    created.write_at(b"made", 0).expect("write");
+    assert_eq!(outcome_name(created.read_at(&mut [0; 4], 0)), "wrong mode");
     let both = edit("/box/made", EditMode { read: true, append: true, ..mode }).expect("edit");
     both.write_at(b" more", 0).expect("append");
     let mut buffer = [0; 16];
