@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, Fixture, token_id};
 
 /// Long enough for any machine; what is awaited normally comes within a second.
@@ -148,7 +148,7 @@ async fn json_log_contains_the_audit_trail_and_no_secret() {
     let log = folder.path().join("log");
     let server = ServerProcess::start_logging(folder.path(), &log);
     run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = || run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
+    let token = || create_token(folder.path(), "alice");
     let (good, dead) = (token(), token());
     run_cli(folder.path(), &["apitoken", "revoke", token_id(&dead)]);
     for (text, status) in [(&good, 207), (&dead, 401)] {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, SftpClient};
 
 /// CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID and NET_BIND_SERVICE, by their numbers.
@@ -37,7 +37,7 @@ async fn root_server_drops_unneeded_capabilities_on_every_thread() {
     fs::create_dir(folder.path().join("files")).expect("a folder");
     let server = ServerProcess::start(folder.path());
     run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
+    let token = create_token(folder.path(), "alice");
     // A connection has a thread of its own.
     let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     let own = fs::read_to_string("/proc/self/status").expect("a status");
@@ -76,7 +76,7 @@ async fn root_server_serves_files_of_other_users_and_keeps_their_owner() {
     fs::set_permissions(files.join("private"), fs::Permissions::from_mode(0o2700)).expect("mode");
     let server = ServerProcess::start(folder.path());
     run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-q", "-e", "1h"]);
+    let token = create_token(folder.path(), "alice");
     let dav = DavClient::new(server.http, "alice", &token);
     let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use patgate::auth::Clock;
 
-use crate::support::{DavClient, Fixture, SftpClient};
+use crate::support::{DavClient, Fixture, LOCK_BODY, SftpClient};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -67,8 +67,7 @@ async fn uploads_and_locks_survive_a_clock_jump() {
     let bob = gateway.create_token("bob", &["-e", "90d"]);
     let upload = begin_upload(&dav, "/dav/a").await;
     assert_eq!(dav.status("MKCOL", "/remote.php/dav/uploads/alice/up").await, 201);
-    let lock = "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
-    assert_eq!(dav.send("LOCK", "/dav/locked", &[], lock).await.status, 201);
+    assert_eq!(dav.send("LOCK", "/dav/locked", &[], LOCK_BODY).await.status, 201);
     let right = gateway.clock.now();
     let is_all_there = async |gateway: &Fixture| {
         // Whoever begins another has the old ones swept.

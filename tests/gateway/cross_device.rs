@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, patgate_command};
 
 /// A command that mounts a file system in memory at a folder, for itself alone, and runs what is appended.
@@ -54,8 +54,7 @@ async fn grants_scopes_and_node_urls_follow_a_cross_device_move() {
     run_cli(folder, &["admin", "user", "create", "bob", "--no-home", "--grant", "/a/b:r"]);
     let node = run_cli(folder, &["node", "id", "/a/b/file"]);
     let scope = format!("node:{}:rw", run_cli(folder, &["node", "id", "/a"]));
-    let [alice, bob] =
-        ["alice", "bob"].map(|login| run_cli(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"]));
+    let [alice, bob] = ["alice", "bob"].map(|login| create_token(folder, login));
     let narrow = run_cli(folder, &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q", "-s", &scope]);
     let dav = DavClient::new(server.http, "alice", &alice);
     let (bob, narrow) = (DavClient::new(server.http, "bob", &bob), DavClient::new(server.http, "alice", &narrow));

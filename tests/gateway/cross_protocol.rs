@@ -1,10 +1,8 @@
 //! One tree over WebDAV and SFTP at the same time: a WebDAV lock refuses changes over SFTP, and each protocol sees a
 //! file that the other uploads only once it is complete.
 
-use crate::support::{DavClient, Fixture, SftpClient, SftpError, encode_string};
+use crate::support::{DavClient, Fixture, LOCK_BODY, SftpClient, SftpError, encode_string};
 
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 const READ: u32 = 1;
 const WRITE: u32 = 2;
 const CREATE: u32 = 8;

@@ -3,7 +3,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Fixture, SftpAttributes, SftpClient, SftpError, encode_string, take_attrs, take_string};
+use crate::support::{
+    Fixture, LOCK_BODY, SftpAttributes, SftpClient, SftpError, encode_string, status_code, take_attrs, take_string,
+};
 
 const EOF: u32 = 1;
 const NO_SUCH_FILE: u32 = 2;
@@ -27,10 +29,6 @@ async fn fchmod(sftp: &mut SftpClient, handle: &[u8], mode: u32) -> Result<(), S
 
 async fn fstatvfs(sftp: &mut SftpClient, handle: &[u8]) -> Result<(), SftpError> {
     sftp.request(200, &[&encode_string(b"fstatvfs@openssh.com"), handle]).await.map(drop)
-}
-
-fn code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
-    result.expect_err("refused").code()
 }
 
 /// Creates a directory with mode 0755, whatever the umask is.
@@ -89,15 +87,15 @@ async fn directory_handle_has_the_permission_of_its_present_path() {
     rename(&gateway, "/open/d", "/closed/d");
     // What has taken its path may be written, and is not touched.
     rename(&gateway, "/open/e", "/open/d");
-    assert_eq!(code(fchmod(&mut sftp, &handle, 0o700).await), PERMISSION_DENIED);
+    assert_eq!(status_code(fchmod(&mut sftp, &handle, 0o700).await), PERMISSION_DENIED);
     assert_eq!((mode(&gateway, "/open/d"), mode(&gateway, "/closed/d")), (0o755, 0o755));
     set_mode(&gateway, "/closed/d", 0o750);
     assert_eq!(fstat(&mut sftp, &handle).await.expect("FSTAT").mode, Some(0o040_750));
     rename(&gateway, "/closed/d", "/hidden/d");
-    assert_eq!(code(fstat(&mut sftp, &handle).await), PERMISSION_DENIED);
-    assert_eq!(code(fchmod(&mut sftp, &handle, 0o700).await), PERMISSION_DENIED);
-    assert_eq!(code(fstatvfs(&mut sftp, &handle).await), PERMISSION_DENIED);
-    assert_eq!(code(sftp.request(12, &[&handle]).await), PERMISSION_DENIED, "no end: nothing was listed");
+    assert_eq!(status_code(fstat(&mut sftp, &handle).await), PERMISSION_DENIED);
+    assert_eq!(status_code(fchmod(&mut sftp, &handle, 0o700).await), PERMISSION_DENIED);
+    assert_eq!(status_code(fstatvfs(&mut sftp, &handle).await), PERMISSION_DENIED);
+    assert_eq!(status_code(sftp.request(12, &[&handle]).await), PERMISSION_DENIED, "no end: nothing was listed");
     assert_eq!(mode(&gateway, "/hidden/d"), 0o750);
 }
 
@@ -110,12 +108,10 @@ async fn directory_handle_obeys_locks_of_its_present_path() {
     let handle = opendir(&mut sftp, "/d").await;
     sftp.rename("/d", "/renamed").await.expect("renamed");
     create_directory(&gateway, "/d");
-    let body = "<D:lockinfo xmlns:D=\"DAV:\"><D:lockscope><D:exclusive/></D:lockscope>\
-                <D:locktype><D:write/></D:locktype></D:lockinfo>";
-    assert_eq!(dav.send("LOCK", "/dav/d", &[("Depth", "0")], body).await.status, 200);
+    assert_eq!(dav.send("LOCK", "/dav/d", &[("Depth", "0")], LOCK_BODY).await.status, 200);
     fchmod(&mut sftp, &handle, 0o700).await.expect("another directory is locked");
-    assert_eq!(dav.send("LOCK", "/dav/renamed", &[("Depth", "0")], body).await.status, 200);
-    assert_eq!(code(fchmod(&mut sftp, &handle, 0o711).await), PERMISSION_DENIED);
+    assert_eq!(dav.send("LOCK", "/dav/renamed", &[("Depth", "0")], LOCK_BODY).await.status, 200);
+    assert_eq!(status_code(fchmod(&mut sftp, &handle, 0o711).await), PERMISSION_DENIED);
     assert_eq!((mode(&gateway, "/d"), mode(&gateway, "/renamed")), (0o755, 0o700));
 }
 
@@ -129,17 +125,17 @@ async fn handle_of_a_removed_or_only_visible_directory_changes_nothing() {
     let (visible, removed) = (opendir(&mut sftp, "/way").await, opendir(&mut sftp, "/way/granted/d").await);
     sftp.rmdir("/way/granted/d").await.expect("removed");
     create_directory(&gateway, "/way/granted/d");
-    assert_eq!(code(fchmod(&mut sftp, &removed, 0o700).await), NO_SUCH_FILE);
+    assert_eq!(status_code(fchmod(&mut sftp, &removed, 0o700).await), NO_SUCH_FILE);
     assert_eq!(mode(&gateway, "/way/granted/d"), 0o755, "another directory with its path");
     fstat(&mut sftp, &removed).await.expect("FSTAT");
-    assert_eq!(code(fchmod(&mut sftp, &visible, 0o700).await), PERMISSION_DENIED);
+    assert_eq!(status_code(fchmod(&mut sftp, &visible, 0o700).await), PERMISSION_DENIED);
     assert_eq!(mode(&gateway, "/way"), 0o755);
     assert_eq!(fstat(&mut sftp, &visible).await.expect("FSTAT").times, Some((0, 0)), "constants");
     sftp.request(12, &[&visible]).await.expect("READDIR");
-    assert_eq!(code(sftp.request(12, &[&visible]).await), EOF);
+    assert_eq!(status_code(sftp.request(12, &[&visible]).await), EOF);
     // A size is none of a directory's attributes, and a directory has no content to sync.
     let handle = opendir(&mut sftp, "/way/granted/d").await;
     let size = [&1u32.to_be_bytes()[..], &7u64.to_be_bytes()].concat();
-    assert_eq!(code(sftp.request(10, &[&handle, &size]).await), FAILURE);
-    assert_eq!(code(sftp.request(200, &[&encode_string(b"fsync@openssh.com"), &handle]).await), FAILURE);
+    assert_eq!(status_code(sftp.request(10, &[&handle, &size]).await), FAILURE);
+    assert_eq!(status_code(sftp.request(200, &[&encode_string(b"fsync@openssh.com"), &handle]).await), FAILURE);
 }

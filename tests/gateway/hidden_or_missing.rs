@@ -1,10 +1,7 @@
 //! Files that a token may not see are answered exactly as missing ones are, over WebDAV and SFTP: the same status,
 //! headers and body.
 
-use crate::support::{Fixture, HttpResponse};
-
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+use crate::support::{Fixture, HttpResponse, LOCK_BODY};
 
 /// The answer with the name that was asked for struck out.
 fn without_name(answer: HttpResponse, name: &str) -> (u16, Vec<(String, String)>, String) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, Fixture, patgate_command, token_id};
 
 /// A token that is used without a pause, over three connections from an address of its own.
@@ -95,7 +95,7 @@ async fn killed_revocation_is_atomic_and_seen_by_the_server() {
     let max_delay = started.elapsed() * 2;
     let (mut done, mut undone) = (0, 0);
     for moment in 0..40 {
-        let token = run_cli(folder, &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+        let token = create_token(folder, "alice");
         let busy = BusyToken::new(DavClient::new(server.http, "alice", &token));
         busy.wait_for_use().await;
         let mut revoking = patgate_command(&folder.join("state"));

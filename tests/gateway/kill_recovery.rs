@@ -14,8 +14,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::support::server::{self, ServerProcess, run_cli};
-use crate::support::{DavClient, SftpClient};
+use crate::support::server::{self, ServerProcess, create_token, run_cli};
+use crate::support::{DavClient, LOCK_BODY, SftpClient};
 
 fn staged_count(folder: &Path) -> usize {
     server::staged_entries(&folder.join("files")).len()
@@ -28,7 +28,7 @@ async fn kill_during_upload_keeps_old_content_and_leaves_no_debris() {
     std::fs::create_dir(folder.join("files")).expect("a folder");
     let server = ServerProcess::start(folder);
     run_cli(folder, &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder, &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder, "alice");
     let dav = DavClient::new(server.http, "alice", &token);
     for name in ["over-webdav", "over-sftp"] {
         assert_eq!(dav.put(&format!("/dav/{name}"), "old content").await.status, 201);
@@ -69,8 +69,8 @@ async fn locks_properties_and_tokens_survive_a_kill() {
     std::fs::create_dir(folder.join("files")).expect("a folder");
     let server = ServerProcess::start(folder);
     run_cli(folder, &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder, &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
-    let dead = run_cli(folder, &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder, "alice");
+    let dead = create_token(folder, "alice");
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(dav.put("/dav/file", "content").await.status, 201);
     let lock = dav.send("LOCK", "/dav/file", &[("depth", "0"), ("timeout", "Second-600")], LOCK_BODY).await;
@@ -167,7 +167,7 @@ async fn kill_leaves_directory_move_and_copy_complete_or_undone() {
     fs::create_dir_all(&directory).expect("a folder");
     let server = ServerProcess::start(folder.path());
     run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder.path(), "alice");
     server.kill();
     for round in 0..12 {
         let _ = fs::remove_dir_all(&directory);
@@ -192,7 +192,5 @@ async fn kill_leaves_directory_move_and_copy_complete_or_undone() {
     }
 }
 
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 const PROPPATCH_BODY: &str =
     r#"<propertyupdate xmlns="DAV:"><set><prop><c xmlns="urn:x">red</c></prop></set></propertyupdate>"#;

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, SftpClient, SftpError, token_id};
 
 const READ: u32 = 1;
@@ -42,7 +42,7 @@ impl OpenFileLimitFixture {
     }
 
     fn token(&self, login: &str) -> String {
-        run_cli(self.path(), &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
+        create_token(self.path(), login)
     }
 
     async fn sftp(&self, login: &str, token: &str) -> SftpClient {

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::open_flags::{APPEND, CREATE, EXCLUSIVE, READ, REPLACE, WRITE};
-use crate::support::server::{ServerProcess, run_cli};
-use crate::support::{DavClient, Fixture, SftpClient, SftpError, encode_string};
+use crate::support::server::{ServerProcess, create_token, run_cli};
+use crate::support::{DavClient, Fixture, LOCK_BODY, SftpClient, SftpError, encode_string, status_code};
 
 const END: u32 = 1;
 const NO_SUCH_FILE: u32 = 2;
@@ -41,9 +41,7 @@ impl OpenFilesFixture {
     }
 
     async fn lock(&self, path: &str, depth: &str) -> String {
-        let body = "<D:lockinfo xmlns:D=\"DAV:\"><D:lockscope><D:exclusive/></D:lockscope>\
-                    <D:locktype><D:write/></D:locktype></D:lockinfo>";
-        let answer = self.dav.send("LOCK", &format!("/dav{path}"), &[("Depth", depth)], body).await;
+        let answer = self.dav.send("LOCK", &format!("/dav{path}"), &[("Depth", depth)], LOCK_BODY).await;
         assert!(answer.status == 200 || answer.status == 201, "{answer:?}");
         answer.header("lock-token").to_owned()
     }
@@ -87,10 +85,6 @@ impl OpenFilesFixture {
         }
         panic!("something stays in staging");
     }
-}
-
-fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
-    result.expect_err("refused").code()
 }
 
 async fn upload(sftp: &mut SftpClient, path: &str, content: &str) -> Vec<u8> {
@@ -470,7 +464,7 @@ async fn edit_interrupted_by_a_kill_has_changed_the_etag() {
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
     let server = ServerProcess::start(folder.path());
     run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder.path(), "alice");
     let etag = async |server: &ServerProcess| {
         let dav = DavClient::new(server.http, "alice", &token);
         dav.send("HEAD", "/dav/f", &[], "").await.header("etag").to_owned()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{DavClient, Fixture, HttpResponse};
+use crate::support::{DavClient, Fixture, HttpResponse, LOCK_BODY};
 
 const SHA1_OF_ABC: &str = "SHA1:a9993e364706816aba3e25717850c26c9cd0d89d";
 /// `Content-Digest` of `abc`.
@@ -79,8 +79,7 @@ async fn partial_update_obeys_locks_limits_and_permissions() {
     assert_eq!(dav.send("PATCH", "/dav/a", &append, "c").await.status, 413);
     let reader = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h", "-s", "path:/a:r"]));
     assert_eq!(reader.send("PATCH", "/dav/a", &append, "c").await.status, 403);
-    let lock = r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
-    assert_eq!(dav.send("LOCK", "/dav/a", &[], lock).await.status, 200);
+    assert_eq!(dav.send("LOCK", "/dav/a", &[], LOCK_BODY).await.status, 200);
     assert_eq!(dav.send("PUT", "/dav/a", &[("content-range", "bytes 0-0/*")], "x").await.status, 423);
     assert_eq!(std::fs::read(gateway.host_path("/a")).expect("there"), b"0123456789ab");
     assert_eq!(staged_count(&gateway), 0);

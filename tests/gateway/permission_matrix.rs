@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::support::{DavClient, Fixture, SftpClient, SftpError};
+use crate::support::{DavClient, Fixture, LOCK_BODY, SftpClient, SftpError};
 
 /// What came of an operation, in words that both protocols have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,9 +191,6 @@ async fn over_webdav(dav: &DavClient, operation: MatrixOperation, place: &str) -
 
 const PROPPATCH_BODY: &str =
     r#"<propertyupdate xmlns="DAV:"><set><prop><c xmlns="urn:x">red</c></prop></set></propertyupdate>"#;
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
-
 async fn over_sftp(sftp: &mut SftpClient, operation: MatrixOperation, path: &str) -> Option<OperationOutcome> {
     let inside = |name: &str| format!("{path}/{name}");
     let result = match operation {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, SftpClient, send_raw, token_id};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,7 +14,7 @@ async fn token_in_a_path_or_query_is_redacted_in_log_and_audit_trail() {
     let log = folder.path().join("log");
     let server = ServerProcess::start_logging(folder.path(), &log);
     run_cli(folder.path(), &["admin", "user", "create", "bob", "--no-home", "--grant", "/shown:r"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "bob", "-q", "-e", "1h"]);
+    let token = create_token(folder.path(), "bob");
     let secret = &token[13..];
     assert_eq!(secret.len(), 38);
     let client = DavClient::new(server.http, "bob", &token);

@@ -1,10 +1,8 @@
 //! The order of refusals over WebDAV: permissions and locks are checked before faults of the request are reported, so
 //! that a caller without permission learns nothing.
 
-use crate::support::{DavClient, Fixture, HttpResponse};
+use crate::support::{DavClient, Fixture, HttpResponse, LOCK_BODY};
 
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 const XML: (&str, &str) = ("content-type", "application/xml");
 
 /// Properties that can't be set, each with the status of a PROPPATCH by who may set others.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, Fixture, SftpClient};
 
 const MIB: usize = 1 << 20;
@@ -21,7 +21,7 @@ async fn memory_does_not_grow_with_files_and_listings() {
     }
     let server = ServerProcess::start(folder);
     run_cli(folder, &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder, &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder, "alice");
     let dav = DavClient::new(server.http, "alice", &token);
     let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     assert_eq!(dav.status("PROPFIND", "/dav/long/file").await, 404);

@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{DavClient, Fixture, HttpResponse};
+use crate::support::{DavClient, Fixture, HttpResponse, LOCK_BODY};
 
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 const SHARED_LOCK_BODY: &str =
     r#"<lockinfo xmlns="DAV:"><lockscope><shared/></lockscope><locktype><write/></locktype></lockinfo>"#;
 

@@ -4,10 +4,7 @@
 
 use russh::ChannelMsg;
 
-use crate::support::{Fixture, SftpClient, SftpError, encode_packet, encode_string};
-
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+use crate::support::{Fixture, LOCK_BODY, SftpClient, SftpError, encode_packet, encode_string};
 
 async fn start_sftp() -> (Fixture, String, SftpClient) {
     let gateway = Fixture::start().await;

@@ -3,7 +3,7 @@
 
 use sha2::Digest;
 
-use crate::support::{Fixture, SftpClient, SftpError, encode_string};
+use crate::support::{Fixture, SftpClient, SftpError, encode_string, status_code};
 
 const READ: u32 = 1;
 const WRITE: u32 = 2;
@@ -23,10 +23,6 @@ async fn start_sftp() -> (Fixture, String, SftpClient) {
     let token = gateway.create_user_and_token("alice", "/:rw");
     let sftp = gateway.sftp("alice", &token).await;
     (gateway, token, sftp)
-}
-
-fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
-    result.expect_err("refused").code()
 }
 
 fn acmodtime_attributes(accessed: u32, modified: u32) -> Vec<u8> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use patgate::sftp::SftpOptions;
 
 use crate::support::open_flags::{APPEND, CREATE, EXCLUSIVE, READ, REPLACE, WRITE};
-use crate::support::{Fixture, SftpClient, SftpError, encode_packet, encode_string};
+use crate::support::{Fixture, SftpClient, SftpError, encode_packet, encode_string, status_code};
 
 const NO_SUCH_FILE: u32 = 2;
 const PERMISSION_DENIED: u32 = 3;
@@ -45,10 +45,6 @@ impl SftpFilesFixture {
         }
         panic!("debris stays: {:?}", staged().collect::<Vec<_>>());
     }
-}
-
-fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
-    result.expect_err("refused").code()
 }
 
 #[tokio::test(flavor = "multi_thread")]

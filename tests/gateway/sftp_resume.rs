@@ -6,7 +6,7 @@ use std::time::Duration;
 use patgate::auth::Clock;
 
 use crate::support::open_flags::{APPEND, CREATE, REPLACE, WRITE};
-use crate::support::{Fixture, SftpClient, SftpError};
+use crate::support::{Fixture, SftpClient, status_code};
 
 const NO_SUCH_FILE: u32 = 2;
 
@@ -59,10 +59,6 @@ impl SftpResumeFixture {
         }
         panic!("something stays in staging");
     }
-}
-
-fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
-    result.expect_err("refused").code()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,10 +9,7 @@ use patgate::auth::Clock;
 use patgate::domain::{PropertyQuota, StateLimits, UploadSpace, UserQuotaLimits};
 use serde_json::{Value, json};
 
-use crate::support::{DavClient, Fixture, HttpResponse, token_id};
-
-const LOCK_BODY: &str =
-    "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
+use crate::support::{DavClient, Fixture, HttpResponse, LOCK_BODY, token_id};
 
 /// Starts a gateway with these limits.
 async fn start_with_limits(clock: Clock, limits: StateLimits) -> Fixture {

@@ -2,7 +2,7 @@
 
 use patgate::domain::{Secret, TokenId, TokenText};
 
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, Fixture, token_id};
 
 /// Writes a token that was never issued, with a right checksum.
@@ -42,7 +42,7 @@ async fn untrusted_proxy_on_loopback_is_warned_about() {
     let log = folder.path().join("log");
     let server = ServerProcess::start_logging(folder.path(), &log);
     run_cli(folder.path(), &["admin", "user", "create", "alice"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder.path(), "alice");
     let alice = DavClient::new(server.http, "alice", token.trim());
     let relayed = [("x-forwarded-for", "203.0.113.7")];
     for _ in 0..2 {

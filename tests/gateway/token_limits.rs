@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::support::{DavClient, Fixture, SftpClient, SftpError, encode_string, send_raw, token_id};
+use crate::support::{DavClient, Fixture, LOCK_BODY, SftpClient, SftpError, encode_string, send_raw, token_id};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01";
 const PAGE: &[u8] = b"<!DOCTYPE html><p>a page</p>";
@@ -247,9 +247,6 @@ async fn patch(client: &DavClient, path: &str, range: &str, content: &'static [u
     let headers = [("content-type", "application/x-sabredav-partialupdate"), ("x-update-range", range)];
     client.send("PATCH", path, &headers, content).await.status
 }
-
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 
 fn label(tags: &str) -> String {
     format!(

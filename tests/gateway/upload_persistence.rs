@@ -11,8 +11,8 @@ use sha1::Digest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::server::{ServerProcess, run_cli, staged_entries};
-use crate::support::{DavClient, Fixture, token_id};
+use crate::support::server::{ServerProcess, create_token, run_cli, staged_entries};
+use crate::support::{DavClient, Fixture, LOCK_BODY, token_id};
 
 const CHUNKED_UPLOAD_PATH: &str = "/remote.php/dav/uploads/alice/up";
 const MIB: usize = 1 << 20;
@@ -33,7 +33,7 @@ fn start_server() -> (tempfile::TempDir, ServerProcess, String) {
     std::fs::create_dir(folder.path().join("files")).expect("a folder");
     let server = ServerProcess::start(folder.path());
     run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder.path(), "alice");
     (folder, server, token)
 }
 
@@ -247,9 +247,9 @@ async fn upload_interrupted_by_shutdown_can_be_resumed() {
 async fn uploads_of_a_revoked_token_are_deleted_at_start() {
     let (folder, server, token) = start_server();
     let root = folder.path().join("files");
-    let child = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let child = create_token(folder.path(), "alice");
     run_cli(folder.path(), &["admin", "user", "create", "bob", "--no-home", "--grant", "/:rw"]);
-    let bob = run_cli(folder.path(), &["admin", "user", "token", "-u", "bob", "-e", "1h", "-q"]);
+    let bob = create_token(folder.path(), "bob");
     let mut upload_urls = String::new();
     for (login, token) in [("alice", &token), ("alice", &child), ("bob", &bob)] {
         let dav = DavClient::new(server.http, login, token);
@@ -270,7 +270,7 @@ async fn uploads_of_a_revoked_token_are_deleted_at_start() {
     assert_eq!(upload_offset(&dav, &upload_urls).await, 1);
     run_cli(folder.path(), &["admin", "user", "delete", "alice"]);
     run_cli(folder.path(), &["admin", "user", "create", "carol", "--no-home", "--grant", "/:rw"]);
-    let carol = run_cli(folder.path(), &["admin", "user", "token", "-u", "carol", "-e", "1h", "-q"]);
+    let carol = create_token(folder.path(), "carol");
     let dav = DavClient::new(server.http, "carol", &carol);
     assert_eq!(dav.status("MKCOL", "/remote.php/dav/uploads/carol/up").await, 201);
     assert!(staged_entries(&root).is_empty(), "they are swept whenever another begins");
@@ -523,8 +523,7 @@ async fn lock_token_of_the_first_request_is_valid_until_completion() {
     gateway.create_user("alice", &["/:rw"]);
     gateway.write_host_file("/a", "old");
     let dav = gateway.dav("alice", &gateway.create_token("alice", &["-e", "1h"]));
-    let lock = r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
-    let lock = dav.send("LOCK", "/dav/a", &[], lock).await;
+    let lock = dav.send("LOCK", "/dav/a", &[], LOCK_BODY).await;
     assert_eq!(dav.send("PUT", "/dav/a", &[("upload-complete", "?0")], "n").await.status, 423);
     let lock_headers = [("upload-complete", "?0"), ("lock-token", lock.header("lock-token"))];
     let created = dav.send("PUT", "/dav/a", &lock_headers, "n").await;

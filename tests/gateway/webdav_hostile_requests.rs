@@ -4,10 +4,7 @@
 
 use std::os::unix::fs::symlink;
 
-use crate::support::{DavClient, Fixture, send_raw};
-
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+use crate::support::{DavClient, Fixture, LOCK_BODY, send_raw};
 
 async fn dav_as_alice(gateway: &Fixture) -> DavClient {
     let token = gateway.create_user_and_token("alice", "/:rw");

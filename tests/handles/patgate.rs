@@ -19,13 +19,11 @@ use crate::runner::SftpTarget;
 use crate::steps::{CHANNELS, PutCondition, SESSIONS, SftpRequest, WebDavRequest, session_of};
 use std::path::PathBuf;
 
-use crate::support::dav::{DavClient, HttpResponse};
+use crate::support::dav::{DavClient, HttpResponse, LOCK_BODY};
 use crate::support::server::{ServerProcess, run_cli, staged_entries};
 use crate::support::sftp::SftpClient;
 use crate::support::{PROGRAM_COPY, patgate_command};
 
-const LOCK_BODY: &str =
-    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
 const ETAG_BODY: &str = r#"<propfind xmlns="DAV:"><prop><getetag/></prop></propfind>"#;
 /// Time in which the server has to end a channel, or to remove what nobody needs any more.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::bystander::Bystander;
 use crate::persistent_connection::PersistentConnection;
 use crate::support::DavClient;
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 
 /// Addresses and connections from each: together the default limit on unauthenticated connections.
 const UNAUTHENTICATED_CONNECTIONS: (u8, usize) = (4, 64);
@@ -29,7 +29,7 @@ fn start_server() -> (TempDir, ServerProcess) {
 
 fn create_user_and_token(folder: &Path, login: &str) -> String {
     run_cli(folder, &["admin", "user", "create", login]);
-    run_cli(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
+    create_token(folder, login)
 }
 
 async fn connect(last: u8, to: SocketAddr) -> TcpStream {

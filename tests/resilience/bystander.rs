@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::persistent_connection::PersistentConnection;
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::token_id;
 
 /// Number of requests whose median time is taken.
@@ -28,7 +28,7 @@ impl Bystander {
     /// Creates the user and measures their requests while nothing else is running.
     pub(crate) async fn start(folder: &Path, server: &ServerProcess) -> Self {
         run_cli(folder, &["admin", "user", "create", "bystander"]);
-        let token = run_cli(folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
+        let token = create_token(folder, "bystander");
         let mut bystander = Self { folder: folder.to_owned(), to: server.http, token, alone: Duration::ZERO };
         // The first use of a token proves its secret, which takes longer.
         bystander.median().await;
@@ -57,7 +57,7 @@ impl Bystander {
             "{during_attack:?} beside the attack, {:?} alone",
             self.alone
         );
-        let revoked = run_cli(&self.folder, &["admin", "user", "token", "-u", "bystander", "-e", "1h", "-q"]);
+        let revoked = create_token(&self.folder, "bystander");
         let mut connection = PersistentConnection::open("127.0.0.9", self.to, &revoked).await;
         assert_eq!(connection.send("PROPFIND", "/dav/bystander/", "").await.status, 207);
         run_cli(&self.folder, &["apitoken", "revoke", token_id(&revoked)]);

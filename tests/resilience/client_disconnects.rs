@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::bystander::SCHEDULER_DELAY;
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, token_id};
 
 const FILE_COUNT: usize = 1000;
@@ -76,7 +76,7 @@ async fn disconnected_clients_leave_no_work_that_delays_others() {
     }
     let server = ServerProcess::start(folder.path());
     let run = |arguments: &[&str]| run_cli(folder.path(), arguments);
-    let token = |login: &str| run(&["admin", "user", "token", "-u", login, "-e", "1h", "-q"]);
+    let token = |login: &str| create_token(folder.path(), login);
     run(&["admin", "user", "create", "mallory"]);
     run(&["admin", "user", "create", "alice"]);
     let (mallory, revoked_token, alice) = (token("mallory"), token("mallory"), token("alice"));

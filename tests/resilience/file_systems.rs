@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::mounts::{MountGuard, can_mount, create_image};
-use crate::support::server::{ServerProcess, run_cli, staged_entries};
+use crate::support::server::{ServerProcess, create_token, run_cli, staged_entries};
 use crate::support::{DavClient, SftpClient};
 
 /// A folder whose `files` are served.
@@ -20,7 +20,7 @@ fn mounted_directory() -> Option<tempfile::TempDir> {
 
 fn create_user_and_token(folder: &Path, login: &str, grant: &str) -> String {
     run_cli(folder, &["admin", "user", "create", login, "--no-home", "--grant", grant]);
-    run_cli(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
+    create_token(folder, login)
 }
 
 async fn etag(dav: &DavClient, path: &str) -> String {

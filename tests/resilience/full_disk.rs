@@ -9,13 +9,10 @@ use std::time::Duration;
 
 use crate::mounts::wait_until;
 use crate::support::server::{ServerProcess, run_cli};
-use crate::support::{DavClient, RestClient, patgate_command, token_id};
+use crate::support::{DavClient, LOCK_BODY, RestClient, patgate_command, token_id};
 
 /// Size of the file system of the state.
 const TMPFS_SIZE_OPTION: &str = "size=24m";
-const LOCK_BODY: &str =
-    "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
-
 /// A folder with `files`, and `state` on a small file system of its own; unmounted when dropped.
 struct SmallDisk(tempfile::TempDir);
 

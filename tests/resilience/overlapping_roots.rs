@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::mounts::{MountGuard, can_mount};
-use crate::support::server::{ServerProcess, run_cli, staged_entries};
+use crate::support::server::{ServerProcess, create_token, run_cli, staged_entries};
 use crate::support::{DavClient, SftpClient, patgate_command};
 
 /// Serves a folder with a state of its own; returns what is said when that is refused.
@@ -30,7 +30,7 @@ async fn second_server_on_overlapping_root_is_refused_and_deletes_nothing() {
     let folder = folder.path();
     let server = ServerProcess::start(folder);
     run_cli(folder, &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder, &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder, "alice");
     let mut sftp = SftpClient::connect(server.sftp, "alice", &token).await.expect("logged in");
     let upload = sftp.open_file(b"/file", 2 | 8 | 16).await.expect("opened");
     sftp.write_at(&upload, 0, b"content").await.expect("written");

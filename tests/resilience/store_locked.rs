@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::support::{Fixture, HttpResponse, RestClient, SftpError, token_id};
+use crate::support::{Fixture, HttpResponse, LOCK_BODY, RestClient, SftpError, token_id};
 
-const LOCK_BODY: &str =
-    "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
 /// Long enough for any machine, and far less than what a queue without end would take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How many callers come at once.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::mounts::{MountGuard, can_mount, create_image, wait_until};
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, HttpResponse, SftpClient, SftpError, patgate_command};
 
 /// A folder whose `files` are served once they are mounted.
@@ -413,7 +413,7 @@ async fn renamed_root_is_refused_until_it_is_renamed_back() {
     std::fs::create_dir(&files).expect("a folder");
     let server = ServerProcess::start(folder.path());
     run_cli(folder.path(), &["admin", "user", "create", "alice", "--no-home", "--grant", "/:rw"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder.path(), "alice");
     let dav = DavClient::new(server.http, "alice", &token);
     assert_eq!(dav.put("/dav/a", "content").await.status, 201);
     std::fs::rename(&files, &away).expect("renamed");

@@ -25,7 +25,7 @@ mod webdav_urls;
 mod webdav_validators;
 
 use crate::support::open_flags::{APPEND, CREATE, EXCLUSIVE, READ, REPLACE, TRUNCATE, WRITE};
-use crate::support::{DavClient, Fixture, HttpResponse, SftpError};
+use crate::support::{DavClient, Fixture, HttpResponse, status_code};
 
 /// SSH_FX_ codes of STATUS.
 const STATUS_EOF: u32 = 1;
@@ -70,9 +70,4 @@ async fn propfind(dav: &DavClient, path: &str, names: &str) -> String {
 fn element(xml: &str, name: &str) -> String {
     let rest = xml.split_once(&format!("{name}>")).map(|(_, rest)| rest).unwrap_or_default();
     rest.split('<').next().unwrap_or_default().replace("&quot;", "\"")
-}
-
-/// The status of a refused SFTP request.
-fn status_code<T: std::fmt::Debug>(result: Result<T, SftpError>) -> u32 {
-    result.expect_err("refused").code()
 }

@@ -8,7 +8,7 @@
 use patgate::auth::Clock;
 
 use super::send_unauthenticated;
-use crate::support::server::{ServerProcess, run_cli};
+use crate::support::server::{ServerProcess, create_token, run_cli};
 use crate::support::{DavClient, Fixture, HttpResponse, patgate_command};
 
 const APP_ORIGIN: &str = "https://app.example";
@@ -122,7 +122,7 @@ async fn cors_origins_can_be_set_on_the_command_line() {
     command.env("PATGATE_CORS_ORIGINS", APP_ORIGIN);
     let server = ServerProcess::start_with_command(command, folder.path());
     run_cli(folder.path(), &["admin", "user", "create", "alice"]);
-    let token = run_cli(folder.path(), &["admin", "user", "token", "-u", "alice", "-e", "1h", "-q"]);
+    let token = create_token(folder.path(), "alice");
     let client = DavClient::new(server.http, "alice", &token);
     for (origin, shared) in [(APP_ORIGIN, APP_ORIGIN), ("https://evil.example", "")] {
         let answer = client.send("PROPFIND", "/dav/", &[("origin", origin), ("depth", "0")], "").await;

@@ -8,6 +8,10 @@ use reqwest::{Method, header::HeaderMap};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Body of a LOCK request for an exclusive lock.
+pub(crate) const LOCK_BODY: &str =
+    r#"<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>"#;
+
 /// A WebDAV client of one user.
 #[derive(Clone)]
 pub(crate) struct DavClient {

@@ -23,10 +23,11 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use dav::{DavClient, HttpResponse, send_raw};
+pub(crate) use dav::{DavClient, HttpResponse, LOCK_BODY, send_raw};
 pub(crate) use rest::RestClient;
 pub(crate) use sftp::{
-    SftpAttributes, SftpClient, SftpError, encode_packet, encode_string, open_flags, take_attrs, take_string, take_u32,
+    SftpAttributes, SftpClient, SftpError, encode_packet, encode_string, open_flags, status_code, take_attrs,
+    take_string, take_u32,
 };
 
 /// A running gateway; stopped when dropped.

@@ -129,6 +129,11 @@ pub(crate) fn staged_entries(root: &Path) -> Vec<std::path::PathBuf> {
     entries.filter(|entry| entry.file_name() != "tree.id").map(|entry| entry.path()).collect()
 }
 
+/// Creates a token of a user, valid for an hour, in the state below a folder.
+pub(crate) fn create_token(folder: &Path, login: &str) -> String {
+    run_cli(folder, &["admin", "user", "token", "-u", login, "-e", "1h", "-q"])
+}
+
 /// Runs the program on the state below a folder and returns what it printed.
 pub(crate) fn run_cli(folder: &Path, arguments: &[&str]) -> String {
     let output = patgate_command(&folder.join("state")).args(arguments).output().expect("the program runs");

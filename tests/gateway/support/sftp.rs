@@ -39,6 +39,11 @@ impl SftpError {
 
 type Result<T> = std::result::Result<T, SftpError>;
 
+/// Returns the status code of a refused request.
+pub(crate) fn status_code<T: std::fmt::Debug>(result: Result<T>) -> u32 {
+    result.expect_err("refused").code()
+}
+
 /// The attributes of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SftpAttributes {
