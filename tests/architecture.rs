@@ -157,7 +157,7 @@ fn tokenize(source: &str) -> Vec<SourceToken<'_>> {
     found
 }
 
-/// How many bytes the token, comment, literal or white space at the start of the text takes.
+/// Returns the length in bytes of the token, comment, literal or white space at the start of the text.
 fn token_length(text: &str) -> usize {
     let first = text.chars().next().map_or(0, char::len_utf8);
     if text.starts_with("//") {
@@ -266,7 +266,7 @@ fn path_roots<'a>(tokens: &[SourceToken<'a>]) -> Vec<SourceToken<'a>> {
     }
 }
 
-/// What a file names: modules of the crate by `crate::`, `patgate::` or `super::`, and libraries.
+/// Returns the names that a file uses: modules of the crate by `crate::`, `patgate::` or `super::`, and libraries.
 fn referenced_modules_and_libraries<'a>(
     module: &[&'a str],
     tokens: &[SourceToken<'a>],
@@ -419,8 +419,8 @@ fn every_dependency_has_an_owning_module() {
         .chain(LIBRARY_OWNERS.iter().map(|(name, _)| name))
         .map(|&name| name.to_owned())
         .collect();
-    let strangers: Vec<_> = used.difference(&planned).collect();
-    assert!(strangers.is_empty(), "say in this test which modules may name {strangers:?}");
+    let unplanned: Vec<_> = used.difference(&planned).collect();
+    assert!(unplanned.is_empty(), "say in this test which modules may name {unplanned:?}");
     let gone: Vec<_> = planned.difference(&used).collect();
     assert!(gone.is_empty(), "no longer a dependency: {gone:?}");
 }

@@ -15,7 +15,7 @@ use syn::{Attribute, Item, UseTree};
 /// Path of a module below the crate: `["tree", "fs"]`.
 type ModulePath = Vec<String>;
 
-/// What one file says.
+/// Items and imports of one file.
 #[derive(Default)]
 struct ModuleSource {
     /// Paths that the file names, as written: `["super", "authorize", "OpenEntry"]`.

@@ -69,7 +69,7 @@ const SQLITE_PHRASES: &[&str] = &[
     "without rowid",
 ];
 
-/// Calls of rusqlite that only SQLite has an answer to.
+/// Calls of rusqlite that exist for SQLite alone.
 const SQLITE_CALLS: &[&str] = &["last_insert_rowid", "pragma_query_value", "pragma_update", "pragma_query"];
 
 /// Names of columns that PostgreSQL reserves: unquoted, they are errors or, as `user`, values of their own.

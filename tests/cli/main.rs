@@ -21,7 +21,7 @@ struct CliFixture {
     folder: TempDir,
 }
 
-/// What a command answered.
+/// Result of a command.
 struct CommandOutput {
     code: i32,
     stdout: String,
@@ -38,7 +38,7 @@ impl CliFixture {
         Self { folder }
     }
 
-    /// A site with the user alice, who has her home.
+    /// Returns a fixture with the user alice, who has a home.
     fn with_alice() -> Self {
         let fixture = Self::new();
         fixture.run_ok("admin user create alice");
@@ -63,14 +63,14 @@ impl CliFixture {
         command_output(self.command().args(line.split_whitespace()))
     }
 
-    /// Runs a command that is expected to do what it is told, and returns what it prints.
+    /// Runs a command that must succeed, and returns its output.
     fn run_ok(&self, line: &str) -> String {
         let CommandOutput { code, stdout: out, stderr: err } = self.run(line);
         assert_eq!((code, err.as_str()), (0, ""), "{line}");
         out
     }
 
-    /// Runs a command that is expected to be refused, and returns why.
+    /// Runs a command that must be refused, and returns the error.
     fn run_refused(&self, line: &str, expected_code: i32) -> String {
         let CommandOutput { code, stdout: out, stderr: err } = self.run(line);
         assert_eq!((code, out.as_str()), (expected_code, ""), "{line}: {err}");
@@ -86,7 +86,7 @@ impl CliFixture {
         serde_json::from_str(&self.run_ok(&format!("{line} --json"))).expect(line)
     }
 
-    /// Makes a user and returns a new token of theirs.
+    /// Creates a user and returns a new token of theirs.
     fn create_user_and_token(&self, login: &str) -> String {
         self.run_ok(&format!("admin user create {login}"));
         self.run_ok(&format!("admin user token -u {login} -q")).trim().to_owned()

@@ -34,7 +34,7 @@ impl ServerProcess {
         panic!("it never got ready: {lines:?} {err}");
     }
 
-    /// Tells it to stop, and returns its exit code and what it printed since.
+    /// Stops it with SIGTERM, and returns its exit code and what it printed since.
     fn stop(mut self) -> (Option<i32>, String) {
         self.signal("TERM");
         let mut rest = String::new();
@@ -85,7 +85,7 @@ pub(crate) fn send_request_head(address: &str, target: &str, login: &str, token:
     stream
 }
 
-/// Asks for a path over HTTP with a user's token and returns the whole answer.
+/// Sends GET with a user's token and returns the whole response.
 fn get(address: &str, path: &str, login: &str, token: &str) -> String {
     let mut stream = send_request_head(address, &format!("GET {path}"), login, token, "");
     let mut answer = String::new();

@@ -50,7 +50,7 @@ impl ConfiguredServer {
         text
     }
 
-    /// Asks on an open connection whether a web application of `https_url://app.example_binary` may call the server.
+    /// Sends a preflight request of `https://app.example` on an open connection.
     fn allows_cors_origin(connection: &mut TcpStream) -> bool {
         let request = "OPTIONS /dav/ HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example\r\n\
                        Access-Control-Request-Method: GET\r\n\r\n";

@@ -186,7 +186,7 @@ async fn traversing_visible_directories_is_not_audited_as_denied() {
         sftp.list(path).await.expect("listed");
         sftp.realpath(path).await.expect("found");
     }
-    // Told after all that came before it.
+    // Recorded after all earlier events.
     assert_eq!(alice.status("DELETE", "/dav/a/").await, 403);
     let events = wait_for_events(&gateway, &["--event", "access.denied"], 1).await;
     let denied: Vec<_> =

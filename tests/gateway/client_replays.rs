@@ -18,7 +18,7 @@ struct ReplayClient<'a> {
     agent: &'static str,
 }
 
-/// What came back.
+/// A response.
 struct ReplayResponse {
     status: u16,
     head: String,
@@ -54,7 +54,7 @@ impl<'a> ReplayClient<'a> {
         ReplayResponse { status, head: head.to_owned(), body: body.to_owned() }
     }
 
-    /// Likewise, with the credentials and the body's length.
+    /// Sends a request with the credentials and the body's length.
     async fn send_authenticated(&self, line: &str, headers: &[&str], body: &str) -> ReplayResponse {
         let (length, login) = (format!("Content-Length: {}", body.len()), self.authorization_header());
         self.send_raw(line, &[&[&*length, &*login], headers].concat(), body.as_bytes()).await

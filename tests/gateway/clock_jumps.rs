@@ -70,7 +70,7 @@ async fn uploads_and_locks_survive_a_clock_jump() {
     assert_eq!(dav.send("LOCK", "/dav/locked", &[], LOCK_BODY).await.status, 201);
     let right = gateway.clock.now();
     let is_all_there = async |gateway: &Fixture| {
-        // Whoever begins another has the old ones swept.
+        // Starting an upload removes expired ones.
         let (dav, other) = (&dav, gateway.dav("bob", &bob));
         begin_upload(&other, "/dav/b").await;
         assert_eq!(other.put("/dav/locked", "x").await.status, 423);

@@ -81,7 +81,7 @@ async fn silent_unauthenticated_connections_do_not_block_others() {
     assert_eq!(unauthenticated.send("PROPFIND", "/dav/", &[("depth", "0")], "").await.status, 207);
     let mut sftp = gateway.sftp("alice", &token).await;
     assert!(sftp.stat("/").await.is_ok());
-    // Those that made room were told to end.
+    // Evicted connections were closed.
     let mut closed = 0;
     for stream in &mut silent {
         let mut rest = Vec::new();
@@ -104,7 +104,7 @@ async fn concurrent_first_uploads_from_one_address_all_succeed() {
             let head = request_head("PUT", &format!("/dav/file-{number}"), &authorization, 6);
             stream.write_all(head.as_bytes()).await.expect("sent");
             stream.write_all(b"one").await.expect("sent");
-            // All of them are under way at once: more than strangers of one address may be.
+            // All of them are under way at once: more than the limit on unauthenticated connections of one address.
             tokio::time::sleep(Duration::from_millis(500)).await;
             stream.write_all(b"two").await.expect("sent");
             read_response_head(&mut stream).await

@@ -490,14 +490,14 @@ async fn error_page_keeps_the_navigation() {
     let gateway = Fixture::start().await;
     let token = gateway.create_user_and_token("alice", "/:rw");
     let browser = Browser::sign_in_new(&gateway, "alice", &token).await;
-    let stranger = Browser::new(&gateway);
+    let signed_out = Browser::new(&gateway);
     let pages =
         [("/console/nothing", 404), ("/console/files/none", 404), ("/console/upload", 404), ("/console/policy", 403)];
     for (path, status) in pages {
         let page = browser.get(path).await;
         assert_eq!(page.status, status, "{path}");
         assert!(page.text().contains("Sign out") && page.text().contains("id=\"why\""), "{path}: {}", page.text());
-        assert!(!stranger.get(path).await.text().contains("Sign out"), "{path}");
+        assert!(!signed_out.get(path).await.text().contains("Sign out"), "{path}");
     }
     assert_eq!(browser.post("/console/folder", &[("name", "x")]).await.status, 403);
     gateway.run_cli(&["apitoken", "revoke", token_id(&token)]);

@@ -24,7 +24,7 @@ impl AuditPageReader {
         browser.get(address).await.text()
     }
 
-    /// What the table beside the chart adds up to, by column, and how many lines it has.
+    /// Returns the totals of the table beside the chart, by column, and its number of lines.
     async fn column_totals(&self, gateway: &Fixture) -> (BTreeMap<String, u64>, usize) {
         let page = self.page(gateway, "/console/audit?span=day").await;
         let table = page.split("Show as a table").nth(1).expect("a table").split("</table>").next().expect("its end");

@@ -16,7 +16,7 @@ fn mount_command(disk: &Path) -> Command {
     command
 }
 
-/// Tells whether this machine lets itself be given file systems.
+/// Tells whether this process may mount file systems.
 fn can_mount(disk: &Path) -> bool {
     let outcome = mount_command(disk).arg("true").stderr(Stdio::null()).status();
     let may = outcome.is_ok_and(|status| status.success());

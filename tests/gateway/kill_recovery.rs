@@ -93,10 +93,10 @@ async fn locks_properties_and_tokens_survive_a_kill() {
     server.kill();
 }
 
-/// What the files of the folders `a`, `b` and `c` say; nothing for a folder that is empty.
+/// Contents of the files in the directories `a`, `b` and `c`; `None` for an empty directory.
 type DirectoryContents = BTreeMap<String, Option<String>>;
 
-/// What stood before the last change, and what is to stand after it.
+/// Contents before the last change and after it.
 type BeforeAndAfter = Arc<Mutex<(DirectoryContents, DirectoryContents)>>;
 
 fn read_directories(directory: &Path) -> DirectoryContents {

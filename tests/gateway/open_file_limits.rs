@@ -105,7 +105,7 @@ async fn user_at_the_open_file_limit_blocks_nobody_else() {
     assert!(revoked.status < 300, "{revoked:?}");
     assert_eq!(dav.send("GET", "/dav/bobs", &[], "").await.status, 401);
 
-    // What is closed can be opened again, and what a lost connection had open, too.
+    // Closing a file frees its place, and so does losing the connection.
     first.close(&open.pop().expect("open")).await.expect("closed");
     let reopened = second.open_file(b"/f", READ).await.expect("room again");
     second.close(&reopened).await.expect("closed");
@@ -121,7 +121,7 @@ async fn user_at_the_open_file_limit_blocks_nobody_else() {
     tokio::time::timeout(std::time::Duration::from_secs(60), fresh).await.expect("all of the old session is closed");
 }
 
-/// Asks for a file on a connection that is kept; returns the head of the answer, which has no body.
+/// Sends HEAD on a connection that stays open; returns the response head.
 async fn send_on_connection(connection: &mut TcpStream, method: &str, dav: &DavClient) -> String {
     let request =
         format!("{method} /dav/f HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\r\n", dav.authorization());

@@ -27,7 +27,7 @@ struct OpenFilesFixture {
 
 impl OpenFilesFixture {
     async fn start() -> Self {
-        // What is cut is discarded: what is kept of it is tried by tests of its own.
+        // Interrupted uploads are discarded here: sftp_resume.rs tests their retention.
         let nothing_kept = |settings: &mut GatewaySettings| settings.sftp_options.upload_retention = Duration::ZERO;
         let gateway = Fixture::start_with(Clock::system(), nothing_kept).await;
         let token = gateway.create_user_and_token("alice", "/:rw");

@@ -17,7 +17,7 @@ async fn dav_as_alice(gateway: &Fixture) -> DavClient {
     gateway.dav("alice", &token)
 }
 
-/// How many things wait in staging.
+/// Returns the number of staged entries.
 fn staged_count(gateway: &Fixture) -> usize {
     gateway.all_paths().iter().filter(|path| path.starts_with(".patgate/")).count()
 }
@@ -204,7 +204,7 @@ async fn interrupted_upload_keeps_the_received_bytes() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
-    // The request still hangs: whoever asks next is told where it has come to, and it is given up.
+    // The request is still open: HEAD returns its offset and ends it.
     let stands = dav.send("HEAD", &upload, &[], "").await;
     let offset: u64 = stands.header("upload-offset").parse().expect("a number");
     assert!((1_000_000..=3_000_000).contains(&offset), "{offset}");

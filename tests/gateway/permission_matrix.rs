@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::support::{DavClient, Fixture, LOCK_BODY, SftpClient, SftpError};
 
-/// What came of an operation, in words that both protocols have.
+/// Outcome of an operation, in terms that both protocols have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OperationOutcome {
     Done,
@@ -96,7 +96,7 @@ fn parent(path: &str) -> &str {
     }
 }
 
-/// What a need for read or write at a path comes to.
+/// Returns the outcome of an operation that needs read or write permission at a path.
 fn outcome_of_need(level: AccessLevel, path: &str, read: bool, write: bool) -> OperationOutcome {
     let (visible, may_read, may_write) = rights_at(level, path);
     match () {
@@ -115,7 +115,7 @@ fn combined_outcome(first: OperationOutcome, second: OperationOutcome) -> Operat
     }
 }
 
-/// What must come of an operation, by the table of who needs what; `None` where it makes no sense.
+/// Returns the expected outcome of an operation, by the table of required permissions; `None` if it makes no sense there.
 fn expected(operation: MatrixOperation, level: AccessLevel, path: &str) -> Option<OperationOutcome> {
     let is_file = path == FILE;
     let seen = outcome_of_need(level, path, false, false);
@@ -130,7 +130,7 @@ fn expected(operation: MatrixOperation, level: AccessLevel, path: &str) -> Optio
     fits.then(|| match operation {
         List | Stat => seen,
         Read => outcome_of_need(level, path, true, false),
-        // What is absent would be made, and is refused as making anything else there is.
+        // A hidden target would be created, and is refused like any other creation there.
         Replace | Lock if seen == OperationOutcome::Absent => outcome_of_need(level, parent(path), false, true),
         Replace | Append | SetAttributes | Lock => outcome_of_need(level, path, false, true),
         CreateIn | MakeDirectoryIn | SymlinkInto => outcome_of_need(level, path, false, true),

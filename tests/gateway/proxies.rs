@@ -47,7 +47,7 @@ async fn forwarded_address_of_a_trusted_proxy_is_used() {
     }
 }
 
-/// Tells how a listing is answered that comes with these headers.
+/// Returns the status of a PROPFIND with these headers.
 async fn propfind_status(client: &DavClient, fields: &[(&str, &str)]) -> u16 {
     let headers = [fields, &[("depth", "0")]].concat();
     client.send("PROPFIND", "/dav/", &headers, "").await.status

@@ -135,7 +135,7 @@ impl TreeModel {
         self.tree.keys().filter(|other| is_within(other, path)).count() == 1
     }
 
-    /// Whether a move or copy may replace what stands at its target.
+    /// Whether a move or copy may replace an existing target.
     fn may_replace(&self, from: &str, to: &str, over: OverwriteMode) -> bool {
         match (self.tree.get(to), over) {
             (None, _) | (Some(_), OverwriteMode::Replace) => true,
@@ -454,7 +454,7 @@ fn path_of(href: &str) -> String {
     path.replace("%20", " ").replace("%C3%A4", "\u{e4}")
 }
 
-/// What the host shows below a folder.
+/// Adds the files below a directory, as the host has them.
 fn read_host_tree(gateway: &Fixture, root: &str, found: &mut TreeContents) {
     found.insert(root.to_owned(), None);
     for entry in std::fs::read_dir(gateway.host_path(root)).expect("a folder").flatten() {

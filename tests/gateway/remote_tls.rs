@@ -9,7 +9,7 @@ use patgate::auth::Clock;
 
 use crate::support::Fixture;
 
-/// A certificate or key of these tests, which nobody else trusts.
+/// Returns the path of a certificate or key of these tests, which no system trusts.
 fn certificate_path(name: &str) -> String {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/tls");
     folder.join(format!("{name}.pem")).display().to_string()
@@ -24,7 +24,7 @@ async fn start_with_certificate(certificate: &str) -> (Fixture, String) {
     (gateway, token)
 }
 
-/// Asks for the policy; returns the exit code and all that was printed.
+/// Runs `policy show`; returns the exit code and the output.
 fn run_policy_show(server: &str, token: &str, variables: &[(&str, String)], flags: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patgate"));
     // The authorities of this machine are those of the tests: none of theirs.

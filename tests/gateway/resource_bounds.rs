@@ -70,7 +70,7 @@ async fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
     socket.connect(to).await.expect("connected")
 }
 
-/// Tells whether a connection was taken: a server that takes it waits for a request, or greets.
+/// Tells whether a connection was accepted: the server then answers a request, or sends its banner.
 async fn is_accepted(stream: &mut TcpStream, request: &[u8]) -> bool {
     let mut byte = [0];
     stream.write_all(request).await.is_ok() && matches!(stream.read(&mut byte).await, Ok(1))
@@ -92,7 +92,7 @@ async fn unauthenticated_connections_of_one_address_do_not_block_others() {
         let mut late = connect_from([127, 0, 0, 1], listener).await;
         assert!(is_accepted(&mut late, hello).await, "in place of the one that has waited longest");
         let mut other = connect_from([127, 0, 0, 2], listener).await;
-        assert!(is_accepted(&mut other, hello).await, "a stranger of another address");
+        assert!(is_accepted(&mut other, hello).await, "an unauthenticated client of another address");
     }
 }
 

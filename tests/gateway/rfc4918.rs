@@ -24,7 +24,7 @@ async fn lock(dav: &DavClient, path: &str, depth: &str, body: &'static str) -> H
     dav.send("LOCK", path, &[("depth", depth), ("timeout", "Second-600")], body).await
 }
 
-/// Takes a lock and returns its token, with its brackets.
+/// Locks a resource and returns the lock token, with its brackets.
 async fn lock_token(dav: &DavClient, path: &str, depth: &str) -> String {
     let answer = lock(dav, path, depth, LOCK_BODY).await;
     assert!(answer.status == 200 || answer.status == 201, "{}", answer.text());

@@ -19,7 +19,7 @@ const NEWKEYS: u8 = 21;
 const USERAUTH_REQUEST: u8 = 50;
 const USERAUTH_FAILURE: u8 = 51;
 
-/// How long an answer of russh may take.
+/// Longest time until russh answers.
 const RUSSH_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct RefusesAll;

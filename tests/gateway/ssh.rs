@@ -175,7 +175,7 @@ async fn connections_per_user_are_limited() {
     let first = gateway.sftp("alice", &token).await;
     assert!(
         crate::support::SftpClient::connect(gateway.sftp, "alice", &token).await.is_none(),
-        "told so, in reports::sftp_login"
+        "the disconnect is tested in bug_reports::sftp_login"
     );
     gateway.sftp("bob", &bobs).await;
     first.drop_connection();

@@ -48,7 +48,7 @@ async fn slow_client_between_login_attempts_is_not_disconnected() {
     assert!(client.starts_sftp().await);
 }
 
-/// What russh computes before a login takes turns: who stops half way through a key exchange holds none.
+/// Key exchanges take turns: a client that stops half way through one occupies none.
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_key_exchanges_do_not_block_others() {
     let (gateway, token) = start_gateway(|_| {}).await;
@@ -112,10 +112,10 @@ async fn client_with_blockable_network(gateway: &Fixture, token: &str) -> (SshCl
     (client, writing)
 }
 
-/// Asks after two seconds of silence, and waits for so long after it.
-fn set_short_keepalive(options: &mut SftpOptions, patience: Duration) {
+/// Sets a keepalive interval of one second, and the time within which clients have to answer.
+fn set_short_keepalive(options: &mut SftpOptions, client_timeout: Duration) {
     (options.login_timeout, options.keepalive_interval) = (Duration::from_secs(2), Duration::from_secs(1));
-    options.client_timeout = patience;
+    options.client_timeout = client_timeout;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,7 +95,7 @@ async fn named_nodes_are_limited_per_user_and_in_total_and_released() {
     for refused in [rest.get("/api/v1/nodes?path=/d").await, rest.send("POST", "/api/v1/tokens", scoped("/d")).await] {
         assert!(refused.problem_kind() == "no-space" && refused.text().contains(words), "{}", refused.text());
     }
-    // What is named goes nowhere that had to be named as well; where that is named, it does.
+    // A named node can't move to where more directories would have to be named, and can move to where they are.
     let to = alice.url("/dav/deep/er/a");
     let moved = alice.send("MOVE", "/dav/a", &[("destination", &to)], "").await;
     assert!(is_no_space(&moved, words) && gateway.host_path("/a").exists(), "{}", moved.text());
@@ -278,7 +278,7 @@ async fn property_space_is_limited_per_user_and_in_total_and_released() {
     let refused = set_property_refusal(&bob, "/dav/target", "p", 13_000).await.expect("more than all may");
     assert!(refused.contains("all properties together have reached their maximum size"), "{refused}");
 
-    // What becomes less is never refused; what is removed, replaced or deleted is released.
+    // A smaller value is never refused; removed, replaced and deleted properties free their space.
     assert_eq!(set_property_refusal(&alice, "/dav/b", "p", 9_000).await, None);
     assert_eq!(alice.status("DELETE", "/dav/moved").await, 204);
     assert_eq!(set_property_refusal(&alice, "/dav/target", "p", 10_000).await, None);
@@ -287,7 +287,7 @@ async fn property_space_is_limited_per_user_and_in_total_and_released() {
     assert_eq!(alice.send("PROPPATCH", "/dav/c", &[], remove).await.status, 207);
     assert_eq!(set_property_refusal(&alice, "/dav/target", "q", 10_000).await, None);
     assert!(set_property_refusal(&alice, "/dav/c", "p", 10_000).await.is_some());
-    // Who sets what somebody else has set holds it from then on.
+    // A property counts for the user who set it last.
     assert_eq!(set_property_refusal(&bob, "/dav/target", "q", 10_000).await, None);
     assert_eq!(set_property_refusal(&alice, "/dav/c", "p", 1_000).await, None);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::support::{DavClient, Fixture, HttpResponse};
 
-/// What a report tells: changed hrefs, removed hrefs, whether there is more, and the next token.
+/// Content of a sync report: changed hrefs, removed hrefs, whether there are more, and the next token.
 #[derive(Debug, PartialEq, Eq)]
 struct SyncReport {
     changed: BTreeSet<String>,

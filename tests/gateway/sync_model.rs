@@ -45,11 +45,11 @@ const MIRRORS: [(usize, &str, &str); 7] = [
     (1, "/dav/s/box/", "infinite"),
     (0, "/dav/s/box/", "1"),
 ];
-/// Where links lead, from where they are.
+/// Targets of links, relative to the link.
 const LINK_TARGETS: [&str; 8] =
     ["nothing", "a", "../open", "../box/shown", "../../aside", "../../../state", "file/below", "link"];
 
-/// Where a step is done: at one of the entries there are, or at a name in one of the directories there are.
+/// The path that a step uses: an existing entry, or a name in an existing directory.
 #[derive(Clone, Copy, Debug)]
 struct StepPath(usize, Option<&'static str>);
 
@@ -67,12 +67,12 @@ enum SyncStep {
     Unlink(usize),
     Grant(usize),
     Revoke(usize),
-    /// Takes a scope from the second token.
+    /// Removes a scope from the second token.
     Narrow(usize),
     Restart,
-    /// Takes one page.
+    /// Requests one page.
     Page(usize, Option<usize>),
-    /// Takes all pages.
+    /// Requests all pages.
     Sync(usize, Option<usize>),
     /// Begins anew.
     Forget(usize),
@@ -123,7 +123,7 @@ struct SyncModelEnv {
     tokens: [String; 2],
     scopes: BTreeSet<usize>,
     mirrors: Vec<MirrorCopy>,
-    /// What links took the place of, by their paths.
+    /// Backups of the directories that links replaced, by path.
     replaced_by_links: BTreeMap<String, usize>,
     count: usize,
 }
@@ -288,7 +288,7 @@ impl SyncModelEnv {
         self.dav(mirror).send("PROPFIND", path, &[("depth", depth)], body).await
     }
 
-    /// Takes a page into a mirror; tells whether there is more, none where there is nothing to synchronize.
+    /// Applies a page to a mirror; returns whether there are more, or `None` if there is nothing to synchronize.
     async fn sync_page(&mut self, mirror: usize, limit: Option<usize>) -> Result<Option<bool>, String> {
         let (_, path, level) = MIRRORS[mirror];
         let old = self.mirrors[mirror].token.clone();
@@ -332,7 +332,7 @@ impl SyncModelEnv {
         Ok(Some(more))
     }
 
-    /// Takes all pages, and compares with the listing.
+    /// Applies all pages, and compares the mirror with the listing.
     async fn sync(&mut self, mirror: usize, limit: Option<usize>) -> Result<(), String> {
         let mut pages = 0;
         loop {

@@ -14,16 +14,16 @@ const PAGE: &[u8] = b"<!DOCTYPE html><p>a page</p>";
 const OVERSIZED: &[u8] = &[b'x'; 65];
 const MAX_SIZED: &[u8] = &[b'x'; 64];
 
-/// What somebody does, below `/box`.
+/// An operation below `/box`.
 #[derive(Clone, Copy, Debug)]
 enum LimitedOperation {
     /// Replaces or makes a file.
     Put(&'static str, &'static [u8]),
-    /// Likewise, without saying how long it is.
+    /// The same without an announced length.
     PutChunked(&'static str, &'static [u8]),
-    /// Likewise, and says how long before anything is sent.
+    /// The same, with the size set before any data is sent.
     PutExpectContinue(&'static str, u64),
-    /// Likewise, with tags.
+    /// The same with tags.
     PutTagged(&'static str, &'static str),
     /// Makes an empty file, then writes it, as programs on a mounted folder do.
     CreateThenWrite(&'static str, &'static [u8]),
@@ -32,7 +32,7 @@ enum LimitedOperation {
     Append(&'static str, &'static [u8]),
     /// Cuts or pads a file, by its path.
     Resize(&'static str, u64),
-    /// Likewise, by a handle.
+    /// The same by a handle.
     ResizeOpen(&'static str, u64),
     Copy(&'static str, &'static str),
     Rename(&'static str, &'static str),
@@ -266,7 +266,7 @@ async fn chunked(client: &DavClient, gateway: &Fixture, path: &str, content: &[u
     response_status(&send_raw(gateway.http, &request).await)
 }
 
-/// Asks first, as `Expect` does, and sends nothing.
+/// Sends the head with `Expect: 100-continue`, and no body.
 async fn expect_continue_status(client: &DavClient, gateway: &Fixture, path: &str, size: u64) -> u16 {
     let fields = format!("Content-Length: {size}\r\nExpect: 100-continue\r\nConnection: close\r\n");
     let answer = send_raw(gateway.http, request_head(client, path, &fields).as_bytes()).await;
@@ -413,7 +413,7 @@ async fn upload_tags_outside_the_limit_are_refused() {
     assert_limit_holds(&["--tag", "a", "--tag", "b"], TAG_CASES).await;
 }
 
-/// Who may come in: the limit, and what WebDAV, REST and SFTP say to it.
+/// Limits on callers, and the responses of WebDAV, REST and SFTP.
 const CALLER_LIMIT_CASES: &[(&[&str], u16, u16, bool)] = &[
     (&[], 207, 200, true),
     (&["--protocol", "webdav"], 207, 401, false),

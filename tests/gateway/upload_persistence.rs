@@ -17,7 +17,7 @@ use crate::support::{DavClient, Fixture, LOCK_BODY, token_id};
 const CHUNKED_UPLOAD_PATH: &str = "/remote.php/dav/uploads/alice/up";
 const MIB: usize = 1 << 20;
 
-/// What an upload is made of: no two of its blocks are alike.
+/// Returns content for an upload in which no two blocks are equal.
 fn patterned_bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8 ^ (at >> 16) as u8).collect()
 }
@@ -478,7 +478,7 @@ async fn mode_set_by_a_killed_commit_is_reverted() {
     assert_eq!(append_upload(&dav, created.header("location"), 3, "?1", b"d").await, 201);
 }
 
-/// Tells whether any file below a folder holds these bytes.
+/// Tells whether any file below a directory contains these bytes.
 fn any_file_contains(folder: &Path, bytes: &[u8]) -> bool {
     std::fs::read_dir(folder).expect("a folder").any(|entry| {
         let path = entry.expect("an entry").path();

@@ -123,7 +123,7 @@ async fn collection_cannot_be_copied_or_moved_into_itself_or_onto_an_ancestor() 
     assert_eq!(dav.get("/dav/a/b/c/file").await.text(), "content");
 }
 
-/// What is not the gateway's own.
+/// Returns the paths outside of the gateway's reserved directory.
 fn without_reserved(all: &[String]) -> Vec<&String> {
     all.iter().filter(|path| !path.starts_with(".patgate")).collect()
 }

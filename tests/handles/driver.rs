@@ -250,7 +250,7 @@ pub(crate) fn model_tree(files: &FileSystem, attributes: impl Fn(InodeNumber) ->
     found
 }
 
-/// Tells whether attributes are as the model has them.
+/// Tells whether attributes equal those of the model.
 fn attributes_match(expected: &ExpectedAttributes, found: &ExpectedAttributes) -> bool {
     let modified = match expected.modified {
         ModificationTime::Unknown => expected.modified,
@@ -283,7 +283,7 @@ pub(crate) fn differs_only_in_link_counts(expected: &TreeSnapshot, found: &TreeS
     differences(&without(expected), &without(found)).is_empty()
 }
 
-/// Tells whether an answer is as the model has it.
+/// Tells whether a response equals that of the model.
 pub(crate) fn outcome_matches(expected: &StepOutcome, found: &StepOutcome) -> bool {
     match (expected, found) {
         (StepOutcome::Attributes(expected), StepOutcome::Attributes(found)) => attributes_match(expected, found),

@@ -25,7 +25,7 @@ pub(crate) enum ModificationTime {
     Unknown,
 }
 
-/// What an inode is.
+/// Content of an inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum InodeContent {
     File(Vec<u8>),
@@ -47,7 +47,7 @@ pub(crate) struct InodeRecord {
     pub(crate) dirty: bool,
 }
 
-/// Where a path leads: the directory, the name in it, and the entry under that name.
+/// The location of a path: the directory, the name in it, and the entry under that name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PathLocation {
     pub(crate) directory: InodeNumber,
@@ -139,7 +139,7 @@ impl FileSystem {
         }
     }
 
-    /// Takes a name away.
+    /// Removes a name.
     pub(crate) fn remove(&mut self, directory: InodeNumber, name: &str) -> Option<InodeNumber> {
         let InodeContent::Directory { entries, .. } = &mut self.inode_mut(directory).content else { return None };
         let removed = entries.remove(name)?;

@@ -63,7 +63,7 @@ fn run_cases<T: SftpTarget>(
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// Draws sequences and runs them; a failure is shrunk, and told with its steps.
+/// Generates sequences and runs them; a failure is shrunk, and reported with its steps.
 fn run_random_sequences<T: SftpTarget>(
     runtime: &tokio::runtime::Runtime,
     mut target: T,

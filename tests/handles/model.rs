@@ -8,7 +8,7 @@ use crate::rules::{PatgateRule, RuleSet};
 use crate::steps::{CHANNELS, ModelStep, OpenFlags, SftpRequest, handle_index, session_of};
 use crate::uploads::ModelUpload;
 
-/// What a step answers.
+/// The response to a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StepOutcome {
     Done,
@@ -33,7 +33,7 @@ pub(crate) struct ExpectedAttributes {
     pub(crate) modified: ModificationTime,
 }
 
-/// What a configuration is, besides its rules.
+/// A configuration: its rules and the properties of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ModelConfig {
     pub(crate) rules: RuleSet,
@@ -72,7 +72,7 @@ impl ModelHandle {
     }
 }
 
-/// Who looks: a session, which sees its uploads, or everybody else.
+/// The viewer of a path: a session, which sees its own uploads, or `None` for all others.
 pub(crate) type SessionViewer = Option<usize>;
 
 /// The model of one sequence.
@@ -170,7 +170,7 @@ impl HandleModel {
         Ok(StepOutcome::Done)
     }
 
-    /// Tells whether a request is left out: it needs a handle that isn't there, or what it does isn't defined.
+    /// Tells whether a request is skipped: its handle doesn't exist, or its result isn't defined.
     fn is_skipped(&self, channel: usize, request: &SftpRequest) -> bool {
         let handles = &self.handles[channel];
         let session = session_of(channel);

@@ -16,7 +16,7 @@ use crate::runner::SftpTarget;
 use crate::steps::{CHANNELS, SftpRequest, WebDavRequest, session_of};
 use crate::support::sftp::SftpClient;
 
-/// Where Linux distributions put the program.
+/// Paths of the program on Linux distributions.
 const SFTP_SERVER_PATHS: [&str; 4] = [
     "/usr/lib/openssh/sftp-server",
     "/usr/libexec/openssh/sftp-server",

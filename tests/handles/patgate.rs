@@ -27,7 +27,7 @@ use crate::support::{PROGRAM_COPY, patgate_command};
 const ETAG_BODY: &str = r#"<propfind xmlns="DAV:"><prop><getetag/></prop></propfind>"#;
 /// Time in which the server has to end a channel, or to remove what nobody needs any more.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
-/// What the server logs once a channel has ended without order, and all that it had open is discarded.
+/// Message that the server logs once a channel was lost and its open files are discarded.
 const CHANNEL_ENDED_LOG_MESSAGE: &str = "SFTP channel ended";
 
 /// A lock that was taken: the path that it is on, and its token.
@@ -68,7 +68,7 @@ impl PatgateTarget {
             assert!(copied.expect("cp runs").success());
         }
         let mut command = patgate_command(&folder.path().join("state"));
-        // What is cut is discarded: what is kept of it is tried by tests of its own.
+        // Interrupted uploads are discarded here: tests/gateway/sftp_resume.rs tests their retention.
         command.env("PATGATE_SFTP_RESUME_SECONDS", "0");
         command.env("PATGATE_DURABILITY", "fast").env("PATGATE_LOG", "warn,patgate::sftp::channel=trace");
         command.stderr(Stdio::piped());

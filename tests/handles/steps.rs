@@ -237,10 +237,10 @@ fn channel_name(channel: usize) -> String {
     format!("session {}{second}", session_of(channel))
 }
 
-/// How the sequences of a configuration are drawn.
+/// Parameters by which the sequences of a configuration are generated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SequenceShape {
-    /// What every name ends in.
+    /// Suffix of every name.
     pub(crate) suffix: &'static str,
     pub(crate) webdav: bool,
     /// Maximum number of steps.

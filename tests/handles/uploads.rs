@@ -6,7 +6,7 @@ use crate::model::{HandleModel, ModelHandle, SessionViewer};
 use crate::rules::PatgateRule;
 use crate::steps::{AttributeChange, OpenFlags, session_of};
 
-/// How an upload is.
+/// State of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UploadState {
     /// Its CLOSE puts it at its location.
@@ -24,7 +24,7 @@ pub(crate) enum UploadState {
 pub(crate) struct ModelUpload {
     pub(crate) file: InodeNumber,
     pub(crate) session: usize,
-    /// Where it goes; the entry is the one that was there at OPEN.
+    /// The location that it is committed to; the entry is the one that existed at OPEN.
     pub(crate) location: PathLocation,
     /// The content version of the entry at OPEN.
     version: u64,
@@ -251,7 +251,7 @@ impl HandleModel {
         self.upload_of(file).is_some_and(|upload| self.uploads[upload].changed && self.uploads[upload].mode_set)
     }
 
-    /// Takes the name away from the upload that a location shows.
+    /// Removes the name of the upload that a location shows.
     pub(crate) fn drop_name_of_upload(&mut self, session: usize, location: &PathLocation) {
         let Some(upload) = location.entry.and_then(|file| self.upload_of(file)) else { return };
         debug_assert_eq!(self.uploads[upload].session, session);

@@ -157,7 +157,7 @@ impl HandleModel {
         Ok(())
     }
 
-    /// Takes an exclusive lock; makes an empty file where nothing is.
+    /// Locks a path exclusively; creates an empty file if there is none.
     fn lock(&mut self, path: &str, deep: bool) -> Result<()> {
         let location = self.locate(None, path, true)?;
         let PathLocation { directory, name, entry } = &location;

@@ -20,17 +20,17 @@ const USER_ADDRESS: &str = "127.0.0.1";
 const ATTACKER_ADDRESS: &str = "127.0.0.2";
 const CONNECTIONS: usize = 240;
 const GUESSING_CONNECTIONS: usize = 8;
-/// How often bob's token gets another secret, which is used then.
+/// Number of rotations of bob's token, each followed by a login with the new secret.
 const ROTATIONS: usize = 15;
-/// What one run of argon2 takes, and how many there are at once at most.
+/// Memory of one run of argon2, and the maximum number of runs at once.
 const ARGON2_MEMORY_KIB: u64 = 19 * 1024;
 const ARGON2_THREADS: usize = 8;
-/// How much more memory so many connections may take: their buffers and threads, in a build without optimisation.
+/// Additional memory that the connections may take: their buffers and threads, in a build without optimisation.
 const CONNECTIONS_MEMORY_KIB: u64 = 80 * 1024;
 /// Far longer than anything here takes.
 const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How often each status was answered.
+/// Number of responses with each status.
 type StatusCounts = BTreeMap<u16, usize>;
 
 struct FloodFixture {
@@ -62,7 +62,7 @@ impl FloodFixture {
         PersistentConnection::open(from, self.server.http, token).await
     }
 
-    /// Connects so that the connection counts as a stranger's no more.
+    /// Connects and authenticates, so that the connection doesn't count as unauthenticated.
     async fn connect_authenticated(&self, token: &str) -> PersistentConnection {
         let mut connection = self.connect(USER_ADDRESS, token).await;
         assert_eq!(connection.send("GET", "/api/v1/tokens/self", "").await.status, 200);
@@ -81,7 +81,7 @@ impl FloodFixture {
     }
 }
 
-/// Sends the same request again and again until told to stop, once at least.
+/// Sends the same request repeatedly until it is stopped, once at least.
 async fn repeat(mut connection: PersistentConnection, path: String, stop: Arc<AtomicBool>) -> StatusCounts {
     let mut statuses = StatusCounts::new();
     loop {

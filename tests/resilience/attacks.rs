@@ -50,7 +50,7 @@ async fn open_idle_connection(last: u8, to: SocketAddr, http2: bool) -> TcpStrea
             assert_eq!(response.await.expect("an answer").status(), 200);
             requests
         };
-        // What is asked for is done before the connection ends, which nobody drives any more then.
+        // The request completes before the connection ends: nothing drives the connection afterwards.
         tokio::select! {
             requests = asked => std::mem::forget(requests),
             _ = connection => panic!("the connection ended"),

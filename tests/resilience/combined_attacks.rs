@@ -52,7 +52,7 @@ impl AttackTarget {
         tokio::time::timeout(Duration::from_secs(5), socket.connect(to)).await.ok()?.ok()
     }
 
-    /// Sends a request on a connection of its own, and hangs up.
+    /// Sends a request on a new connection, and disconnects.
     async fn send_and_hang_up(&self, request: &[u8]) {
         if let Some(mut stream) = self.connect(1, self.http).await {
             let _ = stream.write_all(request).await;
@@ -77,7 +77,7 @@ impl AttackTarget {
     }
 }
 
-/// Strangers who hold places for strangers of both listeners, from four addresses, and ask for nothing.
+/// Holds unauthenticated connections to both listeners open, from four addresses, and sends no request.
 async fn hold_unauthenticated_connections(target: AttackTarget) {
     let mut connections = Vec::new();
     while target.is_running() {
@@ -93,7 +93,7 @@ async fn hold_unauthenticated_connections(target: AttackTarget) {
     }
 }
 
-/// Strangers who guess tokens.
+/// Guesses tokens without credentials.
 async fn guess_tokens(target: AttackTarget) {
     let guess = |number: usize| {
         format!("GET /dav/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer pgt_guess{number}\r\n\r\n").into_bytes()
@@ -101,7 +101,7 @@ async fn guess_tokens(target: AttackTarget) {
     target.repeat(guess).await;
 }
 
-/// Long listings of properties that nobody has, whose asker hangs up.
+/// Requests long listings of properties that don't exist, and disconnects.
 async fn abandon_listings(target: AttackTarget) {
     let names: String = (0..200).map(|n| format!("<p{n} xmlns=\"urn:{}\"/>", "x".repeat(200))).collect();
     let body = format!("<propfind xmlns=\"DAV:\"><prop>{names}</prop></propfind>");
@@ -111,7 +111,7 @@ async fn abandon_listings(target: AttackTarget) {
     }
 }
 
-/// Copies of a folder with many files, whose asker hangs up.
+/// Requests copies of a directory with many files, and disconnects.
 async fn abandon_copies(target: AttackTarget) {
     let request =
         target.request("COPY", "/dav/mallory/many/", "Destination: /dav/mallory/copy/\r\nOverwrite: T\r\n", "");
@@ -121,7 +121,7 @@ async fn abandon_copies(target: AttackTarget) {
     }
 }
 
-/// Digests of a large file, whose asker hangs up.
+/// Requests digests of a large file, and disconnects.
 async fn digests(target: AttackTarget) {
     let request = target.request("GET", "/dav/mallory/holes", "Want-Repr-Digest: sha-512=9\r\n", "");
     while target.is_running() {
@@ -263,7 +263,7 @@ async fn ordinary_users_are_served_during_all_attacks() {
         std::env::var("RESILIENCE_SECONDS").map_or(DEFAULT_ATTACK_SECONDS, |text| text.parse().expect("a number"));
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
-        // None ends before it is told to, but by a failure.
+        // A task that ends before it is stopped has failed.
         Some(ended) = users.join_next() => panic!("an ordinary user: {ended:?}"),
     }
     // A revocation holds at once, in the middle of it all.

@@ -59,7 +59,7 @@ fn run_ok(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Tells whether this process may mount; says why not otherwise.
+/// Tells whether this process may mount; prints the reason otherwise.
 pub(crate) fn can_mount() -> bool {
     let mount_point = tempfile::tempdir().expect("a folder");
     let tried = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(mount_point.path()).output();

@@ -12,7 +12,7 @@ pub(crate) struct PersistentConnection {
     authorization: String,
 }
 
-/// What came back.
+/// A response.
 pub(crate) struct RawHttpResponse {
     pub(crate) status: u16,
     pub(crate) head: String,
@@ -28,7 +28,7 @@ impl PersistentConnection {
         Self { stream, host: to, authorization: format!("Bearer {token}") }
     }
 
-    /// Calls with another token from now on.
+    /// Uses another token from now on.
     pub(crate) fn set_token(&mut self, token: &str) {
         self.authorization = format!("Bearer {token}");
     }

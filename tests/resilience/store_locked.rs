@@ -8,7 +8,7 @@ use crate::support::{Fixture, HttpResponse, LOCK_BODY, RestClient, SftpError, to
 
 /// Long enough for any machine, and far less than what a queue without end would take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How many callers come at once.
+/// Number of concurrent callers.
 const CONCURRENT_CALLERS: usize = 60;
 
 fn is_busy(answer: &HttpResponse) -> bool {
@@ -65,7 +65,7 @@ async fn locked_store_answers_busy_in_bounded_time_without_partial_writes() {
     };
     tokio::time::timeout(RESPONSE_TIMEOUT, refused).await.expect("nobody queues behind it");
     eprintln!("{CONCURRENT_CALLERS} callers were refused in {:?}", since.elapsed());
-    // What needs no write goes on meanwhile.
+    // Requests that need no write are answered meanwhile.
     assert_eq!(dav.send("PROPFIND", "/dav/", &[("depth", "1")], "").await.status, 207);
     assert_eq!((dav.get("/dav/a").await.status, dav.put("/dav/plain", "x").await.status), (200, 201));
     assert_eq!(gateway.dav("alice", &victim).status("PROPFIND", "/dav/").await, 207);

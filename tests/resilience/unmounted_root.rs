@@ -73,7 +73,7 @@ fn error_message<T: std::fmt::Debug>(answer: Result<T, SftpError>) -> String {
     }
 }
 
-/// Asks for something; an answer that was begun and could not be ended is cut.
+/// Sends a request; a response that can't be completed is aborted.
 async fn try_request(dav: &DavClient, method: &str, path: &str, depth: &str) -> Option<HttpResponse> {
     let response = dav.try_send(method, path, &[("depth", depth)], "").await.ok()?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -96,7 +96,7 @@ async fn list_recursively(dav: &DavClient, top: &str) -> Result<Vec<String>, u16
     Ok(files)
 }
 
-/// What clients that go on and on have got.
+/// Responses that clients which repeat their requests have received.
 #[derive(Default)]
 struct ResponseCounts {
     stop: AtomicBool,
@@ -192,7 +192,7 @@ async fn list_repeatedly(mut sftp: SftpClient, path: &str, wanted: Vec<String>, 
     }
 }
 
-/// Tells that requests are refused while the root is not there, whatever they ask.
+/// Asserts that every request is refused while the root is missing.
 async fn assert_all_requests_are_refused(dav: &DavClient, bob: &DavClient) {
     let requests =
         [("PROPFIND", "/dav/"), ("GET", "/dav/a"), ("PUT", "/dav/c"), ("DELETE", "/dav/a"), ("MKCOL", "/dav/d")];

@@ -48,7 +48,7 @@ impl TestServer {
         self.runtime.block_on(std::future::poll_fn(|context| {
             assert!(future.as_mut().poll(context).is_pending());
             let waits = self.env.auth.hashing_queue_len() > before;
-            // What blocks wakes this when it is done.
+            // The blocking work wakes this when it is done.
             if waits { Poll::Ready(()) } else { Poll::Pending }
         }));
         future

@@ -84,7 +84,7 @@ fn run_git(folder: &Path, arguments: &[&str]) -> String {
     out.trim().to_owned()
 }
 
-/// Whether this machine's git can push to WebDAV: some systems package that part by itself.
+/// Tells whether the installed git can push to WebDAV: some systems package that part separately.
 fn git_can_push_over_http() -> bool {
     let path = Command::new("git").arg("--exec-path").output().map(|output| output.stdout).unwrap_or_default();
     Path::new(String::from_utf8_lossy(&path).trim()).join("git-http-push").exists()

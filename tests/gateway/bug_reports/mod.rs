@@ -58,7 +58,7 @@ async fn send_unauthenticated(gateway: &Fixture, method: &str, path: &str, heade
     HttpResponse { status, headers, body: response.bytes().await.expect("a body").to_vec() }
 }
 
-/// Asks for properties of one resource, by the elements that name them.
+/// Requests properties of one resource, given as XML elements.
 async fn propfind(dav: &DavClient, path: &str, names: &str) -> String {
     let body = format!("<propfind xmlns='DAV:'><prop>{names}</prop></propfind>");
     let answer = dav.send("PROPFIND", path, &[("depth", "0")], body).await;

@@ -13,7 +13,7 @@ async fn start_sftp() -> (Fixture, SftpClient) {
     (gateway, sftp)
 }
 
-/// Where attributes are set: SETSTAT of a path, or FSETSTAT of a handle.
+/// Target of attributes: SETSTAT of a path, or FSETSTAT of a handle.
 #[derive(Clone, Copy)]
 enum SetstatTarget<'a> {
     Path(&'a str),

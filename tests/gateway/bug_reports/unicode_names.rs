@@ -9,7 +9,7 @@ use crate::support::{Fixture, SftpClient, encode_string};
 const COMPOSED: &str = "\u{e4}";
 const DECOMPOSED: &str = "a\u{308}";
 
-/// What is in the tree but for what the gateway keeps for itself.
+/// Returns the paths of the tree without the reserved directory.
 fn tree_entries(gateway: &Fixture) -> Vec<String> {
     gateway.all_paths().into_iter().filter(|path| !path.contains(".patgate")).collect()
 }

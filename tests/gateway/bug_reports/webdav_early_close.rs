@@ -124,7 +124,7 @@ async fn large_upload_without_credentials_sees_the_challenge() {
     assert!(!gateway.host_path("/large").exists());
 }
 
-/// Whether a connection can be used again after a refusal: it is, or its end was announced.
+/// Asserts that a connection works after a refusal, or that its close was announced.
 async fn assert_reusable_or_closed(
     gateway: &Fixture,
     dav: &DavClient,

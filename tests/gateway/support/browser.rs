@@ -16,7 +16,7 @@ impl Browser {
         Self { http, agent: "Mozilla/5.0 (test)".to_owned(), cookie: String::new() }
     }
 
-    /// Signs in, and must be let in.
+    /// Signs in; panics if that is refused.
     pub(crate) async fn sign_in_new(gateway: &Fixture, login: &str, token: &str) -> Self {
         let mut browser = Self::new(gateway);
         let answer = browser.sign_in(login, token).await;
@@ -77,7 +77,7 @@ impl Browser {
         self.http.send("PUT", path, &headers, content.to_owned()).await.status
     }
 
-    /// Tells whether pages are shown, and not the way to sign in.
+    /// Tells whether the console shows its pages instead of the sign-in form.
     pub(crate) async fn is_signed_in(&self) -> bool {
         self.get("/console/tokens").await.text().contains("Sign out")
     }
@@ -99,7 +99,7 @@ pub(crate) fn form_urlencode(fields: &[(&str, &str)]) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// What a hidden field of a page carries; empty where there is none.
+/// Returns the value of a hidden field of a page, or an empty string.
 pub(crate) fn hidden_field(page: &str, name: &str) -> String {
     let start = format!("name=\"{name}\" value=\"");
     let rest = page.split(&start).nth(1).unwrap_or_default();

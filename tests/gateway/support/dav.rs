@@ -20,7 +20,7 @@ pub(crate) struct DavClient {
     authorization: String,
 }
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpResponse {
     pub(crate) status: u16,
@@ -58,13 +58,13 @@ impl DavClient {
         Self { client, address, authorization: format!("Basic {pair}") }
     }
 
-    /// Calls from another address of this machine: failures are counted by address.
+    /// Connects from another loopback address: failures are counted by address.
     pub(crate) fn with_local_address(self, address: IpAddr) -> Self {
         let client = reqwest::Client::builder().no_proxy().local_address(address).build().expect("a client");
         Self { client, ..self }
     }
 
-    /// Shows a token as Bearer, as programs do and browsers never of their own accord.
+    /// Sends the token as Bearer, which programs do and browsers never do by themselves.
     pub(crate) fn with_bearer_token(self, token: &str) -> Self {
         Self { authorization: format!("Bearer {token}"), ..self }
     }
@@ -103,7 +103,7 @@ impl DavClient {
         self.try_send(method, path, headers, body).await.expect("an answer")
     }
 
-    /// Likewise, to a server that may be killed meanwhile.
+    /// Sends a request to a server that may be killed meanwhile.
     pub(crate) async fn try_send(
         &self,
         method: &str,
@@ -157,7 +157,7 @@ impl HttpResponse {
     }
 }
 
-/// Sends bytes over a socket of their own, ends the sending side when told, and returns all that came back.
+/// Sends bytes on a new connection and returns all bytes received until the server closes it.
 pub(crate) async fn send_raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(request).await.expect("sent");

@@ -128,7 +128,7 @@ impl Fixture {
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    /// Likewise, whatever comes of it.
+    /// Runs a command and returns its output, whether it succeeds or not.
     pub(crate) fn try_run_cli<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         patgate_command(&self.state()).args(arguments).output().expect("the program runs")
     }
@@ -142,45 +142,46 @@ impl Fixture {
         self.run_cli(&arguments);
     }
 
-    /// Makes a token with these options besides its owner, and returns it.
+    /// Creates a token with these options and returns it.
     pub(crate) fn create_token(&self, login: &str, options: &[&str]) -> String {
         let mut arguments = vec!["admin", "user", "token", "-u", login, "-q"];
         arguments.extend(options);
         self.run_cli(&arguments)
     }
 
-    /// Makes a user with one grant and an unscoped token of an hour.
+    /// Creates a user with one grant, and returns a token without scopes, valid for an hour.
     pub(crate) fn create_user_and_token(&self, login: &str, grant: &str) -> String {
         self.create_user(login, &[grant]);
         self.create_token(login, &["-e", "1h"])
     }
 
-    /// The node id of a path.
+    /// Returns the node id of a path.
     pub(crate) fn node_id(&self, path: &str) -> String {
         self.run_cli(&["node", "id", path])
     }
 
-    /// A WebDAV client with a user's token.
+    /// Returns a WebDAV client with a user's token.
     pub(crate) fn dav(&self, login: &str, token: &str) -> DavClient {
         DavClient::new(self.http, login, token)
     }
 
-    /// A REST client with a user's token.
+    /// Returns a REST client with a user's token.
     pub(crate) fn rest(&self, login: &str, token: &str) -> RestClient {
         RestClient::new(self.dav(login, token))
     }
 
-    /// An SFTP session with a user's token.
+    /// Opens an SFTP session with a user's token.
     pub(crate) async fn sftp(&self, login: &str, token: &str) -> SftpClient {
         SftpClient::connect(self.sftp, login, token).await.expect("the login is accepted")
     }
 
-    /// What waits in staging.
+    /// Returns the paths in the staging directory.
     pub(crate) fn staged_entries(&self) -> Vec<PathBuf> {
         server::staged_entries(&self.root())
     }
 
-    /// Everything below the served folder, reserved folders included but not the tree's marker, as sorted relative paths.
+    /// Returns all paths below the served directory, relative and sorted; with the reserved directory, and without the
+    /// tree's marker.
     pub(crate) fn all_paths(&self) -> Vec<String> {
         let mut found = Vec::new();
         collect_paths(&self.root(), &self.root(), &mut found);
@@ -196,14 +197,14 @@ impl Drop for Fixture {
     }
 }
 
-/// The program under test, on a state directory.
+/// Returns a command that runs the program on a state directory.
 pub(crate) fn patgate_command(state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patgate"));
     command.env_clear().env("PATGATE_STATE", state);
     command
 }
 
-/// The id of a token's text.
+/// Returns the id in a token's text.
 pub(crate) fn token_id(token: &str) -> &str {
     &token[4..12]
 }

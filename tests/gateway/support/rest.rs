@@ -17,7 +17,7 @@ impl RestClient {
         self.send_with_headers(method, path, &[], body).await
     }
 
-    /// Likewise, with headers.
+    /// Sends a request with headers.
     pub(crate) async fn send_with_headers(
         &self,
         method: &str,

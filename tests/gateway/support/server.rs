@@ -20,7 +20,7 @@ impl ServerProcess {
         Self::start_with_command(patgate_command(&folder.join("state")), folder)
     }
 
-    /// Likewise, writing all that it ever logs to a file, as JSON lines.
+    /// Serves, and writes the whole log to a file, as JSON lines.
     pub(crate) fn start_logging(folder: &Path, log: &Path) -> Self {
         let mut command = patgate_command(&folder.join("state"));
         command.env("PATGATE_LOG", "trace").env("PATGATE_LOG_FORMAT", "json");
@@ -28,7 +28,7 @@ impl ServerProcess {
         Self::start_with_command(command, folder)
     }
 
-    /// Likewise, by a command that ends in the program's own.
+    /// Serves with a command to which the arguments of `serve` are added.
     pub(crate) fn start_with_command(mut command: std::process::Command, folder: &Path) -> Self {
         command.args(["serve", "--http", "127.0.0.1:0", "--sftp", "127.0.0.1:0", "--root"]).arg(folder.join("files"));
         let mut process = command.stdout(Stdio::piped()).spawn().expect("the program runs");
@@ -41,18 +41,18 @@ impl ServerProcess {
         Self { http: address("http=http://"), sftp: address("sftp="), process }
     }
 
-    /// What it logs, where its command pipes that.
+    /// Returns its log, if the command pipes standard error.
     #[allow(dead_code, reason = "for tests/handles")]
     pub(crate) fn take_stderr(&mut self) -> Option<std::process::ChildStderr> {
         self.process.stderr.take()
     }
 
-    /// The most memory it ever held at once, in KiB.
+    /// Returns the peak resident memory, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         self.memory_kib("VmHWM:")
     }
 
-    /// The memory that it holds now, in KiB.
+    /// Returns the resident memory, in KiB.
     #[allow(dead_code, reason = "for tests/resilience")]
     pub(crate) fn resident_kib(&self) -> u64 {
         self.memory_kib("VmRSS:")
@@ -64,7 +64,7 @@ impl ServerProcess {
         line.split_whitespace().next().expect("a number").parse().expect("a number")
     }
 
-    /// The `status` of each of its threads.
+    /// Returns `/proc/PID/task/TID/status` of each thread.
     #[allow(dead_code, reason = "for tests/handles")]
     pub(crate) fn thread_statuses(&self) -> Vec<String> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs");
@@ -72,7 +72,7 @@ impl ServerProcess {
         threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok()).collect()
     }
 
-    /// How many files it may have open: as it is, and at most.
+    /// Returns the soft and the hard limit on open files.
     pub(crate) fn open_file_limits(&self) -> (String, String) {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.process.id())).expect("it runs");
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the line");
@@ -80,13 +80,13 @@ impl ServerProcess {
         (numbers.next().expect("a number"), numbers.next().expect("a number"))
     }
 
-    /// How many files it has open.
+    /// Returns the number of open descriptors.
     #[allow(dead_code, reason = "for tests/gateway")]
     pub(crate) fn open_descriptor_count(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("it runs").count()
     }
 
-    /// Sets how many files it may have open while it runs.
+    /// Sets the limit on open files while the server runs.
     #[allow(dead_code, reason = "for tests/gateway")]
     pub(crate) fn limit_descriptors(&self, most: usize) {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -96,20 +96,20 @@ impl ServerProcess {
         prlimit(process, Resource::Nofile, limit).expect("set");
     }
 
-    /// Ends it as SIGTERM does.
+    /// Stops the process with SIGTERM.
     pub(crate) fn stop(mut self) {
         let process = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("told");
         self.process.wait().expect("ended");
     }
 
-    /// What ends it as `kill -9` does, at once.
+    /// Returns a function that kills the process with SIGKILL.
     pub(crate) fn killer(&self) -> impl FnOnce() + use<> {
         let process = rustix::process::Pid::from_child(&self.process);
         move || rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("it runs")
     }
 
-    /// Ends it as `kill -9` does.
+    /// Kills the process with SIGKILL.
     pub(crate) fn kill(self) {
         drop(self);
     }
@@ -122,7 +122,7 @@ impl Drop for ServerProcess {
     }
 }
 
-/// What waits in the staging of a served folder: all in it but the marker of the tree.
+/// Returns the paths in the staging directory of a served directory, without the marker of the tree.
 pub(crate) fn staged_entries(root: &Path) -> Vec<std::path::PathBuf> {
     let Ok(staging) = std::fs::read_dir(root.join(".patgate")) else { return Vec::new() };
     let entries = staging.map(|entry| entry.expect("an entry"));

@@ -165,7 +165,7 @@ impl SftpClient {
         self.connection().socket.shutdown(std::net::Shutdown::Both).expect("cut");
     }
 
-    /// Takes leave of the server (SSH_MSG_DISCONNECT).
+    /// Sends SSH_MSG_DISCONNECT.
     pub(crate) async fn disconnect(self) {
         self.connection().ssh.disconnect(russh::Disconnect::ByApplication, "", "").await.expect("sent");
     }

@@ -18,7 +18,7 @@ use super::Fixture;
 /// Long enough for any machine.
 pub(crate) const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a server said with SSH_MSG_DISCONNECT.
+/// The server's SSH_MSG_DISCONNECT.
 #[derive(Clone, Default)]
 pub(crate) struct DisconnectRecorder(Arc<Mutex<Option<RemoteDisconnectInfo>>>);
 
@@ -37,7 +37,7 @@ impl client::Handler for DisconnectRecorder {
     }
 }
 
-/// A client, and what it is told at its end.
+/// A client, and the disconnect that it received.
 pub(crate) struct SshClient {
     pub(crate) ssh: Handle<DisconnectRecorder>,
     disconnect: DisconnectRecorder,

@@ -208,7 +208,7 @@ impl RawSsh {
         super::take_u32(&mut &body[4..])
     }
 
-    /// Asks for SFTP on a channel; with or without wanting an answer.
+    /// Requests the SFTP subsystem on a channel, with or without `want_reply`.
     pub(crate) async fn request_sftp(&mut self, channel: u32, reply: bool) {
         let subsystem = [encode_string(b"subsystem"), vec![u8::from(reply)], encode_string(b"sftp")].concat();
         self.send(CHANNEL_REQUEST, &[&channel.to_be_bytes(), &subsystem]).await;
@@ -222,7 +222,7 @@ impl RawSsh {
         self.send(CHANNEL_DATA, &[&channel.to_be_bytes(), &encode_string(bytes)]).await;
     }
 
-    /// Takes so many more bytes on a channel.
+    /// Enlarges the window of a channel.
     pub(crate) async fn adjust_window(&mut self, channel: u32, bytes: u32) {
         self.send(CHANNEL_WINDOW_ADJUST, &[&channel.to_be_bytes(), &bytes.to_be_bytes()]).await;
     }
