@@ -29,19 +29,19 @@ impl ApiCaller {
     /// Waits for a permit for a call of the store.
     pub(super) fn light_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
-        async move { Ok(session.light_turn().await?) }
+        async move { Ok(session.acquire_light_permit().await?) }
     }
 
     /// Waits for a permit for work that keeps a processor busy for long.
     pub(super) fn heavy_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
-        async move { Ok(session.acquire_work_permit().await?) }
+        async move { Ok(session.acquire_heavy_permit().await?) }
     }
 
     /// Waits for a permit for revoking, narrowing or disabling, which no other work delays.
     pub(super) fn revocation_permit(&self) -> impl Future<Output = Result<WorkPermit>> + use<> {
         let session = self.0.clone();
-        async move { Ok(session.revoking_turn().await?) }
+        async move { Ok(session.acquire_revocation_permit().await?) }
     }
 
     /// Returns the login of the caller.

@@ -189,23 +189,23 @@ impl Session {
     ///
     /// # Errors
     /// [`TooMuchWork`] when the user, or all users together, have too much work waiting.
-    pub async fn acquire_work_permit(&self) -> Result<WorkPermit, TooMuchWork> {
+    pub async fn acquire_heavy_permit(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.heavy.acquire(self.login()).await
     }
 
     /// Waits for a permit for a call of the store, which doesn't wait for the user's longer work.
     ///
     /// # Errors
-    /// As [`Session::acquire_work_permit`].
-    pub async fn light_turn(&self) -> Result<WorkPermit, TooMuchWork> {
+    /// As [`Session::acquire_heavy_permit`].
+    pub async fn acquire_light_permit(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.light.acquire(self.login()).await
     }
 
-    /// Waits for another such permit for work that has begun.
+    /// Waits for another light permit for work that has begun.
     ///
     /// # Errors
     /// [`TooMuchWork`] when all users together have too much work waiting.
-    pub async fn light_turn_again(&self) -> Result<WorkPermit, TooMuchWork> {
+    pub async fn acquire_light_followup_permit(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.light.acquire_followup(self.login()).await
     }
 
@@ -214,15 +214,15 @@ impl Session {
     ///
     /// # Errors
     /// [`TooMuchWork`] when the token, or all tokens together, have too much work waiting.
-    pub async fn revoking_turn(&self) -> Result<WorkPermit, TooMuchWork> {
-        self.handle.core.work_permits.revoking.acquire(&self.token()).await
+    pub async fn acquire_revocation_permit(&self) -> Result<WorkPermit, TooMuchWork> {
+        self.handle.core.work_permits.revocation.acquire(&self.token()).await
     }
 
-    /// Waits for another permit for work that has begun.
+    /// Waits for another heavy permit for work that has begun.
     ///
     /// # Errors
     /// [`TooMuchWork`] when all users together have too much work waiting.
-    pub async fn acquire_followup_permit(&self) -> Result<WorkPermit, TooMuchWork> {
+    pub async fn acquire_heavy_followup_permit(&self) -> Result<WorkPermit, TooMuchWork> {
         self.handle.core.work_permits.heavy.acquire_followup(self.login()).await
     }
 

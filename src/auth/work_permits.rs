@@ -41,7 +41,7 @@ pub(super) struct WorkPermitPools {
     /// Permits for calls of the store, by user.
     pub(super) light: WorkPermits<Login>,
     /// Permits for revoking, by the token that asks for it.
-    pub(super) revoking: WorkPermits<TokenId>,
+    pub(super) revocation: WorkPermits<TokenId>,
 }
 
 /// Permits of one kind of work for owners of type `K`; clones share them.
@@ -223,10 +223,10 @@ mod tests {
         while let Some(permit) = poll_once(permits.light.acquire(&alice)) {
             held.push(permit.expect("admitted"));
         }
-        while let Some(permit) = poll_once(permits.revoking.acquire(&stolen)) {
+        while let Some(permit) = poll_once(permits.revocation.acquire(&stolen)) {
             held.push(permit.expect("admitted"));
         }
-        assert!(poll_once(permits.revoking.acquire(&own_token)).is_some_and(|permit| permit.is_ok()));
+        assert!(poll_once(permits.revocation.acquire(&own_token)).is_some_and(|permit| permit.is_ok()));
     }
 
     #[test]

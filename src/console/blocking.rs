@@ -40,7 +40,7 @@ pub(super) async fn run_on_tree<T: Send + 'static>(
 ) -> Result<T> {
     let session = view.session().clone();
     let cancel_guard = view.cancellation().cancel_on_drop();
-    let result = run_with_permit(async move { session.acquire_work_permit().await }, move || work(&view)).await;
+    let result = run_with_permit(async move { session.acquire_heavy_permit().await }, move || work(&view)).await;
     cancel_guard.disarm();
     result
 }

@@ -48,7 +48,7 @@ impl ConsoleCaller {
     /// Waits for a permit for a call of the store.
     pub(super) fn light_permit(&self) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
         let session = self.session().clone();
-        async move { session.light_turn().await }
+        async move { session.acquire_light_permit().await }
     }
 
     /// Waits for a permit for revoking, narrowing or disabling, which no other work delays.
@@ -56,7 +56,7 @@ impl ConsoleCaller {
         &self,
     ) -> impl Future<Output = std::result::Result<WorkPermit, TooMuchWork>> + use<> {
         let session = self.session().clone();
-        async move { session.revoking_turn().await }
+        async move { session.acquire_revocation_permit().await }
     }
 
     /// Tells whether the caller has a role, to decide what a page offers. Authorization itself is up to `tokens`.
@@ -226,7 +226,11 @@ pub(super) async fn find_browser_session(
     let permit_session = browser_session.session().clone();
     // The permit is one for revocations, because the form that revokes a token passes here first and must not wait for
     // other work.
-    match run_with_permit(async move { permit_session.revoking_turn().await }, move || Ok(session.revalidate())).await {
+    match run_with_permit(async move { permit_session.acquire_revocation_permit().await }, move || {
+        Ok(session.revalidate())
+    })
+    .await
+    {
         Ok(Ok(_)) => Ok(Some(browser_session)),
         Err(ConsoleError::TooMuchWork(error)) => Err(error.into()),
         // The token was revoked or has expired, or the store can't tell: fail closed, and end the browser session with

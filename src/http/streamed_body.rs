@@ -70,7 +70,7 @@ impl<S: BlockProducer> StreamedBody<S> {
         let session = self.session.clone();
         self.next_step = Some(tokio::spawn(async move {
             // Without a permit the block is produced all the same: the response has begun.
-            let permit = session.acquire_followup_permit().await;
+            let permit = session.acquire_heavy_followup_permit().await;
             let produced = spawn_blocking(move || {
                 let _permit = permit;
                 produce()

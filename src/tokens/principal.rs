@@ -73,7 +73,7 @@ impl Principal {
     /// [`Error::Busy`] where the user, or all users together, have too much work waiting.
     pub(super) async fn acquire_store_permit(&self) -> Result<Option<WorkPermit>> {
         let Principal::Session(session) = self else { return Ok(None) };
-        session.light_turn().await.map(Some).map_err(|TooMuchWork| Error::Busy)
+        session.acquire_light_permit().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
 
     /// Waits for another permit for an operation that has begun.
@@ -82,7 +82,7 @@ impl Principal {
     /// [`Error::Busy`] where all users together have too much work waiting.
     pub(super) async fn reacquire_store_permit(&self) -> Result<Option<WorkPermit>> {
         let Principal::Session(session) = self else { return Ok(None) };
-        session.light_turn_again().await.map(Some).map_err(|TooMuchWork| Error::Busy)
+        session.acquire_light_followup_permit().await.map(Some).map_err(|TooMuchWork| Error::Busy)
     }
 
     /// Returns the owner of the calling token.

@@ -152,7 +152,7 @@ pub(super) async fn run_cpu_bound<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     // Waits on the runtime: a queued request holds no thread.
-    let permit = view.session().acquire_work_permit().await.map_err(|TooMuchWork| Error::Busy)?;
+    let permit = view.session().acquire_heavy_permit().await.map_err(|TooMuchWork| Error::Busy)?;
     // Only now: a request that is dropped in the queue has started no work.
     let cancel_guard = view.cancellation().cancel_on_drop();
     let result = run_blocking(move || {

@@ -301,7 +301,7 @@ mod tests {
         let mut permits = Vec::new();
         runtime.block_on(async {
             let mut poll = Context::from_waker(Waker::noop());
-            while let Poll::Ready(permit) = pin!(session.acquire_work_permit()).poll(&mut poll) {
+            while let Poll::Ready(permit) = pin!(session.acquire_heavy_permit()).poll(&mut poll) {
                 permits.push(permit.expect("a turn"));
             }
             let mut asked = pin!(handle(&context));
