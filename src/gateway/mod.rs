@@ -130,7 +130,7 @@ impl Gateway {
 
         let store = Store::open(&settings.state_directory)?;
         store.set_property_quota(settings.property_space);
-        store.bound_state(settings.state_limits);
+        store.set_state_limits(settings.state_limits);
         if !store.restore_ballast()? {
             tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::message));
         }

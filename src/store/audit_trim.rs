@@ -116,7 +116,10 @@ mod tests {
 
     fn bounded_store(per_user: u64, total: u64) -> (tempfile::TempDir, Store) {
         let (temp_dir, store) = open_temp_store();
-        store.bound_state(StateLimits { audit_rows: UserQuotaLimits { per_user, total }, ..StateLimits::default() });
+        store.set_state_limits(StateLimits {
+            audit_rows: UserQuotaLimits { per_user, total },
+            ..StateLimits::default()
+        });
         (temp_dir, store)
     }
 

@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Returns the length in bytes of the longest relative path from a node to a named one below it.
-    pub(crate) fn longest_way_below(&self, top: NodeId) -> Result<usize> {
+    pub(crate) fn max_path_bytes_below(&self, top: NodeId) -> Result<usize> {
         self.read(|connection| {
             let sql = "WITH RECURSIVE below (id, bytes) AS ( \
                  SELECT id, length(name) FROM nodes WHERE parent = ?1 UNION ALL \
@@ -140,7 +140,7 @@ impl Store {
             }
             let named = ensure_rows(connection, steps, generate_id, named_by)?;
             // After the insertion, when the number of new rows is known: the error rolls them back.
-            self.check_node_quota(connection, named_by, 0)?;
+            self.enforce_node_quota(connection, named_by, 0)?;
             Ok(named)
         })
     }
@@ -358,7 +358,7 @@ mod tests {
         let found: Vec<_> = rows.into_iter().map(|(path, row)| (path, row.id)).collect();
         let paths = [&b"/top"[..], b"/top/\xff'\xc3", b"/top/\xff'\xc3/\xa4%", b"/top/\xff'\xc3/\xa4%/f"].map(parse);
         assert_eq!(found, paths.into_iter().zip([1, 2, 3, 4].map(node)).collect::<Vec<_>>());
-        let lengths = [0, 1, 2, 3, 4].map(|number| store.longest_way_below(node(number)).expect("read"));
+        let lengths = [0, 1, 2, 3, 4].map(|number| store.max_path_bytes_below(node(number)).expect("read"));
         assert_eq!(lengths, [12, 8, 4, 1, 0]);
 
         let insert = "INSERT INTO properties (node, namespace, name, value) VALUES (?1, 'n', 'p', '<p/>')";

@@ -7,12 +7,12 @@ use super::retention::delete_longest_inactive;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, NodeId, PropertyQuota, StateLimits, UnixMillis, UserQuotaLimits};
 
-/// Number of rows that are disowned in one write.
-const DISOWN_BATCH_ROWS: usize = 1000;
+/// Number of rows whose user is cleared in one write.
+const ATTRIBUTION_BATCH_ROWS: usize = 1000;
 
 impl Store {
     /// Sets the quotas of the store.
-    pub fn bound_state(&self, limits: StateLimits) {
+    pub fn set_state_limits(&self, limits: StateLimits) {
         *self.inner.limits.lock() = limits;
     }
 
@@ -48,7 +48,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::QuotaExceeded`].
-    pub(super) fn check_node_quota(&self, c: &Connection, named_by: Option<&Login>, additional: u64) -> Result<()> {
+    pub(super) fn enforce_node_quota(&self, c: &Connection, named_by: Option<&Login>, additional: u64) -> Result<()> {
         let UserQuotaLimits { per_user, total } = self.state_limits().named_nodes;
         if let Some(named_by) = named_by
             && amount(c, "nodes", named_by)?.saturating_add(additional) > per_user
@@ -95,9 +95,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::QuotaExceeded`].
-    pub(crate) fn may_name_nodes(&self, named_by: &Login, additional: usize) -> Result<()> {
+    pub(crate) fn check_node_quota(&self, named_by: &Login, additional: usize) -> Result<()> {
         let additional = u64::try_from(additional).unwrap_or(u64::MAX);
-        self.read(|c| self.check_node_quota(c, Some(named_by), additional))
+        self.read(|c| self.enforce_node_quota(c, Some(named_by), additional))
     }
 
     /// Refuses dead properties beyond the quotas, except for a change that reduces them.
@@ -118,20 +118,20 @@ impl Store {
 impl Store {
     /// Clears the user of up to `limit` properties and nodes each that a deleted user had set or named, and returns how
     /// many. The rows stay: they belong to files.
-    pub(crate) fn disown_removed_users(&self, limit: usize) -> Result<usize> {
+    pub(crate) fn clear_attribution_to_removed_users(&self, limit: usize) -> Result<usize> {
         let select = "SELECT who FROM usage WHERE who <> '' AND who NOT IN (SELECT login FROM users) LIMIT 1";
         let login = self.read(|c| Ok(c.prepare_cached(select)?.query_row([], |row| row.get(0)).optional()?))?;
-        login.map_or(Ok(0), |login: Login| self.disown_rows_of(&login, limit))
+        login.map_or(Ok(0), |login: Login| self.clear_attribution_batch(&login, limit))
     }
 
     /// Clears the user of all properties and nodes that a deleted user had set or named, so that a new user of the same
     /// login starts with an unused quota.
-    pub(super) fn disown_all_of(&self, login: &Login) -> Result<()> {
-        while self.disown_rows_of(login, DISOWN_BATCH_ROWS)? > 0 {}
+    pub(super) fn clear_attribution_to(&self, login: &Login) -> Result<()> {
+        while self.clear_attribution_batch(login, ATTRIBUTION_BATCH_ROWS)? > 0 {}
         Ok(())
     }
 
-    fn disown_rows_of(&self, login: &Login, limit: usize) -> Result<usize> {
+    fn clear_attribution_batch(&self, login: &Login, limit: usize) -> Result<usize> {
         let mut count = 0;
         // Rows are searched in reads of their own, so that no write waits for the search.
         if self.read(|c| amount(c, "nodes", login))? > 0 {
@@ -140,7 +140,10 @@ impl Store {
                 let rows = select.query_map(params![login, sql_limit(limit)], |row| row.get::<_, NodeId>(0))?;
                 Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
             })?;
-            count += self.disown("UPDATE nodes SET namer = '' WHERE id = ?1", nodes.iter().map(|node| (node,)))?;
+            count += self.clear_attribution_of_rows(
+                "UPDATE nodes SET namer = '' WHERE id = ?1",
+                nodes.iter().map(|node| (node,)),
+            )?;
         }
         if self.read(|c| amount(c, "properties", login))? > 0 {
             let keys = self.read(|c| {
@@ -151,13 +154,20 @@ impl Store {
                 })?;
                 Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
             })?;
-            let disown = "UPDATE properties SET writer = '' WHERE node = ?1 AND namespace = ?2 AND name = ?3";
-            count += self.disown(disown, keys.iter().map(|(node, namespace, name)| (node, namespace, name)))?;
+            let update = "UPDATE properties SET writer = '' WHERE node = ?1 AND namespace = ?2 AND name = ?3";
+            count += self.clear_attribution_of_rows(
+                update,
+                keys.iter().map(|(node, namespace, name)| (node, namespace, name)),
+            )?;
         }
         Ok(count)
     }
 
-    fn disown<P: rusqlite::Params>(&self, update: &str, rows: impl Iterator<Item = P>) -> Result<usize> {
+    fn clear_attribution_of_rows<P: rusqlite::Params>(
+        &self,
+        update: &str,
+        rows: impl Iterator<Item = P>,
+    ) -> Result<usize> {
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let mut update = t.prepare_cached(update)?;
             let mut count = 0;

@@ -54,7 +54,7 @@ impl Store {
         // Before the transaction, since it may take many batches: a new user must not inherit the usage of a deleted
         // one.
         if self.user(login)?.is_none() {
-            self.disown_all_of(login)?;
+            self.clear_attribution_to(login)?;
         }
         self.write(WriteDurability::Synced, |t| {
             // No row where the login is taken.

@@ -192,7 +192,7 @@ impl TokenService {
         let scope = |target: &ScopeTarget| match target {
             ScopeTarget::Node(scope) => Ok(*scope),
             ScopeTarget::Path(path, permission) => {
-                let node = tree.mint_for(path, named_by).map_err(path_error(path))?;
+                let node = tree.assign_node_id_for_user(path, named_by).map_err(path_error(path))?;
                 Ok(Scope { node, permission: *permission })
             }
         };

@@ -7,7 +7,7 @@ use crate::auth::Authenticator;
 
 /// Maximum number of tokens that one round records as expired, and that it deletes.
 const MAX_TOKENS_PER_ROUND: usize = 100;
-/// Maximum number of events, of usage counts and of disowned rows of one round.
+/// Maximum number of events, of usage counts and of rows whose user is cleared that one round handles.
 const MAX_EVENTS_PER_ROUND: usize = 1000;
 /// Time that usage counts are kept longer than events: a chart of the whole retention begins at the start of a day
 /// (UTC), which may be almost a day earlier.
@@ -27,7 +27,7 @@ pub struct RetentionReport {
     /// Number of usage counts that were deleted.
     pub deleted_counts: usize,
     /// Number of properties and nodes whose user was cleared, since the user was deleted.
-    pub disowned: usize,
+    pub cleared_attributions: usize,
     /// Number of rows of stale sync journals that were deleted.
     pub deleted_sync_entries: usize,
 }
@@ -35,7 +35,7 @@ pub struct RetentionReport {
 impl RetentionReport {
     /// Tells whether a limit was reached, so that the next round should follow at once.
     pub fn may_have_more(&self) -> bool {
-        let events = self.deleted_events.max(self.deleted_counts).max(self.disowned);
+        let events = self.deleted_events.max(self.deleted_counts).max(self.cleared_attributions);
         self.expired_tokens >= MAX_TOKENS_PER_ROUND
             || self.deleted_tokens >= MAX_TOKENS_PER_ROUND
             || events >= MAX_EVENTS_PER_ROUND
@@ -72,7 +72,7 @@ impl TokenService {
         // By age first: what that deletes need not be trimmed.
         let deleted_events = self.store.delete_events_before(oldest_event, MAX_EVENTS_PER_ROUND)?
             + self.store.trim_events(MAX_EVENTS_PER_ROUND)?;
-        let disowned = self.store.disown_removed_users(MAX_EVENTS_PER_ROUND)?;
+        let cleared_attributions = self.store.clear_attribution_to_removed_users(MAX_EVENTS_PER_ROUND)?;
         let deleted_counts = self
             .store
             .delete_usage_counts_before(oldest_event.saturating_sub(COUNT_RETENTION_MARGIN), MAX_EVENTS_PER_ROUND)?;
@@ -82,7 +82,7 @@ impl TokenService {
             deleted_events,
             deleted_counts,
             deleted_sync_entries,
-            disowned,
+            cleared_attributions,
         })
     }
 }

@@ -309,7 +309,11 @@ impl TokenService {
 
     /// Returns the node of a path; a new node counts for the quota of the caller's user.
     fn ensure_node(&self, principal: &Principal, path: &TreePath) -> Result<NodeId> {
-        self.tree.as_ref().ok_or(Error::NoServedRoot)?.mint_for(path, principal.login()).map_err(path_error(path))
+        self.tree
+            .as_ref()
+            .ok_or(Error::NoServedRoot)?
+            .assign_node_id_for_user(path, principal.login())
+            .map_err(path_error(path))
     }
 }
 

@@ -102,7 +102,7 @@ impl NodeIndex {
     /// [`Error::Absent`] when the entry does not exist, [`Error::Unsupported`] for a symbolic link,
     /// [`Error::TreeMismatch`] when the served directory is not the one in which ids were assigned.
     pub(super) fn assign_id(&self, path: &TreePath) -> Result<NodeId> {
-        self.mint_for(path, None)
+        self.assign_id_for_user(path, None)
     }
 
     /// Assigns an id as [`NodeIndex::assign_id`] does, and counts new nodes in the quota of a user if one is given.
@@ -110,7 +110,7 @@ impl NodeIndex {
     /// # Errors
     /// As [`NodeIndex::assign_id`]; [`Error::Store`] with a quota error when the user, or all users together, have
     /// reached the limit of named nodes.
-    pub(super) fn mint_for(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
+    pub(super) fn assign_id_for_user(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
         if let Some(id) = self.find_id(path)? {
             return Ok(id);
         }
@@ -138,13 +138,13 @@ impl NodeIndex {
     /// of it.
     ///
     /// # Errors
-    /// [`Error::Store`] with a quota error, as [`NodeIndex::mint_for`].
+    /// [`Error::Store`] with a quota error, as [`NodeIndex::assign_id_for_user`].
     pub(super) fn prepare_move(&self, source: &TreePath, target: &TreePath, login: &Login) -> Result<()> {
         let Some(directory) = target.parent() else { return Ok(()) };
         if self.store.node_at(source)?.is_none() {
             return Ok(());
         }
-        match self.mint_for(&directory, Some(login)) {
+        match self.assign_id_for_user(&directory, Some(login)) {
             Err(Error::Store(error @ StoreError::QuotaExceeded(_))) => Err(error.into()),
             // Any other error is left to the move itself, which reports it as its own.
             _ => Ok(()),
@@ -210,7 +210,7 @@ impl NodeIndex {
     /// [`Error::PathTooLong`].
     pub(super) fn can_follow(&self, source: &TreePath, target: &TreePath) -> Result<()> {
         let Some(id) = self.find_id(source)? else { return Ok(()) };
-        match target.can_hold_bytes(self.store.longest_way_below(id)?) {
+        match target.can_hold_bytes(self.store.max_path_bytes_below(id)?) {
             true => Ok(()),
             false => Err(Error::PathTooLong),
         }

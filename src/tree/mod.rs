@@ -244,8 +244,8 @@ impl Tree {
     /// # Errors
     /// As [`Tree::assign_node_id`]; [`Error::Store`] with a quota error when the user, or all users together, have
     /// reached the limit of named nodes.
-    pub fn mint_for(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
-        self.shared.index.mint_for(path, charged_to)
+    pub fn assign_node_id_for_user(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
+        self.shared.index.assign_id_for_user(path, charged_to)
     }
 
     /// Removes the locks of users who were removed. Call it periodically.

@@ -91,7 +91,7 @@ impl NodeIndex {
         }
         // Removing properties from an entry without a node must not assign it an id, which counts in the quota.
         let sets_any = steps.iter().any(|step| step.value.is_some());
-        let node = if sets_any { Some(self.mint_for(path, Some(writer))?) } else { self.find_id(path)? };
+        let node = if sets_any { Some(self.assign_id_for_user(path, Some(writer))?) } else { self.find_id(path)? };
         let Some(node) = node else { return before_commit() };
         // Stays so when the totals are exceeded: `before_commit` is then not called.
         let mut outcome = Err(Error::NoSpace);
@@ -135,7 +135,7 @@ impl NodeIndex {
         }
         // Each copy with properties needs a node, and so do all its ancestors.
         let paths: HashSet<TreePath> = below.iter().flat_map(|(below, _)| self_and_ancestors(to.join(below))).collect();
-        self.store().may_name_nodes(writer, paths.len())?;
+        self.store().check_node_quota(writer, paths.len())?;
         let nodes: Vec<NodeId> = below.into_iter().map(|(_, node)| node).collect();
         Ok(self.store().check_property_quota(writer, self.store().property_bytes(&nodes)?)?)
     }
@@ -151,7 +151,7 @@ impl NodeIndex {
                 if (!deep && !below.is_root()) || self.find_id(&from.join(&below))? != Some(node) {
                     continue;
                 }
-                match self.mint_for(&to.join(&below), Some(writer)) {
+                match self.assign_id_for_user(&to.join(&below), Some(writer)) {
                     Ok(copy) => pairs.push((Some(node), copy)),
                     // The entry was removed meanwhile, or was not copied (a link that leads out, a special file).
                     Err(Error::Absent | Error::NoParent | Error::NotADirectory | Error::Unsupported) => {}

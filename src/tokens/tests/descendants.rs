@@ -266,7 +266,7 @@ fn revoking_parent_closes_descendant_sessions() {
 fn child_counts_toward_owner_token_limit() {
     let EscalationEnv { env, alice, .. } = EscalationEnv::new();
     for _ in 0..4 {
-        env.issue_with(&alice.principal, "alice", |_| ()).expect("minted");
+        env.issue_with(&alice.principal, "alice", |_| ()).expect("created");
     }
     let refused = env.issue_with(&alice.principal, "alice", |_| ());
     assert!(matches!(refused, Err(Error::Policy(PolicyViolation::TooManyTokens(5)))), "{refused:?}");

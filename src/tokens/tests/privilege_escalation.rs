@@ -226,22 +226,22 @@ const ROTATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
 };
 
 const ISSUE_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
-    "a user mints for another": |w| w.alice.clone() => |w, by|
+    "a user creates a token for another": |w| w.alice.clone() => |w, by|
         w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), refused "this needs the role security.generate_tokens";
-    "a user mints for one who is not there": |w| w.alice.clone() => |w, by|
+    "a user creates a token for one who is not there": |w| w.alice.clone() => |w, by|
         w.env.issue_with(&by.principal, "nobody", |_| ()).map(drop), refused "this needs the role security.generate_tokens";
-    "a helpdesk role mints for an administrator": |w| w.help.clone() => |w, by|
+    "a helpdesk role creates a token for an administrator": |w| w.help.clone() => |w, by|
         w.env.issue_with(&by.principal, "root", |_| ()).map(drop), refused "this needs the role admin";
-    "a token without roles mints one with a role of its owner": roleless_helpdesk_token => |w, by|
+    "a token without roles creates one with a role of its owner": roleless_helpdesk_token => |w, by|
         w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::RevokeTokens])).map(drop),
         refused "this needs the role security.revoke_tokens";
-    "a child without roles mints one with those of its parent": |w| w.env.issue_bearer(&w.help.principal, "help", |_| ())
+    "a child without roles creates one with those of its parent": |w| w.env.issue_bearer(&w.help.principal, "help", |_| ())
         => |w, by| w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::ManageUsers])).map(drop),
         refused "this needs the role users.manage";
-    "a token mints one with a role that its owner lacks": |w| w.help.clone() => |w, by|
+    "a token creates one with a role that its owner lacks": |w| w.help.clone() => |w, by|
         w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&[Role::ReadAudit])).map(drop),
         refused "the user help does not hold the role audit.read";
-    "a helpdesk role mints a role for one who lacks it": |w| w.help.clone() => |w, by|
+    "a helpdesk role creates a token with a role that its owner lacks, for another user": |w| w.help.clone() => |w, by|
         w.env.issue_with(&by.principal, "bob", |request| request.roles = role_set(&[Role::RevokeTokens])).map(drop),
         refused "the user bob does not hold the role security.revoke_tokens";
     "a child may do more than its parent": scoped_token => |w, by|
@@ -262,24 +262,24 @@ const ISSUE_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         w.env.issue_bearer(&parent.principal, "alice", |_| ())
     } => |w, by| w.env.issue_with(&by.principal, "alice", |request| request.limits = file_size_limit(11)).map(drop),
         refused "a token can't have more privileges than its parent: its limit on the file size";
-    "a limited token with the role mints one with roles for another user": |w| {
+    "a limited token with the role creates one with roles for another user": |w| {
         second_helpdesk_token(w);
         limited_helpdesk_token(w)
     } => |w, by| w.env.issue_with(&by.principal, "peer", |request| request.roles = role_set(&HELPDESK_ROLES)).map(drop),
         refused "this needs a token without scopes, limits or parent";
-    "a limited token with the role mints a wide one for another user": limited_helpdesk_token => |w, by|
+    "a limited token with the role creates a wide one for another user": limited_helpdesk_token => |w, by|
         w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), refused "this needs a token without scopes, limits or parent";
-    "a scoped token with the role mints for another user": scoped_helpdesk_token => |w, by|
+    "a scoped token with the role creates a token for another user": scoped_helpdesk_token => |w, by|
         w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), refused "this needs a token without scopes, limits or parent";
-    "a child with the role mints for another user": |w|
+    "a child with the role creates a token for another user": |w|
         w.env.issue_bearer(&w.help.principal, "help", |request| request.roles = role_set(&HELPDESK_ROLES)) => |w, by|
         w.env.issue_with(&by.principal, "bob", |_| ()).map(drop), refused "this needs a token without scopes, limits or parent";
-    "a limited token of an administrator mints for another user": |w| w.env.issue_bearer(ADMIN, "root", |request| {
+    "a limited token of an administrator creates a token for another user": |w| w.env.issue_bearer(ADMIN, "root", |request| {
         request.roles = role_set(&[Role::Admin]);
         request.limits = file_size_limit(1024);
     }) => |w, by| w.env.issue_with(&by.principal, "help", |request| request.roles = role_set(&HELPDESK_ROLES)).map(drop),
         refused "this needs a token without scopes, limits or parent";
-    "a revoked token mints": |w| {
+    "a revoked token creates a token": |w| {
         w.env.tokens.revoke(ADMIN, &[w.alice.id]).expect("revoked");
         w.alice.clone()
     } => |w, by| w.env.issue_with(&by.principal, "alice", |_| ()).map(drop), refused "the session has ended";
@@ -477,7 +477,7 @@ fn own_tokens_need_no_role() {
 #[test]
 fn roles_allow_acting_on_other_users() {
     let EscalationEnv { env, bob, help, root, .. } = EscalationEnv::new();
-    let issued = env.issue_with(&help.principal, "bob", |_| ()).expect("minted");
+    let issued = env.issue_with(&help.principal, "bob", |_| ()).expect("created");
     assert_eq!(issued.record.parent, None, "made for somebody under a role: no parent");
     env.tokens.rotate(&help.principal, bob.id, None).expect("rotated");
     env.tokens.revoke(&help.principal, &[bob.id]).expect("revoked");

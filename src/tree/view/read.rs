@@ -34,12 +34,12 @@ impl View {
 
     /// Returns the node id of an entry that can be seen, and assigns one to it and its ancestors on first use.
     pub fn node_id(&self, path: &TreePath) -> Result<NodeId> {
-        let mint = |path: &TreePath| self.shared().index.mint_for(path, Some(self.session().login()));
+        let assign_id = |path: &TreePath| self.shared().index.assign_id_for_user(path, Some(self.session().login()));
         // Opened before it is named: assigning an id to a hidden entry would reveal it.
         match self.open_entry(path, Permission::NONE, OpenMode::Path) {
-            Ok(found) => mint(&found.path),
+            Ok(found) => assign_id(&found.path),
             // A merely visible directory: its path is no secret.
-            Err(Error::Forbidden) => mint(path),
+            Err(Error::Forbidden) => assign_id(path),
             Err(error) => Err(error),
         }
     }
