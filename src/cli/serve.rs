@@ -9,9 +9,9 @@ use super::signals::{HarmlessSignals, stop_on_signals};
 use super::{CommandError, Result, capabilities, output, rlimit};
 use crate::api::ApiOptions;
 use crate::config::{self, Config, ConfigSources, Count, LoadedConfig};
-use crate::domain::{PropertyQuota, StateLimits, UploadSpaces};
+use crate::domain::{PropertyQuota, StateLimits, UploadSpaceLimits};
 use crate::gateway::{
-    Gateway, GatewayDependencies, GatewayReloader, GatewaySettings, HTTP_PACE_WINDOW, ProxyProtocolListeners,
+    Gateway, GatewayDependencies, GatewayReloader, GatewaySettings, HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners,
 };
 use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
@@ -142,7 +142,7 @@ fn gateway_settings(config: Config) -> GatewaySettings {
         // SFTP bounds the connections of a user itself, at login, with a message of its own.
         sftp_connection_limits: connection_limits(settings.sftp_connections, settings.sftp_connections),
         http_idle_timeout: settings.http_idle_seconds.0,
-        http_pace_window: HTTP_PACE_WINDOW,
+        http_transfer_rate_window: HTTP_TRANSFER_RATE_WINDOW,
         property_space: PropertyQuota {
             per_user: settings.property_space_per_user.bytes(),
             total: settings.property_space.bytes(),
@@ -150,9 +150,9 @@ fn gateway_settings(config: Config) -> GatewaySettings {
         state_limits: StateLimits::default(),
         webdav_options: WebdavOptions {
             propfind_infinity_entries: settings.propfind_infinity_entries.0,
-            upload_space: UploadSpaces {
+            upload_space: UploadSpaceLimits {
                 per_user: settings.unfinished_upload_space_per_user,
-                all: settings.unfinished_upload_space,
+                total: settings.unfinished_upload_space,
             },
         },
         sftp_options: SftpOptions {

@@ -60,7 +60,7 @@ pub use scope::{NodeId, Scope, ScopeTarget};
 pub use state_limits::StateLimits;
 pub use time::{Lifetime, LifetimeError, UnixMillis};
 pub use token::{Secret, TokenError, TokenId, TokenText};
-pub use upload::{PropertyQuota, UploadRule, UploadSpace, UploadSpaces};
+pub use upload::{PropertyQuota, UploadRule, UploadSpace, UploadSpaceLimits};
 pub use usage_count::{UsageCount, UsageKind};
 pub use user::{Login, LoginError, Role, Roles};
 pub use user_quotas::{QuotaReservation, UserQuotaLimits, UserQuotas};

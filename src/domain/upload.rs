@@ -97,27 +97,27 @@ impl UploadSpace {
 
 /// Space that unfinished uploads may take: those of one user, and all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UploadSpaces {
+pub struct UploadSpaceLimits {
     /// Space for the uploads of one user.
     pub per_user: UploadSpace,
     /// Space for all uploads.
-    pub all: UploadSpace,
+    pub total: UploadSpace,
 }
 
-impl UploadSpaces {
+impl UploadSpaceLimits {
     /// Returns the maximum numbers of bytes, as [`UploadSpace::limit_bytes`] does.
-    pub fn most(self, free: u64, written: u64) -> UserQuotaLimits {
+    pub fn limit_bytes(self, free: u64, written: u64) -> UserQuotaLimits {
         UserQuotaLimits {
             per_user: self.per_user.limit_bytes(free, written),
-            total: self.all.limit_bytes(free, written),
+            total: self.total.limit_bytes(free, written),
         }
     }
 }
 
-impl Default for UploadSpaces {
+impl Default for UploadSpaceLimits {
     /// Returns a quarter of the free space for each user, half of it in all.
     fn default() -> Self {
-        Self { per_user: UploadSpace::Percent(25), all: UploadSpace::Percent(50) }
+        Self { per_user: UploadSpace::Percent(25), total: UploadSpace::Percent(50) }
     }
 }
 

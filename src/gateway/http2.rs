@@ -164,7 +164,8 @@ fn spawn_stream(
     // Now, before the end of the connection is read: h2 then no longer knows that a request had no body.
     let (continue_sender, continue_requested) = oneshot::channel();
     let write_permit = http_connection.try_reserve_write(request.method());
-    let (request, unread) = RequestBody::from_http2(request, continue_sender, http_connection.service.pace_window);
+    let (request, unread) =
+        RequestBody::from_http2(request, continue_sender, http_connection.service.transfer_rate_window);
     let accepted = AcceptedStream { request, unread, write_permit, continue_requested, respond };
     streams.spawn(handle_stream(Arc::clone(http_connection), accepted));
 }
@@ -261,7 +262,7 @@ async fn handle_stream(http_connection: Arc<HttpConnection>, stream: AcceptedStr
         response,
         is_head,
         respond,
-        (&http_connection.service.http2_budgets.responses, http_connection.service.pace_window),
+        (&http_connection.service.http2_budgets.responses, http_connection.service.transfer_rate_window),
     )
     .await;
 }
@@ -278,7 +279,7 @@ async fn send_response(
     mut response: Response<ResponseBody>,
     is_head: bool,
     mut respond: SendResponse<Bytes>,
-    (responses, pace_window): (&UserQuotas, Duration),
+    (responses, transfer_rate_window): (&UserQuotas, Duration),
 ) {
     let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
     let held_bytes = response.body().size_hint().upper().unwrap_or(u64::MAX).min(SEND_BUFFER_BYTES as u64);
@@ -300,7 +301,7 @@ async fn send_response(
     match respond.send_response(Response::from_parts(parts, ()), is_last) {
         Ok(stream) if !is_last => {
             let reservation = reservation.map(Arc::new);
-            send_body(body, BodyStream { stream, session, reservation, pace_window }).await;
+            send_body(body, BodyStream { stream, session, reservation, transfer_rate_window }).await;
         }
         Ok(_) => {}
         Err(error) => {
@@ -339,23 +340,23 @@ struct BodyStream {
     session: Option<Session>,
     /// Share of the user's budget of buffered responses.
     reservation: Option<Arc<QuotaReservation>>,
-    pace_window: Duration,
+    transfer_rate_window: Duration,
 }
 
 /// Sends a body as fast as its client takes it. Resets the stream when the session has ended, and when the client takes
-/// less than [`MinTransferRate`] asks for in a `pace_window` of waiting.
+/// less than [`MinTransferRate`] asks for in a `transfer_rate_window` of waiting.
 ///
 /// No more is handed to h2 than the client has window for, so that the rest stays here, where session and rate are
 /// watched: h2 keeps what it was given, however long the client leaves its window closed.
 async fn send_body(mut body: ResponseBody, to: BodyStream) {
-    let BodyStream { mut stream, session, reservation, pace_window } = to;
+    let BodyStream { mut stream, session, reservation, transfer_rate_window } = to;
     let session_closed = async {
         match session {
             Some(session) => session.closed().await,
             None => std::future::pending().await,
         }
     };
-    let (mut session_closed, mut transfer_rate) = (pin!(session_closed), MinTransferRate::new(pace_window));
+    let (mut session_closed, mut transfer_rate) = (pin!(session_closed), MinTransferRate::new(transfer_rate_window));
     loop {
         // A block is read only once the client has window for a part of it: a stalled download holds none.
         let Some(_) = wait_for_capacity(&mut stream, 1, &mut transfer_rate, session_closed.as_mut()).await else {

@@ -44,7 +44,7 @@ impl HttpService {
         let abort = CancellationToken::new();
         let (peer_shutdown, disconnect_probe) = (PeerShutdown::default(), DisconnectProbe::default());
         // From the socket outwards: time-out and abort, then the lingering close, which discards raw bytes, then TLS.
-        let stream = WriteTimeoutStream::new(stream, self.pace_window)
+        let stream = WriteTimeoutStream::new(stream, self.transfer_rate_window)
             .abort_on(abort.clone())
             .watch_peer_shutdown(peer_shutdown.clone());
         let unread_input = UnreadInput::default();
@@ -120,7 +120,7 @@ impl HttpConnection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let service = service_fn(|request: Request<Incoming>| {
-            let (request, unread_body) = RequestBody::from_http1(request, self.service.pace_window);
+            let (request, unread_body) = RequestBody::from_http1(request, self.service.transfer_rate_window);
             // A request without an effect before its end is cancelled when its client disconnects, all others are
             // carried out. HTTP/1.0 has no interim responses to probe its clients with (RFC 9110 section 15.2).
             let cancellable = request.version() == Version::HTTP_11 && is_cancellable(request.method());

@@ -37,7 +37,7 @@ pub(super) struct HttpService {
     pub(super) proxies: Arc<TrustedProxies>,
     pub(super) allow_cleartext: bool,
     pub(super) idle_timeout: Duration,
-    pub(super) pace_window: Duration,
+    pub(super) transfer_rate_window: Duration,
     pub(super) http2_budgets: Http2Budgets,
 }
 

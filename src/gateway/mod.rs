@@ -54,7 +54,7 @@ use proxy_protocol::ProxyProtocolReader;
 use readiness::ReadinessCheck;
 use reload::LiveSettings;
 pub use reload::{GatewayReloader, ReloadError};
-pub use settings::{GatewaySettings, HTTP_PACE_WINDOW, ProxyProtocolListeners};
+pub use settings::{GatewaySettings, HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners};
 
 /// Reason why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +167,7 @@ impl Gateway {
             proxies,
             allow_cleartext: settings.insecure_http,
             idle_timeout: settings.http_idle_timeout,
-            pace_window: settings.http_pace_window,
+            transfer_rate_window: settings.http_transfer_rate_window,
             http2_budgets: Http2Budgets::default(),
         };
         let http = http.map(|listener| (listener, service));

@@ -24,7 +24,7 @@ pub struct ProxyProtocolListeners {
 
 /// Default window of waiting for an HTTP client in which a transfer has to move as many bytes as
 /// [`crate::net::MinTransferRate`] asks for.
-pub const HTTP_PACE_WINDOW: Duration = Duration::from_secs(120);
+pub const HTTP_TRANSFER_RATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Settings of a gateway.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub struct GatewaySettings {
     /// Time without a request after which an HTTP connection is closed.
     pub http_idle_timeout: Duration,
     /// Window of waiting for an HTTP client in which it has to send, or receive, 256 bytes for each second.
-    pub http_pace_window: Duration,
+    pub http_transfer_rate_window: Duration,
     /// Bounds on SSH connections.
     pub sftp_connection_limits: ConnectionLimits,
     /// Options of SFTP: bounds on each client, and time-outs.
@@ -101,7 +101,7 @@ impl GatewaySettings {
             durability: CommitDurability::Full,
             http_connection_limits: limits,
             http_idle_timeout: Duration::from_secs(75),
-            http_pace_window: HTTP_PACE_WINDOW,
+            http_transfer_rate_window: HTTP_TRANSFER_RATE_WINDOW,
             // SFTP bounds the connections of a user itself, and gives a reason; the limiter would just close them.
             sftp_connection_limits: ConnectionLimits { per_user: limits.connections, ..limits },
             sftp_options: SftpOptions::default(),

@@ -141,7 +141,7 @@ pub fn set_peer_timeout(stream: &TcpStream, limit: Duration) -> io::Result<()> {
 }
 
 /// Sets what every connection needs: no delay of small packets, writes that go on as soon as the peer has taken a little,
-/// so that its pace can be told, and an end to one whose peer has vanished.
+/// so that its transfer rate is visible, and an end to one whose peer has vanished.
 fn set_socket_options(stream: &TcpStream) -> io::Result<()> {
     let (idle, interval, count) = TCP_KEEPALIVE_IDLE_INTERVAL_PROBES;
     stream.set_nodelay(true)?;

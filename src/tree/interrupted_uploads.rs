@@ -16,7 +16,7 @@ use super::Tree;
 use super::fs::RetainedEntry;
 use super::slot_id::SlotId;
 use crate::auth::Clock;
-use crate::domain::{Login, TokenId, UploadSpaces, UserQuotaLimits};
+use crate::domain::{Login, TokenId, UploadSpaceLimits, UserQuotaLimits};
 use crate::store::{Store, TokenState};
 
 /// Maximum number of interrupted uploads that are kept for one token.
@@ -28,54 +28,54 @@ const INTERRUPTED_UPLOADS_PER_USER: usize = 256;
 #[derive(Debug, Default)]
 pub struct UnfinishedUploadBytes {
     /// Bytes that were announced or written.
-    reserved: Mutex<HeldBytes>,
+    reserved: Mutex<ReservedBytes>,
     /// The part of them that is written, and so no longer free on the disk.
     written: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct HeldBytes {
-    in_all: u64,
+struct ReservedBytes {
+    total: u64,
     by_user: HashMap<Login, u64>,
 }
 
 impl UnfinishedUploadBytes {
     /// Tells whether a user may hold `bytes` more within the limits.
-    pub fn fits(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
-        self.reserved.lock().fits(login, bytes, limits)
+    pub fn can_reserve(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
+        self.reserved.lock().can_reserve(login, bytes, limits)
     }
 
     /// Reserves `bytes` more for a user if the limits allow it; returns whether they do.
-    pub fn hold(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
-        let mut held = self.reserved.lock();
-        let fits = held.fits(login, bytes, limits);
+    pub fn try_reserve(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
+        let mut reserved = self.reserved.lock();
+        let fits = reserved.can_reserve(login, bytes, limits);
         if fits {
-            held.add(login, bytes);
+            reserved.add(login, bytes);
         }
         fits
     }
 
     /// Reserves bytes that are written already, even beyond the limits.
-    pub fn hold_written(&self, login: &Login, bytes: u64) {
+    pub fn reserve_written(&self, login: &Login, bytes: u64) {
         self.reserved.lock().add(login, bytes);
-        self.wrote(bytes);
+        self.record_written(bytes);
     }
 
     /// Releases reserved bytes of a user.
     pub fn release(&self, login: &Login, bytes: u64) {
-        let mut held = self.reserved.lock();
-        held.in_all = held.in_all.saturating_sub(bytes);
-        if let Some(user_bytes) = held.by_user.get_mut(login) {
+        let mut reserved = self.reserved.lock();
+        reserved.total = reserved.total.saturating_sub(bytes);
+        if let Some(user_bytes) = reserved.by_user.get_mut(login) {
             *user_bytes = user_bytes.saturating_sub(bytes);
             // The map would otherwise grow with every user that ever sent an upload.
             if *user_bytes == 0 {
-                held.by_user.remove(login);
+                reserved.by_user.remove(login);
             }
         }
     }
 
     /// Records that `bytes` of the reserved ones were written.
-    pub fn wrote(&self, bytes: u64) {
+    pub fn record_written(&self, bytes: u64) {
         self.written.fetch_add(bytes, Ordering::AcqRel);
     }
 
@@ -90,15 +90,15 @@ impl UnfinishedUploadBytes {
     }
 }
 
-impl HeldBytes {
-    fn fits(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
+impl ReservedBytes {
+    fn can_reserve(&self, login: &Login, bytes: u64, limits: UserQuotaLimits) -> bool {
         let user_bytes = self.by_user.get(login).copied().unwrap_or(0);
-        let within = |held: u64, limit: u64| held.checked_add(bytes).is_some_and(|sum| sum <= limit);
-        within(user_bytes, limits.per_user) && within(self.in_all, limits.total)
+        let within = |reserved: u64, limit: u64| reserved.checked_add(bytes).is_some_and(|sum| sum <= limit);
+        within(user_bytes, limits.per_user) && within(self.total, limits.total)
     }
 
     fn add(&mut self, login: &Login, bytes: u64) {
-        self.in_all = self.in_all.saturating_add(bytes);
+        self.total = self.total.saturating_add(bytes);
         if bytes > 0 {
             let user_bytes = self.by_user.entry(login.clone()).or_default();
             *user_bytes = user_bytes.saturating_add(bytes);
@@ -112,7 +112,7 @@ pub struct InterruptedUploadPolicy {
     /// Retention time after the loss of the connection; zero discards them at once.
     pub keep_for: Duration,
     /// Space that unfinished uploads of all protocols may hold.
-    pub space: UploadSpaces,
+    pub space: UploadSpaceLimits,
 }
 
 /// The interrupted uploads of a tree.
@@ -156,7 +156,7 @@ impl InterruptedUploads {
         let by_slot = self.by_slot.lock();
         let of_token = by_slot.keys().filter(|(other, _)| *other == token).count();
         let of_user = by_slot.values().filter(|upload| upload.login == *login).count();
-        let fits = self.bytes.fits(login, size, policy.space.most(free, self.bytes.written()));
+        let fits = self.bytes.can_reserve(login, size, policy.space.limit_bytes(free, self.bytes.written()));
         // Without content there is nothing to resume.
         size > 0 && fits && of_token < INTERRUPTED_UPLOADS_PER_TOKEN && of_user < INTERRUPTED_UPLOADS_PER_USER
     }
@@ -178,7 +178,7 @@ impl InterruptedUploads {
         login: Login,
         since: Option<Duration>,
     ) -> InterruptedUpload {
-        self.bytes.hold_written(&login, size);
+        self.bytes.reserve_written(&login, size);
         let (content, bytes) = (Some(content), Arc::clone(&self.bytes));
         InterruptedUpload {
             content,

@@ -58,7 +58,7 @@ use self::resource_url::OutsideTreeResource;
 use self::response::set_header;
 use self::unfinished_uploads::UnfinishedUploads;
 use crate::auth::{Authenticator, Session};
-use crate::domain::UploadSpaces;
+use crate::domain::UploadSpaceLimits;
 use crate::http::{
     AuthenticatedSession, PublicAddress, RequestBody, RequestSource, ResponseBody, empty, has_content_coding,
     is_path_within,
@@ -71,12 +71,12 @@ pub struct WebdavOptions {
     /// Maximum number of entries in a PROPFIND response of infinite depth.
     pub propfind_infinity_entries: usize,
     /// Maximum bytes that unfinished uploads hold, per user and in total.
-    pub upload_space: UploadSpaces,
+    pub upload_space: UploadSpaceLimits,
 }
 
 impl Default for WebdavOptions {
     fn default() -> Self {
-        Self { propfind_infinity_entries: 10_000, upload_space: UploadSpaces::default() }
+        Self { propfind_infinity_entries: 10_000, upload_space: UploadSpaceLimits::default() }
     }
 }
 

@@ -18,7 +18,7 @@ use super::saved_request::SavedRequest;
 use super::upload_progress::{ResumableProgress, ResumableUpload, UPLOAD_MAX_IDLE, is_expired};
 use super::upload_quota::{UploadQuota, UploadReservation};
 use crate::auth::{Clock, Session};
-use crate::domain::{EntryName, Login, TokenId, UnixMillis, UploadSpaces};
+use crate::domain::{EntryName, Login, TokenId, UnixMillis, UploadSpaceLimits};
 use crate::tree::{PendingUpload, StagedPart, StagedUpload, SyncedPart, Tree, View};
 
 /// Maximum number of unfinished uploads of one token.
@@ -87,7 +87,7 @@ impl ChunkName {
 
 impl UnfinishedUploads {
     /// Restores the uploads that were unfinished when the server last stopped; they expire by `clock`.
-    pub(super) fn new(tree: Tree, limits: UploadSpaces, clock: Clock) -> Self {
+    pub(super) fn new(tree: Tree, limits: UploadSpaceLimits, clock: Clock) -> Self {
         let quota = UploadQuota::new(tree.clone(), limits);
         let pending = tree.pending_uploads(clock.retention_time().saturating_sub(UPLOAD_MAX_IDLE));
         let pending =

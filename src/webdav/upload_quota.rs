@@ -4,28 +4,28 @@
 use std::sync::Arc;
 
 use super::error::{Error, Result};
-use crate::domain::{Login, UploadSpaces, UserQuotaLimits};
+use crate::domain::{Login, UploadSpaceLimits, UserQuotaLimits};
 use crate::tree::{Tree, UnfinishedUploadBytes};
 
 /// Quota of all unfinished uploads; clones share it.
 #[derive(Clone)]
 pub(super) struct UploadQuota {
     tree: Tree,
-    limit: UploadSpaces,
+    limit: UploadSpaceLimits,
     /// Bytes held by all unfinished uploads, those over SFTP included.
     usage: Arc<UnfinishedUploadBytes>,
 }
 
 impl UploadQuota {
     /// Creates the quota of the uploads into a tree.
-    pub(super) fn new(tree: Tree, limits: UploadSpaces) -> Self {
+    pub(super) fn new(tree: Tree, limits: UploadSpaceLimits) -> Self {
         let usage = tree.unfinished_upload_bytes();
         Self { tree, limit: limits, usage }
     }
 
     /// Returns a reservation for bytes that are already written, whatever the limits are.
     pub(super) fn reserve_written(&self, login: &Login, bytes: u64) -> UploadReservation {
-        self.usage.hold_written(login, bytes);
+        self.usage.reserve_written(login, bytes);
         UploadReservation { quota: self.clone(), login: login.clone(), bytes, written: bytes }
     }
 
@@ -38,7 +38,11 @@ impl UploadQuota {
         let limits = self.current_limit_bytes()?;
         // Nothing is reserved: `grow_to` does so with the first bytes, and may still refuse. An upload of unknown
         // length is refused only where not one byte is left.
-        if self.usage.fits(login, length.unwrap_or(1), limits) { Ok(()) } else { Err(Error::UploadSpaceExhausted) }
+        if self.usage.can_reserve(login, length.unwrap_or(1), limits) {
+            Ok(())
+        } else {
+            Err(Error::UploadSpaceExhausted)
+        }
     }
 
     /// Returns the current limits, which depend on the free space; may block.
@@ -46,7 +50,7 @@ impl UploadQuota {
         // Read before the free space: bytes written in between then count neither as free nor as written, instead of as
         // both, and the limits err on the low side.
         let written = self.usage.written();
-        Ok(self.limit.most(self.tree.free_bytes()?, written))
+        Ok(self.limit.limit_bytes(self.tree.free_bytes()?, written))
     }
 }
 
@@ -69,7 +73,7 @@ impl UploadReservation {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
         let limits = self.quota.current_limit_bytes()?;
         // Checked and added under one lock: two uploads can't both take the last bytes.
-        if !self.quota.usage.hold(&self.login, more, limits) {
+        if !self.quota.usage.try_reserve(&self.login, more, limits) {
             return Err(Error::UploadSpaceExhausted);
         }
         self.bytes = bytes;
@@ -80,7 +84,7 @@ impl UploadReservation {
     pub(super) fn record_written(&mut self, bytes: u64) {
         // Never more than is reserved, or the sum of written bytes would not return to zero.
         if let Some(more) = bytes.min(self.bytes).checked_sub(self.written) {
-            self.quota.usage.wrote(more);
+            self.quota.usage.record_written(more);
             self.written += more;
         }
     }

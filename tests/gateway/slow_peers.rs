@@ -31,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 async fn start_gateway(tls: bool) -> (Fixture, DavClient) {
     let pem = |name: &str| format!("{}/tests/gateway/tls/{name}.pem", env!("CARGO_MANIFEST_DIR")).into();
     let gateway = Fixture::start_with(Clock::system(), |settings| {
-        settings.http_pace_window = WINDOW;
+        settings.http_transfer_rate_window = WINDOW;
         settings.tls = tls.then(|| (pem("server"), pem("key")));
     });
     let gateway = gateway.await;

@@ -216,7 +216,7 @@ async fn audit_events_are_limited_per_user_without_delaying_revocations() {
 async fn unfinished_uploads_of_one_user_leave_space_for_other_users() {
     let gateway = Fixture::start_with(Clock::system(), |settings| {
         settings.webdav_options.upload_space.per_user = UploadSpace::Bytes(600_000);
-        settings.webdav_options.upload_space.all = UploadSpace::Bytes(1_000_000);
+        settings.webdav_options.upload_space.total = UploadSpace::Bytes(1_000_000);
     });
     let gateway = gateway.await;
     let [alice, bob] = ["alice", "bob"].map(|login| gateway.dav(login, &gateway.create_user_and_token(login, "/:rw")));

@@ -324,7 +324,7 @@ async fn upload_count_limits_hold_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unfinished_upload_space_is_limited_in_total() {
     let most = |settings: &mut patgate::gateway::GatewaySettings| {
-        settings.webdav_options.upload_space.all = UploadSpace::Bytes(1_000_000);
+        settings.webdav_options.upload_space.total = UploadSpace::Bytes(1_000_000);
     };
     let gateway = Fixture::start_with(Clock::system(), most).await;
     gateway.create_user("alice", &["/:rw"]);
@@ -415,7 +415,7 @@ async fn upload_that_fails_to_commit_is_kept_for_retry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_upload_data_uses_no_space() {
     let most = |settings: &mut patgate::gateway::GatewaySettings| {
-        settings.webdav_options.upload_space.all = UploadSpace::Bytes(1_000_000);
+        settings.webdav_options.upload_space.total = UploadSpace::Bytes(1_000_000);
     };
     let gateway = Fixture::start_with(Clock::system(), most).await;
     gateway.create_user("alice", &["/:rw"]);
