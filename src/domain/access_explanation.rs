@@ -78,7 +78,8 @@ pub enum DecidingRule {
     /// Grants, narrowed by the scopes of each token, allow it.
     Granted,
     /// The path is visible, on the way to a permitted node.
-    OnTheWay,
+    #[serde(rename = "on_the_way")]
+    VisibleOnly,
     /// The token, or one above it, was revoked.
     Revoked {
         /// The token of the chain that decides.
@@ -114,8 +115,8 @@ pub enum DecidingRule {
         /// The token of the chain that decides.
         token: TokenId,
         /// Maximum file size.
-        #[serde(serialize_with = "as_text")]
-        most: ByteSize,
+        #[serde(rename = "most", serialize_with = "as_text")]
+        max: ByteSize,
     },
     /// The token, or one above it, does not allow the media type.
     MediaType {
@@ -144,9 +145,11 @@ pub enum DecidingRule {
         at: TreePath,
     },
     /// The root of the tree can't be created, moved or removed.
-    TopOfTree,
+    #[serde(rename = "top_of_tree")]
+    TreeRoot,
     /// A directory that was granted or scoped was replaced or removed.
-    Swapped {
+    #[serde(rename = "swapped")]
+    NodeReplaced {
         /// Path on which the permission is needed.
         #[serde(serialize_with = "as_text")]
         at: TreePath,
@@ -154,7 +157,8 @@ pub enum DecidingRule {
     /// Content that may not be read would become readable at the target.
     WouldReveal,
     /// No single grant allows both paths of a hard link.
-    NotTogether,
+    #[serde(rename = "not_together")]
+    NoSingleGrant,
 }
 
 /// A grant or scope that contributes to a permission.
@@ -197,7 +201,7 @@ pub struct AccessExplanation {
 impl DecidingRule {
     /// Tells whether this rule allows the operation.
     pub fn allows(&self) -> bool {
-        matches!(self, DecidingRule::Granted | DecidingRule::OnTheWay)
+        matches!(self, DecidingRule::Granted | DecidingRule::VisibleOnly)
     }
 }
 
@@ -205,24 +209,24 @@ impl fmt::Display for DecidingRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DecidingRule::Granted => f.write_str("a grant allows it"),
-            DecidingRule::OnTheWay => f.write_str("it is on the way to a permitted file or directory"),
+            DecidingRule::VisibleOnly => f.write_str("it is on the way to a permitted file or directory"),
             DecidingRule::Revoked { token } => write!(f, "the token {token} was revoked"),
             DecidingRule::Expired { token, at } => write!(f, "the token {token} expired at {at}"),
             DecidingRule::Disabled => f.write_str("the user is disabled"),
             DecidingRule::Protocol { token } => write!(f, "the token {token} does not allow that protocol"),
             DecidingRule::Address { token } => write!(f, "the token {token} does not allow that address"),
             DecidingRule::UserAgent { token } => write!(f, "the token {token} does not allow that program"),
-            DecidingRule::FileSize { token, most } => write!(f, "the token {token} allows files of {most} at most"),
+            DecidingRule::FileSize { token, max } => write!(f, "the token {token} allows files of {max} at most"),
             DecidingRule::MediaType { token } => write!(f, "the token {token} does not allow that media type"),
             DecidingRule::Tag { token, tag } => write!(f, "the token {token} does not allow the tag {tag}"),
             DecidingRule::NoGrant { at } => write!(f, "no grant allows it at {at}"),
             DecidingRule::OutOfScope { token, at } => write!(f, "no scope of the token {token} allows it at {at}"),
-            DecidingRule::TopOfTree => f.write_str("the root of the tree can't be created, moved or removed"),
-            DecidingRule::Swapped { at } => {
+            DecidingRule::TreeRoot => f.write_str("the root of the tree can't be created, moved or removed"),
+            DecidingRule::NodeReplaced { at } => {
                 write!(f, "what was granted or scoped at {at} was replaced by something else")
             }
             DecidingRule::WouldReveal => f.write_str("content that may not be read would become readable there"),
-            DecidingRule::NotTogether => f.write_str("no single grant allows both names"),
+            DecidingRule::NoSingleGrant => f.write_str("no single grant allows both names"),
         }
     }
 }

@@ -76,7 +76,7 @@ impl TokenService {
             TreeOperation::Move if readable(target) && !readable(path) => DecidingRule::WouldReveal,
             // Both names share the content: one grant has to cover both, or revoking it would leave the other name.
             TreeOperation::Link if !access.single_grant_allows(path, &parent, operation.permission()) => {
-                DecidingRule::NotTogether
+                DecidingRule::NoSingleGrant
             }
             _ => rule,
         };
@@ -93,7 +93,7 @@ impl TokenService {
     ) -> Result<(DecidingRule, Vec<AccessSource>)> {
         let at = operation.permission_path(path).unwrap_or_default();
         let grants = match operation.authorize(access, path) {
-            Ok(grants) if grants.is_empty() => return Ok((DecidingRule::OnTheWay, Vec::new())),
+            Ok(grants) if grants.is_empty() => return Ok((DecidingRule::VisibleOnly, Vec::new())),
             Ok(grants) => grants,
             Err(AccessDenial::NoGrant) => {
                 let needed = operation.permission().non_empty().unwrap_or(Permission::R);
@@ -104,8 +104,8 @@ impl TokenService {
                 return Ok((rule, Vec::new()));
             }
             Err(AccessDenial::OutOfScope(token)) => return Ok((DecidingRule::OutOfScope { token, at }, Vec::new())),
-            Err(AccessDenial::TreeRoot) => return Ok((DecidingRule::TopOfTree, Vec::new())),
-            Err(AccessDenial::NodeReplaced) => return Ok((DecidingRule::Swapped { at }, Vec::new())),
+            Err(AccessDenial::TreeRoot) => return Ok((DecidingRule::TreeRoot, Vec::new())),
+            Err(AccessDenial::NodeReplaced) => return Ok((DecidingRule::NodeReplaced { at }, Vec::new())),
         };
         // As for requests, a grant or scope gives nothing once its node was replaced on the file system.
         let mut unchanged = Vec::new();
@@ -121,7 +121,7 @@ impl TokenService {
         };
         if !is_allowed {
             let at = grants.first().map_or(at, |grant| grant.path.clone());
-            return Ok((DecidingRule::Swapped { at }, Vec::new()));
+            return Ok((DecidingRule::NodeReplaced { at }, Vec::new()));
         }
         let full_source = |source: &ResolvedScope| AccessSource { scope: source.scope, path: source.path.clone() };
         let remaining_source = |grant: &EffectiveGrant, source: &ResolvedScope| AccessSource {
@@ -175,7 +175,7 @@ fn first_violated_limit(chain: &[ChainToken], query: &AccessQuery) -> Option<Dec
         if let (Some(size), Some(max)) = (query.size, rule.max_file_size())
             && size > max
         {
-            return Some(DecidingRule::FileSize { token, most: max });
+            return Some(DecidingRule::FileSize { token, max });
         }
         if query.mime.as_ref().is_some_and(|mime| !rule.allows_mime_type(&[mime])) {
             return Some(DecidingRule::MediaType { token });

@@ -38,9 +38,9 @@ fn deciding_grant_or_scope_is_named() {
     let cases = [
         (whole, "read", "/bob", DecidingRule::NoGrant { at: tree_path("/bob") }),
         (whole, "delete", "/alice", DecidingRule::NoGrant { at: tree_path("/") }),
-        (whole, "delete", "/", DecidingRule::TopOfTree),
-        (whole, "stat", "/", DecidingRule::OnTheWay),
-        (scoped, "stat", "/alice", DecidingRule::OnTheWay),
+        (whole, "delete", "/", DecidingRule::TreeRoot),
+        (whole, "stat", "/", DecidingRule::VisibleOnly),
+        (scoped, "stat", "/alice", DecidingRule::VisibleOnly),
         (
             scoped,
             "write",
@@ -69,15 +69,15 @@ fn deciding_limit_and_unchecked_limits_are_named() {
     let request = TokenRequest { limits, ..TokenRequest::new(login("alice")) };
     let token = env.tokens.issue(ADMIN, request).expect("a token").text.id();
     let create = |more: &dyn Fn(&mut AccessQuery)| explain_with(&env, token, "create", "/alice/x", more).decided_by;
-    let most = "1MiB".parse().expect("size");
+    let max = "1MiB".parse().expect("size");
     assert_eq!(create(&|query| query.protocol = "webdav".parse().ok()), DecidingRule::Protocol { token });
     assert_eq!(create(&|query| query.address = "198.51.100.1".parse().ok()), DecidingRule::Address { token });
-    assert_eq!(create(&|query| query.size = "2MiB".parse().ok()), DecidingRule::FileSize { token, most });
+    assert_eq!(create(&|query| query.size = "2MiB".parse().ok()), DecidingRule::FileSize { token, max });
     assert_eq!(create(&|query| query.mime = Some("text/plain".to_owned())), DecidingRule::MediaType { token });
     let red: crate::domain::FileTag = "red".parse().expect("tag");
     assert_eq!(create(&|query| query.tags = vec![red.clone()]), DecidingRule::Tag { token, tag: red.clone() });
 
-    let verdict = explain_with(&env, token, "create", "/alice/x", |query| query.size = Some(most));
+    let verdict = explain_with(&env, token, "create", "/alice/x", |query| query.size = Some(max));
     assert!(verdict.allowed);
     assert_eq!(verdict.provided.len(), 3, "{verdict:?}");
     let read = explain_with(&env, token, "read", "/alice/below/file", |query| query.size = "2MiB".parse().ok());
@@ -142,7 +142,7 @@ fn replaced_directory_is_named_as_deciding_rule() {
     std::fs::rename(env.root.join("alice/below"), env.root.join("alice/elsewhere")).expect("moved");
     std::fs::create_dir(env.root.join("alice/below")).expect("folder");
     let verdict = explain(&env, token, "read", "/alice/below/file");
-    assert_eq!(verdict.decided_by, DecidingRule::Swapped { at: tree_path("/alice/below") });
+    assert_eq!(verdict.decided_by, DecidingRule::NodeReplaced { at: tree_path("/alice/below") });
 }
 
 #[test]
