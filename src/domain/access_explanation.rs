@@ -78,7 +78,6 @@ pub enum DecidingRule {
     /// Grants, narrowed by the scopes of each token, allow it.
     Granted,
     /// The path is visible, on the way to a permitted node.
-    #[serde(rename = "on_the_way")]
     VisibleOnly,
     /// The token, or one above it, was revoked.
     Revoked {
@@ -115,7 +114,7 @@ pub enum DecidingRule {
         /// The token of the chain that decides.
         token: TokenId,
         /// Maximum file size.
-        #[serde(rename = "most", serialize_with = "as_text")]
+        #[serde(serialize_with = "as_text")]
         max: ByteSize,
     },
     /// The token, or one above it, does not allow the media type.
@@ -145,10 +144,8 @@ pub enum DecidingRule {
         at: TreePath,
     },
     /// The root of the tree can't be created, moved or removed.
-    #[serde(rename = "top_of_tree")]
     TreeRoot,
     /// A directory that was granted or scoped was replaced or removed.
-    #[serde(rename = "swapped")]
     NodeReplaced {
         /// Path on which the permission is needed.
         #[serde(serialize_with = "as_text")]
@@ -157,7 +154,6 @@ pub enum DecidingRule {
     /// Content that may not be read would become readable at the target.
     WouldReveal,
     /// No single grant allows both paths of a hard link.
-    #[serde(rename = "not_together")]
     NoSingleGrant,
 }
 

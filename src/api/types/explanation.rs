@@ -140,3 +140,26 @@ impl ExplainResponse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::{DecidingRule, TokenId, TreePath};
+
+    #[test]
+    fn rules_have_their_names_in_json() {
+        let at = TreePath::root();
+        for (rule, wanted) in [
+            (DecidingRule::VisibleOnly, json!({"rule": "visible_only"})),
+            (DecidingRule::TreeRoot, json!({"rule": "tree_root"})),
+            (DecidingRule::NodeReplaced { at }, json!({"rule": "node_replaced", "at": "/"})),
+            (DecidingRule::NoSingleGrant, json!({"rule": "no_single_grant"})),
+        ] {
+            assert_eq!(serde_json::to_value(&rule).expect("JSON"), wanted);
+        }
+        let token: TokenId = "JhxND7ci".parse().expect("id");
+        let size = DecidingRule::FileSize { token, max: "1MiB".parse().expect("size") };
+        assert_eq!(serde_json::to_value(&size).expect("JSON")["max"], json!("1MiB"));
+    }
+}
