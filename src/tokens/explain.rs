@@ -168,7 +168,7 @@ fn first_violated_limit(chain: &[ChainToken], query: &AccessQuery) -> Option<Dec
         if query.user_agent.as_ref().is_some_and(|agent| !limits.allows_user_agent(agent)) {
             return Some(DecidingRule::UserAgent { token });
         }
-        if !is_upload(query.operation) {
+        if !writes_content(query.operation) {
             return None;
         }
         let rule = UploadRule::intersect([limits]);
@@ -198,7 +198,7 @@ fn unchecked_limits(chain: &[ChainToken], query: &AccessQuery) -> Vec<String> {
         add(query.address.is_some(), "the address is in", ips.iter().map(ToString::to_string).collect());
         let agents = user_agents.iter().map(ToString::to_string).collect();
         add(query.user_agent.is_some(), "the program is", agents);
-        if is_upload(query.operation) {
+        if writes_content(query.operation) {
             let max = max_file_size.iter().map(|max| max.to_string()).collect();
             add(query.size.is_some(), "the file has at most", max);
             add(query.mime.is_some(), "its type is", mimes.iter().map(ToString::to_string).collect());
@@ -208,7 +208,7 @@ fn unchecked_limits(chain: &[ChainToken], query: &AccessQuery) -> Vec<String> {
 }
 
 /// Tells whether an operation creates a file or changes its content.
-fn is_upload(operation: TreeOperation) -> bool {
+fn writes_content(operation: TreeOperation) -> bool {
     // Every operation is listed, so that the compiler asks for a decision about a new one.
     match operation {
         TreeOperation::Write

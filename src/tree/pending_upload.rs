@@ -226,7 +226,7 @@ impl View {
     /// [`Error::PreconditionFailed`] when the file has changed meanwhile.
     pub fn stage_existing(&self, path: &TreePath, conditions: &WriteConditions<'_>) -> Result<(StagedUpload, u64)> {
         let (slot, stat) = self.write_slot(path)?;
-        self.check_create_locks(&slot, stat.as_ref(), conditions)?;
+        self.check_create_or_replace_locks(&slot, stat.as_ref(), conditions)?;
         let Some(stat) = stat.filter(|stat| stat.kind == Some(EntryKind::File)) else {
             return Ok((StagedUpload::begin(self, path, &slot, None, conditions)?, 0));
         };
@@ -251,7 +251,7 @@ impl View {
         conditions: &WriteConditions<'_>,
     ) -> Result<StagedUpload> {
         let (slot, stat) = self.write_slot(path)?;
-        self.check_create_locks(&slot, stat.as_ref(), conditions)?;
+        self.check_create_or_replace_locks(&slot, stat.as_ref(), conditions)?;
         StagedUpload::resume(self, path, &slot, stat.as_ref(), retained, conditions)
     }
 

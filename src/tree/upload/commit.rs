@@ -301,7 +301,7 @@ impl StagedUpload {
     /// rename.
     fn check_replace(&self, slot: &EntrySlot, replaced: Option<&Stat>, conditions: &WriteConditions<'_>) -> Result<()> {
         let view = self.access.view();
-        view.check_create(slot, replaced, conditions)?;
+        view.check_create_or_replace(slot, replaced, conditions)?;
         if self.has_failed_write() {
             return Err(Error::WriteFailed);
         }

@@ -290,7 +290,7 @@ impl View {
         let mut fingerprint = self.entry_fingerprint(&TreePath::root(), stat);
         if stat.is_directory() {
             let subtree = directory.open_directory(&TreePath::root().child(name))?;
-            self.walk_below(&subtree, |_, parent_path, name, stat| {
+            self.walk_subtree(&subtree, |_, parent_path, name, stat| {
                 // A sum, since a directory lists its entries in no fixed order.
                 let path = parent_path.child(name);
                 fingerprint = fingerprint.wrapping_add(self.entry_fingerprint(&path, stat));

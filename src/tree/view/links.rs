@@ -211,7 +211,7 @@ impl View {
     fn links_may_move(&self, source: &EntrySlot, to: &TreePath, link_boundary: &TreePath) -> Result<bool> {
         let directory = source.directory.open_directory(&TreePath::root().child(&source.name))?;
         let mut may_move = true;
-        let walked = self.walk_below(&directory, |parent, relative_path, name, stat| {
+        let walked = self.walk_subtree(&directory, |parent, relative_path, name, stat| {
             // The walk is the only one over the subtree, so it checks the length as well.
             if !to.can_hold(&relative_path.child(name)) {
                 return Err(Error::PathTooLong);

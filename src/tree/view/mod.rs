@@ -12,7 +12,6 @@
 //!
 //! `links` documents which symbolic links may be created, and where they may be moved.
 
-mod changes;
 mod checked_move;
 #[cfg(test)]
 mod concurrency_tests;
@@ -26,22 +25,23 @@ mod read;
 mod rename;
 mod resolved_entry;
 mod sync;
+mod sync_changes;
 #[cfg(test)]
 mod tests;
 mod tree_sync;
-mod upload_policy;
+mod upload_limits;
 mod write;
 
-pub use changes::{ChangedMember, SyncChanges, SyncItem};
 pub use resolved_entry::ResolvedEntry;
 pub use sync::SyncPoint;
+pub use sync_changes::{ChangedMember, SyncChanges, SyncItem};
 
 use std::sync::Arc;
 
 use super::fs::{DirectoryFd, ServedFs, Stat};
 use super::{CancellationFlag, CommitDurability, Entry, EntryKind, Error, LockToken, Result, SharedTree, Timestamp};
 use crate::auth::Session;
-use crate::domain::{PathAccess, Permission, TreePath};
+use crate::domain::{EntryName, PathAccess, Permission, TreePath};
 
 /// Lock tokens and conditions of a request.
 #[derive(Clone, Copy)]
@@ -178,6 +178,17 @@ impl View {
         // there.
         let hidden = self.session.access()?.path_access(&root) == PathAccess::Absent;
         Err(Error::Locked { root: if hidden { path.clone() } else { root }, token })
+    }
+
+    /// Calls `visit` for each entry below a directory, as long as the session is valid and the request is not
+    /// cancelled: with the directory that holds it, the relative path of that, the name and the metadata.
+    pub(super) fn walk_subtree(
+        &self,
+        top: &DirectoryFd,
+        visit: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> Result<()>,
+    ) -> Result<()> {
+        // Session and request are checked for each batch: nobody waits for a walk whose caller is gone.
+        top.walk(|| self.cancellation().check().and_then(|()| Ok(self.session().access().map(drop)?)), visit)
     }
 
     /// Syncs the names in a directory to disk where durability demands it.

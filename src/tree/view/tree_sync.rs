@@ -60,7 +60,7 @@ impl View {
     fn sync_walk(&self, top: &DirectoryFd, queue: &SyncSender<UnsyncedFile>) -> Result<()> {
         // The copy is in staging: nobody adds names to its directories any more.
         top.sync()?;
-        self.walk_below(top, |parent, _, name, stat| {
+        self.walk_subtree(top, |parent, _, name, stat| {
             self.cancellation().check()?;
             match stat.kind {
                 Some(EntryKind::Directory) => Ok(parent.open_directory(&TreePath::root().child(name))?.sync()?),

@@ -20,7 +20,7 @@ impl View {
     pub fn stage(&self, path: &TreePath, size: Option<u64>, conditions: &WriteConditions<'_>) -> Result<StagedUpload> {
         let (slot, stat) = self.write_slot(path)?;
         // Refusals before the body is sent; `commit` repeats them under the commit lock.
-        self.check_create_locks(&slot, stat.as_ref(), conditions)?;
+        self.check_create_or_replace_locks(&slot, stat.as_ref(), conditions)?;
         self.check_name_type(&slot.name)?;
         // The commit is a rename in this directory: better refused now than after the whole body was sent.
         slot.directory.check_write_access()?;
@@ -68,7 +68,7 @@ impl View {
         if stat.is_some() && mode.exclusive {
             return Err(Error::AlreadyExists);
         }
-        self.check_create(&slot, stat.as_ref(), conditions)?;
+        self.check_create_or_replace(&slot, stat.as_ref(), conditions)?;
         // A write in place changes the file under all of its names, whose locks count too.
         if let Some(file) = stat.as_ref().filter(|stat| stat.kind == Some(EntryKind::File) && stat.link_count > 1) {
             self.check_hard_link_locks(file, &slot.path, conditions.lock_tokens)?;
@@ -174,7 +174,7 @@ impl View {
         };
         let _path_guard = self.shared().path_locks.lock(&[&slot.path]);
         let _lock_freeze = self.shared().locks.freeze();
-        self.check_create(&slot, None, conditions)?;
+        self.check_create_or_replace(&slot, None, conditions)?;
         create(&slot)
     }
 
@@ -358,7 +358,7 @@ impl View {
         let _path_guards = self.shared().path_locks.lock(&[&source.path, &slot.path]);
         let _lock_freeze = self.shared().locks.freeze();
         self.check_locks(&source.path, conditions.lock_tokens)?;
-        self.check_create(&slot, None, conditions)?;
+        self.check_create_or_replace(&slot, None, conditions)?;
         source.file.hard_link(&slot.directory, &slot.name).map_err(Error::from_target_errno)?;
         self.sync_directory(&slot.directory)
     }
@@ -384,7 +384,7 @@ impl View {
         }
         self.check_size(source.size)?;
         self.check_locks(from, conditions.lock_tokens)?;
-        self.check_create_locks(&slot, None, conditions)?;
+        self.check_create_or_replace_locks(&slot, None, conditions)?;
         if slot.stat()?.is_some() { Err(Error::AlreadyExists) } else { Ok(slot) }
     }
 
@@ -399,14 +399,14 @@ impl View {
         let _path_guard = self.shared().path_locks.lock(&[&slot.path]);
         let _lock_freeze = self.shared().locks.freeze();
         self.check_name_type(&slot.name)?;
-        self.check_create(&slot, None, conditions)?;
+        self.check_create_or_replace(&slot, None, conditions)?;
         self.create_link(&slot, target)?;
         self.sync_directory(&slot.directory)
     }
 
-    /// Checks that an entry may be put at a slot, where `replaced` is the entry that exists there: called under the
+    /// Checks that an entry may be created at a slot or replace the one there, where `replaced` is the entry that exists there: called under the
     /// commit lock of the name, just before the effect.
-    pub(in crate::tree) fn check_create(
+    pub(in crate::tree) fn check_create_or_replace(
         &self,
         slot: &EntrySlot,
         replaced: Option<&Stat>,
@@ -419,12 +419,12 @@ impl View {
             None if slot.existing_only => return Err(Error::Absent),
             Some(Some(EntryKind::File | EntryKind::Symlink)) | None => {}
         }
-        self.check_create_locks(slot, replaced, conditions)?;
+        self.check_create_or_replace_locks(slot, replaced, conditions)?;
         (conditions.evaluate)()
     }
 
-    /// Checks that locks allow an entry to be put at a slot.
-    pub(in crate::tree) fn check_create_locks(
+    /// Checks that locks allow an entry to be created at a slot or to replace the one there.
+    pub(in crate::tree) fn check_create_or_replace_locks(
         &self,
         slot: &EntrySlot,
         replaced: Option<&Stat>,

@@ -148,22 +148,11 @@ impl View {
     }
 
     fn check_limits_below(&self, top: &DirectoryFd) -> Result<()> {
-        self.walk_below(top, |directory, _, name, stat| match self.check_entry_limits(directory, name, stat, name) {
+        self.walk_subtree(top, |directory, _, name, stat| match self.check_entry_limits(directory, name, stat, name) {
             // Removed since its metadata was read: it is not moved, so no limit applies.
             Err(Error::Absent) => Ok(()),
             checked => checked,
         })
-    }
-
-    /// Calls `visit` for each entry below a directory, as long as the session is valid and the request is not
-    /// cancelled: with the directory that holds it, the relative path of that, the name and the metadata.
-    pub(super) fn walk_below(
-        &self,
-        top: &DirectoryFd,
-        visit: impl FnMut(&DirectoryFd, &TreePath, &EntryName, &Stat) -> Result<()>,
-    ) -> Result<()> {
-        // Session and request are checked for each batch: nobody waits for a walk whose caller is gone.
-        top.walk(|| self.cancellation().check().and_then(|()| Ok(self.session().access().map(drop)?)), visit)
     }
 
     fn check_type_allowed(&self, refused_type: Option<&'static str>) -> Result<()> {
