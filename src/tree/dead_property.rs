@@ -11,7 +11,7 @@ pub struct PropertyName {
     pub name: String,
 }
 
-/// A dead property.
+/// A stored property: a dead one, or a live one whose value is what the client stored, as `displayname`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadProperty {
     /// Expanded name of the element.

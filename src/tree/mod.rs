@@ -82,7 +82,7 @@ pub use outage::{OUTAGE_RETRY_AFTER, TreeOutage};
 pub use pending_upload::{IncomingPart, PendingUpload, StagedPart, SyncedPart};
 pub use reader::FileReader;
 pub use reattach::{NodeMatch, NodeReattachment};
-pub use tags::{set_tags_change, tags_property};
+pub use tags::{PATGATE_NAMESPACE, set_tags_change, tags_property};
 pub use unicode_spelling::move_destination;
 pub use upload::{CommittedUpload, StagedUpload};
 pub use view::{

@@ -4,12 +4,12 @@
 use super::dead_property::{DeadProperty, PropertyChange, PropertyName};
 use crate::domain::FileTag;
 
-const TAGS_XML_PREFIX: &str = "<tags xmlns=\"urn:patgate\">";
-const TAGS_XML_SUFFIX: &str = "</tags>";
+/// XML namespace of properties that only patgate has.
+pub const PATGATE_NAMESPACE: &str = "urn:patgate";
 
 /// Returns the name of the property that holds tags: `{urn:patgate}tags`, with a comma-separated list as its text.
 pub fn tags_property() -> PropertyName {
-    PropertyName { namespace: "urn:patgate".to_owned(), name: "tags".to_owned() }
+    PropertyName { namespace: PATGATE_NAMESPACE.to_owned(), name: "tags".to_owned() }
 }
 
 /// Returns the change that replaces all tags of an entry by these; duplicates are dropped, and none removes the
@@ -28,13 +28,17 @@ pub fn set_tags_change(tags: &[FileTag]) -> PropertyChange {
     let text = list.join(",").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     PropertyChange::Set(DeadProperty {
         name: tags_property(),
-        value: format!("{TAGS_XML_PREFIX}{text}{TAGS_XML_SUFFIX}"),
+        value: format!("<tags xmlns=\"{PATGATE_NAMESPACE}\">{text}</tags>"),
     })
 }
 
 /// Parses the value of the property; `None` unless it has exactly the form that [`set_tags_change`] writes.
 pub(super) fn parse_tags(value: &str) -> Option<Vec<FileTag>> {
-    let text = value.strip_prefix(TAGS_XML_PREFIX)?.strip_suffix(TAGS_XML_SUFFIX)?;
+    let text = value
+        .strip_prefix("<tags xmlns=\"")?
+        .strip_prefix(PATGATE_NAMESPACE)?
+        .strip_prefix("\">")?
+        .strip_suffix("</tags>")?;
     let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
     text.split(',').map(|tag| tag.parse().ok()).collect()
 }

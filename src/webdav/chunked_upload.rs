@@ -253,7 +253,7 @@ fn list_chunks(chunked: &ChunkedUpload, upload: &EntryName, head: &Parts, login:
     let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
     // Not the path of the request: a URI may hold a plain `&`, which is markup in XML.
     let base = ClientRoot::chunked_upload_href(&server, login, upload);
-    let mut out = String::from(multistatus::MULTISTATUS_START);
+    let mut out = multistatus::start();
     let mut write_response = |href: &str, inner: &str| {
         let _ = writeln!(
             out,

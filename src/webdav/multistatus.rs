@@ -6,13 +6,18 @@ use super::request_context::RequestContext;
 use super::xml::{self, DAV_NAMESPACE};
 use crate::domain::TreePath;
 use crate::http::{ResponseBody, full};
-use crate::tree::{DavLock, PropertyName};
+use crate::tree::{DavLock, PATGATE_NAMESPACE, PropertyName};
 
-/// Start of every multistatus body; declares the prefixes `D` and `P`.
-pub(super) const MULTISTATUS_START: &str =
-    "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\" xmlns:P=\"urn:patgate\">\n";
 /// End of every multistatus body.
 pub(super) const MULTISTATUS_END: &str = "</D:multistatus>\n";
+
+/// Returns the start of every multistatus body; declares the prefixes `D` and `P`.
+pub(super) fn start() -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n\
+         <D:multistatus xmlns:D=\"DAV:\" xmlns:P=\"{PATGATE_NAMESPACE}\">\n"
+    )
+}
 
 /// Returns a response with status 207 and this body.
 pub(super) fn response(body: ResponseBody) -> Response<ResponseBody> {

@@ -20,7 +20,7 @@ pub(super) async fn propfind_principal(
     // Read for its limit only: the few properties are always all sent.
     read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let href = ClientRoot::principal_href(server, login);
-    let mut out = String::from(multistatus::MULTISTATUS_START);
+    let mut out = multistatus::start();
     out += &format!("<D:response><D:href>{href}</D:href><D:propstat><D:prop><D:displayname>");
     xml::escape(login.as_str(), &mut out);
     out += &format!(

@@ -73,7 +73,7 @@ fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<Respo
     if !any_refused && headers::prefers_minimal(&context.headers) {
         return Ok(set_preference_applied(empty_response(StatusCode::OK)));
     }
-    let mut out = String::from(multistatus::MULTISTATUS_START);
+    let mut out = multistatus::start();
     out.push_str("<D:response><D:href>");
     out.push_str(&context.client_root.href(&context.path, entry.is_directory()));
     out.push_str("</D:href>");
@@ -96,8 +96,11 @@ pub(super) struct ProppatchInstruction {
 }
 
 enum ProppatchChange {
-    DeadProperty(PropertyChange),
+    /// A property that is stored: a dead one, or `displayname`, which is live, but whose stored value takes precedence.
+    StoredProperty(PropertyChange),
     Times(AttributeChanges),
+    /// Valid, but already the case: the `resourcetype` of a plain collection.
+    NoChange,
 }
 
 #[derive(Clone, Copy)]
@@ -139,10 +142,7 @@ impl ProppatchInstruction {
 
     /// Refuses the instructions that set times, which the file system can't store. Returns whether there are any.
     pub(super) fn refuse_times(instructions: &mut [Self]) -> bool {
-        let sets_time = |instruction: &&mut Self| match &instruction.outcome {
-            Ok(ProppatchChange::Times(times)) => *times != AttributeChanges::default(),
-            _ => false,
-        };
+        let sets_time = |instruction: &&mut Self| matches!(instruction.outcome, Ok(ProppatchChange::Times(_)));
         let times = instructions
             .iter_mut()
             .filter(sets_time)
@@ -153,7 +153,7 @@ impl ProppatchInstruction {
     /// Refuses the instructions that set dead properties, for which there is no space. Returns whether there are any.
     fn refuse_space(instructions: &mut [Self], description: &'static str) -> bool {
         let sets = |instruction: &&mut Self| {
-            matches!(instruction.outcome, Ok(ProppatchChange::DeadProperty(PropertyChange::Set(_))))
+            matches!(instruction.outcome, Ok(ProppatchChange::StoredProperty(PropertyChange::Set(_))))
         };
         instructions
             .iter_mut()
@@ -182,13 +182,14 @@ impl ProppatchInstruction {
     /// Returns the change of a dead property that it requests; a change of times is added to `attributes`.
     pub(super) fn collect_change(&self, attributes: &mut AttributeChanges) -> Option<PropertyChange> {
         match self.outcome.as_ref().ok()? {
-            ProppatchChange::DeadProperty(change) => Some(change.clone()),
+            ProppatchChange::StoredProperty(change) => Some(change.clone()),
             ProppatchChange::Times(times) => {
                 // Of several instructions the last one wins (document order, RFC 4918 section 9.2).
                 attributes.modified = times.modified.or(attributes.modified);
                 attributes.accessed = times.accessed.or(attributes.accessed);
                 None
             }
+            ProppatchChange::NoChange => None,
         }
     }
 }
@@ -245,7 +246,7 @@ fn mkcol_property(
     let is_plain_collection = property.child("collection").is_some() && property.elements().count() == 1;
     if is_plain_collection {
         // Nothing to change: the directory is created as a collection anyway.
-        Ok(ProppatchChange::Times(AttributeChanges::default()))
+        Ok(ProppatchChange::NoChange)
     } else {
         Err(ProppatchError::InvalidResourceType)
     }
@@ -255,15 +256,15 @@ fn set_property(property: &XmlElement, language: Option<&str>) -> std::result::R
     let name = property.name();
     let time = || date::parse_property_time(&property.text()).ok_or(ProppatchError::UnsupportedValue);
     match LiveProperty::from_name(&name) {
-        Some(LiveProperty::LastModified | LiveProperty::WritableLastModified | LiveProperty::Win32LastModifiedTime) => {
-            Ok(ProppatchChange::Times(AttributeChanges { modified: Some(time()?), ..AttributeChanges::default() }))
-        }
+        Some(
+            LiveProperty::LastModified | LiveProperty::NonstandardLastModified | LiveProperty::Win32LastModifiedTime,
+        ) => Ok(ProppatchChange::Times(AttributeChanges { modified: Some(time()?), ..AttributeChanges::default() })),
         Some(LiveProperty::Win32LastAccessTime) => {
             Ok(ProppatchChange::Times(AttributeChanges { accessed: Some(time()?), ..AttributeChanges::default() }))
         }
         None if name == tree::tags_property() => {
             let tags = headers::parse_tags(&property.text()).map_err(|_| ProppatchError::InvalidTags)?;
-            Ok(ProppatchChange::DeadProperty(tree::set_tags_change(&tags)))
+            Ok(ProppatchChange::StoredProperty(tree::set_tags_change(&tags)))
         }
         // Also Win32CreationTime and Win32FileAttributes of Explorer, which are stored without a meaning.
         Some(LiveProperty::DisplayName) | None => {
@@ -272,7 +273,7 @@ fn set_property(property: &XmlElement, language: Option<&str>) -> std::result::R
             if value.len() > PROPERTY_VALUE_MAX_BYTES {
                 return Err(ProppatchError::ValueTooLarge);
             }
-            Ok(ProppatchChange::DeadProperty(PropertyChange::Set(DeadProperty { name, value })))
+            Ok(ProppatchChange::StoredProperty(PropertyChange::Set(DeadProperty { name, value })))
         }
         Some(_) => Err(ProppatchError::ProtectedProperty),
     }
@@ -281,7 +282,7 @@ fn set_property(property: &XmlElement, language: Option<&str>) -> std::result::R
 fn remove_property(property: &XmlElement) -> std::result::Result<ProppatchChange, ProppatchError> {
     let name = property.name();
     match LiveProperty::from_name(&name) {
-        Some(LiveProperty::DisplayName) | None => Ok(ProppatchChange::DeadProperty(PropertyChange::Remove(name))),
+        Some(LiveProperty::DisplayName) | None => Ok(ProppatchChange::StoredProperty(PropertyChange::Remove(name))),
         Some(_) => Err(ProppatchError::ProtectedProperty),
     }
 }
@@ -296,8 +297,9 @@ mod tests {
         );
         let instructions = parse_instructions(body.as_bytes()).expect(property);
         match &instructions[0].outcome {
-            Ok(ProppatchChange::DeadProperty(_)) => "kept",
+            Ok(ProppatchChange::StoredProperty(_)) => "kept",
             Ok(ProppatchChange::Times(_)) => "set",
+            Ok(ProppatchChange::NoChange) => "unchanged",
             Err(error) => error.status(),
         }
     }

@@ -85,13 +85,8 @@ fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Respon
         .changes_since(&context.path, recursive, since, limit, context.view.monotonic_now())
         .map_err(map_member_limit)?;
     let changes = changes.ok_or(Error::InvalidSyncToken)?;
-    let mut report = SyncCollectionReport {
-        context: Arc::clone(context),
-        plan,
-        changes,
-        buffer: String::from(multistatus::MULTISTATUS_START),
-        done: false,
-    };
+    let mut report =
+        SyncCollectionReport { context: Arc::clone(context), plan, changes, buffer: multistatus::start(), done: false };
     // Errors of the first block still become a status.
     let first = report.fill_block().map_err(map_member_limit)?;
     let body = if report.done { full(first) } else { streamed_body(context.view.session(), first, report) };
@@ -147,7 +142,7 @@ impl SyncCollectionReport {
             entry,
             path: &|| path.clone(),
             dead_properties: &dead,
-            is_single: false,
+            is_depth_zero: false,
         };
         self.plan.write_response(&context, &row, &mut self.buffer);
         Ok(())

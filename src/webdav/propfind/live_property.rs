@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::domain::{Permission, TreePath};
-use crate::tree::{Entry, PropertyName, Timestamp, media_type};
+use crate::tree::{Entry, PATGATE_NAMESPACE, PropertyName, Timestamp, media_type};
 use crate::webdav::client_root::ClientRoot;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::xml::DAV_NAMESPACE;
@@ -11,7 +11,6 @@ use crate::webdav::{date, multistatus, sync_token, xml};
 
 const WIN32_NAMESPACE: &str = "urn:schemas-microsoft-com:";
 const OWNCLOUD_NAMESPACE: &str = "http://owncloud.org/ns";
-const PATGATE_NAMESPACE: &str = "urn:patgate";
 
 /// Live property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +45,8 @@ pub(in crate::webdav) enum LiveProperty {
     Owner,
     /// `current-user-principal` (RFC 5397)
     CurrentUserPrincipal,
-    /// `lastmodified`, by which some clients set the time
-    WritableLastModified,
+    /// `lastmodified`, which is in no RFC; some clients set the time by it
+    NonstandardLastModified,
     /// `Win32LastModifiedTime`
     Win32LastModifiedTime,
     /// `Win32LastAccessTime`
@@ -70,8 +69,8 @@ pub(super) struct PropertySubject<'a> {
     pub(super) display_name: &'a [u8],
     /// Returns the path of the entry.
     pub(super) path: &'a dyn Fn() -> TreePath,
-    /// Whether it is the only entry of the response, which may then be given a node id.
-    pub(super) is_single: bool,
+    /// Whether the request has `Depth: 0`: the entry is then the only one of the response, and may be given a node id.
+    pub(super) is_depth_zero: bool,
 }
 
 impl LiveProperty {
@@ -106,7 +105,7 @@ impl LiveProperty {
             (DAV_NAMESPACE, "supported-privilege-set") => Self::SupportedPrivilegeSet,
             (DAV_NAMESPACE, "owner") => Self::Owner,
             (DAV_NAMESPACE, "current-user-principal") => Self::CurrentUserPrincipal,
-            (DAV_NAMESPACE, "lastmodified") => Self::WritableLastModified,
+            (DAV_NAMESPACE, "lastmodified") => Self::NonstandardLastModified,
             (WIN32_NAMESPACE, "Win32LastModifiedTime") => Self::Win32LastModifiedTime,
             (WIN32_NAMESPACE, "Win32LastAccessTime") => Self::Win32LastAccessTime,
             (DAV_NAMESPACE, "sync-token") => Self::SyncToken,
@@ -136,7 +135,7 @@ impl LiveProperty {
             Self::SupportedPrivilegeSet => "D:supported-privilege-set",
             Self::Owner => "D:owner",
             Self::CurrentUserPrincipal => "D:current-user-principal",
-            Self::WritableLastModified => "D:lastmodified",
+            Self::NonstandardLastModified => "D:lastmodified",
             Self::Win32LastModifiedTime => "Z:Win32LastModifiedTime",
             Self::Win32LastAccessTime => "Z:Win32LastAccessTime",
             Self::NodeId => "P:node-id",
@@ -222,7 +221,7 @@ impl LiveProperty {
                 let Some(etag) = entry.etag else { return false };
                 let _ = write!(out, "\"{etag}\"");
             }
-            Self::LastModified | Self::WritableLastModified | Self::Win32LastModifiedTime => {
+            Self::LastModified | Self::NonstandardLastModified | Self::Win32LastModifiedTime => {
                 write_http_date(entry.modified, out)
             }
             Self::Win32LastAccessTime => write_http_date(entry.accessed, out),
@@ -246,7 +245,7 @@ impl LiveProperty {
             }
             Self::NodeId => {
                 let path = (subject.path)();
-                let id = match subject.is_single {
+                let id = match subject.is_depth_zero {
                     true => context.view.node_id(&path).ok(),
                     // A listing creates no node ids: each is a row in the store that is kept until the entry is
                     // removed.

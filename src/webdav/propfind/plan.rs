@@ -44,8 +44,8 @@ pub(in crate::webdav) struct PropfindRow<'a> {
     pub(in crate::webdav) path: &'a dyn Fn() -> TreePath,
     /// Dead properties of the entry.
     pub(in crate::webdav) dead_properties: &'a [DeadProperty],
-    /// Whether it is the only entry in the response.
-    pub(in crate::webdav) is_single: bool,
+    /// Whether the request has `Depth: 0`, so that it is the only entry in the response.
+    pub(in crate::webdav) is_depth_zero: bool,
 }
 
 impl PropfindPlan {
@@ -113,7 +113,7 @@ impl PropfindPlan {
             entry: row.entry,
             display_name: row.display_name,
             path: row.path,
-            is_single: row.is_single,
+            is_depth_zero: row.is_depth_zero,
         };
         out.push_str("<D:response><D:href>");
         out.push_str(row.href);

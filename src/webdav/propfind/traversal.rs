@@ -69,7 +69,7 @@ impl PropfindTraversal {
             count_only: false,
             done: false,
         };
-        traversal.out.push_str(multistatus::MULTISTATUS_START);
+        traversal.out.push_str(&multistatus::start());
         traversal.write_requested_entry(&requested, &entry, depth == DepthHeader::Zero)?;
         if entry.is_directory() && depth != DepthHeader::Zero {
             traversal.open_directory(requested, traversal.context.path.clone())?;
@@ -157,7 +157,12 @@ impl PropfindTraversal {
         }
     }
 
-    fn write_requested_entry(&mut self, requested: &ResolvedEntry, entry: &Entry, is_single: bool) -> tree::Result<()> {
+    fn write_requested_entry(
+        &mut self,
+        requested: &ResolvedEntry,
+        entry: &Entry,
+        is_depth_zero: bool,
+    ) -> tree::Result<()> {
         let context = Arc::clone(&self.context);
         let dead =
             if self.plan.needs_dead_properties() { default_if_denied(requested.properties())? } else { Vec::new() };
@@ -171,7 +176,7 @@ impl PropfindTraversal {
             entry,
             path: &|| context.path.clone(),
             dead_properties: &dead,
-            is_single,
+            is_depth_zero,
         };
         self.plan.write_response(&context, &row, &mut self.out);
         Ok(())
@@ -223,7 +228,7 @@ impl PropfindTraversal {
             entry,
             path: &path,
             dead_properties: dead,
-            is_single: false,
+            is_depth_zero: false,
         };
         self.plan.write_response(&self.context, &row, &mut self.out);
     }
