@@ -28,7 +28,7 @@ fn fill_store(state: &Path, now: i64) {
         .execute_batch(&format!(
             "BEGIN;
              WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {TOKEN_COUNT})
-             INSERT INTO tokens (id, user_id, name, phc, prefilter, created_at, hard_at, scoped)
+             INSERT INTO tokens (id, user_id, name, phc, prefilter, created_at, hard_limit_at, scoped)
              SELECT printf('%08d', i * 797), (SELECT min(id) FROM users), printf('token %d', i),
                     '$argon2id$v=19$m=19456,t=2,p=1$' || hex(randomblob(11)) || '$' || hex(randomblob(21)),
                     randomblob(8), {now}, {now} + 8000000000, i % 3 = 0

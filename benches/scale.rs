@@ -78,13 +78,13 @@ fn fill_store(state: &Path, tokens: u32, users: u32, now: i64) {
              WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {users})
              INSERT INTO users (login, created_at) SELECT printf('user%05d', i), {now} FROM n;
              WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {tokens})
-             INSERT INTO tokens (id, user_id, name, phc, prefilter, created_at, hard_at, scoped, revoked_at, expiry_noted)
+             INSERT INTO tokens (id, user_id, name, phc, prefilter, created_at, hard_limit_at, scoped, revoked_at, expiry_recorded)
              SELECT printf('%08d', i * 797), 2 + i % {users}, printf('token %d', i),
                     '$argon2id$v=19$m=19456,t=2,p=1$' || hex(randomblob(11)) || '$' || hex(randomblob(21)),
                     randomblob(8), {now}, iif(i % 20 = 1, {now} - 1000, {now} + 8000000000), 0,
                     iif(i % 20000 = 2, {now}, NULL), i % 20 = 1
              FROM n;
-             INSERT INTO nodes (id, name, folder) VALUES (zeroblob(16), '', 1);
+             INSERT INTO nodes (id, name, is_directory) VALUES (zeroblob(16), '', 1);
              UPDATE tokens SET scoped = 1 WHERE name <> 'known' AND (id / 797) % 3 = 0;
              INSERT INTO scopes (token_id, node, permission) SELECT id, zeroblob(16), 1 FROM tokens WHERE scoped;
              UPDATE tokens SET parent = printf('%08d', (substr(id, 1) / 797 - 1) * 797)

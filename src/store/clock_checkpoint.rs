@@ -43,7 +43,7 @@ impl Store {
     pub fn clock_checkpoint(&self) -> Result<Option<ClockCheckpoint>> {
         self.snapshot(|c| {
             let row = c
-                .query_row("SELECT seen_at, held_ms, jumps, running_ms, boot FROM clock", [], |row| {
+                .query_row("SELECT wall_time, retention_wait_ms, jumps, boottime_ms, boot_id FROM clock", [], |row| {
                     let millis = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
                     let checkpoint = ClockCheckpoint {
                         wall_time: row.get(0)?,
@@ -71,10 +71,11 @@ impl Store {
         let millis = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
         let (retention_wait_ms, boottime_ms) = (millis(checkpoint.retention_wait_ms), millis(checkpoint.boottime_ms));
         self.write_shrinking(WriteDurability::Lazy, |t| {
-            let sql = "INSERT INTO clock (\"only\", seen_at, held_ms, jumps, running_ms, boot)
+            let sql = "INSERT INTO clock (\"only\", wall_time, retention_wait_ms, jumps, boottime_ms, boot_id)
                 VALUES (1, ?1, ?2, ?3, ?4, ?5)
-                ON CONFLICT (\"only\") DO UPDATE SET seen_at = excluded.seen_at, held_ms = excluded.held_ms,
-                    jumps = excluded.jumps, running_ms = excluded.running_ms, boot = excluded.boot";
+                ON CONFLICT (\"only\") DO UPDATE SET wall_time = excluded.wall_time,
+                    retention_wait_ms = excluded.retention_wait_ms, jumps = excluded.jumps,
+                    boottime_ms = excluded.boottime_ms, boot_id = excluded.boot_id";
             Ok(t.prepare_cached(sql)?
                 .execute(params![checkpoint.wall_time, retention_wait_ms, jumps, boottime_ms, checkpoint.boot_id])
                 .map(drop)?)

@@ -89,7 +89,7 @@ macro_rules! impl_json_columns {
 }
 impl_json_columns!(TokenLimits = "{}", Roles = "[]", ForeignRoles = "[]");
 
-/// Returns an expiry as the columns `hard_at` and `window_ms`.
+/// Returns an expiry as the columns `hard_limit_at` and `window_ms`.
 pub(super) fn expiry_columns(expiry: TokenExpiry) -> (Option<UnixMillis>, Option<i64>) {
     match expiry {
         TokenExpiry::Hard(at) => (Some(at), None),
@@ -98,10 +98,10 @@ pub(super) fn expiry_columns(expiry: TokenExpiry) -> (Option<UnixMillis>, Option
     }
 }
 
-/// Reads the columns `hard_at` and `window_ms`, the second right after the first.
-pub(super) fn expiry_from_row(row: &Row<'_>, hard_at: usize) -> Result<TokenExpiry> {
-    let hard_limit: Option<UnixMillis> = row.get(hard_at)?;
-    let Some(window_ms) = row.get::<_, Option<i64>>(hard_at + 1)? else {
+/// Reads the columns `hard_limit_at` and `window_ms`, the second right after the first.
+pub(super) fn expiry_from_row(row: &Row<'_>, hard_limit_at: usize) -> Result<TokenExpiry> {
+    let hard_limit: Option<UnixMillis> = row.get(hard_limit_at)?;
+    let Some(window_ms) = row.get::<_, Option<i64>>(hard_limit_at + 1)? else {
         return Ok(hard_limit.map_or(TokenExpiry::Never, TokenExpiry::Hard));
     };
     let window_ms = u64::try_from(window_ms).map_err(|_| StoreError::Corrupt("a negative window".to_owned()))?;

@@ -116,7 +116,7 @@ impl Store {
 
 fn select_credential_row(c: &Connection, token: TokenId) -> Result<Option<CredentialRow>> {
     let mut select = c.prepare_cached(
-        "SELECT t.phc, t.prefilter, t.old_phc, t.old_prefilter, t.old_until, u.login,
+        "SELECT t.phc, t.prefilter, t.old_phc, t.old_prefilter, t.old_secret_until, u.login,
                 t.revoked_at IS NOT NULL OR u.disabled_at IS NOT NULL, m.epoch
          FROM tokens t JOIN users u ON u.id = t.user_id JOIN meta m ON m.\"only\" = 1 WHERE t.id = ?1",
     )?;
@@ -146,8 +146,8 @@ fn select_owner_roles(c: &Connection, token: TokenId) -> Result<Roles> {
 
 fn select_chain_token(c: &Connection, token: TokenId) -> Result<(ChainToken, bool, Option<TokenId>)> {
     let mut select = c.prepare_cached(
-        "SELECT created_at, hard_at, window_ms, limits, revoked_at IS NOT NULL, scoped, parent, last_used_at,
-            roles, expiry_noted
+        "SELECT created_at, hard_limit_at, window_ms, limits, revoked_at IS NOT NULL, scoped, parent, last_used_at,
+            roles, expiry_recorded
          FROM tokens WHERE id = ?1",
     )?;
     let mut rows = select.query([token])?;

@@ -59,7 +59,7 @@ impl IntentAction {
         }
     }
 
-    /// Returns the value of the column `how` and the identity of the other entry, where one step is not enough.
+    /// Returns the value of the column `kind` and the identity of the other entry, where one step is not enough.
     fn multi_step(&self) -> Option<(&'static str, EntryIdentity)> {
         match self {
             IntentAction::Remove | IntentAction::Move(_) => None,
@@ -84,7 +84,8 @@ impl Store {
         // On disk before the first step on the file system: a crash after that step would otherwise leave a change that
         // no start completes.
         self.write(WriteDurability::Synced, |connection| {
-            let sql = "INSERT INTO intents (source, target, folder, inode, born, how, other_folder, other_inode, other_born) \
+            let sql = "INSERT INTO intents (source, target, is_directory, inode, birth_time, kind, \
+                     other_is_directory, other_inode, other_birth_time) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id";
             let id = connection.prepare_cached(sql)?.query_row(
                 params![
@@ -120,7 +121,8 @@ pub(super) fn delete_intent_row(connection: &Connection, id: i64) -> Result<bool
 
 pub(super) fn select_intents(connection: &Connection) -> Result<Vec<ChangeIntent>> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, source, target, folder, inode, born, how, other_folder, other_inode, other_born \
+        "SELECT id, source, target, is_directory, inode, birth_time, kind, \
+             other_is_directory, other_inode, other_birth_time \
          FROM intents ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
@@ -145,7 +147,7 @@ fn action_from_row(row: &Row<'_>, target: Option<TreePath>) -> rusqlite::Result<
         (Some(target), None) => IntentAction::Move(target),
         (Some(target), Some("swap")) => IntentAction::Exchange(target, identity_from_row(row, 7)?),
         (Some(target), Some("copy")) => IntentAction::Copy(target, identity_from_row(row, 7)?),
-        (Some(_), Some(_)) => return Err(rusqlite::Error::InvalidColumnType(6, "how".to_owned(), Type::Text)),
+        (Some(_), Some(_)) => return Err(rusqlite::Error::InvalidColumnType(6, "kind".to_owned(), Type::Text)),
     })
 }
 

@@ -149,7 +149,8 @@ impl NodeRowCache {
         if let Some(cached) = self.0.get(&id) {
             return Ok(cached.clone());
         }
-        let mut select = c.prepare_cached("SELECT parent, name, folder, inode, born FROM nodes WHERE id = ?1")?;
+        let select = "SELECT parent, name, is_directory, inode, birth_time FROM nodes WHERE id = ?1";
+        let mut select = c.prepare_cached(select)?;
         let node = |row: &rusqlite::Row<'_>| {
             Ok(NodeLocationRow {
                 parent: row.get(0)?,

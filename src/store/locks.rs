@@ -34,7 +34,7 @@ impl Store {
     pub(crate) fn load_unexpired_locks(&self, now: UnixMillis) -> Result<Vec<LockRow>> {
         self.write_shrinking(WriteDurability::Lazy, |connection| {
             connection.execute("DELETE FROM locks WHERE expires_at <= ?1", [now])?;
-            let sql = "SELECT token, path, deep, exclusive, login, owner, timeout_ms, expires_at FROM locks";
+            let sql = "SELECT token, path, depth_infinity, exclusive, login, owner, timeout_ms, expires_at FROM locks";
             let mut statement = connection.prepare(sql)?;
             let mut rows = statement.query([])?;
             let mut locks = Vec::new();
@@ -58,7 +58,7 @@ impl Store {
     pub(crate) fn put_lock(&self, lock: &LockRow, durability: WriteDurability) -> Result<()> {
         self.write(durability, |connection| {
             let sql = "INSERT INTO locks \
-                 (token, path, deep, exclusive, login, owner, timeout_ms, expires_at) \
+                 (token, path, depth_infinity, exclusive, login, owner, timeout_ms, expires_at) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
             connection.prepare_cached(sql)?.execute(params![
                 lock.token,

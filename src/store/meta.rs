@@ -30,12 +30,12 @@ impl Store {
 
     /// Returns the value that identifies the pepper; `None` where none was recorded yet.
     pub(crate) fn pepper_check_value(&self) -> Result<Option<[u8; 16]>> {
-        self.read(|c| Ok(c.query_row("SELECT pepper_mark FROM meta", [], |row| row.get(0))?))
+        self.read(|c| Ok(c.query_row("SELECT pepper_check_value FROM meta", [], |row| row.get(0))?))
     }
 
     /// Records the value that identifies the pepper.
     pub(crate) fn set_pepper_check_value(&self, check_value: &[u8; 16]) -> Result<()> {
-        let update = "UPDATE meta SET pepper_mark = ?1";
+        let update = "UPDATE meta SET pepper_check_value = ?1";
         self.write_shrinking(WriteDurability::Synced, |t| Ok(t.execute(update, [check_value]).map(drop)?))
     }
 

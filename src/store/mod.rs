@@ -105,6 +105,7 @@ const MIGRATION_STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_12.sql")),
     M::up(include_str!("schema_13.sql")),
     M::up(include_str!("schema_14.sql")),
+    M::up(include_str!("schema_15.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(MIGRATION_STEPS);
 const MAX_IDLE_READERS: usize = 16;

@@ -46,8 +46,9 @@ pub(crate) struct CompletedMove<'a> {
 }
 
 /// The columns that [`node_from_row`] reads; the identity of a file is that of its parent directory.
-pub(super) const NODE_COLUMNS: &str = "SELECT n.id, n.parent, n.name, n.folder, \
-     CASE WHEN n.folder = 1 THEN n.inode ELSE p.inode END, CASE WHEN n.folder = 1 THEN n.born ELSE p.born END";
+pub(super) const NODE_COLUMNS: &str = "SELECT n.id, n.parent, n.name, n.is_directory, \
+     CASE WHEN n.is_directory = 1 THEN n.inode ELSE p.inode END, \
+     CASE WHEN n.is_directory = 1 THEN n.birth_time ELSE p.birth_time END";
 pub(super) const NODE_TABLES: &str = "FROM nodes n LEFT JOIN nodes p ON p.id = n.parent";
 
 /// The rows below the node `?1`, with their paths relative to it, in which `?2` stands between two names. Their first
@@ -206,7 +207,7 @@ pub(super) fn set_identity(connection: &Connection, id: NodeId, identity: Option
     let Some(NodeIdentity::Directory { inode, birth_time }) = identity else {
         return delete_node(connection, id);
     };
-    let sql = "UPDATE nodes SET inode = ?2, born = ?3 WHERE id = ?1";
+    let sql = "UPDATE nodes SET inode = ?2, birth_time = ?3 WHERE id = ?1";
     connection.execute(sql, params![id, inode.cast_signed(), birth_time])?;
     Ok(())
 }
@@ -263,7 +264,8 @@ fn insert_node(
         NodeIdentity::Directory { inode, birth_time } => (Some(inode.cast_signed()), birth_time),
         NodeIdentity::File { .. } => (None, None),
     };
-    let sql = "INSERT INTO nodes (id, parent, name, folder, inode, born, namer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql = "INSERT INTO nodes (id, parent, name, is_directory, inode, birth_time, named_by) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut statement = connection.prepare_cached(sql)?;
     let named_by = named_by.map_or("", Login::as_str);
     statement.execute(params![id, parent, name, inode.is_some(), inode, birth_time, named_by])?;

@@ -119,7 +119,7 @@ impl Store {
     /// Clears the user of up to `limit` properties and nodes each that a deleted user had set or named, and returns how
     /// many. The rows stay: they belong to files.
     pub(crate) fn clear_attribution_to_removed_users(&self, limit: usize) -> Result<usize> {
-        let select = "SELECT who FROM usage WHERE who <> '' AND who NOT IN (SELECT login FROM users) LIMIT 1";
+        let select = "SELECT login FROM usage WHERE login <> '' AND login NOT IN (SELECT login FROM users) LIMIT 1";
         let login = self.read(|c| Ok(c.prepare_cached(select)?.query_row([], |row| row.get(0)).optional()?))?;
         login.map_or(Ok(0), |login: Login| self.clear_attribution_batch(&login, limit))
     }
@@ -136,12 +136,12 @@ impl Store {
         // Rows are searched in reads of their own, so that no write waits for the search.
         if self.read(|c| amount(c, "nodes", login))? > 0 {
             let nodes = self.read(|c| {
-                let mut select = c.prepare("SELECT id FROM nodes WHERE namer = ?1 LIMIT ?2")?;
+                let mut select = c.prepare("SELECT id FROM nodes WHERE named_by = ?1 LIMIT ?2")?;
                 let rows = select.query_map(params![login, sql_limit(limit)], |row| row.get::<_, NodeId>(0))?;
                 Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
             })?;
             count += self.clear_attribution_of_rows(
-                "UPDATE nodes SET namer = '' WHERE id = ?1",
+                "UPDATE nodes SET named_by = '' WHERE id = ?1",
                 nodes.iter().map(|node| (node,)),
             )?;
         }
@@ -195,7 +195,7 @@ impl PropertyUsage {
 
 /// Returns the amount of a resource that counts for one user.
 fn amount(c: &Connection, resource: &str, login: &Login) -> Result<u64> {
-    let select = "SELECT amount FROM usage WHERE what = ?1 AND who = ?2";
+    let select = "SELECT amount FROM usage WHERE resource = ?1 AND login = ?2";
     let amount: Option<i64> =
         c.prepare_cached(select)?.query_row(params![resource, login], |row| row.get(0)).optional()?;
     Ok(amount.unwrap_or(0).unsigned_abs())
@@ -203,6 +203,6 @@ fn amount(c: &Connection, resource: &str, login: &Login) -> Result<u64> {
 
 /// Returns the amount of a resource in all.
 fn total_amount(c: &Connection, resource: &str) -> Result<u64> {
-    let select = "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM usage WHERE what = ?1";
+    let select = "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM usage WHERE resource = ?1";
     Ok(c.prepare_cached(select)?.query_row([resource], |row| row.get::<_, i64>(0))?.unsigned_abs())
 }

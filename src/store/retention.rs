@@ -15,10 +15,10 @@ impl Store {
     pub(crate) fn mark_expired(&self, now: UnixMillis, limit: usize) -> Result<usize> {
         // The second condition waits for uses that are not written yet (`WINDOW_WITH_WRITE_LAG_SQL`), with a margin.
         const EXPIRED_UNMARKED_QUERY: &str =
-            "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
-            WHERE t.dies_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at <= ?1
-              AND (t.window_ms IS NULL OR t.dies_at + t.window_ms / 10 + 2000 <= ?1)
-            ORDER BY t.dies_at LIMIT ?2";
+            "SELECT t.id, u.login, t.expires_at FROM tokens t JOIN users u ON u.id = t.user_id
+            WHERE t.expires_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_recorded = 0 AND t.expires_at <= ?1
+              AND (t.window_ms IS NULL OR t.expires_at + t.window_ms / 10 + 2000 <= ?1)
+            ORDER BY t.expires_at LIMIT ?2";
         // A read first: most rounds find nothing, and then don't take the write lock.
         let any = self.read(|c| Ok(c.prepare_cached(EXPIRED_UNMARKED_QUERY)?.exists(params![now, sql_limit(1)])?))?;
         if !any {
@@ -38,8 +38,8 @@ impl Store {
     pub(crate) fn mark_tokens_expired(&self, tokens: &[TokenId], now: UnixMillis) -> Result<usize> {
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let mut select = t.prepare_cached(
-                "SELECT t.id, u.login, t.dies_at FROM tokens t JOIN users u ON u.id = t.user_id
-                 WHERE t.id = ?1 AND t.dies_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_noted = 0",
+                "SELECT t.id, u.login, t.expires_at FROM tokens t JOIN users u ON u.id = t.user_id
+                 WHERE t.id = ?1 AND t.expires_at IS NOT NULL AND t.revoked_at IS NULL AND t.expiry_recorded = 0",
             )?;
             let mut found = Vec::new();
             for token in tokens {
@@ -52,12 +52,13 @@ impl Store {
 
     /// Deletes the hashes of replaced secrets whose grace is over; returns how many.
     pub(crate) fn clear_expired_graces(&self, now: UnixMillis) -> Result<usize> {
-        const GRACE_OVER_QUERY: &str = "SELECT 1 FROM tokens WHERE old_until <= ?1";
+        const GRACE_OVER_QUERY: &str = "SELECT 1 FROM tokens WHERE old_secret_until <= ?1";
         if !self.read(|c| Ok(c.prepare_cached(GRACE_OVER_QUERY)?.exists([now])?))? {
             return Ok(0);
         }
         self.write_shrinking(WriteDurability::Lazy, |t| {
-            let end = "UPDATE tokens SET old_phc = NULL, old_prefilter = NULL, old_until = NULL WHERE old_until <= ?1";
+            let end = "UPDATE tokens SET old_phc = NULL, old_prefilter = NULL, old_secret_until = NULL \
+                 WHERE old_secret_until <= ?1";
             Ok(t.prepare_cached(end)?.execute([now])?)
         })
     }
@@ -72,7 +73,7 @@ impl Store {
     ) -> Result<usize> {
         const REVOKED_QUERY: &str = "SELECT id FROM tokens WHERE revoked_at <= ?1 ORDER BY revoked_at LIMIT ?2";
         const EXPIRED_QUERY: &str =
-            "SELECT id FROM tokens WHERE expiry_noted = 1 AND dies_at <= ?1 ORDER BY dies_at LIMIT ?2";
+            "SELECT id FROM tokens WHERE expiry_recorded = 1 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
         let inactive = self.read(|c| {
             let mut inactive: Vec<TokenId> = Vec::new();
             for query in [REVOKED_QUERY, EXPIRED_QUERY] {
@@ -103,7 +104,7 @@ impl Store {
 type ExpiredToken = (TokenId, Login, UnixMillis);
 
 fn record_expirations(t: &Transaction<'_>, found: &[ExpiredToken], now: UnixMillis) -> Result<usize> {
-    let mut mark = t.prepare_cached("UPDATE tokens SET expiry_noted = 1 WHERE id = ?1")?;
+    let mut mark = t.prepare_cached("UPDATE tokens SET expiry_recorded = 1 WHERE id = ?1")?;
     for (token, login, at) in found {
         mark.execute([token])?;
         let event =
@@ -117,8 +118,8 @@ fn record_expirations(t: &Transaction<'_>, found: &[ExpiredToken], now: UnixMill
 /// Deletes the user's token that has been inactive for longest, with its descendants; tells whether there was one.
 pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<bool> {
     let mut select = t.prepare_cached(
-        "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_noted = 1)
-         ORDER BY coalesce(revoked_at, dies_at) LIMIT 1",
+        "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_recorded = 1)
+         ORDER BY coalesce(revoked_at, expires_at) LIMIT 1",
     )?;
     let Some(inactive): Option<TokenId> = select.query_row([user], |row| row.get(0)).optional()? else {
         return Ok(false);
@@ -264,13 +265,13 @@ mod tests {
         let queries = [
             ("SELECT id FROM tokens WHERE revoked_at <= 5 ORDER BY revoked_at LIMIT 5", "tokens_revoked"),
             (
-                "SELECT id FROM tokens WHERE expiry_noted = 1 AND dies_at <= 5 ORDER BY dies_at LIMIT 5",
+                "SELECT id FROM tokens WHERE expiry_recorded = 1 AND expires_at <= 5 ORDER BY expires_at LIMIT 5",
                 "tokens_expired",
             ),
             (
-                "SELECT id FROM tokens WHERE dies_at IS NOT NULL AND revoked_at IS NULL AND expiry_noted = 0
-                 AND dies_at <= 5 ORDER BY dies_at LIMIT 5",
-                "tokens_dying",
+                "SELECT id FROM tokens WHERE expires_at IS NOT NULL AND revoked_at IS NULL AND expiry_recorded = 0
+                 AND expires_at <= 5 ORDER BY expires_at LIMIT 5",
+                "tokens_expiring",
             ),
         ];
         for (query, index) in queries {

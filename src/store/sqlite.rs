@@ -146,24 +146,24 @@ mod tests {
             VALUES (5, x'61', x'62', 1, 2, 3, 'swap', 0, 4, 5);
         INSERT INTO checksums (number, etag, value) VALUES (9, zeroblob(16), 'MD5:0');";
 
-    /// Opens a store of schema 13 with rows, and so migrates it; returns the former texts of tables, indices and triggers,
-    /// and the present ones, but for what the migration is about.
-    fn migrate_from_schema_13() -> (tempfile::TempDir, Store, [Vec<String>; 2]) {
+    /// Migrates a store of schema 13 with rows; returns the texts of tables, indices and triggers before and after
+    /// step 14, but for what that step is about.
+    fn migrate_from_schema_13() -> (Store, [Vec<String>; 2], tempfile::TempDir) {
         let schema = "SELECT replace(replace(sql, '\"', ''), ' AUTOINCREMENT', '') FROM sqlite_schema
             WHERE name NOT IN ('intents', 'checksums', 'sqlite_sequence') AND sql IS NOT NULL ORDER BY name";
         let temp_dir = older_state_dir(13);
-        let older = Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
+        let mut older = Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
         older.execute_batch(ROWS_OF_SCHEMA_13).expect("filled");
         let before = texts(&older, schema);
+        without_foreign_keys(&mut older, |c| Ok(MIGRATIONS.to_version(c, 14)?)).expect("migrated");
+        let after = texts(&older, schema);
         drop(older);
-        let store = Store::open(temp_dir.path()).expect("migrated");
-        let after = store.read(|c| Ok(texts(c, schema))).expect("read");
-        (temp_dir, store, [before, after])
+        (Store::open(temp_dir.path()).expect("migrated"), [before, after], temp_dir)
     }
 
     #[test]
     fn migration_to_ids_that_are_never_reused_keeps_rows_and_schema() {
-        let (_temp_dir, store, [before, after]) = migrate_from_schema_13();
+        let (store, [before, after], _temp_dir) = migrate_from_schema_13();
         assert_eq!(after, before);
         for (number, rows) in [
             (1, "users WHERE id = 7 AND login = 'bob' AND created_at = 2 AND disabled_at = 3"),
@@ -172,8 +172,9 @@ mod tests {
             (1, "grants"),
             (2, "tokens JOIN users ON users.id = tokens.user_id"),
             (1, "retired WHERE token = 'bbbbbbbb' AND prefilter = zeroblob(8)"),
-            (1, "intents WHERE id = 5 AND source = x'61' AND target = x'62' AND folder = 1 AND inode = 2 AND born = 3"),
-            (1, "intents WHERE how = 'swap' AND other_folder = 0 AND other_inode = 4 AND other_born = 5"),
+            (1, "intents WHERE id = 5 AND source = x'61' AND target = x'62'"),
+            (1, "intents WHERE is_directory = 1 AND inode = 2 AND birth_time = 3"),
+            (1, "intents WHERE kind = 'swap' AND other_is_directory = 0 AND other_inode = 4 AND other_birth_time = 5"),
             (1, "checksums WHERE number = 9 AND etag = zeroblob(16) AND value = 'MD5:0'"),
             (0, "pragma_foreign_key_check"),
         ] {
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn triggers_and_references_work_after_migration_and_ids_are_not_reused() {
-        let (_temp_dir, store, _) = migrate_from_schema_13();
+        let (store, _, _temp_dir) = migrate_from_schema_13();
         let epoch = store.epoch().expect("read");
         store.enable_user(&login("bob")).expect("enabled");
         assert!(store.epoch().expect("read") > epoch);
@@ -206,6 +207,80 @@ mod tests {
         without_foreign_keys(&mut connection, |c| Ok(MIGRATIONS.to_latest(c)?)).expect("migrated");
         let is_enforced: bool = connection.pragma_query_value(None, "foreign_keys", |row| row.get(0)).expect("read");
         assert!(is_enforced, "they are on again");
+    }
+
+    /// Rows with each column that the migration to plain names renames.
+    const ROWS_OF_SCHEMA_14: &str = "UPDATE meta SET pepper_mark = x'07070707070707070707070707070707';
+        INSERT INTO tokens (id, user_id, name, phc, prefilter, old_until, created_at, hard_at, window_ms, scoped,
+                expiry_noted)
+            VALUES ('aaaaaaaa', 1, 'n', 'p', zeroblob(8), 4, 1, 9000, 5000, 0, 1);
+        INSERT INTO nodes (id, name, folder, inode, born, namer) VALUES (zeroblob(16), x'', 1, 2, 3, 'alice');
+        INSERT INTO nodes (id, parent, name, folder, namer)
+            VALUES (x'01010101010101010101010101010101', zeroblob(16), x'61', 0, 'alice');
+        INSERT INTO intents (source, target, folder, inode, born, how, other_folder, other_inode, other_born)
+            VALUES (x'61', x'62', 1, 2, 3, 'swap', 0, 4, 5);
+        INSERT INTO locks (token, path, deep, exclusive, login, owner, timeout_ms, expires_at)
+            VALUES ('urn:x', x'61', 1, 0, 'alice', '', 5, 6);
+        INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES ('aaaaaaaa', x'61', 1, 2, 3, 4);
+        INSERT INTO journal_entries (journal, path, folder, mark, number) VALUES (1, x'62', 1, x'63', 3);
+        INSERT INTO uploads (token, name, touched_at) VALUES ('aaaaaaaa', x'61', 5);
+        INSERT INTO upload_parts (upload, name, place, staged, size) VALUES (1, x'', x'62', x'63', 7);
+        INSERT INTO clock (only, seen_at, running_ms, boot, held_ms, jumps) VALUES (1, 2, 3, 'b', 4, '[]');";
+
+    #[test]
+    fn migration_to_plain_column_names_keeps_rows() {
+        let temp_dir = older_state_dir(14);
+        let older = Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
+        older.execute_batch(ROWS_OF_SCHEMA_14).expect("filled");
+        drop(older);
+        let store = Store::open(temp_dir.path()).expect("migrated");
+        for row in [
+            "meta WHERE pepper_check_value = x'07070707070707070707070707070707'",
+            "tokens WHERE old_secret_until = 4 AND hard_limit_at = 9000 AND expires_at = 5001 AND expiry_recorded = 1",
+            "nodes WHERE is_directory = 1 AND inode = 2 AND birth_time = 3 AND named_by = 'alice'",
+            "nodes WHERE is_directory = 0 AND name = x'61' AND named_by = 'alice'",
+            "intents WHERE is_directory = 1 AND birth_time = 3 AND kind = 'swap' AND other_is_directory = 0",
+            "intents WHERE other_inode = 4 AND other_birth_time = 5",
+            "locks WHERE depth_infinity = 1 AND exclusive = 0",
+            "journals WHERE depth_infinity = 1 AND purged_through = 2 AND last_number = 3",
+            "journal_entries WHERE is_directory = 1 AND content_tag = x'63' AND number = 3",
+            "uploads WHERE name = x'61' AND updated_at = 5",
+            "upload_parts WHERE staging_directory = x'62' AND staged_name = x'63' AND size = 7",
+            "clock WHERE wall_time = 2 AND boottime_ms = 3 AND boot_id = 'b' AND retention_wait_ms = 4",
+            "usage WHERE resource = 'nodes' AND login = 'alice' AND amount = 2",
+        ] {
+            assert_eq!(count(&store, row), 1, "{row}");
+        }
+        assert_eq!(count(&store, "pragma_foreign_key_check"), 0);
+    }
+
+    #[test]
+    fn triggers_constraints_and_generated_columns_follow_renamed_columns() {
+        let temp_dir = older_state_dir(14);
+        let store = Store::open(temp_dir.path()).expect("migrated");
+        let (_new_dir, new_store) = open_temp_store();
+        let schema = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+        let schemas = [&store, &new_store].map(|store| store.read(|c| Ok(texts(c, schema))).expect("read"));
+        assert_eq!(schemas[0], schemas[1]);
+        let write = |sql: &str| store.write(WriteDurability::Lazy, |t| Ok(t.execute(sql, [])?));
+        let root = "INSERT INTO nodes (id, name, is_directory, named_by) VALUES (zeroblob(16), x'', 1, 'alice')";
+        write(root).expect("inserted");
+        write("UPDATE nodes SET named_by = 'bob'").expect("updated");
+        assert_eq!(count(&store, "usage WHERE resource = 'nodes' AND login = 'bob' AND amount = 1"), 1);
+        assert_eq!(count(&store, "usage WHERE login = 'alice'"), 0);
+        let epoch = store.epoch().expect("read");
+        write("UPDATE nodes SET birth_time = 5").expect("updated");
+        assert!(store.epoch().expect("read") > epoch);
+        write("UPDATE nodes SET is_directory = 2").expect_err("no flag");
+        write("DELETE FROM nodes").expect("deleted");
+        assert_eq!(count(&store, "usage WHERE amount > 0"), 0);
+        let token = "INSERT INTO tokens (id, user_id, name, phc, prefilter, created_at, hard_limit_at, scoped)
+            VALUES ('aaaaaaaa', 1, 'n', 'p', zeroblob(8), 1, 7, 0)";
+        write(token).expect("inserted");
+        assert_eq!(count(&store, "tokens WHERE expires_at = 7"), 1);
+        let epoch = store.epoch().expect("read");
+        write("UPDATE tokens SET expiry_recorded = 1").expect("updated");
+        assert!(store.epoch().expect("read") > epoch);
     }
 
     #[test]

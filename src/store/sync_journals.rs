@@ -30,6 +30,9 @@ const MAX_ENTRIES_DELETED_AT_REVOCATION: i64 = 10_000;
 /// Maximum number of stale journals in one round of retention.
 const CLEANUP_BATCH_JOURNALS: i64 = 100;
 
+/// Assigns the number of the next change.
+const ADVANCE_JOURNAL: &str = "UPDATE journals SET last_number = last_number + 1 WHERE id = ?1";
+
 /// The state of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SyncJournal {
@@ -96,9 +99,10 @@ impl Store {
                 return Ok(journal);
             }
             // An expired journal is not continued: retention may have deleted a part of its entries.
-            let delete = "DELETE FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3";
+            let delete = "DELETE FROM journals WHERE token = ?1 AND path = ?2 AND depth_infinity = ?3";
             connection.prepare_cached(delete)?.execute(params![token, directory.as_bytes(), depth_infinity])?;
-            let sql = "INSERT INTO journals (token, path, deep, floor, last, used_at) VALUES (?1, ?2, ?3, 0, 0, ?4) RETURNING id";
+            let sql = "INSERT INTO journals (token, path, depth_infinity, purged_through, last_number, used_at) \
+                 VALUES (?1, ?2, ?3, 0, 0, ?4) RETURNING id";
             let row = params![token, directory.as_bytes(), depth_infinity, now];
             let id = connection.prepare_cached(sql)?.query_row(row, |row| row.get(0))?;
             self.count_journal_write();
@@ -139,7 +143,7 @@ impl Store {
     /// Returns the content tags of the members at these paths, `None` for those that the journal doesn't hold.
     pub(crate) fn sync_entry_tags(&self, journal: i64, paths: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
         self.read(|connection| {
-            let sql = "SELECT mark FROM journal_entries WHERE journal = ?1 AND path = ?2";
+            let sql = "SELECT content_tag FROM journal_entries WHERE journal = ?1 AND path = ?2";
             let mut statement = connection.prepare_cached(sql)?;
             let mut select_tag = |path: &&[u8]| {
                 let tag: Option<Option<Vec<u8>>> =
@@ -158,11 +162,12 @@ impl Store {
         self.write(WriteDurability::Lazy, |connection| {
             self.count_journal_write();
             // The number comes from the journal within the statement, so that no two changes get the same one.
-            let sql = "INSERT INTO journal_entries (journal, path, folder, mark, number) \
-                 SELECT id, ?2, ?3, ?4, last + 1 FROM journals WHERE id = ?1 \
-                 ON CONFLICT (journal, path) DO UPDATE SET folder = excluded.folder, mark = excluded.mark, number = excluded.number";
+            let sql = "INSERT INTO journal_entries (journal, path, is_directory, content_tag, number) \
+                 SELECT id, ?2, ?3, ?4, last_number + 1 FROM journals WHERE id = ?1 \
+                 ON CONFLICT (journal, path) DO UPDATE SET is_directory = excluded.is_directory, \
+                     content_tag = excluded.content_tag, number = excluded.number";
             let mut insert = connection.prepare_cached(sql)?;
-            let mut advance = connection.prepare_cached("UPDATE journals SET last = last + 1 WHERE id = ?1")?;
+            let mut advance = connection.prepare_cached(ADVANCE_JOURNAL)?;
             for SyncEntry { path, is_directory, content_tag } in changes {
                 insert.execute(params![journal, path, is_directory, content_tag])?;
                 advance.execute([journal])?;
@@ -174,7 +179,7 @@ impl Store {
     /// Returns the number of members of a journal that were not removed.
     pub(crate) fn count_sync_entries(&self, journal: i64) -> Result<u64> {
         self.read(|connection| {
-            let sql = "SELECT count(*) FROM journal_entries WHERE journal = ?1 AND mark IS NOT NULL";
+            let sql = "SELECT count(*) FROM journal_entries WHERE journal = ?1 AND content_tag IS NOT NULL";
             let count: i64 = connection.prepare_cached(sql)?.query_row([journal], |row| row.get(0))?;
             Ok(count.unsigned_abs())
         })
@@ -183,8 +188,8 @@ impl Store {
     /// Returns up to `limit` members after a path that were not removed, in the order of their paths.
     pub(crate) fn sync_entries_after(&self, journal: i64, path: &[u8], limit: usize) -> Result<Vec<SyncEntry>> {
         self.read(|connection| {
-            let sql = "SELECT path, folder, mark FROM journal_entries \
-                 WHERE journal = ?1 AND path > ?2 AND mark IS NOT NULL ORDER BY path LIMIT ?3";
+            let sql = "SELECT path, is_directory, content_tag FROM journal_entries \
+                 WHERE journal = ?1 AND path > ?2 AND content_tag IS NOT NULL ORDER BY path LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let rows = statement.query_map(params![journal, path, limit], |row| {
@@ -196,27 +201,27 @@ impl Store {
 
     /// Returns up to `limit` members that changed after one number and up to another, in the order of their changes,
     /// each with its number. `None` where the journal was deleted, or entries of members that were removed after
-    /// `floor` were purged.
+    /// `removed_after` were purged.
     pub(crate) fn changed_sync_entries(
         &self,
         journal: i64,
         after: i64,
         to: i64,
-        floor: i64,
+        removed_after: i64,
         limit: usize,
     ) -> Result<Option<Vec<NumberedSyncEntry>>> {
         self.read(|connection| {
-            let sql = "SELECT number, path, folder, mark FROM journal_entries \
+            let sql = "SELECT number, path, is_directory, content_tag FROM journal_entries \
                  WHERE journal = ?1 AND number > ?2 AND number <= ?3 ORDER BY number LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![journal, after, to, sql_limit(limit)], |row| {
                 Ok((row.get(0)?, SyncEntry { path: row.get(1)?, is_directory: row.get(2)?, content_tag: row.get(3)? }))
             })?;
             let rows = rows.collect::<rusqlite::Result<_>>()?;
-            // After the rows: entries that were purged before the rows were read have raised `floor` by now.
-            let select = "SELECT floor <= ?2 FROM journals WHERE id = ?1";
+            // After the rows: entries that were purged before the rows were read have raised `purged_through` by now.
+            let select = "SELECT purged_through <= ?2 FROM journals WHERE id = ?1";
             let is_complete: Option<bool> =
-                connection.prepare_cached(select)?.query_row([journal, floor], |row| row.get(0)).optional()?;
+                connection.prepare_cached(select)?.query_row([journal, removed_after], |row| row.get(0)).optional()?;
             Ok(is_complete.unwrap_or(false).then_some(rows))
         })
     }
@@ -225,7 +230,7 @@ impl Store {
     pub(crate) fn has_more_sync_changes(&self, journal: i64, after: i64, base: i64, count: usize) -> Result<bool> {
         self.read(|connection| {
             let sql = "SELECT 1 FROM journal_entries \
-                 WHERE journal = ?1 AND number > ?2 AND (mark IS NOT NULL OR number > ?3) \
+                 WHERE journal = ?1 AND number > ?2 AND (content_tag IS NOT NULL OR number > ?3) \
                  ORDER BY number LIMIT 1 OFFSET ?4";
             Ok(connection.prepare_cached(sql)?.exists(params![journal, after, base, sql_limit(count)])?)
         })
@@ -234,10 +239,10 @@ impl Store {
     /// Gives the change of a member a new number after all others, if it still has this one.
     pub(crate) fn defer_sync_entry(&self, journal: i64, path: &[u8], number: i64) -> Result<()> {
         self.write(WriteDurability::Synced, |connection| {
-            let sql = "UPDATE journal_entries SET number = (SELECT last + 1 FROM journals WHERE id = ?1) \
+            let sql = "UPDATE journal_entries SET number = (SELECT last_number + 1 FROM journals WHERE id = ?1) \
                  WHERE journal = ?1 AND path = ?2 AND number = ?3";
             if connection.prepare_cached(sql)?.execute(params![journal, path, number])? > 0 {
-                connection.prepare_cached("UPDATE journals SET last = last + 1 WHERE id = ?1")?.execute([journal])?;
+                connection.prepare_cached(ADVANCE_JOURNAL)?.execute([journal])?;
             }
             Ok(())
         })
@@ -254,7 +259,7 @@ impl Store {
             // Read within the transaction: no other write is between its count and its commit then.
             let count = written.load(Ordering::Acquire);
             // An UPDATE without effect is a commit all the same, and a synced one makes all earlier lazy ones durable.
-            let sql = "UPDATE journals SET last = last WHERE id = ?1";
+            let sql = "UPDATE journals SET last_number = last_number WHERE id = ?1";
             let updated = connection.prepare_cached(sql)?.execute([journal])?;
             // A journal that was deleted meanwhile leaves nothing to commit, and so nothing was synced.
             Ok(if updated > 0 { count } else { 0 })
@@ -272,7 +277,7 @@ impl Store {
     /// synchronize from the start.
     pub(crate) fn purge_removed_sync_entries(&self, journal: i64, keep: u32) -> Result<()> {
         let oldest = |connection: &Connection| {
-            let sql = "SELECT number FROM journal_entries WHERE journal = ?1 AND mark IS NULL \
+            let sql = "SELECT number FROM journal_entries WHERE journal = ?1 AND content_tag IS NULL \
                  ORDER BY number DESC LIMIT 1 OFFSET ?2";
             let number: Option<i64> =
                 connection.prepare_cached(sql)?.query_row(params![journal, keep], |row| row.get(0)).optional()?;
@@ -280,10 +285,11 @@ impl Store {
         };
         let Some(number) = self.read(oldest)? else { return Ok(()) };
         self.write(WriteDurability::Lazy, |connection| {
-            let sql = "DELETE FROM journal_entries WHERE journal = ?1 AND mark IS NULL AND number <= ?2";
+            let sql = "DELETE FROM journal_entries WHERE journal = ?1 AND content_tag IS NULL AND number <= ?2";
             connection.prepare_cached(sql)?.execute([journal, number])?;
             // In the same transaction as the deletion: a client that needs the purged entries has to start over.
-            connection.prepare_cached("UPDATE journals SET floor = ?2 WHERE id = ?1")?.execute([journal, number])?;
+            let sql = "UPDATE journals SET purged_through = ?2 WHERE id = ?1";
+            connection.prepare_cached(sql)?.execute([journal, number])?;
             Ok(())
         })
     }
@@ -298,10 +304,11 @@ pub(super) fn delete_journals_of(t: &Transaction<'_>, tokens: &[TokenId]) -> Res
                 VALUES (?1)
                 UNION SELECT child.id FROM descendants JOIN tokens child ON child.parent = descendants.id)
             SELECT id FROM (
-                SELECT id, sum(last) OVER (ORDER BY last, id) AS running_total FROM journals WHERE token IN (SELECT id FROM descendants)
+                SELECT id, sum(last_number) OVER (ORDER BY last_number, id) AS running_total FROM journals
+                WHERE token IN (SELECT id FROM descendants)
             ) AS totals
             WHERE running_total <= ?2)
-         RETURNING last",
+         RETURNING last_number",
     )?;
     let mut remaining = MAX_ENTRIES_DELETED_AT_REVOCATION;
     for token in tokens {
@@ -348,7 +355,8 @@ fn find_live_journal(
     depth_infinity: bool,
     now: UnixMillis,
 ) -> Result<Option<SyncJournal>> {
-    let sql = "SELECT id, floor, last FROM journals WHERE token = ?1 AND path = ?2 AND deep = ?3 AND used_at > ?4";
+    let sql = "SELECT id, purged_through, last_number FROM journals \
+         WHERE token = ?1 AND path = ?2 AND depth_infinity = ?3 AND used_at > ?4";
     let mut statement = connection.prepare_cached(sql)?;
     let row = statement.query_row(
         params![token, directory.as_bytes(), depth_infinity, now.saturating_sub(JOURNAL_IDLE_LIFETIME)],
@@ -400,7 +408,8 @@ mod tests {
         store.purge_removed_sync_entries(journal.id, 1).expect("deleted");
         let journal = store.find_sync_journal(token, &root, true, testing::now()).expect("read").expect("there");
         assert_eq!((journal.purged_through, journal.last_number), (4, 6));
-        let changed = |after, floor| store.changed_sync_entries(journal.id, after, 99, floor, 99).expect("read");
+        let changed =
+            |after, removed_after| store.changed_sync_entries(journal.id, after, 99, removed_after, 99).expect("read");
         assert_eq!(changed(0, 4).map(|rows| rows.len()), Some(2));
         assert_eq!(changed(3, 3), None, "entries of members removed since were purged");
         assert!(store.has_more_sync_changes(journal.id, 0, 0, 1).expect("read"));

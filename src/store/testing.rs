@@ -29,7 +29,8 @@ pub(crate) fn open_temp_store() -> (TempDir, Store) {
 pub(crate) fn older_state_dir(schema: usize) -> TempDir {
     let temp_dir = tempfile::tempdir().expect("directory");
     let mut connection = rusqlite::Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
-    MIGRATIONS.to_version(&mut connection, schema).expect("created");
+    // Step 14 is refused under foreign keys.
+    sqlite::without_foreign_keys(&mut connection, |c| Ok(MIGRATIONS.to_version(c, schema)?)).expect("created");
     let meta = "INSERT INTO meta (\"only\", epoch, etag_key) VALUES (1, 1, ?1)";
     connection.execute(meta, [[0u8; 32]]).expect("created");
     connection.execute("INSERT INTO users (login, created_at) VALUES ('alice', 1)", []).expect("created");
@@ -57,14 +58,14 @@ pub(crate) fn scope(number: u8, permission: Permission) -> Scope {
 pub(crate) fn insert_directory(store: &Store, number: u8, parent: u8, name: &str) {
     let parent_id = (number != 0).then(|| node(parent));
     let row = params![node(number), parent_id, name.as_bytes(), number, i64::from(number) * 10];
-    let insert = "INSERT INTO nodes (id, parent, name, folder, inode, born) VALUES (?1, ?2, ?3, 1, ?4, ?5)";
+    let insert = "INSERT INTO nodes (id, parent, name, is_directory, inode, birth_time) VALUES (?1, ?2, ?3, 1, ?4, ?5)";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("directory");
 }
 
 /// Inserts a file's node.
 pub(crate) fn insert_file(store: &Store, number: u8, parent: u8, name: &str) {
     let row = params![node(number), node(parent), name.as_bytes()];
-    let insert = "INSERT INTO nodes (id, parent, name, folder) VALUES (?1, ?2, ?3, 0)";
+    let insert = "INSERT INTO nodes (id, parent, name, is_directory) VALUES (?1, ?2, ?3, 0)";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(insert, row).map(drop)?)).expect("file");
 }
 
@@ -154,7 +155,7 @@ pub(crate) fn accept_last_uses(store: &Store) {
 
 /// Sets the counted number of named nodes.
 pub(crate) fn count_nodes(store: &Store, rows: i64) {
-    let update = "UPDATE usage SET amount = ?1 WHERE what = 'nodes'";
+    let update = "UPDATE usage SET amount = ?1 WHERE resource = 'nodes'";
     store.write(WriteDurability::Synced, |t| Ok(t.execute(update, [rows]).map(drop)?)).expect("counted");
 }
 

@@ -14,6 +14,6 @@ pub(super) fn inactive_token_sql(column: &str) -> String {
                 UNION SELECT above.parent FROM chain JOIN tokens above ON above.id = chain.id
                 WHERE above.parent IS NOT NULL)
             SELECT 1 FROM chain JOIN tokens link ON link.id = chain.id
-            WHERE link.revoked_at IS NOT NULL OR link.expiry_noted = 1)"
+            WHERE link.revoked_at IS NOT NULL OR link.expiry_recorded = 1)"
     )
 }

@@ -76,11 +76,13 @@ impl TokenState {
     /// inactive tokens are few, and indexes find them and their descendants.
     fn prefilter_sql(self) -> &'static str {
         match self {
-            TokenState::Live => "t.revoked_at IS NULL AND t.expiry_noted = 0 AND coalesce(t.dies_at > :now, TRUE)",
+            TokenState::Live => {
+                "t.revoked_at IS NULL AND t.expiry_recorded = 0 AND coalesce(t.expires_at > :now, TRUE)"
+            }
             TokenState::Expired => {
                 "t.id IN (WITH RECURSIVE inactive (id) AS (
-                    SELECT id FROM tokens WHERE dies_at <= :now
-                    UNION SELECT id FROM tokens WHERE expiry_noted = 1
+                    SELECT id FROM tokens WHERE expires_at <= :now
+                    UNION SELECT id FROM tokens WHERE expiry_recorded = 1
                     UNION SELECT child.id FROM inactive JOIN tokens child ON child.parent = inactive.id)
                  SELECT id FROM inactive)"
             }
@@ -234,7 +236,7 @@ fn state_sql(window: &str) -> String {
         WHERE above.parent IS NOT NULL AND depth < 64)
     SELECT CASE max(CASE
             WHEN link.revoked_at IS NOT NULL THEN 2
-            WHEN link.expiry_noted = 1 OR link.hard_at <= :now
+            WHEN link.expiry_recorded = 1 OR link.hard_limit_at <= :now
               OR coalesce(link.last_used_at, link.created_at) + {window} <= :now THEN 1
             ELSE 0 END)
         WHEN 2 THEN 'revoked' WHEN 1 THEN 'expired' ELSE 'live' END
@@ -255,14 +257,14 @@ fn text_condition() -> String {
     contains_sql("lower(t.id || '\n' || t.name || '\n' || t.description || '\n' || u.login)", "lower(:text)")
 }
 
-const RECORD_COLUMNS: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at, t.hard_at, t.window_ms,
-    t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped, t.limits,
-    t.revoked_at, t.old_until, t.roles, t.version, t.foreign_roles,
+const RECORD_COLUMNS: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at,
+    t.hard_limit_at, t.window_ms, t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped,
+    t.limits, t.revoked_at, t.old_secret_until, t.roles, t.version, t.foreign_roles,
     CASE WHEN t.parent IS NULL THEN NULL ELSE (
         WITH RECURSIVE above (id) AS (
             SELECT t.parent
             UNION SELECT link.parent FROM above JOIN tokens link ON link.id = above.id WHERE link.parent IS NOT NULL)
-        SELECT min(link.dies_at) FROM above JOIN tokens link ON link.id = above.id) END";
+        SELECT min(link.expires_at) FROM above JOIN tokens link ON link.id = above.id) END";
 
 impl Store {
     /// Inserts a new token; it is on disk when this returns.
@@ -482,17 +484,17 @@ fn count_live_tokens(t: &Connection, user: i64, now: UnixMillis, max_count: u32,
 }
 
 fn insert_token(t: &Transaction<'_>, user: i64, token: &NewTokenRow) -> Result<()> {
-    let (hard_at, window_ms) = columns::expiry_columns(token.expiry);
+    let (hard_limit_at, window_ms) = columns::expiry_columns(token.expiry);
     let inserted = t.execute(
         "INSERT INTO tokens (id, user_id, parent, name, description, phc, prefilter, created_at,
-            hard_at, window_ms, scoped, limits, roles, foreign_roles)
+            hard_limit_at, window_ms, scoped, limits, roles, foreign_roles)
          VALUES (:id, :user, :parent, :name, :description, :phc, :prefilter, :created_at,
-            :hard_at, :window_ms, :scoped, :limits, :roles, :foreign_roles)
+            :hard_limit_at, :window_ms, :scoped, :limits, :roles, :foreign_roles)
          ON CONFLICT DO NOTHING",
         named_params! {
             ":id": token.id, ":user": user, ":parent": token.parent, ":name": token.name,
             ":description": token.description, ":phc": token.secret_hash.phc, ":prefilter": token.secret_hash.prefilter,
-            ":created_at": token.created_at, ":hard_at": hard_at, ":window_ms": window_ms,
+            ":created_at": token.created_at, ":hard_limit_at": hard_limit_at, ":window_ms": window_ms,
             ":scoped": token.scopes.is_some(), ":limits": token.limits,
             ":roles": token.roles, ":foreign_roles": token.foreign_roles,
         },

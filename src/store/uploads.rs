@@ -49,7 +49,7 @@ impl Store {
     pub(crate) fn uploads(&self) -> Result<Vec<UploadRow>> {
         let inactive = inactive_token_sql("u.token");
         let all = format!(
-            "SELECT u.id, u.token, o.login, u.name, u.request, u.touched_at, {inactive}
+            "SELECT u.id, u.token, o.login, u.name, u.request, u.updated_at, {inactive}
              FROM uploads u JOIN tokens t ON t.id = u.token JOIN users o ON o.id = t.user_id ORDER BY u.id"
         );
         self.read(|connection| {
@@ -72,7 +72,7 @@ impl Store {
     /// Returns the staged parts of an upload.
     pub(crate) fn upload_parts(&self, upload: i64) -> Result<Vec<UploadPart>> {
         self.read(|connection| {
-            let sql = "SELECT name, place, staged, size FROM upload_parts WHERE upload = ?1";
+            let sql = "SELECT name, staging_directory, staged_name, size FROM upload_parts WHERE upload = ?1";
             let mut select = connection.prepare_cached(sql)?;
             let mut rows = select.query([upload])?;
             let mut parts = Vec::new();
@@ -91,7 +91,7 @@ impl Store {
     /// Returns the names of all staged files of uploads.
     pub(crate) fn staged_names(&self) -> Result<HashSet<Vec<u8>>> {
         self.read(|connection| {
-            let mut select = connection.prepare_cached("SELECT staged FROM upload_parts")?;
+            let mut select = connection.prepare_cached("SELECT staged_name FROM upload_parts")?;
             let names = select.query_map([], |row| row.get(0))?;
             Ok(names.collect::<rusqlite::Result<_>>()?)
         })
@@ -108,7 +108,7 @@ impl Store {
         durability: WriteDurability,
     ) -> Result<i64> {
         self.write(durability, |t| {
-            let sql = "INSERT INTO uploads (token, name, request, touched_at) VALUES (?1, ?2, ?3, ?4) RETURNING id";
+            let sql = "INSERT INTO uploads (token, name, request, updated_at) VALUES (?1, ?2, ?3, ?4) RETURNING id";
             let row = params![token, name, first_request.map(|(request, _)| request), now];
             let id = t.prepare_cached(sql)?.query_row(row, |row| row.get(0))?;
             first_request.map_or(Ok(()), |(_, part)| insert_part(t, id, part))?;
@@ -128,7 +128,7 @@ impl Store {
         durability: WriteDurability,
     ) -> Result<()> {
         self.write(durability, |t| {
-            let update = "UPDATE uploads SET touched_at = ?2 WHERE id = ?1";
+            let update = "UPDATE uploads SET updated_at = ?2 WHERE id = ?1";
             if t.prepare_cached(update)?.execute(params![upload, now])? == 0 {
                 return Err(StoreError::NotFound("the upload".to_owned()));
             }
@@ -154,8 +154,10 @@ impl Store {
 
 fn insert_part(t: &Transaction<'_>, upload: i64, part: &UploadPart) -> Result<()> {
     let UploadPart { name, staging_directory, staged_name, size } = part;
-    let sql = "INSERT INTO upload_parts (upload, name, place, staged, size) VALUES (?1, ?2, ?3, ?4, ?5) \
-         ON CONFLICT (upload, name) DO UPDATE SET place = excluded.place, staged = excluded.staged, size = excluded.size";
+    let sql = "INSERT INTO upload_parts (upload, name, staging_directory, staged_name, size) \
+         VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (upload, name) DO UPDATE SET staging_directory = excluded.staging_directory, \
+             staged_name = excluded.staged_name, size = excluded.size";
     let size = i64::try_from(*size).unwrap_or(i64::MAX);
     t.prepare_cached(sql)?.execute(params![upload, name, staging_directory.as_bytes(), staged_name, size])?;
     Ok(())

@@ -30,7 +30,8 @@ fn name_nodes(gateway: &Fixture, count: usize) {
     let store = Connection::open(gateway.state().join("patgate.db")).expect("the store");
     store.busy_timeout(Duration::from_secs(10)).expect("set");
     let name = "WITH RECURSIVE number (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < ?1)
-        INSERT INTO nodes (id, parent, name, folder) SELECT randomblob(16), (SELECT id FROM nodes WHERE parent IS NULL),
+        INSERT INTO nodes (id, parent, name, is_directory)
+        SELECT randomblob(16), (SELECT id FROM nodes WHERE parent IS NULL),
         CAST('file' || n AS BLOB), 0 FROM number";
     store.execute(name, [i64::try_from(count).expect("few")]).expect("named");
 }

@@ -18,9 +18,9 @@ impl Store {
             let owner = filter_owner(c, filter)?;
             let (condition, mut params) = owner_condition(&owner, filter);
             let mut select = c.prepare_cached(&format!(
-                "SELECT t.id, t.created_at, t.last_used_at, t.hard_at, t.window_ms FROM tokens t
-                 WHERE t.revoked_at IS NULL AND t.expiry_noted = 0 AND t.dies_at > :now AND t.dies_at <= :until
-                   AND {condition} ORDER BY t.dies_at, t.id"
+                "SELECT t.id, t.created_at, t.last_used_at, t.hard_limit_at, t.window_ms FROM tokens t
+                 WHERE t.revoked_at IS NULL AND t.expiry_recorded = 0 AND t.expires_at > :now AND t.expires_at <= :until
+                   AND {condition} ORDER BY t.expires_at, t.id"
             ))?;
             params.extend::<[(&str, &dyn ToSql); 2]>([(":now", &now), (":until", &until)]);
             let mut rows = select.query(&params[..])?;

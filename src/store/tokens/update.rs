@@ -59,17 +59,17 @@ impl Store {
             if !narrows.get() {
                 self.check_may_grow()?;
             }
-            let (hard_at, window_ms) = columns::expiry_columns(narrowed.expiry);
+            let (hard_limit_at, window_ms) = columns::expiry_columns(narrowed.expiry);
             let scoped = narrowed.scopes.is_some();
             // A scoped token stays so: leaving the scopes out would otherwise remove the restriction.
             let changed = t.execute(
-                "UPDATE tokens SET name = :name, description = :description, hard_at = :hard_at,
+                "UPDATE tokens SET name = :name, description = :description, hard_limit_at = :hard_limit_at,
                     window_ms = :window_ms, scoped = CASE WHEN scoped = 1 THEN 1 ELSE :scoped END, limits = :limits, roles = :roles,
                     version = version + 1
                  WHERE id = :id AND version = :version AND revoked_at IS NULL",
                 named_params! {
                     ":id": id, ":version": version.cast_signed(), ":name": narrowed.name,
-                    ":description": narrowed.description, ":hard_at": hard_at, ":window_ms": window_ms,
+                    ":description": narrowed.description, ":hard_limit_at": hard_limit_at, ":window_ms": window_ms,
                     ":scoped": scoped, ":limits": narrowed.limits, ":roles": narrowed.roles,
                 },
             )?;
@@ -137,7 +137,7 @@ impl Store {
                 "UPDATE tokens SET phc = ?2, prefilter = ?3,
                     old_phc = CASE WHEN CAST(?4 AS BIGINT) IS NULL THEN NULL ELSE phc END,
                     old_prefilter = CASE WHEN CAST(?4 AS BIGINT) IS NULL THEN NULL ELSE prefilter END,
-                    old_until = ?4, version = version + 1
+                    old_secret_until = ?4, version = version + 1
                  WHERE id = ?1 AND revoked_at IS NULL",
                 params![id, secret_hash.phc, secret_hash.prefilter, grace_until],
             )?;
