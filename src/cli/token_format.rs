@@ -13,16 +13,16 @@ pub(super) fn format_permission(permission: &LocatedScope) -> String {
 
 /// Columns of [`token_row`].
 pub(super) const TOKEN_TABLE_HEADING: [&str; 8] =
-    ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "ROLES", "REACHES"];
+    ["ID", "OWNER", "NAME", "STATE", "EXPIRES", "LAST USED", "ROLES", "ACCESS"];
 
 /// Returns a row below [`TOKEN_TABLE_HEADING`].
 pub(super) fn token_row(token: TokenRecord) -> [String; 8] {
-    let reaches = format_access(&token);
+    let access = format_access(&token);
     let state = format_state(token.state, token.dangling);
     let used = token.last_use.map_or_else(|| "never".to_owned(), |last| last.at.to_string());
     let expires = token.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
     let roles = format_roles(&token.roles).unwrap_or_else(|| "none".to_owned());
-    [token.id.to_string(), token.owner.to_string(), token.name, state, expires, used, roles, reaches]
+    [token.id.to_string(), token.owner.to_string(), token.name, state, expires, used, roles, access]
 }
 
 /// Formats the access of a token.
@@ -36,14 +36,14 @@ pub(super) fn format_access(token: &TokenRecord) -> String {
 
 /// Returns all fields of a token, with their labels.
 pub(super) fn token_fields(token: TokenRecord) -> Vec<(&'static str, String)> {
-    let (reaches, expires) = (format_access(&token), format_expiration(&token));
+    let (access, expires) = (format_access(&token), format_expiration(&token));
     let mut fields = vec![
         ("id", token.id.to_string()),
         ("owner", token.owner.to_string()),
         ("name", token.name),
         ("description", token.description),
         ("state", format_state(token.state, token.dangling)),
-        ("reaches", reaches),
+        ("access", access),
         ("created", token.created_at.to_string()),
     ];
     fields.retain(|(_, value)| !value.is_empty());

@@ -170,15 +170,15 @@ impl CreateUserArgs {
 }
 
 fn created_user_summary(created: &CreatedUserResponse) -> String {
-    let reaches: Vec<_> = created.user.grants.iter().map(token_format::format_permission).collect();
-    if reaches.is_empty() {
+    let access: Vec<_> = created.user.grants.iter().map(token_format::format_permission).collect();
+    if access.is_empty() {
         return "; it has no access yet".to_owned();
     }
     let home = match &created.home {
         Some(home) if created.home_was_there => format!("; {home} and its content existed before"),
         _ => String::new(),
     };
-    format!(" and reaches {}{home}", reaches.join(", "))
+    format!(" with access {}{home}", access.join(", "))
 }
 
 fn permission_verb(grant: &Grant) -> &'static str {
@@ -204,7 +204,7 @@ fn list_users(context: &CommandContext) -> Result {
         return output::print_json(&users);
     }
     let rows: Vec<_> = users.into_iter().map(user_row).collect();
-    output::print_table(["LOGIN", "STATE", "LIVE TOKENS", "ROLES", "REACHES"], &rows)
+    output::print_table(["LOGIN", "STATE", "LIVE TOKENS", "ROLES", "ACCESS"], &rows)
 }
 
 fn show_user(context: &CommandContext, login: &Login) -> Result {
@@ -213,20 +213,20 @@ fn show_user(context: &CommandContext, login: &Login) -> Result {
         return output::print_json(&user);
     }
     let created = user.created_at.clone();
-    let [login, state, live, roles, reaches] = user_row(user);
+    let [login, state, live, roles, access] = user_row(user);
     output::print_fields(&[
         ("login", login),
         ("state", state),
         ("created", created),
         ("roles", roles),
-        ("reaches", reaches),
+        ("access", access),
         ("live tokens", live),
     ])
 }
 
 fn user_row(user: UserResponse) -> [String; 5] {
     let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
-    let reaches = user.grants.iter().map(token_format::format_permission).collect::<Vec<_>>().join(", ");
+    let access = user.grants.iter().map(token_format::format_permission).collect::<Vec<_>>().join(", ");
     let state = user.disabled_at.map_or_else(|| "enabled".to_owned(), |at| format!("disabled since {at}"));
-    [user.login.to_string(), state, user.live_tokens.to_string(), or_none(user.roles.to_string()), or_none(reaches)]
+    [user.login.to_string(), state, user.live_tokens.to_string(), or_none(user.roles.to_string()), or_none(access)]
 }

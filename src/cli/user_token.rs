@@ -48,7 +48,7 @@ impl CreateUserTokenCommand {
             return output::print_json(&created);
         }
         // A token without scopes has the grants of its owner, which say more than "all access".
-        let reaches = match (&token.scopes, token.parent) {
+        let access = match (&token.scopes, token.parent) {
             (None, None) => {
                 let grants: Vec<_> =
                     backend.list_grants(&self.user)?.iter().map(token_format::format_permission).collect();
@@ -59,7 +59,7 @@ impl CreateUserTokenCommand {
         let mut fields = vec![
             ("token", secret.to_owned()),
             ("id", token.id.to_string()),
-            ("reaches", reaches),
+            ("access", access),
             ("expires", token_format::format_expiration(token)),
         ];
         fields.extend(token_format::format_limits(&token.limits).map(|limits| ("limits", limits)));

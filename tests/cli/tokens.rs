@@ -21,12 +21,12 @@ fn created_token_is_printed_with_id_access_and_expiration() {
     let token = out.lines().find_map(|line| line.strip_prefix("token:")).expect("a token").trim();
     assert!(is_token(token), "{out}");
     assert!(out.contains(&format!("id:      {}", &token[4..12])), "{out}");
-    assert!(out.contains("reaches: r /alice/below"), "{out}");
+    assert!(out.contains("access:  r /alice/below"), "{out}");
     let expires = out.lines().find(|line| line.starts_with("expires:")).expect("an end");
     assert!(expires.contains("T") && expires.contains("Z (each use moves it 10m ahead, up to 2"), "{out}");
     assert!(out.contains("shown only now"), "{out}");
     let wide = fixture.run_ok("admin user token -u alice -e 1h");
-    assert!(wide.contains("reaches: rw /alice\n"), "{wide}");
+    assert!(wide.contains("access: rw /alice\n"), "{wide}");
 }
 
 #[test]

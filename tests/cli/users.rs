@@ -4,7 +4,7 @@ use crate::CliFixture;
 #[test]
 fn users_are_created_with_a_home_or_with_grants() {
     let fixture = CliFixture::new();
-    assert_eq!(fixture.run_ok("admin user create carol"), "User carol has been created and reaches rw /carol\n");
+    assert_eq!(fixture.run_ok("admin user create carol"), "User carol has been created with access rw /carol\n");
     assert!(fixture.root().join("carol").is_dir());
     assert!(fixture.run_ok("admin user create bob").contains("existed before"));
     fixture.run_ok("admin user create backup --grant /alice:r --grant /bob:rw --role audit.read");

@@ -68,7 +68,7 @@ async fn remote_output_equals_local_output() {
 async fn users_and_tokens_are_managed_over_the_network() {
     let (gateway, token) = start_gateway().await;
     let run = |line: &str| output_text(&run_remote(&gateway, &token, &words(line)));
-    assert_eq!(run("admin user create eve"), "User eve has been created and reaches rw /eve");
+    assert_eq!(run("admin user create eve"), "User eve has been created with access rw /eve");
     assert_eq!(run("admin user grant eve /projects:r"), "User eve may read /projects");
     let secret = run("admin user token -u eve -e 1h -s path:/projects:r -q");
     assert_eq!(gateway.dav("eve", &secret).status("PROPFIND", "/dav/projects/").await, 207);
