@@ -83,7 +83,7 @@ pub enum AuthError {
     #[error("too many connections of this user are open: close one, or try again later")]
     TooManyConnections,
     /// The store failed. The source is for the log and never reaches a client.
-    #[error("the server has a fault")]
+    #[error("internal server error")]
     Store(#[from] StoreError),
 }
 

@@ -235,5 +235,5 @@ fn set_hsts_header(headers: &mut HeaderMap) {
 }
 
 fn internal_error() -> Response<ResponseBody> {
-    text_response(StatusCode::INTERNAL_SERVER_ERROR, "the server has a fault")
+    text_response(StatusCode::INTERNAL_SERVER_ERROR, "internal server error")
 }

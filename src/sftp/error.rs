@@ -123,7 +123,7 @@ impl Error {
 
 /// Returns the one reply for missing, hidden and impossible names.
 fn no_such_file() -> (SftpStatus, Cow<'static, str>) {
-    (SftpStatus::NoSuchFile, Cow::Borrowed("no such file or folder"))
+    (SftpStatus::NoSuchFile, Cow::Borrowed("no such file or directory"))
 }
 
 fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
@@ -149,7 +149,7 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
         // The text may contain paths of the host: it goes to the log only.
         E::Filesystem(error) => {
             tracing::warn!(error = %error, "a file system operation failed");
-            return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
+            return (SftpStatus::Failure, Cow::Borrowed("internal server error"));
         }
         // Quota, disk full, busy: the store has a message that is meant for clients.
         E::Store(error) if error.client_error().is_some() => {
@@ -159,7 +159,7 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
         }
         E::Store(error) => {
             tracing::error!(error = %error, "the store failed");
-            return (SftpStatus::Failure, Cow::Borrowed("the server has a fault"));
+            return (SftpStatus::Failure, Cow::Borrowed("internal server error"));
         }
     };
     (status, Cow::Owned(error.to_string()))

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 pub enum Error {
     /// The entry does not exist, or the session may not learn that it does.
     // Must read the same as the texts of webdav and sftp for a missing path: hidden can't be told from missing.
-    #[error("no such file or folder")]
+    #[error("no such file or directory")]
     Absent,
     /// The parent directory does not exist, or the session may not learn that it does.
     #[error("the parent directory does not exist")]

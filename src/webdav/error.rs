@@ -30,7 +30,7 @@ pub(super) enum Error {
     #[error("{0}")]
     Malformed(&'static str),
     /// The path is in no part of the tree that WebDAV serves.
-    #[error("no such file or folder")]
+    #[error("no such file or directory")]
     NotFound,
     /// A path that no entry can have, because of its last component or an earlier one.
     #[error("the name can't be used: {error}")]
@@ -121,7 +121,7 @@ pub(super) enum Error {
     #[error("the method is unknown")]
     UnknownMethod,
     /// Task that panicked inside the server.
-    #[error("the server has a fault")]
+    #[error("internal server error")]
     TaskPanicked,
 }
 
@@ -490,7 +490,7 @@ mod tests {
         for error in missing {
             let response = error.into_response(GET_CONTEXT);
             assert_eq!(response.status(), StatusCode::NOT_FOUND);
-            assert_eq!(body_text(response).await, "no such file or folder\n");
+            assert_eq!(body_text(response).await, "no such file or directory\n");
         }
     }
 
@@ -499,7 +499,7 @@ mod tests {
         let response =
             Error::Tree(tree::Error::Filesystem(std::io::Error::other("/srv/secret"))).into_response(GET_CONTEXT);
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(body_text(response).await, "the server has a fault\n");
+        assert_eq!(body_text(response).await, "internal server error\n");
     }
 
     #[tokio::test]

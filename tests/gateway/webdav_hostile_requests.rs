@@ -420,10 +420,10 @@ async fn refused_copy_or_move_names_source_or_destination() {
     let destination = "the destination can't be used: ";
     for method in ["COPY", "MOVE"] {
         for (from, to, status, words) in [
-            ("/dav/open/missing", "/dav/open/b", 404, "no such file or folder"),
-            ("/dav/open/no/x", "/dav/open/b", 404, "no such file or folder"),
-            ("/dav/open/file/x", "/dav/open/b", 404, "no such file or folder"),
-            ("/dav/open/missing", "/dav/open/no/b", 404, "no such file or folder"),
+            ("/dav/open/missing", "/dav/open/b", 404, "no such file or directory"),
+            ("/dav/open/no/x", "/dav/open/b", 404, "no such file or directory"),
+            ("/dav/open/file/x", "/dav/open/b", 404, "no such file or directory"),
+            ("/dav/open/missing", "/dav/open/no/b", 404, "no such file or directory"),
             ("/dav/open/a", "/dav/open/no/b", 409, destination),
             ("/dav/open/a", "/dav/open/file/b", 409, destination),
             ("/dav/open/a", "/dav/open/file/b/c", 409, destination),
