@@ -84,7 +84,7 @@ fn fill_store(state: &Path, tokens: u32, users: u32, now: i64) {
                     randomblob(8), {now}, iif(i % 20 = 1, {now} - 1000, {now} + 8000000000), 0,
                     iif(i % 20000 = 2, {now}, NULL), i % 20 = 1
              FROM n;
-             INSERT INTO nodes (id, name, is_directory) VALUES (zeroblob(16), '', 1);
+             INSERT INTO nodes (id, name, is_directory) VALUES (zeroblob(16), x'', 1);
              UPDATE tokens SET scoped = 1 WHERE name <> 'known' AND (id / 797) % 3 = 0;
              INSERT INTO scopes (token_id, node, permission) SELECT id, zeroblob(16), 1 FROM tokens WHERE scoped;
              UPDATE tokens SET parent = printf('%08d', (substr(id, 1) / 797 - 1) * 797)
