@@ -384,10 +384,10 @@ fn set_upload_limit(session: &Session, response: &mut Response<ResponseBody>) {
     set_header(response.headers_mut(), UPLOAD_LIMIT, upload_limits(Some(session)));
 }
 
-/// Returns the value of `Upload-Limit`: the limits of the server, and of a session.
+/// Returns the value of `Upload-Limit`: the limits of the server, and those of a session's token and of its parents.
 pub(super) fn upload_limits(session: Option<&Session>) -> String {
     let max_size = session
-        .and_then(|session| session.limits().max_file_size)
+        .and_then(|session| session.upload_rule().max_file_size())
         .map(|max_size| format!("max-size={}, ", max_size.bytes()));
     format!("{}max-age={}", max_size.unwrap_or_default(), UPLOAD_MAX_IDLE.as_secs())
 }

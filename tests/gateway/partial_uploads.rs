@@ -138,6 +138,22 @@ async fn resumable_upload_continues_at_its_offset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn upload_limit_header_of_child_token_has_limit_of_its_parent() {
+    let gateway = Fixture::start().await;
+    gateway.create_user("alice", &["/:rw"]);
+    let above = gateway.create_token("alice", &["-e", "1h", "--max-file-size", "12B"]);
+    let json = [("content-type", "application/json")];
+    let created = gateway.dav("alice", &above).send("POST", "/api/v1/tokens", &json, "{}").await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let child = gateway.dav("alice", created.json()["token"].as_str().expect("a token"));
+    let begun = begin_upload(&child, "/dav/a", &[], "a").await;
+    let head = child.send("HEAD", begun.header("location"), &[], "").await;
+    for response in [&begun, &head] {
+        assert!(response.header("upload-limit").contains("max-size=12,"), "{:?}", response.headers);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upload_is_authorized_again_on_completion() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
