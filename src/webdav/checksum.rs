@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use sha1::Digest;
 
 use super::error::{Error, Result};
+use super::structured_field::item_without_parameters;
 use crate::tree::{CancellationFlag, FileReader};
 
 /// Maximum size of a file whose digest is computed on request.
@@ -126,7 +127,8 @@ pub(super) fn repr_digest(
     let candidates = value.split(',').filter_map(|member| {
         let (name, weight) = member.split_once('=')?;
         // A weight of 0 means "not acceptable" (RFC 9530 section 4).
-        let weight: u8 = weight.trim().parse().ok().filter(|weight| *weight > 0)?;
+        let weight = item_without_parameters(weight.as_bytes()).and_then(|weight| std::str::from_utf8(weight).ok())?;
+        let weight: u8 = weight.parse().ok().filter(|weight| *weight > 0)?;
         // Only SHA-2: the other algorithms are insecure, and deprecated by RFC 9530.
         Some((weight, name.trim(), ContentHasher::from_name(name.trim()).filter(|_| name.contains("sha-"))?))
     });

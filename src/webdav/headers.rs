@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::date;
 use super::error::Error;
+use super::structured_field::item_without_parameters;
 use crate::domain::FileTag;
 use crate::tree::{LockToken, Timestamp};
 
@@ -170,8 +171,8 @@ pub(super) fn upload_offset(headers: &HeaderMap) -> Result<Option<u64>, Error> {
 
 fn upload_number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Error> {
     let Some(value) = single_value(headers, name)? else { return Ok(None) };
-    let number =
-        value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
+    let digits = item_without_parameters(value.as_bytes()).filter(|item| item.iter().all(u8::is_ascii_digit));
+    let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
     number.map(Some).ok_or(Error::Malformed("an upload's offset or length is not a number"))
 }
 

@@ -34,6 +34,7 @@ mod resource_url;
 mod response;
 mod resumable_upload;
 mod saved_request;
+mod structured_field;
 mod sync_token;
 mod unfinished_uploads;
 mod upload_progress;

@@ -28,6 +28,7 @@ use super::method::{self, DavMethod};
 use super::receive_body::{BodySink, receive_body};
 use super::request_context::RequestContext;
 use super::response::{empty_response, set_header};
+use super::structured_field::item_without_parameters;
 use super::unfinished_uploads::UnfinishedUploads;
 use super::upload_progress::{ResumableProgress, ResumableUpload, UPLOAD_MAX_IDLE};
 use super::{headers, put};
@@ -51,11 +52,11 @@ const OFFSET_RECORD_INTERVAL_BYTES: u64 = 16 << 20;
 /// # Errors
 /// [`Error::Malformed`] for any other value than `?0` and `?1`.
 pub(super) fn parse_upload_complete(headers: &HeaderMap) -> Result<Option<bool>> {
-    match headers::single_value(headers, UPLOAD_COMPLETE)?.map(|value| value.as_bytes().trim_ascii()) {
-        None => Ok(None),
+    let Some(value) = headers::single_value(headers, UPLOAD_COMPLETE)? else { return Ok(None) };
+    match item_without_parameters(value.as_bytes()) {
         Some(b"?1") => Ok(Some(true)),
         Some(b"?0") => Ok(Some(false)),
-        Some(_) => Err(Error::Malformed("Upload-Complete is neither ?0 nor ?1")),
+        Some(_) | None => Err(Error::Malformed("Upload-Complete is neither ?0 nor ?1")),
     }
 }
 

@@ -154,6 +154,26 @@ async fn upload_limit_header_of_child_token_has_limit_of_its_parent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn structured_upload_headers_may_have_parameters() {
+    let gateway = Fixture::start().await;
+    let dav = dav_as_alice(&gateway).await;
+    let headers = [("upload-complete", "?0;x"), ("upload-length", "2; y=\"a;b\";z=:YQ==:")];
+    let begun = dav.send("POST", "/dav/a", &headers, "a").await;
+    assert_eq!((begun.status, begun.header("upload-offset")), (201, "1"), "{}", begun.text());
+    let done = append_upload(&dav, begun.header("location"), "1;x=-1.5", "?1;x", "b").await;
+    assert_eq!(done.status, 201, "{}", done.text());
+    assert_eq!(dav.get("/dav/a").await.text(), "ab");
+    for malformed in ["?1;", "?1;X", "?1 x", "?1;x=", "?1;x=\"a", "?2;x", "1;x", "?1, ?1"] {
+        let refused = dav.send("PUT", "/dav/b", &[("upload-complete", malformed)], "b").await;
+        assert_eq!(refused.status, 400, "{malformed}");
+    }
+    for malformed in ["1;", "1;x y", "one;x", "-1", "1.0", "1, 1"] {
+        let refused = dav.send("POST", "/dav/b", &[("upload-complete", "?0"), ("upload-length", malformed)], "b").await;
+        assert_eq!(refused.status, 400, "{malformed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upload_is_authorized_again_on_completion() {
     let gateway = Fixture::start().await;
     let dav = dav_as_alice(&gateway).await;
