@@ -224,7 +224,8 @@ impl FileFd {
 
     /// Sets the times of an entry that was opened with `O_PATH`, also of a symbolic link itself.
     pub(crate) fn set_path_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
-        utimensat(&self.0, b"".as_slice(), &utimens_times(modified, accessed), AtFlags::EMPTY_PATH)
+        // By /proc, since futimens(3) refuses O_PATH descriptors, and AT_EMPTY_PATH needs Linux 5.8.
+        utimensat(CWD, proc_path(self), &utimens_times(modified, accessed), AtFlags::empty())
     }
 }
 
