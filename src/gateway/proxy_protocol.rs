@@ -37,9 +37,11 @@ impl ProxyProtocolReader {
             return Some(connection);
         }
         let header = tokio::select! {
-            header = tokio::time::timeout(PROXY_HEADER_TIMEOUT, connection.read_proxy_header()) => header.unwrap_or(Err(std::io::ErrorKind::TimedOut.into())),
+            header = connection.read_proxy_header(PROXY_HEADER_TIMEOUT) => header,
             () = stop.cancelled() => return None,
         };
-        header.inspect_err(|error| tracing::debug!(%peer, %error, "no PROXY header came")).ok()
+        header
+            .inspect_err(|error| tracing::debug!(%peer, %error, "a connection of a proxy was closed: no valid PROXY header came, or too many connections of its client are open"))
+            .ok()
     }
 }

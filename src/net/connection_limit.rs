@@ -22,6 +22,9 @@ const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
 const PENDING_OF_ADDRESS_FACTOR_AND_MIN: (usize, usize) = (2, 32);
 /// The same for all addresses together: so much more that it takes eight addresses to fill it.
 const PENDING_TOTAL_FACTOR_AND_MIN: (usize, usize) = (4, 256);
+/// How long a connection waits for a permit at most, and how often it asks for one.
+const PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL: (Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_millis(100));
 /// Maximum number of connections that were told to end and have not ended yet, beyond the bound on all connections.
 const MAX_CLOSING_CONNECTIONS: usize = 64;
 
@@ -76,6 +79,8 @@ struct ConnectionTable {
     closing: usize,
     unauthenticated_by_address: HashMap<IpAddr, usize>,
     connections_by_user: HashMap<Arc<str>, usize>,
+    pending: usize,
+    pending_by_address: HashMap<IpAddr, usize>,
 }
 
 /// An open connection.
@@ -145,15 +150,17 @@ impl ConnectionLimiter {
         Some(ConnectionPermit { limiter: self.clone(), connection_id: number, eviction: end })
     }
 
-    /// Returns the bounds on connections.
-    pub(super) fn limits(&self) -> ConnectionLimits {
-        self.limits
-    }
-
-    /// Waits until a permit may be free. One of those that wait is woken for each permit that is given back, the one that
-    /// has waited longest first.
-    pub(super) async fn freed(&self) {
-        self.freed.notified().await;
+    /// Lets a connection wait that got no permit; `None` where too many wait.
+    pub(super) fn begin_wait(&self, address: IpAddr) -> Option<PendingConnection> {
+        let (limits, network) = (self.limits.pending(), address_network(address));
+        let mut table = self.table.lock();
+        let from_here = table.pending_by_address.get(&network).copied().unwrap_or(0);
+        if table.pending >= limits.total || from_here >= limits.per_address {
+            return None;
+        }
+        table.pending += 1;
+        table.pending_by_address.insert(network, from_here + 1);
+        Some(PendingConnection { limiter: self.clone(), address })
     }
 
     /// Returns how many connections are open.
@@ -168,6 +175,39 @@ pub struct ConnectionPermit {
     limiter: ConnectionLimiter,
     connection_id: u64,
     eviction: CancellationToken,
+}
+
+/// A connection that waits for a permit; counts for the bounds on those that wait until it is dropped.
+#[derive(Debug)]
+pub(super) struct PendingConnection {
+    limiter: ConnectionLimiter,
+    address: IpAddr,
+}
+
+impl PendingConnection {
+    /// Waits some seconds for a permit; `None` where there was none in that time.
+    pub(super) async fn wait(self) -> Option<ConnectionPermit> {
+        let (timeout, poll_interval) = PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL;
+        let started_at = Instant::now();
+        while started_at.elapsed() < timeout {
+            // One of those that wait is woken for each permit that is given back, the one that has waited longest
+            // first. The permit may be of use only to another address, and a connection that can be evicted now has
+            // waited for its client longer than before: neither is told to everyone, so each asks now and then.
+            let _ = tokio::time::timeout(poll_interval, self.limiter.freed.notified()).await;
+            if let Some(permit) = self.limiter.acquire(self.address) {
+                return Some(permit);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for PendingConnection {
+    fn drop(&mut self) {
+        let mut table = self.limiter.table.lock();
+        table.pending -= 1;
+        decrement(&mut table.pending_by_address, &address_network(self.address));
+    }
 }
 
 /// A request that is being answered: until it is dropped its connection is not told to end for another.
@@ -210,7 +250,7 @@ impl ConnectionPermit {
 
     /// Counts a stranger as one of another address, from which he came through a proxy. Returns false when there are
     /// as many from there as may be, none of whom waits.
-    pub fn assign_address(&self, address: IpAddr) -> bool {
+    fn assign_address(&self, address: IpAddr) -> bool {
         let address = address_network(address);
         let mut table = self.limiter.table.lock();
         match table.connections.get(&self.connection_id).map(|place| &place.owner) {
@@ -223,6 +263,20 @@ impl ConnectionPermit {
         }
         table.change_owner(self.connection_id, OpenConnectionOwner::Unauthenticated(address));
         true
+    }
+
+    /// Counts an unauthenticated connection for another address, from which it came through a proxy; where that is at its
+    /// limit, waits for a permit as a connection does that comes from there. Returns `None` where there is none in that
+    /// time, or too many wait.
+    pub(super) async fn move_to_address(self, address: IpAddr) -> Option<Self> {
+        if self.assign_address(address) {
+            return Some(self);
+        }
+        let pending = self.limiter.begin_wait(address)?;
+        // Given back before the wait: else the clients that wait would take the permits of the proxy's address, and one
+        // of them would keep the others from being heard.
+        drop(self);
+        pending.wait().await
     }
 
     /// Notes that a request of the connection is being answered, until what is returned is dropped.

@@ -1,19 +1,17 @@
 //! The accept loop: backs off when the system is short of file handles, has connections wait that find no place, and
 //! stops when told.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::net::sockopt;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection_limit::address_network;
+use super::connection_limit::PendingConnection;
 use super::{ConnectionLimiter, ConnectionPermit};
 
 /// How long a connection may be silent before its peer is asked whether it is there, how long between
@@ -25,10 +23,6 @@ const TCP_KEEPALIVE_IDLE_INTERVAL_PROBES: (Duration, Duration, u32) =
 /// once a third of the whole buffer is free, megabytes on a fast network: whoever takes them slowly would seem to take
 /// nothing. What is under way is not bounded by it, and so neither is the rate.
 const UNSENT_BYTES: u32 = 256 << 10;
-
-/// How long a connection waits for a place at most, and how often it asks for one.
-const PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL: (Duration, Duration) =
-    (Duration::from_secs(5), Duration::from_millis(100));
 
 /// Largest number of probes that Linux takes.
 const TCP_KEEPALIVE_MAX_PROBES: u32 = 127;
@@ -55,21 +49,14 @@ pub async fn accept(
     stop: CancellationToken,
     serve: impl Fn(AcceptedConnection),
 ) {
-    let (mut pause, pending) = (Duration::from_millis(5), gate.limits().pending());
-    let mut waiting: JoinSet<(IpAddr, Option<AcceptedConnection>)> = JoinSet::new();
-    let mut from_address: HashMap<IpAddr, usize> = HashMap::new();
+    let mut pause = Duration::from_millis(5);
+    let mut waiting: JoinSet<Option<AcceptedConnection>> = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
             Some(waited) = waiting.join_next(), if !waiting.is_empty() => {
-                if let Ok((from, connection)) = waited {
-                    from_address.retain(|address, count| {
-                        *count -= usize::from(*address == from);
-                        *count > 0
-                    });
-                    connection.into_iter().for_each(&serve);
-                }
+                waited.ok().flatten().into_iter().for_each(&serve);
                 continue;
             }
         };
@@ -89,14 +76,9 @@ pub async fn accept(
                     tokio::task::yield_now().await;
                     continue;
                 }
-                let from = address_network(peer.ip());
-                let here = from_address.get(&from).copied().unwrap_or(0);
-                if waiting.len() < pending.total && here < pending.per_address {
-                    from_address.insert(from, here + 1);
-                    let gate = gate.clone();
-                    waiting.spawn(async move { (from, wait_for_permit(gate, stream, peer).await) });
-                } else {
-                    tracing::debug!(%peer, "connection refused: too many are open, and too many wait");
+                match gate.begin_wait(peer.ip()) {
+                    Some(pending) => drop(waiting.spawn(wait_for_permit(pending, stream, peer))),
+                    None => tracing::debug!(%peer, "connection refused: too many are open, and too many wait"),
                 }
             }
             Err(error) => {
@@ -112,18 +94,16 @@ pub async fn accept(
 }
 
 /// Waits until the gate has a place for a connection; none when it has to be closed without one.
-async fn wait_for_permit(gate: ConnectionLimiter, stream: TcpStream, peer: SocketAddr) -> Option<AcceptedConnection> {
-    let deadline = Instant::now() + PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL.0;
-    while Instant::now() < deadline {
-        // A permit that is given back may be of use only to another address, and one that can be evicted now has waited
-        // for its client longer than before: neither is told to everyone, so each asks now and then.
-        let _ = tokio::time::timeout(PERMIT_WAIT_TIMEOUT_AND_POLL_INTERVAL.1, gate.freed()).await;
-        if let Some(pass) = gate.acquire(peer.ip()) {
-            return Some(AcceptedConnection { stream, peer, encrypted: false, permit: pass });
-        }
+async fn wait_for_permit(
+    pending: PendingConnection,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<AcceptedConnection> {
+    let permit = pending.wait().await;
+    if permit.is_none() {
+        tracing::debug!(%peer, "connection refused: too many are open");
     }
-    tracing::debug!(%peer, "connection refused: too many are open");
-    None
+    permit.map(|permit| AcceptedConnection { stream, peer, encrypted: false, permit })
 }
 
 /// Lets a peer be silent, asleep or slow for so long before the system ends its connection.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use proxy_header::{ParseConfig, Protocol, ProxyHeader, Tlv};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -25,21 +26,21 @@ struct ProxiedClient {
 }
 
 impl AcceptedConnection {
-    /// Reads the header that a trusted proxy sends first. The connection then has the client's address, and counts for
-    /// that address in the connection limits. There is no timeout here: the caller bounds the wait.
+    /// Reads the header that a trusted proxy sends first, within `header_timeout`. The connection then has the client's
+    /// address, and counts for that address in the connection limits: at the limit it waits for some seconds, as one
+    /// does that comes from there.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] for an invalid header, [`io::ErrorKind::ConnectionRefused`] when the client's
-    /// address is at its limit of unauthenticated connections; I/O errors of the stream.
-    pub async fn read_proxy_header(mut self) -> io::Result<Self> {
-        let client = read_header(&mut self.stream).await?;
+    /// [`io::ErrorKind::InvalidData`] for an invalid header, [`io::ErrorKind::TimedOut`] for a late one,
+    /// [`io::ErrorKind::ConnectionRefused`] where the client's address stays at its limit of unauthenticated
+    /// connections; I/O errors of the stream.
+    pub async fn read_proxy_header(mut self, header_timeout: Duration) -> io::Result<Self> {
+        let client = tokio::time::timeout(header_timeout, read_header(&mut self.stream)).await??;
         self.encrypted = client.encrypted;
         if let Some(address) = client.address {
             self.peer = address;
             // Else all clients of a proxy would share the limit of its address.
-            if !self.permit.assign_address(address.ip()) {
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            }
+            self.permit = self.permit.move_to_address(address.ip()).await.ok_or(io::ErrorKind::ConnectionRefused)?;
         }
         Ok(self)
     }
@@ -100,9 +101,50 @@ fn parse_header(bytes: &[u8]) -> Result<ProxiedClient, proxy_header::Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
+    use std::net::{IpAddr, Ipv6Addr};
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::net::{ConnectionLimiter, ConnectionLimits};
+
+    const TEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+    #[tokio::test]
+    async fn proxied_client_at_its_limit_waits_and_leaves_permit_of_proxy() {
+        let limiter = ConnectionLimiter::new(ConnectionLimits {
+            connections: 10,
+            per_user: 10,
+            unauthenticated: 10,
+            unauthenticated_per_address: 1,
+        });
+        let client: IpAddr = "192.0.2.1".parse().expect("address");
+        let first = limiter.acquire(client).expect("room");
+        let request = first.begin_request();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut proxy = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connects");
+        proxy.write_all(b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 22\r\n").await.expect("sent");
+        let (stream, peer) = listener.accept().await.expect("accepted");
+        let permit = limiter.acquire(peer.ip()).expect("room");
+        let connection = AcceptedConnection { stream, peer, encrypted: false, permit };
+        let waiting = tokio::spawn(connection.read_proxy_header(TEST_TIMEOUT));
+        let permit_of_proxy = async {
+            while !waiting.is_finished() {
+                if let Some(permit) = limiter.acquire(peer.ip()) {
+                    return Some(permit);
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            None
+        };
+        let permit_of_proxy = tokio::time::timeout(TEST_TIMEOUT, permit_of_proxy).await.expect("in time");
+        assert!(permit_of_proxy.is_some(), "refused at once");
+        drop((request, first));
+        let connection = waiting.await.expect("no panic").expect("let in once there is a permit");
+        assert_eq!(connection.peer.ip(), client);
+        assert!(limiter.acquire(client).is_none(), "it counts for the client's address");
+    }
 
     async fn read_test_header(bytes: &[u8]) -> Result<(Option<String>, bool), io::ErrorKind> {
         let input = [bytes, b"next"].concat();
