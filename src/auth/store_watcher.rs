@@ -1,9 +1,10 @@
 //! Revalidates open sessions that send no request, and writes uses and events to the store.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::AuthCore;
@@ -43,6 +44,9 @@ impl AuthCore {
             state = poll.await.unwrap_or_else(|| self.record_panicked_poll(failures));
             // Not awaited: a flush may queue behind another process, and sessions have to end within a second.
             if flush.as_ref().is_none_or(JoinHandle::is_finished) {
+                if let Some(finished) = flush.take() {
+                    log_panicked_flush(finished.await);
+                }
                 let core = self.clone();
                 flush = Some(spawn_blocking(move || core.flush_due()));
             }
@@ -53,8 +57,8 @@ impl AuthCore {
             }
         }
         let core = self.clone();
-        if spawn_blocking(move || core.flush()).await.is_err() {
-            tracing::error!("the last uses of tokens were not written to the store");
+        if let Err(error) = spawn_blocking(move || core.flush()).await {
+            tracing::error!(%error, "the last uses of tokens were not written to the store");
         }
     }
 
@@ -97,14 +101,14 @@ impl AuthCore {
         // Uses before expirations: the store computes the instant of an expiration from the last use in the row.
         self.record_uses(|uses| uses.take_due(now), false);
         self.record_expired();
-        self.persist(self.audit_buffer.take_due(now), &self.usage_counters.take_due(now));
+        self.persist(self.audit_buffer.take_due(now), self.usage_counters.take_due(now));
     }
 
     /// Writes all uses and events.
     pub(super) fn flush(&self) {
         self.record_uses(LastUsedTable::take_all, true);
         self.record_expired();
-        self.persist(self.audit_buffer.take_all(self.clock.now()), &self.usage_counters.take_all());
+        self.persist(self.audit_buffer.take_all(self.clock.now()), self.usage_counters.take_all());
     }
 
     /// Writes all uses; returns whether that succeeded.
@@ -116,12 +120,12 @@ impl AuthCore {
     fn record_uses(&self, take: impl FnOnce(&LastUsedTable) -> Vec<TokenUse>, is_last: bool) -> bool {
         // Held from taking to writing: in between, the uses are no longer pending in memory and not yet in the store.
         let Some(_flushing) = self.flush_lock.try_lock_for(FLUSH_LOCK_TIMEOUT) else { return false };
-        let uses = take(&self.last_used);
+        let uses = Unwritten::new(take(&self.last_used), |uses| self.last_used.restore(&uses));
         let result = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, is_last) };
         match &result {
-            Ok(()) => self.last_used.mark_written(&uses),
+            Ok(()) => self.last_used.mark_written(&uses.into_written()),
             Err(error) => {
-                self.last_used.restore(&uses);
+                drop(uses);
                 self.warn_not_written("uses of tokens", error);
             }
         }
@@ -130,12 +134,16 @@ impl AuthCore {
 
     /// Writes which tokens have expired for good, as the requests found out that were refused for it.
     fn record_expired(&self) {
-        let expired = self.last_used.take_expired();
-        if !expired.is_empty()
-            && let Err(error) = self.store.mark_tokens_expired(&expired, self.clock.now())
-        {
-            self.last_used.restore_expired(&expired);
-            self.warn_not_written("expirations of tokens", &error);
+        let expired = Unwritten::new(self.last_used.take_expired(), |expired| self.last_used.restore_expired(&expired));
+        if expired.is_empty() {
+            return;
+        }
+        match self.store.mark_tokens_expired(&expired, self.clock.now()) {
+            Ok(_) => drop(expired.into_written()),
+            Err(error) => {
+                drop(expired);
+                self.warn_not_written("expirations of tokens", &error);
+            }
         }
     }
 
@@ -179,18 +187,67 @@ impl AuthCore {
         Ok(())
     }
 
-    fn persist(&self, events: Vec<AuditEvent>, counts: &[UsageCount]) {
+    fn persist(&self, events: Vec<AuditEvent>, counts: Vec<UsageCount>) {
+        // Taken back where they can't be written: a full disk delays them and loses none.
+        let events = Unwritten::new(events, |events| self.audit_buffer.restore(events));
+        let counts = Unwritten::new(counts, |counts| self.usage_counters.restore(&counts));
         self.record_addresses();
-        if !counts.is_empty()
-            && let Err(error) = self.store.add_usage_counts(counts)
-        {
-            // Taken back, as are the events below: a full disk delays them and loses none.
-            self.usage_counters.restore(counts);
-            self.warn_not_written("counts of uses", &error);
+        let counted = if counts.is_empty() { Ok(()) } else { self.store.add_usage_counts(&counts) };
+        match counted {
+            Ok(()) => drop(counts.into_written()),
+            Err(error) => {
+                drop(counts);
+                self.warn_not_written("counts of uses", &error);
+            }
         }
-        if let Err(error) = self.store.record_events(&events) {
-            self.audit_buffer.restore(events);
-            self.warn_not_written("events", &error);
+        match self.store.record_events(&events) {
+            Ok(()) => drop(events.into_written()),
+            Err(error) => {
+                drop(events);
+                self.warn_not_written("events", &error);
+            }
+        }
+    }
+}
+
+/// Logs that a flush panicked. What it had taken from memory is back there, and is written by the next one.
+fn log_panicked_flush(finished: Result<(), JoinError>) {
+    if let Err(error) = finished {
+        tracing::error!(%error, "writing uses and events to the store failed: they are kept in memory, and tried again");
+    }
+}
+
+/// Values that were taken from memory to be written. They are taken back when this is dropped before they were written,
+/// also by a panic.
+struct Unwritten<T, F: FnOnce(Vec<T>)> {
+    values: Vec<T>,
+    restore: Option<F>,
+}
+
+impl<T, F: FnOnce(Vec<T>)> Unwritten<T, F> {
+    fn new(values: Vec<T>, restore: F) -> Self {
+        Self { values, restore: Some(restore) }
+    }
+
+    /// Returns the values once they are written.
+    fn into_written(mut self) -> Vec<T> {
+        self.restore = None;
+        std::mem::take(&mut self.values)
+    }
+}
+
+impl<T, F: FnOnce(Vec<T>)> Deref for Unwritten<T, F> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.values
+    }
+}
+
+impl<T, F: FnOnce(Vec<T>)> Drop for Unwritten<T, F> {
+    fn drop(&mut self) {
+        if let Some(restore) = self.restore.take().filter(|_| !self.values.is_empty()) {
+            restore(std::mem::take(&mut self.values));
         }
     }
 }

@@ -162,6 +162,7 @@ pub(crate) fn count_nodes(store: &Store, rows: i64) {
 thread_local! {
     static COMMIT_SYNC_MODES: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
     static FULL_COMMITS: Cell<u32> = const { Cell::new(0) };
+    static COMMITS_UNTIL_PANIC: Cell<Option<u32>> = const { Cell::new(None) };
     static CRASH_POINTS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
@@ -174,7 +175,13 @@ pub(crate) const NORMAL: i64 = 1;
 ///
 /// # Errors
 /// [`StoreError::DiskFull`] for the commits of [`fill_disk`].
+///
+/// # Panics
+/// At the commit of [`panic_after_commits`].
 pub(super) fn before_commit(connection: &Connection) -> Result<()> {
+    let allowed = COMMITS_UNTIL_PANIC.get();
+    COMMITS_UNTIL_PANIC.set(allowed.and_then(|commits| commits.checked_sub(1)));
+    assert!(allowed != Some(0), "as the test asked for");
     let synchronous = sqlite::synchronous_mode(connection)?;
     COMMIT_SYNC_MODES.with_borrow_mut(|commits| commits.push(synchronous));
     crash_point();
@@ -190,6 +197,11 @@ pub(super) fn before_commit(connection: &Connection) -> Result<()> {
 /// Returns `PRAGMA synchronous` of each commit of this thread since the last call.
 pub(crate) fn take_commits() -> Vec<i64> {
     COMMIT_SYNC_MODES.take()
+}
+
+/// Makes one commit of this thread panic after `commits` more. Returns whether one has panicked since the last call.
+pub(crate) fn panic_after_commits(commits: Option<u32>) -> bool {
+    COMMITS_UNTIL_PANIC.replace(commits).is_none()
 }
 
 /// Makes the next commits of this thread find the disk full.

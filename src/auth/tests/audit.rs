@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::domain::{AuditEvent, EventKind};
-use crate::store::testing::{break_table, restore_table};
+use crate::store::testing::{break_table, panic_after_commits, restore_table};
 use crate::store::{EventCursor, EventFilter};
 
 /// Writes the events that are due, and returns all, the oldest first.
@@ -280,4 +280,35 @@ async fn unwritten_events_and_counts_are_retried_at_next_flush() {
     }
     assert_eq!(flushed_event_kinds(&env), [EventKind::AttemptRefused]);
     assert_eq!(env.store.usage_counts(UnixMillis::from_millis(0)).expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn panic_while_writing_loses_no_use_count_or_event() {
+    for commits in 0.. {
+        let env = AuthEnv::new();
+        let (used, expiring) =
+            (env.create_token(TokenExpiry::Never, |_| ()), env.create_token(hard_expiry(&env, 60), |_| ()));
+        env.clock.advance(secs(60));
+        env.login(&used).await.expect("accepted").record_use();
+        assert_denied(env.login(&expiring).await);
+        panic_after_commits(Some(commits));
+        let flushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| env.auth.core.flush_due()));
+        let panicked = panic_after_commits(None);
+        assert_eq!(flushed.is_err(), panicked);
+        let mut kinds = flushed_event_kinds(&env);
+        kinds.sort_by_key(|kind| kind.to_string());
+        let expected = [EventKind::DeadSecretUsed, EventKind::TokenExpired, EventKind::TokenFirstUsed];
+        assert_eq!(kinds, expected, "a panic at commit {commits}");
+        assert_eq!(
+            token_record(&env, &used).last_use.map(|last| last.at),
+            Some(env.clock.now()),
+            "a panic at commit {commits}"
+        );
+        let counts = env.store.usage_counts(start_time().start_of_hour()).expect("read");
+        assert_eq!(counts.iter().map(|count| count.count).collect::<Vec<_>>(), [1, 1], "a panic at commit {commits}");
+        if !panicked {
+            assert!(commits >= 5, "uses, expirations, addresses, counts and events");
+            break;
+        }
+    }
 }
