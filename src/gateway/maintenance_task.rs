@@ -1,6 +1,7 @@
 //! Maintenance beside serving: copies the audit events of all processes to the log, and deletes what retention no
 //! longer keeps.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -56,9 +57,8 @@ pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tre
         });
         task = match run.await {
             Ok(task) => task,
-            Err(error) => {
-                return tracing::error!(%error, "the maintenance task failed: audit events are no longer logged");
-            }
+            // No panic, which `run_step` catches: the runtime ends.
+            Err(error) => return tracing::error!(%error, "the maintenance task has ended"),
         };
         if is_last {
             return;
@@ -72,34 +72,39 @@ pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tre
 }
 
 impl MaintenanceTask {
+    /// Runs one round. A step that panics is logged, and tried again in the next round; the others don't depend on it.
     fn run_once(&mut self, is_last: bool) {
-        self.save_clock(is_last);
-        if let Err(error) = self.tree.end_locks_of_removed_users() {
-            tracing::warn!(%error, "locks of removed users can't be released yet");
-        }
+        run_step("saving the clock's checkpoint", || self.save_clock(is_last));
+        run_step("releasing the locks of removed users", || {
+            if let Err(error) = self.tree.end_locks_of_removed_users() {
+                tracing::warn!(%error, "locks of removed users can't be released yet");
+            }
+        });
+        run_step("cleaning up", || self.clean_up());
+        run_step("copying audit events to the log", || {
+            if let Err(error) = self.log_new_events() {
+                tracing::warn!(%error, "the audit trail can't be read");
+            }
+        });
+    }
+
+    /// Deletes what retention no longer keeps, when that is due.
+    fn clean_up(&mut self) {
         let now = self.tokens.now();
         // The second condition holds after a clock was set back, which must not delay the clean-up.
-        if self.next_cleanup <= now || now.saturating_add(CLEANUP_INTERVAL) < self.next_cleanup {
-            self.tree.discard_expired_uploads();
-            if let Err(error) = self.store.restore_ballast() {
-                tracing::warn!(%error, "the reserve on the disk of the state directory can't be allocated");
-            }
-            match self.tokens.apply_retention() {
-                Ok(deleted) => {
-                    self.next_cleanup = now.saturating_add(if deleted.may_have_more() {
-                        MAINTENANCE_INTERVAL
-                    } else {
-                        CLEANUP_INTERVAL
-                    })
-                }
-                Err(error) => {
-                    self.next_cleanup = now.saturating_add(CLEANUP_INTERVAL);
-                    tracing::warn!(%error, "the store was not cleaned up");
-                }
-            }
+        if self.next_cleanup > now && now.saturating_add(CLEANUP_INTERVAL) >= self.next_cleanup {
+            return;
         }
-        if let Err(error) = self.log_new_events() {
-            tracing::warn!(%error, "the audit trail can't be read");
+        // First, so that a clean-up that panics is not tried again at once.
+        self.next_cleanup = now.saturating_add(CLEANUP_INTERVAL);
+        self.tree.discard_expired_uploads();
+        if let Err(error) = self.store.restore_ballast() {
+            tracing::warn!(%error, "the reserve on the disk of the state directory can't be allocated");
+        }
+        match self.tokens.apply_retention() {
+            Ok(deleted) if deleted.may_have_more() => self.next_cleanup = now.saturating_add(MAINTENANCE_INTERVAL),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the store was not cleaned up"),
         }
     }
 
@@ -141,5 +146,47 @@ impl MaintenanceTask {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Runs one step of a round; a panic of it is logged, and ends no other step.
+fn run_step(name: &'static str, step: impl FnOnce()) {
+    // What the step has changed in the task is a cursor or a time each, none of which a panic leaves invalid.
+    if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(step)) {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+        tracing::error!(panic = text, "{name} failed: it is tried again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AuditEvent, EventKind};
+    use crate::store::testing::panic_after_commits;
+    use crate::tree::testing::TreeFixture;
+
+    #[test]
+    fn step_that_panics_keeps_no_other_step_from_running() {
+        let fixture = TreeFixture::new(&[]);
+        let tokens = TokenService::new(fixture.store.clone(), fixture.clock.clone());
+        let mut task = MaintenanceTask {
+            store: fixture.store.clone(),
+            tokens,
+            tree: fixture.tree.clone(),
+            last_logged_event: fixture.store.latest_event_id().ok(),
+            next_cleanup: fixture.clock.now(),
+            clock: fixture.clock.clone(),
+            last_saved_clock: None,
+        };
+        let event = AuditEvent::new(fixture.clock.now(), EventKind::SessionEnded);
+        fixture.store.record_events(&[event]).expect("recorded");
+        panic_after_commits(Some(0));
+        task.run_once(false);
+        assert!(panic_after_commits(None), "the checkpoint of the clock is written first");
+        assert!(task.next_cleanup > fixture.clock.now());
+        assert_eq!(task.last_logged_event, fixture.store.latest_event_id().ok());
+        task.run_once(false);
+        assert!(fixture.store.clock_checkpoint().expect("read").is_some(), "tried again");
     }
 }
