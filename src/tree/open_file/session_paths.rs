@@ -12,7 +12,7 @@ use super::{
 use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::authorize::{EntrySlot, MAX_SYMLINKS};
 use crate::tree::editor::EditTarget;
-use crate::tree::fs::Stat;
+use crate::tree::fs::{Stat, none_if_vanished};
 use crate::tree::upload::StagedUpload;
 use crate::tree::{
     AttributeChanges, EditMode, Entry, EntryKind, Error, FileReader, FilesystemSpace, OverwriteMode, Result, View,
@@ -63,7 +63,7 @@ impl SessionFiles {
     }
 
     fn open_to_read(&self, path: &TreePath) -> Result<OpenFile> {
-        if let Some(file) = self.staged_at(path, true) {
+        if let Some(file) = self.staged_at(path, true)? {
             let reader = match file.state.read().content() {
                 Ok(super::ContentRef::Upload(upload)) => Some(FileReader::from_upload(self.view(), upload)?),
                 // Another channel of the session has just committed it.
@@ -78,7 +78,7 @@ impl SessionFiles {
 
     fn open_to_replace(&self, path: &TreePath, request: &OpenRequest) -> Result<OpenFile> {
         // Looked up before this upload is registered, which takes over the slot.
-        let earlier = self.staged_at(path, true);
+        let earlier = self.staged_at(path, true)?;
         let upload = self.view().stage(path, request.size, &WriteConditions::none())?;
         // A drop box (`w` alone) answers nothing that comes from content, also not from one's own.
         if request.read && !upload.stat()?.permission.allows(Permission::R) {
@@ -106,7 +106,7 @@ impl SessionFiles {
         let mode = request.edit_mode();
         request.size.map_or(Ok(()), |size| self.view().check_size(size))?;
         let open_editor = || self.view().edit(path, mode, &WriteConditions::none());
-        let staged = self.staged_at(path, true);
+        let staged = self.staged_at(path, true)?;
         if let Some(file) = &staged
             && request.write
             && !mode.exclusive
@@ -164,7 +164,7 @@ impl SessionFiles {
     /// # Errors
     /// As [`View::stat`].
     pub fn stat(&self, path: &TreePath) -> Result<Entry> {
-        self.staged_entry(path, true).unwrap_or_else(|| self.view().stat(path))
+        self.staged_entry(path, true)?.map_or_else(|| self.view().stat(path), Ok)
     }
 
     /// Returns the metadata of an entry; a symbolic link is not followed.
@@ -172,15 +172,16 @@ impl SessionFiles {
     /// # Errors
     /// As [`View::link_stat`].
     pub fn link_stat(&self, path: &TreePath) -> Result<Entry> {
-        self.staged_entry(path, false).unwrap_or_else(|| self.view().link_stat(path))
+        self.staged_entry(path, false)?.map_or_else(|| self.view().link_stat(path), Ok)
     }
 
-    fn staged_entry(&self, path: &TreePath, follow: bool) -> Option<Result<Entry>> {
-        let mut entry = self.staged_at(path, follow)?.staged_stat()?;
-        if let (Ok(entry), Some(name)) = (&mut entry, path.name()) {
+    fn staged_entry(&self, path: &TreePath, follow: bool) -> Result<Option<Entry>> {
+        let Some(staged) = self.staged_at(path, follow)?.and_then(|file| file.staged_stat()) else { return Ok(None) };
+        let mut entry = staged?;
+        if let Some(name) = path.name() {
             entry.name = name.as_bytes().to_vec();
         }
-        Some(entry)
+        Ok(Some(entry))
     }
 
     /// Sets attributes of an entry; a symbolic link is followed if `follow`.
@@ -188,7 +189,7 @@ impl SessionFiles {
     /// # Errors
     /// As [`View::set_attributes`].
     pub fn set_attributes(&self, path: &TreePath, attributes: &AttributeChanges, follow: bool) -> Result<()> {
-        match self.staged_at(path, follow) {
+        match self.staged_at(path, follow)? {
             Some(file) if file.staged_stat().is_some() => file.set_attributes(attributes),
             Some(_) | None => self.view().set_attributes(path, attributes, follow, &WriteConditions::none()),
         }
@@ -200,7 +201,7 @@ impl SessionFiles {
     /// As [`View::remove_file`].
     pub fn remove_file(&self, path: &TreePath) -> Result<()> {
         let remove = || self.view().remove_file(path, &WriteConditions::none());
-        match self.staged_at(path, false) {
+        match self.staged_at(path, false)? {
             None => remove(),
             Some(file) => {
                 let removed = file.unlink_with(remove);
@@ -215,7 +216,7 @@ impl SessionFiles {
     /// # Errors
     /// As [`View::remove_directory`].
     pub fn remove_directory(&self, path: &TreePath) -> Result<()> {
-        match self.staged_at(path, false) {
+        match self.staged_at(path, false)? {
             Some(_) => Err(Error::NotADirectory),
             None => self.view().remove_directory(path, &WriteConditions::none()),
         }
@@ -244,7 +245,7 @@ impl SessionFiles {
     /// # Errors
     /// As [`View::read_link`].
     pub fn read_link(&self, path: &TreePath) -> Result<Vec<u8>> {
-        match self.staged_at(path, false) {
+        match self.staged_at(path, false)? {
             Some(_) => Err(Error::Unsupported),
             None => self.view().read_link(path),
         }
@@ -256,7 +257,7 @@ impl SessionFiles {
     /// As [`View::hard_link`].
     pub fn hard_link(&self, from: &TreePath, to: &TreePath) -> Result<()> {
         self.check_no_staged_upload(to)?;
-        match self.staged_at(from, true) {
+        match self.staged_at(from, true)? {
             None => self.view().hard_link(from, to, &WriteConditions::none()),
             Some(file) => {
                 // Refused before the early commit: other clients must not see a file that is removed again.
@@ -275,7 +276,7 @@ impl SessionFiles {
     /// # Errors
     /// As [`View::rename`].
     pub fn rename(&self, from: &TreePath, to: &TreePath, overwrite: OverwriteMode) -> Result<()> {
-        let (moved, replaced) = (self.staged_at(from, false), self.staged_at(to, false));
+        let (moved, replaced) = (self.staged_at(from, false)?, self.staged_at(to, false)?);
         let overwrite = match &replaced {
             None => overwrite,
             Some(_) if overwrite == OverwriteMode::Refuse => return Err(Error::AlreadyExists),
@@ -309,7 +310,7 @@ impl SessionFiles {
     /// As [`View::space`].
     pub fn space(&self, path: &TreePath) -> Result<FilesystemSpace> {
         match (self.view().space(path), path.parent()) {
-            (Err(Error::Absent), Some(parent)) if self.staged_at(path, true).is_some() => self.view().space(&parent),
+            (Err(Error::Absent), Some(parent)) if self.staged_at(path, true)?.is_some() => self.view().space(&parent),
             (space, _) => space,
         }
     }
@@ -321,55 +322,59 @@ impl SessionFiles {
     pub fn list(&self, path: &TreePath) -> Result<SessionListing> {
         let listing = self.view().list(path, false)?;
         let shows_new_uploads = self.view().stat(path)?.permission.allows(Permission::R);
-        Ok(SessionListing { listing, staged: self.staged_in(path).unwrap_or_default(), shows_new_uploads })
+        Ok(SessionListing { listing, staged: self.staged_in(path)?, shows_new_uploads })
     }
 
-    fn staged_in(&self, directory: &TreePath) -> Option<HashMap<Vec<u8>, Entry>> {
+    /// Returns the session's staged files in a directory, by their names there.
+    fn staged_in(&self, path: &TreePath) -> Result<HashMap<Vec<u8>, Entry>> {
+        let mut entries = HashMap::new();
         let interrupted_uploads = &self.view().shared().interrupted_uploads;
         if interrupted_uploads.is_empty() && self.0.staged.lock().is_empty() {
-            return None;
+            return Ok(entries);
         }
-        let path = directory;
-        let directory = self.view().open_directory(directory).ok()?;
-        let stat = directory.stat().ok()?;
+        // Nothing is staged in a directory that is merely visible, or gone by now.
+        let Some(directory) = none_if_refused(self.view().open_directory(path))? else { return Ok(entries) };
+        let stat = directory.stat()?;
         for slot_id in interrupted_uploads.slots_in(self.view().session().token(), stat.device, stat.inode) {
             // Looking it up is enough: that stages it in this session.
-            self.staged_at(&path.child(slot_id.name()), false);
+            self.staged_at(&path.child(slot_id.name()), false)?;
         }
         // Copied, since `take_resumed` locks the state of a file before this table: both orders would deadlock.
         let files: Vec<_> =
             self.0.staged.lock().iter().map(|(slot_id, file)| (slot_id.clone(), file.clone())).collect();
-        let in_directory = |slot_id: &SlotId| slot_id.is_in(stat.device, stat.inode);
-        let entries = files.into_iter().filter(|(slot_id, _)| in_directory(slot_id)).filter_map(|(slot_id, file)| {
-            let file = file.upgrade()?;
-            let mut entry = file.staged_stat()?.ok()?;
-            entry.name = slot_id.name().as_bytes().to_vec();
-            let shown =
-                file.slot_id()? == slot_id && file.is_visible_over(directory.stat_entry(slot_id.name()).ok().as_ref());
-            shown.then(|| (entry.name.clone(), entry))
-        });
-        Some(entries.collect())
+        for (slot_id, file) in files.into_iter().filter(|(slot_id, _)| slot_id.is_in(stat.device, stat.inode)) {
+            // Another channel of the session may have closed or committed it meanwhile.
+            let Some(file) = file.upgrade() else { continue };
+            let Some(entry) = file.staged_stat() else { continue };
+            let replaced = none_if_vanished(directory.stat_entry(slot_id.name()))?;
+            if file.slot_id()?.as_ref() == Some(&slot_id) && file.is_visible_over(replaced.as_ref()) {
+                let name = slot_id.name().as_bytes().to_vec();
+                entries.insert(name.clone(), Entry { name, ..entry? });
+            }
+        }
+        Ok(entries)
     }
 
     fn check_no_staged_upload(&self, path: &TreePath) -> Result<()> {
-        if self.staged_at(path, false).is_some() { Err(Error::AlreadyExists) } else { Ok(()) }
+        if self.staged_at(path, false)?.is_some() { Err(Error::AlreadyExists) } else { Ok(()) }
     }
 
     /// Returns the session's staged file under a path, as long as the tree has the same entry there as when the file
     /// was opened.
-    fn staged_at(&self, path: &TreePath, follow: bool) -> Option<Arc<WritableFile>> {
+    fn staged_at(&self, path: &TreePath, follow: bool) -> Result<Option<Arc<WritableFile>>> {
         let has_interrupted = !self.view().shared().interrupted_uploads.is_empty();
         if !has_interrupted && self.0.staged.lock().is_empty() {
-            return None;
+            return Ok(None);
         }
-        let slot = self.resolve_slot(path, follow)?;
+        let Some(slot) = self.resolve_slot(path, follow)? else { return Ok(None) };
         let slot_id = SlotId::new(&slot.directory_stat, &slot.name);
         if has_interrupted {
             self.resume_interrupted(&slot, &slot_id);
         }
-        let file = self.0.staged.lock().get(&slot_id)?.upgrade()?;
+        let Some(file) = self.0.staged.lock().get(&slot_id).and_then(Weak::upgrade) else { return Ok(None) };
         // A file that was staged again may be for another name than when it was registered.
-        (file.slot_id()? == slot_id && file.is_visible_over(slot.stat().ok()?.as_ref())).then_some(file)
+        let is_shown = file.slot_id()?.as_ref() == Some(&slot_id) && file.is_visible_over(slot.stat()?.as_ref());
+        Ok(is_shown.then_some(file))
     }
 
     /// Stages an interrupted upload of the token to a slot, if no entry exists there.
@@ -406,32 +411,38 @@ impl SessionFiles {
         Some(file)
     }
 
-    /// Returns the slot of a path; with `follow` of the target of a symbolic link, also a dangling one.
-    fn resolve_slot(&self, path: &TreePath, follow: bool) -> Option<EntrySlot> {
+    /// Returns the slot of a path, with `follow` that of the target of a symbolic link, also of a dangling one; `None`
+    /// where the session can reach none.
+    fn resolve_slot(&self, path: &TreePath, follow: bool) -> Result<Option<EntrySlot>> {
         let mut path = path.clone();
         for _ in 0..MAX_SYMLINKS {
-            let slot = self.view().slot_with_permission(&path, Permission::NONE).ok()?;
-            match slot.stat().ok()? {
-                Some(stat) if follow && stat.kind == Some(EntryKind::Symlink) => {
-                    path = match self.view().canonical(&path).ok()? {
-                        // A dangling link resolves to itself: the slot is where its target would be.
-                        resolved if resolved == slot.path => self.view().dangling_link_target(&slot, &path).ok()??,
-                        resolved => resolved,
-                    };
-                }
-                Some(_) | None => return Some(slot),
+            let slot = self.view().slot_with_permission(&path, Permission::NONE);
+            let Some(slot) = none_if_refused(slot)? else { return Ok(None) };
+            let Some(stat) = none_if_refused(slot.stat())? else { return Ok(None) };
+            if !stat.is_some_and(|stat| follow && stat.kind == Some(EntryKind::Symlink)) {
+                return Ok(Some(slot));
             }
+            let target = match none_if_refused(self.view().canonical(&path))? {
+                // A dangling link resolves to itself: the slot is where its target would be.
+                Some(resolved) if resolved == slot.path => {
+                    none_if_refused(self.view().dangling_link_target(&slot, &path))?.flatten()
+                }
+                resolved => resolved,
+            };
+            let Some(target) = target else { return Ok(None) };
+            path = target;
         }
-        None
+        Ok(None)
     }
 
     fn slot_path(&self, path: &TreePath) -> Result<TreePath> {
-        self.resolve_slot(path, true).map(|slot| slot.path).ok_or(Error::Absent)
+        self.resolve_slot(path, true)?.map(|slot| slot.path).ok_or(Error::Absent)
     }
 
     /// Registers a staged file under the slot that it is for.
     fn register_staged(&self, file: &Arc<WritableFile>) {
-        if let Some(slot_id) = file.slot_id() {
+        // Of a directory whose metadata can't be read nothing can be listed either.
+        if let Ok(Some(slot_id)) = file.slot_id() {
             // A file has one slot at a time: an entry under an older one would show it twice.
             self.unregister_staged(file);
             self.0.staged.lock().insert(slot_id, Arc::downgrade(file));
@@ -493,7 +504,7 @@ impl SessionFiles {
             // The name is gone. Other hard links may exist, but they can't be found from the file.
             return Err(Error::Replaced);
         }
-        let other = self.staged_at(&location.path, false);
+        let other = self.staged_at(&location.path, false)?;
         let stat = match &other {
             // Another handle of the session edits a copy of this very file: both continue in one copy.
             Some(other) if other.is_copy_of(&stat) => {
@@ -531,10 +542,24 @@ impl WritableFile {
         matches!(&*self.state.read(), WritableState::Staged(upload) if upload.replaces_entry(file))
     }
 
-    fn slot_id(&self) -> Option<SlotId> {
+    /// Returns the slot that the file is staged for; `None` where it is not staged.
+    fn slot_id(&self) -> Result<Option<SlotId>> {
         let state = self.state.read();
-        let WritableState::Staged(upload) = &*state else { return None };
+        let WritableState::Staged(upload) = &*state else { return Ok(None) };
         let (directory, name) = upload.directory_and_name();
-        Some(SlotId::new(&directory.stat().ok()?, name))
+        Ok(Some(SlotId::new(&directory.stat()?, name)))
+    }
+}
+
+/// Returns `None` where the session may not reach an entry, or there is none; a failure of the file system, of the store
+/// or of the session stays an error.
+fn none_if_refused<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error @ (Error::Filesystem(_) | Error::Store(_) | Error::SessionEnded(_) | Error::TooManyOpenFiles)) => {
+            Err(error)
+        }
+        Err(error) if error.is_outage() => Err(error),
+        Err(_) => Ok(None),
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::Permission;
 use crate::tree::testing::fail_read_after;
+use crate::tree::{OpenRequest, SessionFiles};
 
 #[test]
 fn listing_that_fails_never_reports_its_end() {
@@ -37,4 +38,30 @@ fn listing_of_a_removed_directory_ends() {
     let listing = view.list(&tree_path("/box/d"), true).expect("listed");
     fs::remove_dir(host_path(&fixture, "/box/d")).expect("removed");
     assert_eq!(listing.map(|entry| entry.map(drop)).collect::<Result<Vec<()>>>().expect("no error"), []);
+}
+
+#[test]
+fn io_error_never_hides_staged_upload_of_session() {
+    let fixture = TreeFixture::new(&["/box"]);
+    fixture.create_user("alice", &[("/", Permission::RW)]);
+    let files = SessionFiles::new(fixture.view("alice"));
+    let request = OpenRequest { write: true, create: true, truncate: true, ..OpenRequest::default() };
+    let _open = files.open(&tree_path("/box/new"), &request).expect("opened");
+    let list = || files.list(&tree_path("/box"))?.map(|entry| Ok(entry?.name)).collect::<Result<Vec<_>>>();
+    let stat = || Ok(vec![files.stat(&tree_path("/box/new"))?.name]);
+    for (number, read) in [&list as &dyn Fn() -> Result<Vec<Vec<u8>>>, &stat].into_iter().enumerate() {
+        for reads in 0.. {
+            fail_read_after(Some(reads));
+            let found = read();
+            let failed = fail_read_after(None);
+            match found {
+                Ok(names) => assert_eq!(names, [b"new"], "{number}: the error of read {reads} hid it"),
+                Err(error) => assert!(failed && error.is_outage(), "{number}: read {reads}: {error}"),
+            }
+            if !failed {
+                assert!(reads > 1);
+                break;
+            }
+        }
+    }
 }
