@@ -9,7 +9,7 @@ use super::directory_handle::DirectoryHandle;
 use super::fs::{DirectoryFd, DirectoryStream};
 use super::handle_access::HandleAccess;
 use super::{AttributeChanges, Entry, EntryKind, Error, FilesystemSpace, Result, View};
-use crate::domain::{EntryName, Permission, TreeOperation, TreePath};
+use crate::domain::{EntryName, NodeId, Permission, TreeOperation, TreePath};
 
 /// The entries of a directory, in no order, without `.` and `..`. They are read from the directory as the iterator
 /// advances.
@@ -22,6 +22,8 @@ pub struct DirectoryListing {
     follow: bool,
     /// The directory; `None` where it is merely visible: nothing may be opened there.
     handle: Option<Arc<DirectoryHandle>>,
+    /// Node of a merely visible directory, by which it is found after a rename. The root is never renamed.
+    visible_node: Option<NodeId>,
     source: ListingSource,
 }
 
@@ -70,6 +72,7 @@ impl DirectoryListing {
             requested_path: requested_path.clone(),
             follow,
             handle: Some(handle),
+            visible_node: None,
             source: ListingSource::Readable(Box::new(readable)),
         })
     }
@@ -82,18 +85,21 @@ impl DirectoryListing {
         drop_box: Option<OpenEntry>,
         names: BTreeSet<EntryName>,
     ) -> Result<Self> {
-        let handle = match drop_box {
+        let (handle, visible_node) = match drop_box {
             Some(OpenEntry { file, path, .. }) => {
                 let handle_access = HandleAccess::new(view, path, Permission::W)?;
-                Some(Arc::new(DirectoryHandle::new(file.into(), handle_access)))
+                (Some(Arc::new(DirectoryHandle::new(file.into(), handle_access))), None)
             }
-            None => None,
+            None if requested_path.is_root() => (None, None),
+            // It has a node, as everything above a granted node has.
+            None => (None, view.shared().index.find_id(requested_path)?),
         };
         Ok(Self {
             view: view.clone(),
             requested_path: requested_path.clone(),
             follow: true,
             handle,
+            visible_node,
             source: ListingSource::VisibleChildren(names),
         })
     }
@@ -127,7 +133,21 @@ impl DirectoryListing {
         let name = self.requested_path.name();
         match &self.handle {
             Some(handle) => handle.stat(name.as_ref().map_or(b"", |name| name.as_bytes())),
-            None => self.view.stat_visible_directory(&self.requested_path),
+            None => {
+                let entry = self.view.stat_visible_directory(&self.visible_path()?)?;
+                Ok(Entry { name: name.as_ref().map_or_else(Vec::new, |name| name.as_bytes().to_vec()), ..entry })
+            }
+        }
+    }
+
+    /// Returns the path that a merely visible directory has now.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] once it was removed.
+    fn visible_path(&self) -> Result<TreePath> {
+        match self.visible_node {
+            Some(node) => self.view.shared().index.locate(node)?.ok_or(Error::Absent),
+            None => Ok(self.requested_path.clone()),
         }
     }
 
@@ -139,8 +159,9 @@ impl DirectoryListing {
         match &self.handle {
             Some(handle) => handle.set_attributes(attributes),
             None => {
-                self.view.stat_visible_directory(&self.requested_path)?;
-                self.view.audit_denial(TreeOperation::Write, &self.requested_path);
+                let path = self.visible_path()?;
+                self.view.stat_visible_directory(&path)?;
+                self.view.audit_denial(TreeOperation::Write, &path);
                 // Also where the session may write at the path by now: it is another directory, or was opened before.
                 Err(Error::Forbidden)
             }
@@ -154,7 +175,7 @@ impl DirectoryListing {
     pub(super) fn space(&self) -> Result<FilesystemSpace> {
         match &self.handle {
             Some(handle) => handle.space(),
-            None => self.view.space(&self.requested_path),
+            None => self.view.space(&self.visible_path()?),
         }
     }
 
@@ -175,12 +196,12 @@ impl DirectoryListing {
 
     fn entry(&self, name: &EntryName) -> Result<Option<Entry>> {
         let ListingSource::Readable(readable) = &self.source else {
+            // Its path now: after a rename, its entries would all be absent at the old one.
             let directory = match &self.handle {
-                // Its path now: after a rename, its entries would all be absent at the old one.
-                Some(handle) => handle.authorize_use()?,
-                None => self.requested_path.clone(),
+                Some(handle) => handle.authorize_use(),
+                None => self.visible_path(),
             };
-            return absent_as_none(self.view.stat(&directory.child(name)));
+            return absent_as_none(directory.and_then(|directory| self.view.stat(&directory.child(name))));
         };
         let stat = match readable.names.stat_entry(name).map_err(Error::from) {
             // Removed since its name was read.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::Permission;
 use crate::tree::testing::fail_read_after;
-use crate::tree::{OpenRequest, SessionFiles};
+use crate::tree::{OpenRequest, OverwriteMode, SessionFiles};
 
 #[test]
 fn listing_that_fails_never_reports_its_end() {
@@ -37,6 +37,35 @@ fn listing_of_a_removed_directory_ends() {
     let view = fixture.view("alice");
     let listing = view.list(&tree_path("/box/d"), true).expect("listed");
     fs::remove_dir(host_path(&fixture, "/box/d")).expect("removed");
+    assert_eq!(listing.map(|entry| entry.map(drop)).collect::<Result<Vec<()>>>().expect("no error"), []);
+}
+
+#[test]
+fn renamed_visible_directory_lists_way_to_granted_node() {
+    let fixture = TreeFixture::new(&["/a", "/a/way", "/a/way/granted", "/a/way/hidden"]);
+    fixture.create_user("alice", &[("/", Permission::RW)]);
+    fixture.create_user("walker", &[("/a/way/granted", Permission::R)]);
+    let walker = fixture.view("walker");
+    for (renamed, to) in [("/a/way", "/a/moved"), ("/a", "/b")] {
+        let opened = if renamed == "/a" { "/a/moved" } else { renamed };
+        let listing = walker.list(&tree_path(opened), true).expect("listed");
+        let alice = fixture.view("alice");
+        alice
+            .rename(&tree_path(renamed), &tree_path(to), OverwriteMode::Refuse, &WriteConditions::none())
+            .expect("renamed");
+        // Another directory at the old path is not the one that was opened.
+        fixture.tree.ensure_directory(&tree_path(opened)).expect("created");
+        let entry = listing.directory_entry().expect("visible at its new path");
+        assert_eq!((entry.name, entry.mode), (tree_path(opened).name().expect("a name").as_bytes().to_vec(), 0o755));
+        let names: Vec<_> = listing.map(|entry| entry.expect("no error").name).collect();
+        assert_eq!(names, [b"granted"], "{renamed}");
+        fs::remove_dir(host_path(&fixture, opened)).expect("removed");
+        if renamed == "/a" {
+            fs::remove_dir(host_path(&fixture, "/a")).expect("removed");
+        }
+    }
+    let listing = walker.list(&tree_path("/b/moved"), true).expect("listed");
+    fs::rename(host_path(&fixture, "/b/moved/granted"), host_path(&fixture, "/b/granted")).expect("renamed");
     assert_eq!(listing.map(|entry| entry.map(drop)).collect::<Result<Vec<()>>>().expect("no error"), []);
 }
 
