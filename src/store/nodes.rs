@@ -133,16 +133,24 @@ impl Store {
         named_by: Option<&Login>,
     ) -> Result<Option<NodeId>> {
         self.write(WriteDurability::Lazy, |connection| {
-            // A pending move would put another entry there, to which rows that are created now must not belong.
-            let targets_path =
-                |intent: &ChangeIntent| intent.action.target().is_some_and(|target| path.starts_with(target));
-            if select_intents(connection)?.iter().any(targets_path) {
-                return Ok(None);
-            }
-            let named = ensure_rows(connection, steps, generate_id, named_by)?;
+            let named = create_rows(connection, path, steps, generate_id, named_by)?;
             // After the insertion, when the number of new rows is known: the error rolls them back.
             self.enforce_node_quota(connection, named_by, 0)?;
             Ok(named)
+        })
+    }
+
+    /// Creates rows as [`Store::create_nodes`] does for the properties of a copy, beyond the quota where need be: the
+    /// caller has checked it before the copy was made. This completes the copy, and so may use the ballast.
+    pub(crate) fn create_nodes_of_copy(
+        &self,
+        path: &TreePath,
+        steps: &[NodePathStep],
+        generate_id: NodeIdGenerator<'_>,
+        named_by: &Login,
+    ) -> Result<Option<NodeId>> {
+        self.write_with_ballast(WriteDurability::Lazy, BallastShare::Narrowing, |connection| {
+            create_rows(connection, path, steps, generate_id, Some(named_by))
         })
     }
 
@@ -174,6 +182,22 @@ impl Store {
             if is_pending { apply_move(connection, moved, generate_id) } else { Ok(()) }
         })
     }
+}
+
+/// Finds or creates the rows of a path; `None` without any change while an intent would move an entry there.
+fn create_rows(
+    connection: &Connection,
+    path: &TreePath,
+    steps: &[NodePathStep],
+    generate_id: NodeIdGenerator<'_>,
+    named_by: Option<&Login>,
+) -> Result<Option<NodeId>> {
+    // A pending move would put another entry there, to which rows that are created now must not belong.
+    let targets_path = |intent: &ChangeIntent| intent.action.target().is_some_and(|target| path.starts_with(target));
+    if select_intents(connection)?.iter().any(targets_path) {
+        return Ok(None);
+    }
+    ensure_rows(connection, steps, generate_id, named_by)
 }
 
 fn apply_move(connection: &Connection, moved: &CompletedMove<'_>, generate_id: NodeIdGenerator<'_>) -> Result<()> {

@@ -205,7 +205,7 @@ pub(crate) fn panic_after_commits(commits: Option<u32>) -> bool {
 }
 
 /// Makes the next commits of this thread find the disk full.
-pub(super) fn fill_disk(commits: u32) {
+pub(crate) fn fill_disk(commits: u32) {
     FULL_COMMITS.set(commits);
 }
 

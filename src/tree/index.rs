@@ -111,6 +111,20 @@ impl NodeIndex {
     /// As [`NodeIndex::assign_id`]; [`Error::Store`] with a quota error when the user, or all users together, have
     /// reached the limit of named nodes.
     pub(super) fn assign_id_for_user(&self, path: &TreePath, charged_to: Option<&Login>) -> Result<NodeId> {
+        self.assign_id_with(path, |steps| self.store.create_nodes(path, steps, &random_node_id, charged_to))
+    }
+
+    /// Assigns an id to an entry that was just copied, for its properties. The quota was checked before the copy was
+    /// made, and is not checked again: the copy can't be taken back.
+    pub(super) fn assign_id_to_copy(&self, path: &TreePath, writer: &Login) -> Result<NodeId> {
+        self.assign_id_with(path, |steps| self.store.create_nodes_of_copy(path, steps, &random_node_id, writer))
+    }
+
+    fn assign_id_with(
+        &self,
+        path: &TreePath,
+        create: impl Fn(&[NodePathStep]) -> std::result::Result<Option<NodeId>, StoreError>,
+    ) -> Result<NodeId> {
         if let Some(id) = self.find_id(path)? {
             return Ok(id);
         }
@@ -121,7 +135,7 @@ impl NodeIndex {
             let path_steps = self.path_identities(path)?;
             self.check_same_root(&path_steps)?;
             // A process beside the gateway, or the serving process, may have renamed an ancestor meanwhile.
-            if let Some(id) = self.store.create_nodes(path, &path_steps, &random_node_id, charged_to)?
+            if let Some(id) = create(&path_steps)?
                 && self.path_identities(path)? == path_steps
             {
                 return Ok(id);

@@ -151,7 +151,7 @@ impl NodeIndex {
                 if (!deep && !below.is_root()) || self.find_id(&from.join(&below))? != Some(node) {
                     continue;
                 }
-                match self.assign_id_for_user(&to.join(&below), Some(writer)) {
+                match self.assign_id_to_copy(&to.join(&below), writer) {
                     Ok(copy) => pairs.push((Some(node), copy)),
                     // The entry was removed meanwhile, or was not copied (a link that leads out, a special file).
                     Err(Error::Absent | Error::NoParent | Error::NotADirectory | Error::Unsupported) => {}

@@ -345,9 +345,9 @@ fn concurrent_processes_assign_one_id_per_path() {
     let processes: Vec<NodeIndex> = (0..4).map(|_| fixture.other_process()).collect();
     for path in ["/a/b/f", "/a/b", "/c"] {
         let ids: Vec<NodeId> = std::thread::scope(|scope| {
-            let minting: Vec<_> =
+            let assigning: Vec<_> =
                 processes.iter().map(|index| scope.spawn(|| index.assign_id(&tree_path(path)))).collect();
-            minting.into_iter().map(|thread| thread.join().expect("thread").expect(path)).collect()
+            assigning.into_iter().map(|thread| thread.join().expect("thread").expect(path)).collect()
         });
         assert!(ids.iter().all(|id| *id == ids[0]), "{path}");
     }

@@ -49,12 +49,9 @@ impl View {
         self.check_replace(&target, overwrite, conditions)?;
         // Both can refuse the copy, and must do so before it is visible: afterwards it could not be taken back.
         self.check_copied_tags(&source.path, depth_infinity)?;
-        self.shared().index.check_copy_properties(
-            &source.path,
-            &target.path,
-            self.session().login(),
-            depth_infinity,
-        )?;
+        let (index, login) = (&self.shared().index, self.session().login());
+        let check_properties = || index.check_copy_properties(&source.path, &target.path, login, depth_infinity);
+        check_properties()?;
         let job = CopyJob {
             view: self,
             access: HandleAccess::new(self, source.path.clone(), Permission::R)?,
@@ -87,11 +84,13 @@ impl View {
         let lock_freeze = self.shared().locks.freeze();
         // Again under the locks: target, locks and conditions may have changed during the copying.
         let replaced = self.check_replace(&target, overwrite, conditions)?;
+        // The quotas as well: whatever else the user did meanwhile counts in them.
+        check_properties()?;
         let involves_directory = source.stat.is_directory() || replaced.as_ref().is_some_and(Stat::is_directory);
         // A file that replaces a file keeps the target's node, as in a PUT. Where a directory is involved the old nodes
         // end.
         let change = match involves_directory && replaced.is_some() {
-            true => Some(self.shared().index.begin_remove(&target.path)?),
+            true => Some(index.begin_remove(&target.path)?),
             false => None,
         };
         let put = || self.commit_staged(staged, source.stat.is_directory(), &target, replaced.as_ref(), overwrite);
@@ -103,8 +102,8 @@ impl View {
         old.into_iter().for_each(|old| self.shared().background_deletes.enqueue(old));
         self.shared().locks.remove_below(&target.path);
         drop((lock_freeze, path_guards));
-        // After the locks, since it may assign many node ids. Quotas were checked before the copying.
-        self.shared().index.copy_properties(&source.path, &target.path, self.session().login(), depth_infinity)?;
+        // After the locks, since it may assign many node ids. Quotas were checked before the copy was visible.
+        index.copy_properties(&source.path, &target.path, login, depth_infinity)?;
         Ok(replaced.is_some())
     }
 

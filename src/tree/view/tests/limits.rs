@@ -1,10 +1,12 @@
 //! Tests of the limits of a token and its parents: media types, sizes and tags.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::domain::{ByteSize, Permission, TokenLimits};
-use crate::store::testing::set_limits;
+use crate::store::StoreError;
+use crate::store::testing::{count_nodes, fill_disk, set_limits};
 use crate::tree::{
     AttributeChanges, DeadProperty, EditMode, OverwriteMode, PropertyChange, PropertyName, set_tags_change,
     tags_property,
@@ -297,4 +299,46 @@ fn copy_exceeding_named_node_limit_is_refused_before_any_change() {
     crate::store::testing::count_nodes(&fixture.store, 1_000);
     view.copy(&tree_path("/box/a"), &tree_path("/box/c/a"), true, OverwriteMode::Refuse, &NO_CONDITIONS)
         .expect("copied");
+}
+
+/// Creates a directory of alice with a file that has a property.
+fn fixture_with_property() -> (TreeFixture, View) {
+    let fixture = TreeFixture::new(&["/box", "/box/d"]);
+    fixture.create_user("alice", &[("/box", Permission::RW)]);
+    let view = fixture.view("alice");
+    write_outside_gateway(&fixture, "/box/d/f", "content");
+    let name = PropertyName { namespace: "urn:x".to_owned(), name: "p".to_owned() };
+    let set = [PropertyChange::Set(DeadProperty { name, value: "<p xmlns=\"urn:x\">1</p>".to_owned() })];
+    let none = AttributeChanges::default();
+    view.set_properties(&tree_path("/box/d/f"), &set, &none, &NO_CONDITIONS).expect("set");
+    (fixture, view)
+}
+
+#[test]
+fn copy_is_refused_where_quota_is_used_up_while_it_is_made() {
+    let (fixture, view) = fixture_with_property();
+    let calls = AtomicU32::new(0);
+    // Conditions are evaluated before the copying, and again when the copy is about to be visible.
+    let evaluate = || {
+        if calls.fetch_add(1, Ordering::Relaxed) == 1 {
+            count_nodes(&fixture.store, 10_000_000);
+        }
+        Ok(())
+    };
+    let conditions = WriteConditions { lock_tokens: &[], evaluate: &evaluate };
+    let copied = view.copy(&tree_path("/box/d"), &tree_path("/box/copy"), true, OverwriteMode::Refuse, &conditions);
+    assert!(matches!(copied, Err(Error::Store(StoreError::QuotaExceeded(_)))), "{copied:?}");
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    assert!(!host_path(&fixture, "/box/copy").exists(), "refused, and made all the same");
+}
+
+#[test]
+fn copy_that_is_visible_gets_its_properties_on_a_full_disk() {
+    let (fixture, view) = fixture_with_property();
+    assert!(fixture.store.restore_ballast().expect("allocated"));
+    fill_disk(2);
+    view.copy(&tree_path("/box/d"), &tree_path("/box/copy"), true, OverwriteMode::Refuse, &NO_CONDITIONS)
+        .expect("copied");
+    let copied = view.resolve(&tree_path("/box/copy/f")).expect("there").properties().expect("read");
+    assert_eq!(copied.len(), 1);
 }
