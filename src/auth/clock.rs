@@ -115,6 +115,11 @@ impl Clock {
         self.observe().retention_time()
     }
 
+    /// Tells whether the clock has not jumped for a day of running time.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.observe().is_trusted()
+    }
+
     /// Takes over the checkpoint that the last server process saved.
     pub fn restore(&self, checkpoint: ClockCheckpoint) {
         if let Some(jump) = self.observe().restore(checkpoint, &self.boot_id()) {

@@ -6,6 +6,7 @@
 //! * requests are checked against the wall clock at once;
 //! * an expiration becomes final (is recorded in the token's row) by [`ClockJumps::steady_time`], which excludes jumps
 //!   that are not trusted yet and is never ahead of the wall clock;
+//! * last uses that are ahead of the clock are corrected once every jump is trusted;
 //! * rows are deleted by age according to [`ClockJumps::retention_time`], which waits while any jump is not trusted. A
 //!   machine that is off every night jumps at every start: after a week of running time in which retention had to wait
 //!   without a break, it uses the steady time rather than waiting for ever.
@@ -99,6 +100,11 @@ impl ClockJumps {
         let untrusted_ms = self.pending.iter().fold(0i64, |sum, jump| sum.saturating_add(jump.by_ms));
         // Jumps back are negative, and leaving them out would put the time ahead of the wall clock.
         wall.min(UnixMillis::from_millis(wall.as_millis().saturating_sub(untrusted_ms)))
+    }
+
+    /// Tells whether every jump is trusted.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// Returns the time by which rows are old enough to be deleted: the earliest instant while retention waits.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,7 +16,11 @@ use crate::store::{AddressSeen, ChainToken, LastUseRecord, TokenUse};
 const WRITE_INTERVAL_WITHOUT_WINDOW: Duration = Duration::from_secs(60);
 /// Maximum number of networks of a token that memory tells apart; the store knows more.
 const MAX_REMEMBERED_NETWORKS: usize = 16;
+/// Time by which a use has to be ahead of a trusted clock to be corrected: two clocks of one store may differ a little.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(3600);
 const NEVER_USED_MS: i64 = i64::MIN;
+/// Value of [`LastUsed::used_boottime_ms`] for a use that another process has seen.
+const UNKNOWN_BOOTTIME_MS: u64 = u64::MAX;
 
 /// Last uses of all tokens that a session holds, and of those with a use that is not in the store yet.
 #[derive(Default)]
@@ -27,6 +31,8 @@ pub(super) struct LastUsedTable {
 /// Last use of one token, shared by all that hold it.
 pub(super) struct LastUsed {
     used_at_ms: AtomicI64,
+    /// Running time of the machine at the last use that this process has seen.
+    used_boottime_ms: AtomicU64,
     written_ms: AtomicI64,
     dirty: AtomicBool,
     /// Whether `peers` has addresses that are not in the store yet. Changed only under the lock of `peers`.
@@ -74,6 +80,7 @@ impl LastUsed {
     fn new() -> Self {
         Self {
             used_at_ms: AtomicI64::new(NEVER_USED_MS),
+            used_boottime_ms: AtomicU64::new(UNKNOWN_BOOTTIME_MS),
             written_ms: AtomicI64::new(NEVER_USED_MS),
             dirty: AtomicBool::new(false),
             has_new_addresses: AtomicBool::new(false),
@@ -107,8 +114,9 @@ impl LastUsed {
     }
 
     /// Records a use. A late one moves nothing back.
-    pub(super) fn record(&self, now: UnixMillis, peer: &Arc<Peer>) {
+    pub(super) fn record(&self, now: UnixMillis, boottime_ms: u64, peer: &Arc<Peer>) {
         self.used_at_ms.fetch_max(now.as_millis(), Ordering::AcqRel);
+        self.used_boottime_ms.store(boottime_ms, Ordering::Release);
         let mut peers = self.peers.lock();
         if peers.observe(now, peer) {
             self.has_new_addresses.store(true, Ordering::Release);
@@ -129,6 +137,28 @@ impl LastUsed {
             TokenExpiry::Hard(_) | TokenExpiry::Never => WRITE_INTERVAL_WITHOUT_WINDOW,
         };
         self.write_interval_ms.store(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX), Ordering::Release);
+    }
+
+    /// Moves a use back that is ahead of a clock that is trusted: it was recorded while the clock was wrong.
+    fn correct(&self, now: UnixMillis, boottime_ms: u64) {
+        let latest_ms = now.saturating_add(MAX_CLOCK_DIFFERENCE).as_millis();
+        let used_at_ms = self.used_at_ms.load(Ordering::Acquire);
+        // A token that was created under the wrong clock has no use to correct.
+        let was_used = self.written_ms.load(Ordering::Acquire) != NEVER_USED_MS || self.dirty.load(Ordering::Acquire);
+        if used_at_ms <= latest_ms || !was_used {
+            return;
+        }
+        // By the running time, which no clock has changed; now where only the row tells of the use.
+        let elapsed_ms = match self.used_boottime_ms.load(Ordering::Acquire) {
+            UNKNOWN_BOOTTIME_MS => 0,
+            used_boottime_ms => boottime_ms.saturating_sub(used_boottime_ms),
+        };
+        let corrected_ms = now.saturating_sub(Duration::from_millis(elapsed_ms)).as_millis();
+        // A use that comes meanwhile is left for the next round.
+        if self.used_at_ms.compare_exchange(used_at_ms, corrected_ms, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.written_ms.store(NEVER_USED_MS, Ordering::Release);
+            self.dirty.store(true, Ordering::Release);
+        }
     }
 
     fn to_record(&self) -> LastUseRecord {
@@ -163,6 +193,13 @@ impl LastUsedTable {
         let entry = entries.entry(link.token).or_insert_with(|| Arc::new(LastUsed::new())).clone();
         entry.merge_row(link);
         entry
+    }
+
+    /// Moves uses back that are ahead of the clock, which is trusted. Returns the instant after which a use in the store
+    /// is ahead of it, too.
+    pub(super) fn correct(&self, now: UnixMillis, boottime_ms: u64) -> UnixMillis {
+        self.entries.lock().values().for_each(|entry| entry.correct(now, boottime_ms));
+        now.saturating_add(MAX_CLOCK_DIFFERENCE)
     }
 
     /// Takes the uses that are due to be written, and removes tokens that nothing holds.

@@ -162,7 +162,7 @@ impl Session {
         let (snapshot, now) = (cached_token.snapshot(), core.clock.now());
         // A late use revives nothing: one after the deadline, or after a revocation, is dropped.
         if !cached_token.is_invalidated() && now < snapshot.session_deadline(secret_digest) {
-            snapshot.record_use(now, peer);
+            snapshot.record_use(now, core.clock.boottime_ms(), peer);
             self.handle.count_use(now);
         }
     }

@@ -120,8 +120,11 @@ impl AuthCore {
     fn record_uses(&self, take: impl FnOnce(&LastUsedTable) -> Vec<TokenUse>, is_last: bool) -> bool {
         // Held from taking to writing: in between, the uses are no longer pending in memory and not yet in the store.
         let Some(_flushing) = self.flush_lock.try_lock_for(FLUSH_LOCK_TIMEOUT) else { return false };
+        // While a jump of the clock is not trusted yet, nobody knows which of the two times was right.
+        let latest =
+            self.clock.is_trusted().then(|| self.last_used.correct(self.clock.now(), self.clock.boottime_ms()));
         let uses = Unwritten::new(take(&self.last_used), |uses| self.last_used.restore(&uses));
-        let result = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, is_last) };
+        let result = if uses.is_empty() { Ok(()) } else { self.store.record_uses(&uses, latest, is_last) };
         match &result {
             Ok(()) => self.last_used.mark_written(&uses.into_written()),
             Err(error) => {

@@ -149,10 +149,10 @@ impl TokenSnapshot {
     }
 
     /// Records a use of the token itself, not of those above it.
-    pub(super) fn record_use(&self, now: UnixMillis, peer: &Arc<Peer>) {
+    pub(super) fn record_use(&self, now: UnixMillis, boottime_ms: u64, peer: &Arc<Peer>) {
         // Not the tokens above: a child in use must not extend the window of an idle parent, which bounds it.
         if let Some(own_bound) = self.expiry_bounds.first() {
-            own_bound.last_used.record(now, peer);
+            own_bound.last_used.record(now, boottime_ms, peer);
         }
     }
 }

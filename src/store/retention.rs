@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(store.mark_expired(seconds_later(60), 10).expect("recorded"), 1);
         assert_eq!(store.mark_expired(seconds_later(105), 10).expect("recorded"), 0, "a use may be unwritten");
         let last = LastUseRecord { at: seconds_later(99), address: None, client: None, protocol: None };
-        store.record_uses(&[TokenUse { token: id("bbbbbbbb"), last_use: last }], false).expect("written");
+        store.record_uses(&[TokenUse { token: id("bbbbbbbb"), last_use: last }], None, false).expect("written");
         assert_eq!(store.mark_expired(seconds_later(190), 10).expect("recorded"), 0);
         assert_eq!(store.mark_expired(seconds_later(300), 10).expect("recorded"), 1);
         assert_eq!(store.mark_expired(seconds_later(99_999), 10).expect("recorded"), 0);

@@ -139,3 +139,34 @@ async fn clock_jump_does_not_keep_idle_tokens_and_secrets_in_memory() {
         assert_eq!(env.auth.verification_runs(), 2);
     }
 }
+
+#[tokio::test]
+async fn use_under_clock_set_forward_is_corrected_once_corrected_clock_is_trusted() {
+    const DAY_SECONDS: u64 = 86_400;
+    for restarts in [false, true] {
+        let env = AuthEnv::new();
+        let text = env.create_token(sliding_expiry(&env, 30 * DAY_SECONDS, YEAR_SECONDS), |_| ());
+        let last_use = || token_record(&env, &text).last_use.expect("used");
+        env.clock.set(start_time().saturating_add(secs(20 * DAY_SECONDS)));
+        env.login(&text).await.expect("accepted").record_use();
+        env.auth.flush();
+        assert_eq!(last_use().at, env.clock.now());
+        env.clock.set(start_time());
+        let auth = match restarts {
+            true => Authenticator::new(env.open_second_store(), env.clock.clone()).expect("opens"),
+            false => env.auth.clone(),
+        };
+        let session = auth.authenticate(credential(&text), peer("192.0.2.1")).await.expect("accepted");
+        auth.core.flush_due();
+        assert!(last_use().at > env.clock.now(), "nobody knows yet which clock was right");
+        env.clock.advance(secs(DAY_SECONDS + 60));
+        auth.core.flush_due();
+        // A use that only the row tells of counts as one of this moment.
+        let used_at = if restarts { env.clock.now() } else { start_time() };
+        assert_eq!((last_use().at, last_use().protocol), (used_at, Some(Protocol::Webdav)));
+        env.clock.advance(secs(30 * DAY_SECONDS - 60 - if restarts { 0 } else { DAY_SECONDS + 60 }));
+        session.access().expect("within its window");
+        env.clock.advance(secs(60));
+        assert_eq!(session.access(), Err(SessionEnded));
+    }
+}

@@ -171,13 +171,13 @@ fn late_uses_neither_move_back_nor_revive_token() {
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token("aaaaaaaa", "alice", sliding_expiry(60, 600))).expect("stored");
     let epoch = store.epoch().expect("read");
-    store.record_uses(&[token_use_at("aaaaaaaa", 30), token_use_at("aaaaaaaa", 20)], false).expect("written");
+    store.record_uses(&[token_use_at("aaaaaaaa", 30), token_use_at("aaaaaaaa", 20)], None, false).expect("written");
     assert_eq!(store.epoch().expect("read"), epoch, "a use changes nothing that sessions derive");
     let record = store.token(id("aaaaaaaa"), now()).expect("read").expect("there");
     assert_eq!(record.last_use, Some(last_use_at(30)));
     assert_eq!(record.deadline(), seconds_later(90));
     store.revoke_tokens(&[id("aaaaaaaa")], seconds_later(31)).expect("revoked");
-    store.record_uses(&[token_use_at("aaaaaaaa", 40)], false).expect("written");
+    store.record_uses(&[token_use_at("aaaaaaaa", 40)], None, false).expect("written");
     let record = store.token(id("aaaaaaaa"), now()).expect("read").expect("there");
     assert_eq!((record.last_use, record.state), (Some(last_use_at(30)), TokenState::Revoked));
 }

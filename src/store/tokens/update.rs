@@ -152,21 +152,27 @@ impl Store {
         })
     }
 
-    /// Writes uses to the store. A late one moves no time back and changes no revoked token. The final ones of a
-    /// process may use the ballast: without them, sliding tokens would have expired at the next start.
-    pub(crate) fn record_uses(&self, uses: &[TokenUse], is_final: bool) -> Result<()> {
+    /// Writes uses to the store. A late one changes no revoked token and moves no time back, except one after `latest`,
+    /// which a wrong clock has written. The final ones of a process may use the ballast: without them, sliding tokens
+    /// would have expired at the next start.
+    pub(crate) fn record_uses(&self, uses: &[TokenUse], latest: Option<UnixMillis>, is_final: bool) -> Result<()> {
+        let latest = latest.unwrap_or(UnixMillis::MAX);
         let share = || is_final.then_some(BallastShare::Narrowing);
         self.write_with_ballast_if(WriteDurability::Lazy, share, |t| {
             // `created_at - 1` accepts a first use within the millisecond of the creation. Expired tokens take late
             // uses, too: a use before the expiration may be written after it.
             let mut update = t.prepare_cached(
-                "UPDATE tokens SET last_used_at = ?2, last_used_from = ?3, last_used_client = ?4,
-                    last_used_protocol = ?5
-                 WHERE id = ?1 AND revoked_at IS NULL AND coalesce(last_used_at, created_at - 1) < ?2",
+                "UPDATE tokens SET last_used_at = ?2,
+                    last_used_from = CASE WHEN ?5 IS NULL THEN last_used_from ELSE ?3 END,
+                    last_used_client = CASE WHEN ?5 IS NULL THEN last_used_client ELSE ?4 END,
+                    last_used_protocol = coalesce(?5, last_used_protocol)
+                 WHERE id = ?1 AND revoked_at IS NULL
+                    AND (coalesce(last_used_at, created_at - 1) < ?2 OR last_used_at > ?6)",
             )?;
             for TokenUse { token, last_use } in uses {
                 let protocol = last_use.protocol.map(|protocol| protocol.to_string());
-                update.execute(params![token, last_use.at, last_use.address, last_use.client, protocol])?;
+                let LastUseRecord { at, address, client, .. } = last_use;
+                update.execute(params![token, at, address, client, protocol, latest])?;
             }
             Ok(())
         })
