@@ -294,7 +294,7 @@ fn classify_nested_tree_error(error: &tree::Error) -> (StatusCode, &'static str)
 
 fn classify_tree_error(error: &tree::Error) -> (StatusCode, &'static str) {
     match error {
-        tree::Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+        tree::Error::Forbidden | tree::Error::RefusedByHost(_) => (StatusCode::FORBIDDEN, "forbidden"),
         tree::Error::SessionEnded(_) => (StatusCode::UNAUTHORIZED, "denied"),
         tree::Error::Unavailable(_) | tree::Error::TreeMismatch => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         tree::Error::Store(error) => classify_store_error(error),

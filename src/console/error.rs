@@ -135,7 +135,7 @@ fn tree_error_status(error: &tree::Error) -> StatusCode {
         // This match and that of token errors list every variant, so that a new error does not compile without a
         // status.
         tree::Error::Absent | tree::Error::NoParent => StatusCode::NOT_FOUND,
-        tree::Error::Forbidden => StatusCode::FORBIDDEN,
+        tree::Error::Forbidden | tree::Error::RefusedByHost(_) => StatusCode::FORBIDDEN,
         tree::Error::AlreadyExists
         | tree::Error::NotADirectory
         | tree::Error::IsADirectory

@@ -194,7 +194,7 @@ fn file_page(frame: PageFrame, view: &View, path: &TreePath, entry: &Entry, now:
 /// Reads the beginning of a file that may be text. Returns the text, if it is one, and whether it is truncated.
 fn text_preview(view: &View, path: &TreePath, preview: PreviewKind) -> Result<(Option<String>, bool)> {
     let reader = match view.read(path) {
-        Err(tree::Error::Forbidden) => return Ok((None, false)),
+        Err(tree::Error::Forbidden | tree::Error::RefusedByHost(_)) => return Ok((None, false)),
         other => other?,
     };
     let mut buffer = vec![0; PREVIEW_TEXT_BYTES];

@@ -135,7 +135,9 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
         E::Locked { root, .. } => {
             return (SftpStatus::PermissionDenied, Cow::Owned(format!("{root} is locked by a WebDAV client")));
         }
-        E::Forbidden | E::SessionEnded(_) | E::TypeNotAllowed(_) | E::TagNotAllowed(_) => SftpStatus::PermissionDenied,
+        E::Forbidden | E::RefusedByHost(_) | E::SessionEnded(_) | E::TypeNotAllowed(_) | E::TagNotAllowed(_) => {
+            SftpStatus::PermissionDenied
+        }
         // Version 3 has no codes for these. Clients that create all directories of a path take FAILURE for "exists".
         E::AlreadyExists | E::IsADirectory | E::DirectoryNotEmpty | E::Overlap | E::PreconditionFailed => {
             SftpStatus::Failure
@@ -183,6 +185,14 @@ mod tests {
         let (status, message) = Error::Tree(tree::Error::Filesystem(error)).status();
         assert_eq!(status, SftpStatus::Failure);
         assert!(!message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn refusal_by_host_names_the_server_and_not_the_token() {
+        let error = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let (status, message) = Error::Tree(tree::Error::RefusedByHost(error)).status();
+        assert_eq!(status, SftpStatus::PermissionDenied);
+        assert!(message.starts_with("the server itself may not do this"), "{message}");
     }
 
     #[test]

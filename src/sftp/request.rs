@@ -81,6 +81,42 @@ pub(super) enum SftpRequest {
     Unknown,
 }
 
+impl SftpRequest {
+    /// Returns the name of the request and the path that it changes or reads, for the log.
+    pub(super) fn describe(&self) -> (&'static str, Option<Bytes>) {
+        let (name, path) = match self {
+            Self::Open { path, .. } => ("OPEN", path),
+            Self::Stat(path) => ("STAT", path),
+            Self::Lstat(path) => ("LSTAT", path),
+            Self::Setstat { path, .. } | Self::Lsetstat { path, .. } => ("SETSTAT", path),
+            Self::Opendir(path) => ("OPENDIR", path),
+            Self::Mkdir { path, .. } => ("MKDIR", path),
+            Self::Rmdir(path) => ("RMDIR", path),
+            Self::Remove(path) => ("REMOVE", path),
+            Self::Rename { from, .. } | Self::PosixRename { from, .. } => ("RENAME", from),
+            Self::Hardlink { to, .. } => ("LINK", to),
+            Self::Symlink { path, .. } => ("SYMLINK", path),
+            Self::Readlink(path) => ("READLINK", path),
+            Self::Realpath(path) | Self::ExpandPath(path) => ("REALPATH", path),
+            Self::Statvfs(path) => ("statvfs", path),
+            Self::CheckFileName { path, .. } => ("check-file", path),
+            Self::Read { .. } => return ("READ", None),
+            Self::Write { .. } => return ("WRITE", None),
+            Self::Close(_) => return ("CLOSE", None),
+            Self::Fsetstat { .. } => return ("FSETSTAT", None),
+            Self::Readdir(_) => return ("READDIR", None),
+            Self::Fsync(_) => return ("fsync", None),
+            Self::CopyData { .. } => return ("copy-data", None),
+            Self::CheckFileHandle { .. } => return ("check-file", None),
+            Self::Fstat(_) | Self::Fstatvfs(_) => return ("FSTAT", None),
+            Self::HomeDirectory(_) | Self::Limits | Self::UsersGroupsById { .. } | Self::Unknown => {
+                return ("request", None);
+            }
+        };
+        (name, Some(path.clone()))
+    }
+}
+
 /// A packet from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ClientPacket {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
 use crate::domain::{Login, TreePath};
-use crate::tree::{SessionFiles, View};
+use crate::tree::{self, SessionFiles, View};
 
 use super::error::{Error, Result};
 use super::handles::SftpHandleTable;
@@ -139,8 +139,15 @@ impl ChannelWorker {
                     replies.version();
                 }
                 ClientPacket::Request(id, request) if self.initialized => {
+                    let described = request.as_ref().ok().map(SftpRequest::describe);
                     let result =
                         request.map_err(|_| Error::Malformed).and_then(|r| self.handle_request(id, r, &mut replies));
+                    if let (Some((operation, path)), Err(Error::Tree(tree::Error::RefusedByHost(error)))) =
+                        (described, &result)
+                    {
+                        let path = path.map(|path| String::from_utf8_lossy(&path).escape_debug().to_string());
+                        tree::log_host_refusal(operation, path, error);
+                    }
                     // Refused requests are no use of the token: they must not extend its sliding expiration. EOF ends
                     // every download.
                     used |= matches!(result, Ok(()) | Err(Error::Eof));

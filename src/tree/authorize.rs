@@ -267,7 +267,9 @@ impl View {
     fn resolve_write_slot(&self, path: &TreePath, links_left: usize) -> Result<(EntrySlot, Option<Stat>)> {
         let slot = match self.slot_for_operation(TreeOperation::Create, path) {
             Ok(slot) => slot,
-            Err(error @ (Error::Forbidden | Error::NoParent)) => return self.granted_file_slot(path, error),
+            Err(error @ (Error::Forbidden | Error::RefusedByHost(_) | Error::NoParent)) => {
+                return self.granted_file_slot(path, error);
+            }
             Err(error) => return Err(error),
         };
         match slot.stat()? {
@@ -279,7 +281,7 @@ impl View {
                     Ok(entry) if entry.path != slot.path => self.resolve_write_slot(&entry.path, links_left),
                     Err(Error::Absent) => self.resolve_dangling_link_slot(slot, stat, path, links_left),
                     // The target may not be written: the link itself is replaced, and the target keeps its content.
-                    Ok(_) | Err(Error::Forbidden) => Ok((slot, Some(stat))),
+                    Ok(_) | Err(Error::Forbidden | Error::RefusedByHost(_)) => Ok((slot, Some(stat))),
                     Err(error) => Err(error),
                 }
             }

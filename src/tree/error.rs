@@ -18,9 +18,15 @@ pub enum Error {
     #[error("the parent directory does not exist")]
     NoParent,
     /// The entry is visible to the session, but the operation is not allowed on it: by its permissions, by the kind of the
-    /// entry (sockets and devices are never changed), by a link or a mount in it, or by the host.
+    /// entry (sockets and devices are never changed), by a link or a mount in it, or by the host for another reason than
+    /// [`Error::RefusedByHost`].
     #[error("not allowed here")]
     Forbidden,
+    /// The session may do it, but the user that the server runs as may not, or the file system is read-only.
+    #[error(
+        "the server itself may not do this: its user lacks the permission on the file system, or that is read-only"
+    )]
+    RefusedByHost(#[source] io::Error),
     /// The target exists.
     #[error("it already exists")]
     AlreadyExists,

@@ -87,7 +87,9 @@ fn attribute_error(context: &RequestContext, target: &TreePath, error: Error) ->
             tree::Error::Absent | tree::Error::NoParent | tree::Error::NotADirectory | tree::Error::InvalidName,
         ) => Error::into_destination_error(error),
         // The destination is at fault if its parent explains the refusal; else it is the source.
-        Error::Tree(tree::Error::Forbidden) if !can_write_in_parent(context, target) => {
+        Error::Tree(tree::Error::Forbidden | tree::Error::RefusedByHost(_))
+            if !can_write_in_parent(context, target) =>
+        {
             Error::into_destination_error(error)
         }
         _ => error,

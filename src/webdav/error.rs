@@ -207,7 +207,8 @@ impl Error {
                 | tree::Error::NotADirectory
                 | tree::Error::IsADirectory
                 | tree::Error::InvalidName
-                | tree::Error::Forbidden,
+                | tree::Error::Forbidden
+                | tree::Error::RefusedByHost(_),
             )
             | Self::InvalidName { .. }
             | Self::Malformed(_) => Self::InvalidDestination(Box::new(self)),
@@ -218,6 +219,10 @@ impl Error {
     /// Turns an error into a response. Details from the host or the store go to the log only.
     pub(super) fn into_response(self, context: DavErrorContext<'_>) -> Response<ResponseBody> {
         let status = self.status(context.method);
+        if let Some(refusal) = self.host_refusal() {
+            let operation = context.method.map_or_else(String::new, |method| format!("{method:?}").to_uppercase());
+            tree::log_host_refusal(operation, context.target.map(|(_, path)| path), refusal);
+        }
         // An XML condition says more to a client than a line of text, so it comes first.
         let mut response = match (self.condition_element(context), self.problem_response()) {
             (Some(element), _) => dav_error_response(status, &element),
@@ -396,6 +401,15 @@ impl Error {
         }
     }
 
+    /// Returns the error of the host that refused the operation to the server's user, if one did.
+    fn host_refusal(&self) -> Option<&std::io::Error> {
+        match self {
+            Self::Tree(tree::Error::RefusedByHost(error)) => Some(error),
+            Self::InvalidDestination(error) => error.host_refusal(),
+            _ => None,
+        }
+    }
+
     fn retry_delay(&self) -> Option<Duration> {
         match self {
             Self::AuthenticationFailed(AuthError::Throttled(wait)) => Some(*wait),
@@ -416,7 +430,10 @@ fn tree_status(error: &tree::Error, method: Option<DavMethod>) -> StatusCode {
         // Hidden entries are `Absent` as well: no status may depend on why an entry can't be seen.
         tree::Error::Absent => StatusCode::NOT_FOUND,
         tree::Error::NoParent => StatusCode::CONFLICT,
-        tree::Error::Forbidden | tree::Error::Overlap | tree::Error::TagNotAllowed(_) => StatusCode::FORBIDDEN,
+        tree::Error::Forbidden
+        | tree::Error::RefusedByHost(_)
+        | tree::Error::Overlap
+        | tree::Error::TagNotAllowed(_) => StatusCode::FORBIDDEN,
         // Not 414: the URI may be short; it is a descendant whose path would become too long.
         tree::Error::PathTooLong => StatusCode::FORBIDDEN,
         // MKCOL has a status of its own (RFC 4918 section 9.3.1); elsewhere it is `Overwrite: F` or `If-None-Match: *`.
@@ -500,6 +517,18 @@ mod tests {
             Error::Tree(tree::Error::Filesystem(std::io::Error::other("/srv/secret"))).into_response(GET_CONTEXT);
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(body_text(response).await, "internal server error\n");
+    }
+
+    #[tokio::test]
+    async fn refusal_by_host_names_the_server_and_not_the_token() {
+        let refused = || Error::Tree(tree::Error::RefusedByHost(std::io::ErrorKind::PermissionDenied.into()));
+        for (error, start) in [(refused(), ""), (refused().into_destination_error(), "the destination can't be used: ")]
+        {
+            let response = error.into_response(GET_CONTEXT);
+            assert_eq!(response.status(), StatusCode::FORBIDDEN);
+            let text = body_text(response).await;
+            assert!(text.starts_with(&format!("{start}the server itself may not do this")), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -60,7 +60,9 @@ fn open_and_respond(context: &RequestContext) -> Result<Response<ResponseBody>> 
         Err(tree::Error::IsADirectory) => return directory_index::handle(context),
         // Directories above a scope, and drop boxes, can be listed without being readable: `list` decides on their
         // content.
-        Err(tree::Error::Forbidden) if context.view.stat(&context.path)?.is_directory() => {
+        Err(tree::Error::Forbidden | tree::Error::RefusedByHost(_))
+            if context.view.stat(&context.path)?.is_directory() =>
+        {
             return directory_index::handle(context);
         }
         Err(error) => return Err(error.into()),

@@ -167,7 +167,7 @@ impl SyncCollectionReport {
 
 fn readable_properties(view: &View, change: &ChangedMember) -> tree::Result<Vec<tree::DeadProperty>> {
     match view.properties(&change.path) {
-        Err(tree::Error::Forbidden | tree::Error::Absent) => Ok(Vec::new()),
+        Err(tree::Error::Forbidden | tree::Error::RefusedByHost(_) | tree::Error::Absent) => Ok(Vec::new()),
         found => found,
     }
 }

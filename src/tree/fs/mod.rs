@@ -154,7 +154,8 @@ impl From<Errno> for Error {
             Errno::ISDIR => Error::IsADirectory,
             Errno::NOTEMPTY => Error::DirectoryNotEmpty,
             // BUSY: a mount point, which can't be renamed or removed. TXTBSY: a program that is running.
-            Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY | Errno::TXTBSY => Error::Forbidden,
+            Errno::BUSY | Errno::TXTBSY => Error::Forbidden,
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => Error::RefusedByHost(errno.into()),
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace,
             Errno::NAMETOOLONG | Errno::ILSEQ => Error::InvalidName,
             // MLINK: no more hard links to the file. OVERFLOW: a time that the file system can't store.

@@ -172,7 +172,7 @@ impl View {
         match self.lock_path(path) {
             Ok(canonical_path) => Ok(self.shared().locks.covering(&canonical_path)),
             // A PROPFIND of a merely visible directory must not fail for lockdiscovery.
-            Err(Error::Forbidden) => Ok(Vec::new()),
+            Err(Error::Forbidden | Error::RefusedByHost(_)) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }

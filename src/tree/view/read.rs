@@ -39,7 +39,7 @@ impl View {
         match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Ok(found) => assign_id(&found.path),
             // A merely visible directory: its path is no secret.
-            Err(Error::Forbidden) => assign_id(path),
+            Err(Error::Forbidden | Error::RefusedByHost(_)) => assign_id(path),
             Err(error) => Err(error),
         }
     }
@@ -48,7 +48,7 @@ impl View {
     pub fn known_node_id(&self, path: &TreePath) -> Result<Option<NodeId>> {
         match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Ok(found) => self.shared().index.find_id(&found.path),
-            Err(Error::Forbidden) => self.shared().index.find_id(path),
+            Err(Error::Forbidden | Error::RefusedByHost(_)) => self.shared().index.find_id(path),
             Err(error) => Err(error),
         }
     }
@@ -78,7 +78,7 @@ impl View {
                 let stat = self.visible_stat(&slot, path)?.ok_or(Error::Absent)?;
                 Ok(self.entry(path, &stat, slot.permission))
             }
-            Err(Error::Forbidden | Error::NoParent) => self.stat(path),
+            Err(Error::Forbidden | Error::RefusedByHost(_) | Error::NoParent) => self.stat(path),
             Err(error) => Err(error),
         }
     }
@@ -89,13 +89,13 @@ impl View {
         match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             Ok(found) => return Ok(found.path),
             // Merely visible: nothing is resolved where the session has no permission.
-            Err(Error::Forbidden) => return Ok(path.clone()),
+            Err(Error::Forbidden | Error::RefusedByHost(_)) => return Ok(path.clone()),
             Err(Error::Absent) => {}
             Err(error) => return Err(error),
         }
         match self.slot_with_permission(path, Permission::NONE) {
             Ok(slot) => Ok(slot.path),
-            Err(Error::Forbidden) => Ok(path.clone()),
+            Err(Error::Forbidden | Error::RefusedByHost(_)) => Ok(path.clone()),
             Err(Error::NoParent) => Err(Error::Absent),
             Err(error) => Err(error),
         }
@@ -148,7 +148,7 @@ impl View {
     pub fn space(&self, path: &TreePath) -> Result<FilesystemSpace> {
         let found = match self.open_entry(path, Permission::NONE, OpenMode::Path) {
             // Clients ask at the root of the mount, which is merely visible to a token with a scope.
-            Err(Error::Forbidden) => {
+            Err(Error::Forbidden | Error::RefusedByHost(_)) => {
                 let access = self.session().access()?;
                 let mut grants_below = access.effective_grants().iter().filter(|grant| grant.path.starts_with(path));
                 grants_below

@@ -143,7 +143,11 @@ impl JournalComparison<'_> {
             let listing = match self.view.list(&self.directory.join(&relative_path), true) {
                 // Removed, replaced or hidden since it was listed. For the directory itself that is an error of the
                 // report.
-                Err(Error::Absent | Error::Forbidden | Error::NotADirectory) if !relative_path.is_root() => continue,
+                Err(Error::Absent | Error::Forbidden | Error::RefusedByHost(_) | Error::NotADirectory)
+                    if !relative_path.is_root() =>
+                {
+                    continue;
+                }
                 listing => listing?,
             };
             for entry in listing {
@@ -262,7 +266,7 @@ impl MemberLookup {
     fn is_real_directory(&self, relative_path: &TreePath) -> Result<bool> {
         match self.view.link_stat(&self.directory.join(relative_path)) {
             Ok(own) => Ok(own.is_directory()),
-            Err(Error::Absent | Error::Forbidden | Error::NotADirectory) => Ok(false),
+            Err(Error::Absent | Error::Forbidden | Error::RefusedByHost(_) | Error::NotADirectory) => Ok(false),
             // Not false: everything below would be reported as removed.
             Err(error) => Err(error),
         }
@@ -307,9 +311,14 @@ impl MemberLookup {
         match self.view.stat(&self.directory.join(relative_path)) {
             Ok(entry) => Ok(Some(entry)),
             // Not listed, for whatever reason: removed as far as this session can tell.
-            Err(Error::Absent | Error::NoParent | Error::NotADirectory | Error::Forbidden | Error::InvalidName) => {
-                Ok(None)
-            }
+            Err(
+                Error::Absent
+                | Error::NoParent
+                | Error::NotADirectory
+                | Error::Forbidden
+                | Error::RefusedByHost(_)
+                | Error::InvalidName,
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -317,7 +326,9 @@ impl MemberLookup {
     fn listed_names(&self, relative_path: &TreePath) -> Result<ListedNames> {
         match self.view.list(&self.directory.join(relative_path), true) {
             Ok(listing) => Ok(listing.into_visible_children().map_or(ListedNames::All, ListedNames::Only)),
-            Err(Error::Absent | Error::Forbidden | Error::NotADirectory) => Ok(ListedNames::NotListed),
+            Err(Error::Absent | Error::Forbidden | Error::RefusedByHost(_) | Error::NotADirectory) => {
+                Ok(ListedNames::NotListed)
+            }
             Err(error) => Err(error),
         }
     }

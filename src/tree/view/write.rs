@@ -44,8 +44,8 @@ impl View {
         let (slot, stat) = match self.write_slot(path) {
             Err(Error::NoParent) if !mode.create => return Err(Error::Absent),
             // Where nothing may be created, a missing entry is reported as missing rather than forbidden.
-            Err(Error::Forbidden) if !mode.create => {
-                return Err(self.link_stat(path).err().unwrap_or(Error::Forbidden));
+            Err(error @ (Error::Forbidden | Error::RefusedByHost(_))) if !mode.create => {
+                return Err(self.link_stat(path).err().unwrap_or(error));
             }
             slot => slot?,
         };
@@ -165,7 +165,9 @@ impl View {
     ) -> Result<T> {
         let slot = match self.slot_with_permission(path, TreeOperation::Create.permission()) {
             // As mkdir(2): an existing entry is reported before the missing permission.
-            Err(Error::Forbidden) if self.link_stat(path).is_ok() => return Err(Error::AlreadyExists),
+            Err(Error::Forbidden | Error::RefusedByHost(_)) if self.link_stat(path).is_ok() => {
+                return Err(Error::AlreadyExists);
+            }
             Err(error) => {
                 self.audit_denial(TreeOperation::Create, path);
                 return Err(error);

@@ -152,7 +152,12 @@ impl PropfindTraversal {
     fn open_directory_if_present(&mut self, path: TreePath) -> tree::Result<()> {
         let directory = self.context.view.resolve(&path);
         match directory.and_then(|directory| self.open_directory(directory, path)) {
-            Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotADirectory) => Ok(()),
+            Err(
+                tree::Error::Absent
+                | tree::Error::Forbidden
+                | tree::Error::RefusedByHost(_)
+                | tree::Error::NotADirectory,
+            ) => Ok(()),
             entered => entered,
         }
     }
@@ -197,7 +202,13 @@ impl PropfindTraversal {
             // A symbolic link to a directory is listed as a directory but not followed: it may lead to one of its
             // parents.
             Ok(own) if own.is_directory() => self.pending.push(path),
-            Ok(_) | Err(tree::Error::Absent | tree::Error::Forbidden | tree::Error::NotADirectory) => {}
+            Ok(_)
+            | Err(
+                tree::Error::Absent
+                | tree::Error::Forbidden
+                | tree::Error::RefusedByHost(_)
+                | tree::Error::NotADirectory,
+            ) => {}
             // As for a listing: the directory would seem to be empty.
             Err(error) => return Err(error),
         }
@@ -254,7 +265,7 @@ impl BlockProducer for PropfindTraversal {
 /// Treats dead properties that may not be read as none.
 fn default_if_denied<T: Default>(found: tree::Result<T>) -> tree::Result<T> {
     match found {
-        Err(tree::Error::Forbidden | tree::Error::Absent) => Ok(T::default()),
+        Err(tree::Error::Forbidden | tree::Error::RefusedByHost(_) | tree::Error::Absent) => Ok(T::default()),
         found => found,
     }
 }

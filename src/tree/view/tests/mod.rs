@@ -69,6 +69,7 @@ fn outcome_name<T>(outcome: Result<T>) -> &'static str {
         Err(Error::Absent) => "absent",
         Err(Error::NoParent) => "no parent",
         Err(Error::Forbidden) => "forbidden",
+        Err(Error::RefusedByHost(_)) => "refused by host",
         Err(Error::AlreadyExists) => "exists",
         Err(Error::NotADirectory) => "not directory",
         Err(Error::IsADirectory) => "is directory",
