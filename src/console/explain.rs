@@ -39,8 +39,8 @@ struct ExplainAnswer {
     sentence: String,
     rule: String,
     needs: String,
-    by: Vec<ExplainSourceRow>,
-    provided: Vec<String>,
+    allowed_by: Vec<ExplainSourceRow>,
+    unchecked_limits: Vec<String>,
 }
 
 impl From<AccessExplanation> for ExplainAnswer {
@@ -54,8 +54,8 @@ impl From<AccessExplanation> for ExplainAnswer {
             allowed: explanation.allowed,
             rule: explanation.decided_by.to_string(),
             needs: explanation.needs.to_string(),
-            by: explanation.by.iter().map(source).collect(),
-            provided: explanation.provided,
+            allowed_by: explanation.allowed_by.iter().map(source).collect(),
+            unchecked_limits: explanation.unchecked_limits,
             sentence: explanation.sentence,
         }
     }

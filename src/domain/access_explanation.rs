@@ -189,9 +189,9 @@ pub struct AccessExplanation {
     /// Permission that the operation needs.
     pub needs: Permission,
     /// The grants, and the scopes that narrow them, by which it is allowed.
-    pub by: Vec<AccessSource>,
+    pub allowed_by: Vec<AccessSource>,
     /// Limits that the query left open and that have to be met as well.
-    pub provided: Vec<String>,
+    pub unchecked_limits: Vec<String>,
 }
 
 impl DecidingRule {

@@ -35,8 +35,8 @@ impl TokenService {
             operation: query.operation,
             path: query.path.clone(),
             needs: query.operation.permission(),
-            by: sources,
-            provided: unchecked,
+            allowed_by: sources,
+            unchecked_limits: unchecked,
         })
     }
 

@@ -106,9 +106,9 @@ pub struct ExplainResponse {
     /// The required permission, or `none`.
     pub needs: String,
     /// Grants and scopes that allow the operation.
-    pub by: Vec<ExplainSource>,
+    pub allowed_by: Vec<ExplainSource>,
     /// Limits that were not evaluated and have to be met as well.
-    pub provided: Vec<String>,
+    pub unchecked_limits: Vec<String>,
 }
 
 /// A grant or scope that allows the operation.
@@ -124,8 +124,9 @@ pub struct ExplainSource {
 impl ExplainResponse {
     /// Converts an explanation.
     pub fn from_explanation(explanation: &AccessExplanation) -> Self {
-        let by = explanation.by.iter();
-        let by = by.map(|by| ExplainSource { scope: by.scope.to_string(), path: by.path.to_string() });
+        let allowed_by = explanation.allowed_by.iter();
+        let allowed_by =
+            allowed_by.map(|source| ExplainSource { scope: source.scope.to_string(), path: source.path.to_string() });
         Self {
             allowed: explanation.allowed,
             sentence: explanation.sentence.clone(),
@@ -135,8 +136,8 @@ impl ExplainResponse {
             operation: TextValue(explanation.operation),
             path: explanation.path.to_string(),
             needs: explanation.needs.to_string(),
-            by: by.collect(),
-            provided: explanation.provided.clone(),
+            allowed_by: allowed_by.collect(),
+            unchecked_limits: explanation.unchecked_limits.clone(),
         }
     }
 }

@@ -32,7 +32,10 @@ fn deciding_grant_or_scope_is_named() {
         format!("alice may write /alice/below/file with the token {whole}: it is granted rw on /alice")
     );
     let verdict = explain(&env, scoped, "read", "/alice/below/file");
-    assert_eq!(verdict.by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice", "/alice/below"]);
+    assert_eq!(
+        verdict.allowed_by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(),
+        ["/alice", "/alice/below"]
+    );
     assert!(verdict.allowed && verdict.sentence.contains("rw on /alice, with r on /alice/below"), "{verdict:?}");
 
     let cases = [
@@ -79,7 +82,7 @@ fn deciding_limit_and_unchecked_limits_are_named() {
 
     let verdict = explain_with(&env, token, "create", "/alice/x", |query| query.size = Some(max));
     assert!(verdict.allowed);
-    assert_eq!(verdict.provided.len(), 3, "{verdict:?}");
+    assert_eq!(verdict.unchecked_limits.len(), 3, "{verdict:?}");
     let read = explain_with(&env, token, "read", "/alice/below/file", |query| query.size = "2MiB".parse().ok());
     assert!(read.allowed, "the size of what is read is no upload");
 }
@@ -167,9 +170,9 @@ fn scoped_token_learns_nothing_of_owner_grants() {
         );
         assert_eq!(explain(operation, "/bob").decided_by, DecidingRule::OutOfScope { token, at: tree_path("/bob") });
     }
-    let by = explain("read", "/alice/below/file").by;
-    assert_eq!(by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice/below"]);
-    assert_eq!(by.first().map(|source| source.scope.permission), Some(Permission::R));
+    let allowed_by = explain("read", "/alice/below/file").allowed_by;
+    assert_eq!(allowed_by.iter().map(|source| source.path.to_string()).collect::<Vec<_>>(), ["/alice/below"]);
+    assert_eq!(allowed_by.first().map(|source| source.scope.permission), Some(Permission::R));
 }
 
 #[test]
