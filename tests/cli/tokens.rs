@@ -26,7 +26,7 @@ fn created_token_is_printed_with_id_access_and_expiration() {
     assert!(expires.contains("T") && expires.contains("Z (each use moves it 10m ahead, up to 2"), "{out}");
     assert!(out.contains("shown only now"), "{out}");
     let wide = fixture.run_ok("admin user token -u alice -e 1h");
-    assert!(wide.contains("access: rw /alice\n"), "{wide}");
+    assert!(wide.contains("access:  rw /alice\n"), "{wide}");
 }
 
 #[test]
