@@ -88,7 +88,8 @@ pub use tags::{PATGATE_NAMESPACE, set_tags_change, tags_property};
 pub use unicode_spelling::move_destination;
 pub use upload::{CommittedUpload, StagedUpload};
 pub use view::{
-    ChangedMember, EditMode, OverwriteMode, ResolvedEntry, SyncChanges, SyncItem, SyncPoint, View, WriteConditions,
+    AcquiredLock, ChangedMember, EditMode, OverwriteMode, ResolvedEntry, SyncChanges, SyncItem, SyncPoint, View,
+    WriteConditions,
 };
 
 /// The result of an operation on the tree.

@@ -11,7 +11,7 @@ use super::response::{empty_response, set_header};
 use super::xml::XmlElement;
 use super::{multistatus, read_small_body};
 use crate::http::{RequestBody, ResponseBody};
-use crate::tree::{self, DavLock, LockRequest};
+use crate::tree::{self, AcquiredLock, DavLock, LockRequest};
 
 /// Maximum size of the body of LOCK.
 const LOCK_BODY_MAX_BYTES: usize = 64 * 1024;
@@ -60,11 +60,11 @@ fn parse_lockinfo(context: &RequestContext, bytes: &[u8], depth_infinity: bool) 
 }
 
 fn create_lock(context: &RequestContext, request: &LockRequest) -> Result<Response<ResponseBody>> {
-    let (lock, created) =
+    let AcquiredLock { lock, is_directory, has_created_file } =
         context.with_preconditions(|conditions| context.view.lock(&context.path, request, conditions))?;
     // 201 where LOCK created an empty file (RFC 4918 section 9.10.4).
-    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = lock_response(context, status, &lock);
+    let status = if has_created_file { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = lock_response(context, status, &lock, is_directory);
     set_header(response.headers_mut(), HeaderName::from_static("lock-token"), format!("<{}>", lock.token));
     Ok(response)
 }
@@ -78,7 +78,10 @@ fn refresh(context: &RequestContext) -> Result<Response<ResponseBody>> {
     // The header may contain tokens of other resources too: the one that matches this resource is refreshed.
     for token in context.submitted_lock_tokens() {
         match context.view.refresh_lock(&context.path, token, timeout) {
-            Ok(lock) => return Ok(lock_response(context, StatusCode::OK, &lock)),
+            Ok(lock) => {
+                let is_directory = context.view.stat(&context.path).is_ok_and(|entry| entry.is_directory());
+                return Ok(lock_response(context, StatusCode::OK, &lock, is_directory));
+            }
             Err(tree::Error::PreconditionFailed) => {}
             Err(error) => return Err(error.into()),
         }
@@ -86,9 +89,12 @@ fn refresh(context: &RequestContext) -> Result<Response<ResponseBody>> {
     Err(Error::NoSuchLock)
 }
 
-fn lock_response(context: &RequestContext, status: StatusCode, lock: &DavLock) -> Response<ResponseBody> {
-    // After the lock was created, since an unmapped path is a file only now.
-    let is_directory = context.view.stat(&context.path).is_ok_and(|entry| entry.is_directory());
+fn lock_response(
+    context: &RequestContext,
+    status: StatusCode,
+    lock: &DavLock,
+    is_directory: bool,
+) -> Response<ResponseBody> {
     let mut inner = String::new();
     multistatus::write_lock_discovery(context, &context.path, is_directory, std::slice::from_ref(lock), &mut inner);
     multistatus::prop_response(status, &inner)

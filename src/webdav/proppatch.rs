@@ -33,7 +33,7 @@ fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<Respo
     let mut instructions = parse_instructions(bytes)
         .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:propertyupdate element"))?;
     // Before the instructions are judged: an absent entry is 404 whatever the body contains.
-    let entry = context.view.stat(&context.path)?;
+    let target = context.view.resolve(&context.path)?;
     let mut any_refused = instructions.iter().any(ProppatchInstruction::is_refused);
     let mut attributes = AttributeChanges::default();
     let changes: Vec<PropertyChange> =
@@ -41,18 +41,14 @@ fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<Respo
     if any_refused {
         // Permissions, locks and conditions come before a property at fault: a client that may not write here must not
         // learn more.
-        context.with_preconditions(|conditions| {
-            context.view.check_set_properties(&context.path, &changes, &attributes, conditions)
-        })?;
+        context.with_preconditions(|conditions| target.check_set_properties(&changes, &attributes, conditions))?;
         // Malformed tags are a malformed request (400), as in X-Patgate-Tags.
         if instructions.iter().any(|instruction| matches!(instruction.outcome, Err(ProppatchError::InvalidTags))) {
             return Err(Error::Malformed(headers::INVALID_TAGS_MESSAGE));
         }
     } else {
         // One call, so that the tree applies all changes or none (RFC 4918 section 9.2).
-        match context.with_preconditions(|conditions| {
-            context.view.set_properties(&context.path, &changes, &attributes, conditions)
-        }) {
+        match context.with_preconditions(|conditions| target.set_properties(&changes, &attributes, conditions)) {
             // Known only after the attempt: the kernel rounds a time that the file system can't store, without an
             // error.
             Err(Error::Tree(tree::Error::Unsupported)) if ProppatchInstruction::refuse_times(&mut instructions) => {
@@ -75,7 +71,7 @@ fn apply_update(context: &RequestContext, bytes: &[u8]) -> Result<Response<Respo
     }
     let mut out = multistatus::start();
     out.push_str("<D:response><D:href>");
-    out.push_str(&context.client_root.href(&context.path, entry.is_directory()));
+    out.push_str(&context.client_root.href(&context.path, target.entry().is_directory()));
     out.push_str("</D:href>");
     instructions.iter().for_each(|instruction| instruction.write_propstat(any_refused, &mut out));
     out.push_str("</D:response>\n");

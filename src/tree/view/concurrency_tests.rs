@@ -36,7 +36,7 @@ fn run_operation(view: &View, number: u32) -> Result<(), Error> {
                 owner: String::new(),
                 timeout: Duration::from_secs(60),
             };
-            let (lock, _) = view.lock(&file, &request, &conditions)?;
+            let lock = view.lock(&file, &request, &conditions)?.lock;
             view.unlock(&file, &lock.token)
         }
         5 => view.copy(&directory, &other_directory, true, OverwriteMode::Replace, &conditions).map(drop),

@@ -12,9 +12,19 @@ use crate::tree::{DavLock, Error, LockRequest, LockToken, Result, WriteCondition
 /// Maximum number of entries of a locked directory that are searched for another name of a changed file.
 const HARD_LINK_SEARCH_ENTRIES: usize = 100_000;
 
+/// A lock that was taken, and what it was taken on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcquiredLock {
+    /// The lock.
+    pub lock: DavLock,
+    /// Whether its root is a directory.
+    pub is_directory: bool,
+    /// Whether an empty file was created, as the path was unmapped.
+    pub has_created_file: bool,
+}
+
 impl View {
-    /// Takes a lock, and creates an empty file where the path is unmapped (RFC 4918 section 7.3). Returns whether it
-    /// created one.
+    /// Takes a lock, and creates an empty file where the path is unmapped (RFC 4918 section 7.3).
     ///
     /// # Errors
     /// [`Error::Locked`] by a conflicting lock on the entry, above it, or (at infinite depth) below it, or by a lock of
@@ -25,7 +35,7 @@ impl View {
         path: &TreePath,
         request: &LockRequest,
         conditions: &WriteConditions<'_>,
-    ) -> Result<(DavLock, bool)> {
+    ) -> Result<AcquiredLock> {
         // Locks are kept by canonical path: two links to one file are one lock.
         let canonical_path = match self.open_authorized(TreeOperation::Write, path, OpenMode::Path) {
             Ok(found) => found.path,
@@ -36,7 +46,10 @@ impl View {
         (conditions.evaluate)()?;
         // Again under the commit lock: the path may have become mapped, or unmapped, while this waited.
         match self.open_authorized(TreeOperation::Write, &canonical_path, OpenMode::Path) {
-            Ok(_) => self.acquire_lock(&canonical_path, request).map(|lock| (lock, false)),
+            Ok(found) => {
+                let lock = self.acquire_lock(&canonical_path, request)?;
+                Ok(AcquiredLock { lock, is_directory: found.stat.is_directory(), has_created_file: false })
+            }
             Err(Error::Absent) => self.lock_unmapped(&canonical_path, request, conditions.lock_tokens),
             Err(error) => Err(error),
         }
@@ -115,11 +128,11 @@ impl View {
         canonical_path: &TreePath,
         request: &LockRequest,
         tokens: &[LockToken],
-    ) -> Result<(DavLock, bool)> {
+    ) -> Result<AcquiredLock> {
         // The lock before the file: nobody else may see the new file unlocked.
         let lock = self.acquire_lock(canonical_path, request)?;
         match self.create_empty_file(canonical_path, tokens) {
-            Ok(created) => Ok((lock, created)),
+            Ok(has_created_file) => Ok(AcquiredLock { lock, is_directory: false, has_created_file }),
             Err(error) => {
                 self.shared().locks.release(canonical_path, &lock.token, self.session().login())?;
                 Err(error)

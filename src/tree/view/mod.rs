@@ -32,6 +32,7 @@ mod tree_sync;
 mod upload_limits;
 mod write;
 
+pub use lock::AcquiredLock;
 pub use resolved_entry::ResolvedEntry;
 pub use sync::SyncPoint;
 pub use sync_changes::{ChangedMember, SyncChanges, SyncItem};

@@ -43,7 +43,20 @@ impl View {
         attributes: &AttributeChanges,
         conditions: &WriteConditions<'_>,
     ) -> Result<()> {
-        let file = self.change_properties_and_attributes(path, changes, attributes, conditions)?;
+        let found = self.open_authorized(TreeOperation::Write, path, OpenMode::Path)?;
+        self.set_properties_at(&found.path, changes, attributes, conditions)
+    }
+
+    /// Changes properties and attributes as [`View::set_properties`] does, of an entry that was authorized already, by
+    /// its canonical path.
+    pub(super) fn set_properties_at(
+        &self,
+        canonical_path: &TreePath,
+        changes: &[PropertyChange],
+        attributes: &AttributeChanges,
+        conditions: &WriteConditions<'_>,
+    ) -> Result<()> {
+        let file = self.change_properties_and_attributes(canonical_path, changes, attributes, conditions)?;
         // After the locks are released: the file's content is synced with it, which may take long.
         if self.is_synced() && *attributes != AttributeChanges::default() {
             file.reopen_and_sync()?;
@@ -52,15 +65,15 @@ impl View {
     }
 
     /// Changes properties and attributes as [`View::set_properties`] does, but does not sync the attributes. Returns
-    /// the file, to be synced.
+    /// the file, to be synced. The entry was authorized already.
     pub(super) fn change_properties_and_attributes(
         &self,
-        path: &TreePath,
+        canonical_path: &TreePath,
         changes: &[PropertyChange],
         attributes: &AttributeChanges,
         conditions: &WriteConditions<'_>,
     ) -> Result<FileFd> {
-        self.with_property_target(path, changes, attributes, conditions, |found| {
+        self.with_property_target(canonical_path, changes, attributes, conditions, |found| {
             let (index, writer) = (&self.shared().index, self.session().login());
             // The attributes are set within the store's transaction: it is rolled back where that fails.
             index.change_properties(&found.path, writer, changes, || self.apply_attributes(&found, attributes))?;
@@ -73,33 +86,32 @@ impl View {
     ///
     /// # Errors
     /// As [`View::set_properties`], without errors of the disk and the store.
-    pub fn check_set_properties(
+    pub(super) fn check_set_properties_at(
         &self,
-        path: &TreePath,
+        canonical_path: &TreePath,
         changes: &[PropertyChange],
         attributes: &AttributeChanges,
         conditions: &WriteConditions<'_>,
     ) -> Result<()> {
-        self.with_property_target(path, changes, attributes, conditions, |_| Ok(()))
+        self.with_property_target(canonical_path, changes, attributes, conditions, |_| Ok(()))
     }
 
-    /// Runs a change of an entry's properties, under the commit lock and after permissions, locks and conditions were
-    /// checked.
+    /// Runs a change of the properties of an entry that was authorized already, under the commit lock and after
+    /// permissions, locks and conditions were checked.
     fn with_property_target<T>(
         &self,
-        path: &TreePath,
+        canonical_path: &TreePath,
         changes: &[PropertyChange],
         attributes: &AttributeChanges,
         conditions: &WriteConditions<'_>,
         change: impl FnOnce(OpenEntry) -> Result<T>,
     ) -> Result<T> {
-        let canonical_path = self.open_authorized(TreeOperation::Write, path, OpenMode::Path)?.path;
         // After the permission: a client without `w` learns nothing of the allowed tags.
         self.check_changed_tags(changes)?;
-        let _path_guard = self.shared().path_locks.lock(&[&canonical_path]);
+        let _path_guard = self.shared().path_locks.lock(&[canonical_path]);
         (conditions.evaluate)()?;
         // Opened again under the commit lock: another entry may have the name by now.
-        let found = self.open_entry(&canonical_path, Permission::W, OpenMode::Path)?;
+        let found = self.open_entry(canonical_path, Permission::W, OpenMode::Path)?;
         let _lock_freeze = self.shared().locks.freeze();
         self.check_locks(&found.path, conditions.lock_tokens)?;
         // Attributes belong to the inode, and so to each of its names; dead properties belong to one name.

@@ -8,7 +8,9 @@ use super::{View, visible_directory_entry};
 use crate::domain::{EntryName, NodeId, Permission, TreeOperation, TreePath};
 use crate::tree::authorize::{OpenEntry, PermissionSet};
 use crate::tree::fs::OpenMode;
-use crate::tree::{DeadProperty, DirectoryListing, Entry, Error, Result};
+use crate::tree::{
+    AttributeChanges, DeadProperty, DirectoryListing, Entry, Error, PropertyChange, Result, WriteConditions,
+};
 
 /// An entry that the session can see, open, with the grants that were looked up for its path.
 ///
@@ -72,6 +74,46 @@ impl ResolvedEntry {
         match self.readable_node()? {
             (path, Some(node)) => self.view.shared().index.member_properties(node, &path),
             (_, None) => Ok(HashMap::new()),
+        }
+    }
+
+    /// Changes dead properties and attributes together, as [`View::set_properties`] does.
+    ///
+    /// # Errors
+    /// As [`View::set_properties`].
+    pub fn set_properties(
+        &self,
+        changes: &[PropertyChange],
+        attributes: &AttributeChanges,
+        conditions: &WriteConditions<'_>,
+    ) -> Result<()> {
+        self.view.set_properties_at(&self.writable_path()?, changes, attributes, conditions)
+    }
+
+    /// Checks that dead properties and attributes may be changed, and changes nothing. For a request that is invalid
+    /// for another reason: a session without the permission must get the refusal, not that reason.
+    ///
+    /// # Errors
+    /// As [`View::set_properties`], without errors of the disk and the store.
+    pub fn check_set_properties(
+        &self,
+        changes: &[PropertyChange],
+        attributes: &AttributeChanges,
+        conditions: &WriteConditions<'_>,
+    ) -> Result<()> {
+        self.view.check_set_properties_at(&self.writable_path()?, changes, attributes, conditions)
+    }
+
+    /// Returns where the entry is, once it may be written. A denial is recorded in the audit trail.
+    fn writable_path(&self) -> Result<TreePath> {
+        let operation = TreeOperation::Write;
+        let reopened = self
+            .reopen_for(operation.permission())
+            .inspect_err(|_| self.view.audit_denial(operation, &self.requested_path))?;
+        match (reopened, &self.open) {
+            (Some(reopened), _) => Ok(reopened.path),
+            (None, Some(open)) => Ok(open.path.clone()),
+            (None, None) => Err(Error::Forbidden),
         }
     }
 

@@ -267,7 +267,8 @@ impl View {
         if !follow && self.link_stat(path)?.kind == EntryKind::Symlink {
             return self.set_link_attributes(path, attributes, conditions);
         }
-        self.change_properties_and_attributes(path, &[], attributes, conditions).map(drop)
+        let found = self.open_authorized(TreeOperation::Write, path, OpenMode::Path)?;
+        self.change_properties_and_attributes(&found.path, &[], attributes, conditions).map(drop)
     }
 
     fn set_link_attributes(

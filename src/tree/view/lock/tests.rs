@@ -22,12 +22,12 @@ fn lock_request(exclusive: bool, depth_infinity: bool) -> LockRequest {
     LockRequest { exclusive, depth_infinity, owner: String::new(), timeout: Duration::from_secs(60) }
 }
 
-fn acquire_lock(view: &View, path: &str) -> Result<(DavLock, bool)> {
+fn acquire_lock(view: &View, path: &str) -> Result<AcquiredLock> {
     view.lock(&tree_path(path), &lock_request(true, true), &WriteConditions::none())
 }
 
 fn acquired_token(view: &View, path: &str) -> LockToken {
-    acquire_lock(view, path).expect(path).0.token
+    acquire_lock(view, path).expect(path).lock.token
 }
 
 fn with_tokens<'a>(tokens: &'a [LockToken]) -> WriteConditions<'a> {
@@ -49,7 +49,10 @@ fn lock_needs_write_permission_and_new_file_needs_it_on_parent() {
     assert!(matches!(acquire_lock(&cid, "/"), Err(Error::Forbidden)));
     assert!(matches!(acquire_lock(&cid, "/a/none/new"), Err(Error::NoParent)));
     assert!(matches!(acquire_lock(&cid, "/z"), Err(Error::NoParent | Error::Absent | Error::Forbidden)));
-    assert!(acquire_lock(&cid, "/a/b").is_ok_and(|(lock, created)| lock.root == tree_path("/a/b") && !created));
+    assert!(
+        acquire_lock(&cid, "/a/b")
+            .is_ok_and(|acquired| acquired.lock.root == tree_path("/a/b") && !acquired.has_created_file)
+    );
     assert!(fixture.view("ann").stat(&tree_path("/a/new")).is_err(), "a refused lock makes no file");
 }
 
@@ -57,7 +60,7 @@ fn lock_needs_write_permission_and_new_file_needs_it_on_parent() {
 fn lock_on_unmapped_path_creates_empty_file() {
     let fixture = fixture();
     let ann = fixture.view("ann");
-    let (lock, created) = acquire_lock(&ann, "/a/b/new").expect("locked");
+    let AcquiredLock { lock, has_created_file: created, .. } = acquire_lock(&ann, "/a/b/new").expect("locked");
     let entry = ann.stat(&tree_path("/a/b/new")).expect("there");
     assert!(created && entry.kind == EntryKind::File && entry.size == 0);
     assert_eq!(ann.locks(&tree_path("/a/b/new")).expect("read"), [lock]);
@@ -69,14 +72,14 @@ fn lock_on_unmapped_path_needs_token_of_parent_lock() {
     let fixture = fixture();
     let ann = fixture.view("ann");
     let directory_token =
-        ann.lock(&tree_path("/a/b"), &lock_request(true, false), &WriteConditions::none()).expect("locked").0.token;
+        ann.lock(&tree_path("/a/b"), &lock_request(true, false), &WriteConditions::none()).expect("locked").lock.token;
     assert!(matches!(acquire_lock(&ann, "/a/b/new"), Err(Error::Locked { .. })));
     assert!(matches!(ann.stat(&tree_path("/a/b/new")), Err(Error::Absent)));
     assert!(ann.locks(&tree_path("/a/b/new")).expect("read").is_empty());
     assert!(
         ann.lock(&tree_path("/a/b/new"), &lock_request(true, false), &with_tokens(&[directory_token]))
             .expect("locked")
-            .1
+            .has_created_file
     );
 }
 
@@ -145,7 +148,7 @@ fn lock_through_symlink_is_rooted_at_its_target() {
     let fixture = fixture();
     std::os::unix::fs::symlink("../d", fixture.root_path.join("a/b/l")).expect("link");
     let (ann, bob) = (fixture.view("ann"), fixture.view("bob"));
-    assert_eq!(acquire_lock(&ann, "/a/b/l").expect("locked").0.root, tree_path("/a/d"));
+    assert_eq!(acquire_lock(&ann, "/a/b/l").expect("locked").lock.root, tree_path("/a/d"));
     assert!(matches!(acquire_lock(&bob, "/a/d"), Err(Error::Locked { .. })));
     assert_eq!(bob.locks(&tree_path("/a/b/l")).expect("read").len(), 1);
 }

@@ -72,7 +72,7 @@ fn properties_tags_and_locks_are_committed_as_durably_as_content() {
         };
         assert_eq!(committed(label), synchronous, "PUT with tags, {durability:?}");
 
-        let lock_path = |path: &str| view.lock(&tree_path(path), &lock(), &NO_CONDITIONS).expect("locked").0.token;
+        let lock_path = |path: &str| view.lock(&tree_path(path), &lock(), &NO_CONDITIONS).expect("locked").lock.token;
         let mut lock_token = None;
         assert_eq!(committed(|| lock_token = Some(lock_path("/box/f"))), synchronous, "LOCK, {durability:?}");
         let token = lock_token.expect("held");

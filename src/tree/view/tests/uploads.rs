@@ -27,7 +27,7 @@ fn fixture() -> (TreeFixture, View) {
 fn lock(view: &View, path: &str) -> LockToken {
     let request =
         LockRequest { exclusive: true, depth_infinity: true, owner: String::new(), timeout: Duration::from_secs(600) };
-    view.lock(&tree_path(path), &request, &NO_CONDITIONS).expect("locked").0.token
+    view.lock(&tree_path(path), &request, &NO_CONDITIONS).expect("locked").lock.token
 }
 
 #[test]
