@@ -183,6 +183,7 @@ mod tests {
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.expect("a connection");
             let (probe, peer) = (DisconnectProbe::default(), PeerShutdown::default());
+            let stream = crate::net::FileTransferStream::new(stream, crate::net::FileTransfer::default());
             let stream =
                 crate::net::WriteTimeoutStream::new(stream, Duration::from_secs(60)).watch_peer_shutdown(peer.clone());
             let stream = ProbedStream::new(stream, probe.clone());

@@ -25,7 +25,8 @@ use super::http2_budgets::MAX_STREAMS;
 use super::request_handler::{HttpConnection, is_cancellable};
 use crate::http::RequestBody;
 use crate::net::{
-    AcceptedConnection, DrainLimits, LingeringStream, PeerShutdown, RewindStream, UnreadInput, WriteTimeoutStream,
+    AcceptedConnection, DrainLimits, FileTransfer, FileTransferStream, LingeringStream, PeerShutdown, RewindStream,
+    UnreadInput, WriteTimeoutStream,
 };
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +44,8 @@ impl HttpService {
         let AcceptedConnection { stream, peer, encrypted, permit } = connection;
         let abort = CancellationToken::new();
         let (peer_shutdown, disconnect_probe) = (PeerShutdown::default(), DisconnectProbe::default());
+        let file_transfer = FileTransfer::default();
+        let stream = FileTransferStream::new(stream, file_transfer.clone());
         // From the socket outwards: time-out and abort, then the lingering close, which discards raw bytes, then TLS.
         let stream = WriteTimeoutStream::new(stream, self.transfer_rate_window)
             .abort_on(abort.clone())
@@ -67,6 +70,8 @@ impl HttpService {
             abort,
             unread_input,
             stop,
+            // What goes through TLS is copied, and so are placeholders.
+            file_transfer: tls.is_none().then_some(file_transfer),
             write_permits: Arc::new(Semaphore::new(MAX_STREAMS as usize)),
         };
         let serving = async {

@@ -20,7 +20,7 @@ use crate::http::{
     AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, RequestBody, RequestSource, ResponseBody,
     UnreadBody, UnreadBodyRest, text_response,
 };
-use crate::net::{ConnectionPermit, DrainLimits, PeerShutdown, TooManyConnections, UnreadInput};
+use crate::net::{ConnectionPermit, DrainLimits, FileTransfer, PeerShutdown, TooManyConnections, UnreadInput};
 
 /// Bounds on discarding a refused body whose sender is not authenticated: clients that upload before they are asked for
 /// a credential (okhttp, sardine) see the 401 only once all that they send was read.
@@ -57,6 +57,8 @@ pub(super) struct HttpConnection {
     pub(super) abort: CancellationToken,
     pub(super) unread_input: UnreadInput,
     pub(super) stop: CancellationToken,
+    /// Files that go to the socket directly; none over TLS.
+    pub(super) file_transfer: Option<FileTransfer>,
     /// Permits for changing requests under way over HTTP/2.
     pub(super) write_permits: Arc<Semaphore>,
 }
@@ -123,7 +125,9 @@ impl HttpConnection {
         // Until the response is ready the limiter doesn't evict the connection in favour of another.
         let _answering = self.permit.begin_request();
         let connection: Arc<dyn AuthenticatedConnection> = Arc::clone(self) as _;
-        request.extensions_mut().insert(ConnectionHandle(connection));
+        // HTTP/2 copies bodies into its frames.
+        let file_transfer = self.file_transfer.clone().filter(|_| request.version() < Version::HTTP_2);
+        request.extensions_mut().insert(ConnectionHandle { connection, file_transfer });
         // The middleware runs first: every check below sees the normalized target.
         let next = async |request| self.handle_normalized(request, unread_body).await;
         self.settings.middleware.handle(self.peer, request, next).await

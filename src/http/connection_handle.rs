@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Extensions;
 
 use crate::auth::{AuthError, Session};
-use crate::net::TooManyConnections;
+use crate::net::{FileTransfer, TooManyConnections};
 
 /// A connection that counts towards the limit of its user.
 pub trait AuthenticatedConnection: Send + Sync {
@@ -19,7 +19,12 @@ pub trait AuthenticatedConnection: Send + Sync {
 
 /// Extension of a request: the connection on which it arrived.
 #[derive(Clone)]
-pub struct ConnectionHandle(pub Arc<dyn AuthenticatedConnection>);
+pub struct ConnectionHandle {
+    /// The connection.
+    pub connection: Arc<dyn AuthenticatedConnection>,
+    /// Files that the connection sends by itself; only where it writes the bytes of a body as they are.
+    pub file_transfer: Option<FileTransfer>,
+}
 
 impl ConnectionHandle {
     /// Notifies the connection of a request that it is authenticated. A request without a connection (in tests) passes.
@@ -28,7 +33,9 @@ impl ConnectionHandle {
     /// [`AuthError::TooManyConnections`] when the user has as many connections as the limit allows.
     pub fn notify_authenticated(extensions: &Extensions, session: &Session) -> Result<(), AuthError> {
         match extensions.get::<Self>() {
-            Some(Self(connection)) => connection.on_authenticated(session).map_err(|_| AuthError::TooManyConnections),
+            Some(Self { connection, .. }) => {
+                connection.on_authenticated(session).map_err(|_| AuthError::TooManyConnections)
+            }
             None => Ok(()),
         }
     }

@@ -13,6 +13,7 @@ mod request_target;
 mod streamed_body;
 mod untrusted_proxy;
 
+pub use crate::net::{FileTransfer, MAX_FILE_RANGE_BYTES, TooManyConnections};
 pub use body::{
     AuthenticatedSession, BodyError, ResponseBody, bytes_with_reservation, current_date_header, empty, full,
     text_response,

@@ -22,6 +22,17 @@ pub trait BlockProducer: Send + 'static {
     /// [`BodyError`] for any failure; it ends the response without its end.
     fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError>;
 
+    /// Tells whether [`BlockProducer::next_ready_block`] is likely to return the next block.
+    fn has_ready_block(&self) -> bool {
+        false
+    }
+
+    /// Produces the next block if that needs no waiting; `None` if it does, or if there is none. It is called by async
+    /// tasks.
+    fn next_ready_block(&mut self) -> Option<std::result::Result<Bytes, BodyError>> {
+        None
+    }
+
     /// Returns the number of bytes still to come, where that is known.
     fn remaining_bytes(&self) -> Option<u64>;
 
@@ -35,7 +46,9 @@ type ProducerStep<S> = (S, std::result::Result<Option<Bytes>, BodyError>);
 
 /// Body of the blocks of a producer. It fails once the session has ended, and each block counts as a use of the token.
 struct StreamedBody<S> {
-    first_block: Option<(Bytes, S)>,
+    first_block: Option<Bytes>,
+    /// The producer, while it produces nothing ahead.
+    idle_source: Option<S>,
     next_step: Option<JoinHandle<ProducerStep<S>>>,
     session_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     session: Session,
@@ -47,7 +60,8 @@ pub fn streamed_body<S: BlockProducer>(session: &Session, first: Bytes, source: 
     let session_handle = session.clone();
     let remaining = source.remaining_bytes().map(|remaining| remaining.saturating_add(first.len() as u64));
     let streamed = StreamedBody {
-        first_block: Some((first, source)),
+        first_block: Some(first),
+        idle_source: Some(source),
         next_step: None,
         session_ended: Box::pin(async move { session_handle.closed().await }),
         session: session.clone(),
@@ -57,6 +71,14 @@ pub fn streamed_body<S: BlockProducer>(session: &Session, first: Bytes, source: 
 }
 
 impl<S: BlockProducer> StreamedBody<S> {
+    /// Has the next block produced while the one before is sent, unless it will be there at once.
+    fn produce_next(&mut self, source: S) {
+        match source.has_ready_block() {
+            true => self.idle_source = Some(source),
+            false => self.produce_ahead(source),
+        }
+    }
+
     fn produce_ahead(&mut self, mut source: S) {
         let is_cpu_bound = source.is_cpu_bound();
         let produce = move || {
@@ -117,16 +139,28 @@ impl<S: BlockProducer> HttpBody for StreamedBody<S> {
             return Poll::Ready(Some(Err(BodyError("the session has ended".to_owned()))));
         }
         // The first block was read before the status was known; the second one is read while it is sent.
-        if let Some((block, source)) = self.first_block.take() {
-            self.produce_ahead(source);
+        if let Some(block) = self.first_block.take() {
+            if let Some(source) = self.idle_source.take() {
+                self.produce_next(source);
+            }
             return self.emit(block);
+        }
+        if let Some(mut source) = self.idle_source.take() {
+            match source.next_ready_block() {
+                Some(Ok(block)) => {
+                    self.idle_source = Some(source);
+                    return self.emit(block);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.produce_ahead(source),
+            }
         }
         let Some(task) = self.next_step.as_mut() else { return Poll::Ready(None) };
         let step = ready!(Pin::new(task).poll(cx));
         self.next_step = None;
         match step {
             Ok((source, Ok(Some(block)))) => {
-                self.produce_ahead(source);
+                self.produce_next(source);
                 self.emit(block)
             }
             Ok((_, Ok(None))) => Poll::Ready(None),

@@ -2,6 +2,7 @@
 
 mod connection_limit;
 mod deferred_eof;
+mod file_transfer;
 mod lingering_close;
 mod listen;
 mod min_transfer_rate;
@@ -13,6 +14,7 @@ mod write_timeout;
 pub(crate) use connection_limit::address_network;
 pub use connection_limit::{ActiveRequest, ConnectionLimiter, ConnectionLimits, ConnectionPermit, TooManyConnections};
 pub use deferred_eof::{DeferredEofStream, EofGate};
+pub use file_transfer::{FileTransfer, FileTransferStream, MAX_FILE_RANGE_BYTES};
 pub use lingering_close::{DrainLimits, LingeringStream, UnreadInput};
 pub use listen::{AcceptedConnection, accept, set_peer_timeout};
 pub use min_transfer_rate::MinTransferRate;

@@ -57,20 +57,21 @@ struct AbortOnCancel<S> {
     set_linger: fn(&S) -> io::Result<()>,
 }
 
-impl WriteTimeoutStream<TcpStream> {
+impl<S: AsRef<TcpStream>> WriteTimeoutStream<S> {
     /// Makes writes fail once `abort` is cancelled, waiting ones too. The peer then gets a reset instead of the unsent
     /// bytes in the socket's buffer, which may be megabytes.
     pub fn abort_on(mut self, abort: CancellationToken) -> Self {
         self.abort = Some(AbortOnCancel {
             cancelled: Box::pin(abort.cancelled_owned()),
-            set_linger: TcpStream::set_zero_linger,
+            set_linger: |stream| stream.as_ref().set_zero_linger(),
         });
         self
     }
 
     /// Reports the peer's shutdown to `peer`; nothing reads the stream while its request is processed.
     pub fn watch_peer_shutdown(mut self, peer: PeerShutdown) -> Self {
-        self.peer_shutdown = Some(PeerShutdownWatch { state: peer, has_shut_down: peer_has_shut_down });
+        self.peer_shutdown =
+            Some(PeerShutdownWatch { state: peer, has_shut_down: |stream| peer_has_shut_down(stream.as_ref()) });
         self
     }
 }
@@ -186,6 +187,7 @@ fn peer_has_shut_down(stream: &TcpStream) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{FileTransfer, FileTransferStream};
     use tokio::io::AsyncWriteExt;
 
     #[tokio::test]
@@ -202,6 +204,7 @@ mod tests {
         let (client, server) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
         let (mut client, server) = (client.expect("connected"), server.expect("accepted").0);
         let peer = PeerShutdown::default();
+        let server = FileTransferStream::new(server, FileTransfer::default());
         let mut server = WriteTimeoutStream::new(server, Duration::from_secs(60)).watch_peer_shutdown(peer.clone());
         client.write_all(b"not read").await.expect("sent");
         peer.request_check();
@@ -236,6 +239,7 @@ mod tests {
         let (client, server) = tokio::join!(TcpStream::connect(listener.local_addr().expect("it")), listener.accept());
         let (mut client, server) = (client.expect("connected"), server.expect("accepted").0);
         let abort = CancellationToken::new();
+        let server = FileTransferStream::new(server, FileTransfer::default());
         let mut server = WriteTimeoutStream::new(server, Duration::from_secs(60)).abort_on(abort.clone());
         let writing = tokio::spawn(async move { server.write_all(&vec![0; 64 << 20]).await });
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,5 +1,6 @@
 //! Files that are open for reading.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::authorize::OpenEntry;
@@ -7,6 +8,9 @@ use super::fs::FileFd;
 use super::handle_access::{HandleAccess, HandleAnchor, HandleLocks};
 use super::{AttributeChanges, Entry, Error, Result, StagedUpload, View};
 use crate::domain::{Permission, TreePath};
+
+/// Distance of the bytes by which it is judged whether a range is in the page cache; the system reads ahead further.
+const CACHE_SAMPLE_BYTES: usize = 64 * 1024;
 
 /// A file that is open for reading. If the file shrinks meanwhile, reads end early; they are never padded.
 pub struct FileReader {
@@ -76,6 +80,28 @@ impl FileReader {
     pub fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.access.authorize_use(&*self.file)?;
         Ok(self.file.read_cached_at(buffer, offset)?)
+    }
+
+    /// Returns the file to send a range of it, after the same check as a read. `None` where a part of the range is not in
+    /// the page cache, as far as samples tell: sending it would wait for a disk.
+    ///
+    /// # Errors
+    /// As [`FileReader::read_at`].
+    pub fn cached_range(&self, offset: u64, length: usize) -> Result<Option<Arc<dyn AsFd + Send + Sync>>> {
+        self.access.authorize_use(&*self.file)?;
+        let starts =
+            (0..length as u64).step_by(CACHE_SAMPLE_BYTES).chain(length.checked_sub(1).map(|last| last as u64));
+        for start in starts {
+            if self.file.is_in_memory() {
+                break;
+            }
+            match self.file.read_cached_at(&mut [0], offset.saturating_add(start)) {
+                Ok(_) => {}
+                // The blocking read finds the reason.
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(Arc::clone(&self.file) as Arc<dyn AsFd + Send + Sync>))
     }
 
     /// Sets mode and times of the file, if the session may write it.

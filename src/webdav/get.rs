@@ -15,11 +15,19 @@ use super::request_context::RequestContext;
 use super::response::set_header;
 use super::{checksum, date, directory_index};
 use crate::domain::TreePath;
-use crate::http::{BlockBufferPool, BlockProducer, BodyError, ResponseBody, empty, full, streamed_body};
+use crate::http::{
+    BlockBufferPool, BlockProducer, BodyError, FileTransfer, MAX_FILE_RANGE_BYTES, ResponseBody, empty, full,
+    streamed_body,
+};
+
 use crate::tree::{self, Entry, FileReader};
 
 /// Maximum number of bytes read at once; a file that is not larger takes a single step off the runtime.
 const READ_BLOCK_BYTES: u64 = 256 * 1024;
+
+/// Minimum size of a response that goes from the page cache to the socket. A smaller one is written with its head, in one
+/// system call.
+const MIN_TRANSFER_BYTES: u64 = 64 * 1024;
 
 const WANT_REPR_DIGEST: &str = "want-repr-digest";
 
@@ -178,7 +186,13 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
 /// Reads the first block; the body reads the rest while it is sent.
 fn content_body(context: &RequestContext, mut pieces: ContentPieces, read: ReadAtFn) -> Result<ResponseBody> {
     // An error of the first block still becomes a status; later ones can only end the body early.
-    let first = pieces.read_block(read)?.unwrap_or_default();
+    if pieces.length() >= MIN_TRANSFER_BYTES {
+        pieces.transfer = context.file_transfer.clone();
+    }
+    let first = match pieces.next_transferred()? {
+        Some(placeholder) => placeholder,
+        None => pieces.read_block(read)?.unwrap_or_default(),
+    };
     let session = context.view.session();
     Ok(if pieces.queue.is_empty() { full(first) } else { streamed_body(session, first, pieces) })
 }
@@ -214,11 +228,13 @@ struct ContentPieces {
     reader: FileReader,
     queue: VecDeque<ContentPiece>,
     buffer_pool: BlockBufferPool,
+    /// The connection's files, if ranges of this one can go to its socket directly.
+    transfer: Option<FileTransfer>,
 }
 
 impl ContentPieces {
     fn new(reader: FileReader, pieces: impl IntoIterator<Item = ContentPiece>) -> Self {
-        Self { reader, queue: pieces.into_iter().collect(), buffer_pool: BlockBufferPool::default() }
+        Self { reader, queue: pieces.into_iter().collect(), buffer_pool: BlockBufferPool::default(), transfer: None }
     }
 
     fn length(&self) -> u64 {
@@ -227,6 +243,22 @@ impl ContentPieces {
             ContentPiece::FileRange(range) => range.end - range.start,
         });
         lengths.sum()
+    }
+
+    /// Returns the placeholder of the next range of the file; `None` where the next piece is a text, is not in the page
+    /// cache, or can't go to the socket directly.
+    fn next_transferred(&mut self) -> tree::Result<Option<Bytes>> {
+        let (Some(transfer), Some(ContentPiece::FileRange(range))) = (&self.transfer, self.queue.front_mut()) else {
+            return Ok(None);
+        };
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(MAX_FILE_RANGE_BYTES);
+        let Some(file) = self.reader.cached_range(range.start, length)? else { return Ok(None) };
+        let placeholder = transfer.placeholder(file, range.start, length);
+        range.start += length as u64;
+        if range.start >= range.end {
+            self.queue.pop_front();
+        }
+        Ok(Some(placeholder))
     }
 
     fn read_block(&mut self, read: ReadAtFn) -> tree::Result<Option<Bytes>> {
@@ -256,6 +288,14 @@ impl BlockProducer for ContentPieces {
         self.read_block(FileReader::read_at).map_err(|error| BodyError(error.to_string()))
     }
 
+    fn has_ready_block(&self) -> bool {
+        self.transfer.is_some()
+    }
+
+    fn next_ready_block(&mut self) -> Option<std::result::Result<Bytes, BodyError>> {
+        self.next_transferred().map_err(|error| BodyError(error.to_string())).transpose()
+    }
+
     fn remaining_bytes(&self) -> Option<u64> {
         Some(self.length())
     }
@@ -267,8 +307,13 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
+    use http_body_util::BodyExt;
+
     use super::*;
+    use crate::auth::Session;
     use crate::domain::Permission;
+    use crate::http::{AuthenticatedConnection, ConnectionHandle, TooManyConnections};
+
     use crate::tree::testing::TreeFixture;
 
     /// Returns a request for a sparse file of 64 MiB whose digest is wanted.
@@ -325,6 +370,41 @@ mod tests {
         context.view.cancellation().cancel();
         let error = runtime.block_on(handle(&context)).expect_err("cancelled");
         assert!(matches!(error, super::super::error::Error::Tree(tree::Error::SessionEnded(_))), "{error:?}");
+    }
+
+    #[test]
+    fn large_file_is_not_read_where_the_connection_sends_it_by_itself() {
+        struct Connection;
+        impl AuthenticatedConnection for Connection {
+            fn on_authenticated(&self, _: &Session) -> std::result::Result<(), TooManyConnections> {
+                Ok(())
+            }
+        }
+        let (fixture, runtime) = (TreeFixture::new(&[]), runtime());
+        fixture.create_user("alice", &[("/", Permission::RW)]);
+        for (file_transfer, size, is_read) in [
+            (None, 3 << 20, true),
+            (Some(FileTransfer::default()), 3 << 20, false),
+            (Some(FileTransfer::default()), MIN_TRANSFER_BYTES as usize - 1, true),
+        ] {
+            std::fs::write(fixture.root_path.join("f"), vec![b'x'; size]).expect("written");
+            let mut request = http::Request::get("/dav/f").body(()).expect("a request");
+            let connection = Arc::new(Connection);
+            request.extensions_mut().insert(ConnectionHandle { connection, file_transfer });
+            let (head, session) = (request.into_parts().0, fixture.view("alice").session().clone());
+            let now = crate::store::testing::now();
+            let body = runtime.block_on(async {
+                let context =
+                    RequestContext::new(DavMethod::Get, head, &fixture.tree, session, now).await.expect("read");
+                let response = handle(&context).await.expect("answered");
+                response.into_body().collect().await.expect("whole").to_bytes()
+            });
+            assert_eq!(body.len(), size);
+            // Placeholders are zeros. A file system that can't tell what is in the page cache has the file read.
+            let reader = fixture.view("alice").read(&"/f".parse().expect("a path")).expect("there");
+            let is_read = is_read || reader.cached_range(0, 1).expect("allowed").is_none();
+            assert!(body.iter().all(|&byte| byte == if is_read { b'x' } else { 0 }), "{size} {is_read}");
+        }
     }
 
     #[test]

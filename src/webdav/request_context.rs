@@ -13,7 +13,7 @@ use super::method::DavMethod;
 use super::resource_url::{self, ResourceUrl};
 use crate::auth::{AuthError, Authenticator, Session};
 use crate::domain::{Peer, Protocol, TreePath, UnixMillis};
-use crate::http::{ConnectionHandle, PublicAddress, RequestSource, parse_credential};
+use crate::http::{ConnectionHandle, FileTransfer, PublicAddress, RequestSource, parse_credential};
 use crate::tree::{self, LockToken, Tree, View, WriteConditions};
 
 /// Authenticates a request.
@@ -55,6 +55,8 @@ pub(super) struct RequestContext {
     /// Address of the server as the client knows it.
     pub(super) server: PublicAddress,
     lock_tokens: Vec<LockToken>,
+    /// Files that the connection sends by itself, where it can.
+    pub(super) file_transfer: Option<FileTransfer>,
 }
 
 impl RequestContext {
@@ -107,6 +109,7 @@ impl RequestContext {
             has_trailing_slash: url.has_trailing_slash,
             lock_tokens: collect_lock_tokens(method, &conditions, &head.headers),
             conditions,
+            file_transfer: head.extensions.get().and_then(|handle: &ConnectionHandle| handle.file_transfer.clone()),
             now,
             url_prefix: url.prefix,
             server,

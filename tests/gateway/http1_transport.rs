@@ -110,3 +110,58 @@ async fn body_shorter_than_its_announced_length_is_not_stored() {
     let part = [("oc-chunked", "1"), ("oc-total-length", "100")];
     assert_eq!(dav.send("PUT", "/dav/f-chunking-1-2-0", &part, "part").await.status, 201, "the length of all parts");
 }
+
+/// Bytes that differ from place to place and from file to file.
+fn pattern(seed: u32, length: u32) -> Vec<u8> {
+    (0..length).map(|n| (n.wrapping_mul(31).wrapping_add(seed) % 251) as u8).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_downloads_are_whole_and_in_order() {
+    let gateway = Fixture::start().await;
+    let dav = dav_as_alice(&gateway).await;
+    let authorization = format!("Authorization: {}", dav.authorization());
+    let contents = [pattern(1, 5 << 20), pattern(2, 10), pattern(3, (3 << 20) + 1), pattern(4, 65_536), Vec::new()];
+    for (number, content) in contents.iter().enumerate() {
+        gateway.write_host_file(&format!("/{number}"), content);
+    }
+    let mut connection = Http1Connection::open(&gateway).await;
+    let head = |path: &str, lines: &[&str]| {
+        request_head(&gateway, "GET", path, &[&[&*authorization], lines].concat()) + "\r\n"
+    };
+    let requests: String = (0..contents.len()).map(|number| head(&format!("/dav/{number}"), &[])).collect();
+    let ranges = head("/dav/0", &["Range: bytes=100-2000099, 3000000-3999999"]);
+    connection.send(requests + &ranges).await;
+    for (number, content) in contents.iter().enumerate() {
+        let response = connection.read_response().await;
+        assert!(response.status == 200 && response.body == *content, "{number}: {}", response.status);
+    }
+    let response = connection.read_response().await;
+    assert_eq!(response.status, 206);
+    let parts = [&contents[0][100..2_000_100], &contents[0][3_000_000..4_000_000]];
+    for part in parts {
+        let at = response.body.windows(64).position(|window| window == &part[..64]).expect("a part");
+        assert!(response.body[at..].starts_with(part));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn download_of_a_file_that_is_truncated_meanwhile_ends_early() {
+    let gateway = Fixture::start().await;
+    let dav = dav_as_alice(&gateway).await;
+    // Sparse, and more than the buffers of both sockets hold.
+    let file = std::fs::File::create(gateway.host_path("/large")).expect("created");
+    file.set_len(64 << 20).expect("extended");
+    let head = request_head(&gateway, "GET", "/dav/large", &[&format!("Authorization: {}", dav.authorization())]);
+    let mut connection = Http1Connection::open(&gateway).await;
+    connection.send(head + "\r\n").await;
+    let response = connection.read_response_head().await;
+    assert_eq!(response.header("content-length"), (64 << 20).to_string());
+    file.set_len(1 << 20).expect("truncated");
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(30), connection.stream.read_to_end(&mut rest)).await;
+    // A reset or an end: either tells the client that the response is not whole.
+    let _ = ended.expect("it ends");
+    assert!(rest.len() < 64 << 20);
+    assert!(rest.iter().all(|&byte| byte == 0));
+}

@@ -1,5 +1,7 @@
 //! An open file: positional reads and writes, copies, attributes, sync.
 
+use std::sync::OnceLock;
+
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, FsWord, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod,
@@ -17,23 +19,27 @@ const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// Open file, or an `O_PATH` descriptor of any entry of which only the attributes are used.
 #[derive(Debug)]
-pub(crate) struct FileFd(OwnedFd);
+pub(crate) struct FileFd {
+    fd: OwnedFd,
+    /// Set once the file is known to be on a file system in memory, which never waits for a disk.
+    is_in_memory: OnceLock<()>,
+}
 
 impl AsFd for FileFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl From<OwnedFd> for FileFd {
     fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self { fd, is_in_memory: OnceLock::new() }
     }
 }
 
 impl From<FileFd> for OwnedFd {
     fn from(file: FileFd) -> Self {
-        file.0
+        file.fd
     }
 }
 
@@ -47,7 +53,7 @@ impl FileFd {
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
-            match pread(&self.0, &mut buffer[done..], offset.saturating_add(done as u64)) {
+            match pread(&self.fd, &mut buffer[done..], offset.saturating_add(done as u64)) {
                 // Only 0 means the end: network file systems may return less than was asked for.
                 Ok(0) => break,
                 Ok(count) => done += count,
@@ -63,23 +69,34 @@ impl FileFd {
     /// # Errors
     /// `EAGAIN` where the read would have to wait for a disk.
     pub(crate) fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        if self.is_in_memory() {
+            return self.read_at(buffer, offset);
+        }
         let wanted = buffer.len();
-        match preadv2(&self.0, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+        match preadv2(&self.fd, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
             Ok(count) if count == wanted => Ok(count),
             // Only a part is in memory: the blocking call reads the whole block again.
             Ok(_) | Err(Errno::INTR) => Err(Errno::AGAIN),
             // tmpfs lacks RWF_NOWAIT on older kernels, and needs none: its content is in memory.
-            Err(Errno::OPNOTSUPP) if fstatfs(&self.0)?.f_type == TMPFS_MAGIC => self.read_at(buffer, offset),
+            Err(Errno::OPNOTSUPP) if fstatfs(&self.fd)?.f_type == TMPFS_MAGIC => {
+                let _ = self.is_in_memory.set(());
+                self.read_at(buffer, offset)
+            }
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(Errno::AGAIN),
             Err(error) => Err(error),
         }
+    }
+
+    /// Tells whether a read from the page cache has found the file to be on a file system in memory.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.is_in_memory.get().is_some()
     }
 
     /// Writes all of `data` at an offset, or at the end where the file was opened to append.
     pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         let mut done = 0;
         while done < data.len() {
-            match pwrite(&self.0, &data[done..], offset.saturating_add(done as u64)) {
+            match pwrite(&self.fd, &data[done..], offset.saturating_add(done as u64)) {
                 // Not expected of pwrite(2), but must not become an endless loop.
                 Ok(0) => return Err(Errno::NOSPC),
                 Ok(count) => done += count,
@@ -92,12 +109,12 @@ impl FileFd {
 
     /// Sets `O_APPEND`: every write goes to the end of the file.
     pub(crate) fn set_append(&self) -> Result<()> {
-        fcntl_setfl(&self.0, fcntl_getfl(&self.0)? | OFlags::APPEND)
+        fcntl_setfl(&self.fd, fcntl_getfl(&self.fd)? | OFlags::APPEND)
     }
 
     /// Truncates the file, or extends it with zeros.
     pub(crate) fn truncate(&self, size: u64) -> Result<()> {
-        ftruncate(&self.0, size)
+        ftruncate(&self.fd, size)
     }
 
     /// Copies at most `max_bytes` from an offset to the same offset of another file. Returns the number of bytes
@@ -117,7 +134,7 @@ impl FileFd {
     ) -> Result<usize> {
         // Explicit positions: descriptors that are clones share one file position.
         let (mut source_position, mut target_position) = (offset, target_offset);
-        match copy_file_range(&self.0, Some(&mut source_position), &target.0, Some(&mut target_position), max_bytes) {
+        match copy_file_range(&self.fd, Some(&mut source_position), &target.fd, Some(&mut target_position), max_bytes) {
             // Unsupported between these file systems, or denied by a seccomp filter: the bytes go through memory.
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
                 let mut buffer = vec![0; max_bytes.min(1 << 20)];
@@ -132,13 +149,13 @@ impl FileFd {
 
     /// Syncs content and attributes to disk.
     pub(crate) fn sync(&self) -> Result<()> {
-        sync(&self.0)
+        sync(&self.fd)
     }
 
     /// Opens a file that was opened with `O_PATH` again, to be read: the same file, whatever has its name by now.
     pub(crate) fn reopen_to_read(&self) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        openat(CWD, proc_path(self), flags, Mode::empty()).map(Self)
+        openat(CWD, proc_path(self), flags, Mode::empty()).map(Self::from)
     }
 
     /// Syncs content and attributes of an entry that was opened with `O_PATH`. An entry that this process may neither
@@ -157,17 +174,17 @@ impl FileFd {
 
     /// Sets permission bits of a file opened to be read or written.
     pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
-        fchmod(&self.0, Mode::from_raw_mode(mode))
+        fchmod(&self.fd, Mode::from_raw_mode(mode))
     }
 
     /// Clears the set-user-ID, set-group-ID and sticky bits of a file before it is written: the kernel does so for
     /// ordinary users, but not for root.
     pub(crate) fn clear_special_bits(&self) -> Result<()> {
-        let mode = fstat(&self.0)?.st_mode & 0o7777;
+        let mode = fstat(&self.fd)?.st_mode & 0o7777;
         if mode & 0o7000 == 0 {
             return Ok(());
         }
-        match fchmod(&self.0, Mode::from_raw_mode(mode & 0o777)) {
+        match fchmod(&self.fd, Mode::from_raw_mode(mode & 0o777)) {
             // Another user's file: the kernel clears them with the write.
             Err(Errno::PERM) => Ok(()),
             result => result,
@@ -178,12 +195,12 @@ impl FileFd {
     pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) {
         // Only root may give files away: an upload over another user's file becomes the server's, which is no reason to
         // refuse it.
-        let _ = fchown(&self.0, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        let _ = fchown(&self.fd, uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     }
 
     /// Sets times of a file opened to be read or written.
     pub(crate) fn set_times(&self, modified: Option<Timestamp>, accessed: Option<Timestamp>) -> Result<()> {
-        futimens(&self.0, &utimens_times(modified, accessed))
+        futimens(&self.fd, &utimens_times(modified, accessed))
     }
 
     /// Sets times that a client asked for, exact to the second, also of an `O_PATH` descriptor.
