@@ -90,12 +90,7 @@ impl Serialize for Permission {
 
 impl<'de> Deserialize<'de> for Permission {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error as _;
-
-        let text = String::deserialize(deserializer)?;
-        // The OpenAPI document lists one form for each value; people may write `wr`.
-        let permission = text.parse::<Self>().ok().filter(|permission| permission.to_string() == text);
-        permission.ok_or_else(|| D::Error::custom(format!("the permission {text:?} is unknown: give r, w or rw")))
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

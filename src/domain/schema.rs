@@ -60,7 +60,7 @@ pub(crate) fn all_schemas() -> impl Iterator<Item = (&'static str, RefOr<Schema>
 }
 
 enum_schemas! {
-    Permission: "Permission to list and read (r), to change (w), or both.", ["r", "w", "rw"];
+    Permission: "Permission to list and read (r), to change (w), or both; responses say rw.", ["r", "w", "rw", "wr"];
     Role: "A role: what a token may do beyond its own tokens.", domain::Role::ALL.map(domain::Role::as_str);
     State: "State of a token.", ["live", "expired", "revoked"];
     StateFilter: "A state to look for.", ["live", "expired", "revoked", "dangling"];
