@@ -83,13 +83,7 @@ impl UnixMillis {
     /// A message that shows the form.
     pub fn parse_utc(text: &str) -> Result<Self, String> {
         let error = || format!("{text:?} is not a time: give it as 2030-05-05 08:00:00, in UTC");
-        let is_valid_byte = |(at, byte): (usize, &u8)| match at {
-            4 | 7 => *byte == b'-',
-            10 => *byte == b' ',
-            13 | 16 => *byte == b':',
-            _ => byte.is_ascii_digit(),
-        };
-        if text.len() != 19 || !text.as_bytes().iter().enumerate().all(is_valid_byte) {
+        if !has_form(text, "0000-00-00 00:00:00") {
             return Err(error());
         }
         format!("{}Z", text.replace(' ', "T")).parse().map_err(|_| error())
@@ -101,13 +95,15 @@ impl UnixMillis {
     }
 }
 
+/// Tells whether a text is another one with any digits in place of its zeros.
+fn has_form(text: &str, form: &str) -> bool {
+    let fits = |(byte, form): (u8, u8)| if form == b'0' { byte.is_ascii_digit() } else { byte == form };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
+}
+
 /// Tells whether a text has the form of `date-time` (RFC 3339 section 5.6), its fraction in nanoseconds at most.
 fn has_rfc3339_form(text: &str) -> bool {
     let Some((date_time, rest)) = text.split_at_checked(19) else { return false };
-    let has_form = |text: &str, form: &str| {
-        let fits = |(byte, form): (u8, u8)| if form == b'0' { byte.is_ascii_digit() } else { byte == form };
-        text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
-    };
     let has_date = ["0000-00-00T00:00:00", "0000-00-00t00:00:00", "0000-00-00 00:00:00"]
         .into_iter()
         .any(|form| has_form(date_time, form));

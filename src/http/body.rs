@@ -31,17 +31,17 @@ pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
 /// Returns bytes that keep a reservation for as long as anybody holds them: the HTTP library keeps those that it was given
 /// until the client has taken them, also when their body is gone.
 pub fn bytes_with_reservation(bytes: Bytes, reservation: Option<&Arc<QuotaReservation>>) -> Bytes {
-    struct ReservedBytes {
+    struct BytesWithReservation {
         bytes: Bytes,
         _reservation: Arc<QuotaReservation>,
     }
-    impl AsRef<[u8]> for ReservedBytes {
+    impl AsRef<[u8]> for BytesWithReservation {
         fn as_ref(&self) -> &[u8] {
             &self.bytes
         }
     }
     match reservation {
-        Some(reservation) => Bytes::from_owner(ReservedBytes { bytes, _reservation: Arc::clone(reservation) }),
+        Some(reservation) => Bytes::from_owner(BytesWithReservation { bytes, _reservation: Arc::clone(reservation) }),
         None => bytes,
     }
 }

@@ -1,6 +1,6 @@
 //! An open file: positional reads and writes, copies, attributes, sync.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
@@ -22,7 +22,7 @@ const TMPFS_MAGIC: FsWord = 0x0102_1994;
 pub(crate) struct FileFd {
     fd: OwnedFd,
     /// Set once the file is known to be on a file system in memory, which never waits for a disk.
-    is_in_memory: OnceLock<()>,
+    is_in_memory: AtomicBool,
 }
 
 impl AsFd for FileFd {
@@ -33,7 +33,7 @@ impl AsFd for FileFd {
 
 impl From<OwnedFd> for FileFd {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, is_in_memory: OnceLock::new() }
+        Self { fd, is_in_memory: AtomicBool::new(false) }
     }
 }
 
@@ -79,7 +79,7 @@ impl FileFd {
             Ok(_) | Err(Errno::INTR) => Err(Errno::AGAIN),
             // tmpfs lacks RWF_NOWAIT on older kernels, and needs none: its content is in memory.
             Err(Errno::OPNOTSUPP) if fstatfs(&self.fd)?.f_type == TMPFS_MAGIC => {
-                let _ = self.is_in_memory.set(());
+                self.is_in_memory.store(true, Ordering::Relaxed);
                 self.read_at(buffer, offset)
             }
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(Errno::AGAIN),
@@ -89,7 +89,7 @@ impl FileFd {
 
     /// Tells whether a read from the page cache has found the file to be on a file system in memory.
     pub(crate) fn is_in_memory(&self) -> bool {
-        self.is_in_memory.get().is_some()
+        self.is_in_memory.load(Ordering::Relaxed)
     }
 
     /// Writes all of `data` at an offset, or at the end where the file was opened to append.

@@ -81,14 +81,7 @@ impl View {
     /// # Errors
     /// [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_content_type(&self, name: &EntryName, file: &FileFd, size: u64) -> Result<()> {
-        let rule = self.upload_rule();
-        if !rule.restricts_mime_types() {
-            return Ok(());
-        }
-        // Zeros where `size` is beyond the end, as truncate(2) will write them.
-        let mut head = vec![0; usize::try_from(size).unwrap_or(SNIFF_BYTES).min(SNIFF_BYTES)];
-        file.read_at(&mut head, 0)?;
-        self.check_type_allowed(media::refused_type(&rule, name, &head))
+        self.check_type_of_content(name, file, size, media::refused_type)
     }
 
     /// Checks the type of an incomplete file, of which the first `size` bytes are there.
@@ -96,13 +89,24 @@ impl View {
     /// # Errors
     /// [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_content_type_early(&self, name: &EntryName, file: &FileFd, size: u64) -> Result<()> {
+        self.check_type_of_content(name, file, size, media::refused_type_early)
+    }
+
+    fn check_type_of_content(
+        &self,
+        name: &EntryName,
+        file: &FileFd,
+        size: u64,
+        refused_type: fn(&UploadRule, &EntryName, &[u8]) -> Option<&'static str>,
+    ) -> Result<()> {
         let rule = self.upload_rule();
         if !rule.restricts_mime_types() {
             return Ok(());
         }
+        // Zeros where `size` is beyond the end, as truncate(2) will write them.
         let mut head = vec![0; usize::try_from(size).unwrap_or(SNIFF_BYTES).min(SNIFF_BYTES)];
         file.read_at(&mut head, 0)?;
-        self.check_type_allowed(media::refused_type_early(&rule, name, &head))
+        self.check_type_allowed(refused_type(&rule, name, &head))
     }
 
     /// Checks an entry that is to have the name `name`, and everything below it. For an entry that the session may not
