@@ -252,7 +252,11 @@ impl ContentPieces {
             return Ok(None);
         };
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(MAX_FILE_RANGE_BYTES);
-        let Some(file) = self.reader.cached_range(range.start, length)? else { return Ok(None) };
+        let Some(file) = self.reader.cached_range(range.start, length)? else {
+            // The rest is read a block ahead of what is sent: a file that waits for a disk once is likely to do so again.
+            self.transfer = None;
+            return Ok(None);
+        };
         let placeholder = transfer.placeholder(file, range.start, length);
         range.start += length as u64;
         if range.start >= range.end {
