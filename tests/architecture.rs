@@ -107,6 +107,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("ipnet", &["domain", "net", "http", "config", "gateway", "cli"]),
     ("jiff", &["domain", "webdav", "sftp", "cli"]),
     ("md5", &["webdav", "sftp"]),
+    ("mimalloc", &["main"]),
     ("mime_guess", &["domain", "webdav", "tree", "console"]),
     ("moka", &["auth"]),
     ("percent_encoding", &["domain", "webdav", "api", "console", "cli"]),
