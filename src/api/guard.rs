@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{ApiState, Error, Result, extract};
 use crate::auth::{AuthError, Credential, Session, WorkPermit};
 use crate::domain::{Login, Peer, Protocol, TokenId};
-use crate::http::{AuthenticatedSession, ConnectionHandle, RequestSource, parse_credential};
+use crate::http::{AuthenticatedSession, ConnectionHandle, RequestSource, parse_credential, user_agent};
 use crate::tokens::Principal;
 
 /// The authenticated caller of a request.
@@ -116,8 +116,7 @@ async fn authenticate_request(state: &ApiState, request: &mut Request, source: R
     let headers = request.headers();
     // A missing credential is the same error as a wrong one: callers learn nothing from the difference.
     let credential = parse_credential(headers).or(from_query).ok_or(AuthError::Denied)?;
-    // A user agent that is not visible ASCII counts as empty, which a limit on user agents refuses unless it is `*`.
-    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let user_agent = user_agent(headers).map(str::to_owned);
     let peer = Peer { protocol: Protocol::Api, address: source.address, user_agent };
     let session = state.auth.authenticate(credential, peer).await?;
     ConnectionHandle::notify_authenticated(request.extensions(), &session)?;

@@ -502,7 +502,7 @@ impl AuthCore {
         // Against the snapshot, too: a rotation may have come between the read of the row and that of the chain.
         let hash = self.match_credentials(&cached_token.snapshot().credentials, attempt, now)?;
         // By the clock at every request: a token that expires moves no epoch.
-        if !cached_token.check_live(&self.clock, &self.store, &self.last_used)? {
+        if !cached_token.check_live(now, &self.clock, &self.store, &self.last_used)? {
             return Err(rejected_for_token(self.inactive_reason(token)?, token, cached_token.login.clone()));
         }
         // Last: a rejection by limits tells the audit trail that somebody has the right secret, perhaps stolen.

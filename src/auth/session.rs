@@ -17,6 +17,10 @@ use crate::domain::{
 /// Number of path components by which the audit trail tells denied operations apart.
 const DENIED_PATH_MAX_DEPTH: usize = 3;
 
+/// Time for which a session answers further requests of its connection, in milliseconds. A full authentication each
+/// minute keeps the verified secret in memory, and bounds it there.
+const MAX_REUSE_MS: u64 = 60_000;
+
 /// Error of a session whose token is not valid any more, excludes this peer, or no longer grants access to an open
 /// entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +37,8 @@ pub struct CredentialId(TokenId, PhcDigest);
 #[derive(Clone)]
 pub struct Session {
     handle: Arc<SessionHandle>,
+    /// Start of the hour in which this request, or longer use of the session, was last counted.
+    counted_hour_ms: Arc<AtomicI64>,
 }
 
 /// State that clones of a session share. The session is open until the last of them is dropped.
@@ -43,8 +49,8 @@ struct SessionHandle {
     secret_digest: PhcDigest,
     number: u64,
     evicted: Arc<AtomicBool>,
-    /// Start of the hour in which the session was last counted as used.
-    counted_hour_ms: AtomicI64,
+    /// Running time of the machine when the session was opened.
+    opened_boottime_ms: u64,
 }
 
 impl Session {
@@ -58,6 +64,7 @@ impl Session {
         let peer = Arc::new(peer);
         let number = core.next_session_number();
         let evicted = cached_token.register(number, peer.clone(), core.clock.now());
+        let opened_boottime_ms = core.clock.boottime_ms();
         Self {
             handle: Arc::new(SessionHandle {
                 core,
@@ -66,9 +73,21 @@ impl Session {
                 secret_digest,
                 number,
                 evicted,
-                counted_hour_ms: AtomicI64::new(i64::MIN),
+                opened_boottime_ms,
             }),
+            counted_hour_ms: Arc::new(AtomicI64::new(i64::MIN)),
         }
+    }
+
+    /// Returns the session for a further request with the same credential from the same client, if that would be
+    /// authenticated now as the one was that opened this session: judged by the store's published epoch, the clock and the
+    /// limits. `None` when in doubt, and once the session has been open for [`MAX_REUSE_MS`].
+    pub fn reuse(&self) -> Option<Self> {
+        let SessionHandle { core, cached_token, opened_boottime_ms, .. } = &*self.handle;
+        let is_fresh = core.clock.boottime_ms().saturating_sub(*opened_boottime_ms) < MAX_REUSE_MS;
+        let is_current = || core.store.is_current_epoch(cached_token.snapshot().epoch());
+        let is_valid = is_fresh && is_current() && self.handle.snapshot().is_ok();
+        is_valid.then(|| Self { handle: Arc::clone(&self.handle), counted_hour_ms: Arc::new(AtomicI64::new(i64::MIN)) })
     }
 
     /// Returns the login of the user.
@@ -163,7 +182,17 @@ impl Session {
         // A late use revives nothing: one after the deadline, or after a revocation, is dropped.
         if !cached_token.is_invalidated() && now < snapshot.session_deadline(secret_digest) {
             snapshot.record_use(now, core.clock.boottime_ms(), peer);
-            self.handle.count_use(now);
+            self.count_use(now);
+        }
+    }
+
+    /// Counts a request, or a longer use once an hour.
+    fn count_use(&self, now: UnixMillis) {
+        let hour = now.start_of_hour().as_millis();
+        let is_counted = self.counted_hour_ms.load(Ordering::Relaxed) == hour;
+        // The swap decides between threads: of two first uses in an hour one is counted.
+        if !is_counted && self.counted_hour_ms.swap(hour, Ordering::Relaxed) != hour {
+            self.handle.core.usage_counters.increment(now, self.handle.peer.protocol, UsageKind::Use);
         }
     }
 
@@ -286,7 +315,7 @@ fn valid_snapshot(
     // First the writes of this process, which may have moved the deadline, then the deadline.
     let live = cached_token
         .refresh(&core.store, &core.last_used)
-        .and_then(|()| cached_token.check_live(&core.clock, &core.store, &core.last_used));
+        .and_then(|()| cached_token.check_live(now, &core.clock, &core.store, &core.last_used));
     if let Err(error) = &live {
         tracing::error!(token = %cached_token.token, %error, "a session ends: its token can't be read");
     }
@@ -298,16 +327,6 @@ fn valid_snapshot(
 }
 
 impl SessionHandle {
-    /// Counts the session as one in use, once an hour.
-    fn count_use(&self, now: UnixMillis) {
-        let hour = now.start_of_hour().as_millis();
-        let is_counted = self.counted_hour_ms.load(Ordering::Relaxed) == hour;
-        // The swap decides between threads: of two first uses in an hour one is counted.
-        if !is_counted && self.counted_hour_ms.swap(hour, Ordering::Relaxed) != hour {
-            self.core.usage_counters.increment(now, self.peer.protocol, UsageKind::Use);
-        }
-    }
-
     /// Records in the audit trail that the session has ended, and why.
     fn record_closed(&self) {
         let Self { core, cached_token, peer, secret_digest, .. } = self;

@@ -111,6 +111,11 @@ impl TokenSnapshot {
         }
     }
 
+    /// Returns the epoch of the store that the snapshot was read at.
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
     /// Returns the instant at which the first token of the chain expires if none is used any more.
     pub(super) fn deadline(&self) -> UnixMillis {
         self.expiry_bounds.iter().map(ExpiryBound::deadline).min().unwrap_or(UnixMillis::MAX)
@@ -213,6 +218,7 @@ impl CachedToken {
     /// the clock has expired is loaded anew, and accepted, once the clock is right.
     pub(super) fn check_live(
         &self,
+        now: UnixMillis,
         clock: &Clock,
         store: &Store,
         last_used: &LastUsedTable,
@@ -220,7 +226,6 @@ impl CachedToken {
         if self.is_invalidated() {
             return Ok(false);
         }
-        let now = clock.now();
         if now < self.snapshot.load().deadline() {
             return Ok(true);
         }

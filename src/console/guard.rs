@@ -12,7 +12,7 @@ use super::browser_sessions::BrowserSession;
 use super::error::{ConsoleError, Result};
 use crate::auth::{Session, TooMuchWork, WorkPermit};
 use crate::domain::{Peer, Protocol, Role};
-use crate::http::{ConnectionHandle, PublicAddress, RequestBodyError, RequestSource, is_cross_origin};
+use crate::http::{ConnectionHandle, PublicAddress, RequestBodyError, RequestSource, is_cross_origin, user_agent};
 use crate::tokens::Principal;
 use crate::tree::View;
 
@@ -244,7 +244,7 @@ pub(super) async fn find_browser_session(
 
 /// Returns the peer of a request, as sessions record it.
 pub(super) fn peer(source: RequestSource, headers: &HeaderMap) -> Peer {
-    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let user_agent = user_agent(headers).map(str::to_owned);
     Peer { protocol: Protocol::Api, address: source.address, user_agent }
 }
 

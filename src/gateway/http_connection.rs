@@ -22,8 +22,9 @@ use super::disconnect_probe::{DisconnectProbe, ProbedStream, run_with_disconnect
 use super::http_service::HttpService;
 use super::http2;
 use super::http2_budgets::MAX_STREAMS;
+use super::last_host::LastHost;
 use super::request_handler::{HttpConnection, is_cancellable};
-use crate::http::RequestBody;
+use crate::http::{LastSession, RequestBody};
 use crate::net::{
     AcceptedConnection, DrainLimits, FileTransfer, FileTransferStream, LingeringStream, PeerShutdown, RewindStream,
     UnreadInput, WriteTimeoutStream,
@@ -63,6 +64,8 @@ impl HttpService {
             encrypted: encrypted || tls.is_some(),
             permit,
             owner: ConnectionOwner::default(),
+            last_session: LastSession::default(),
+            last_host: LastHost::default(),
             peer_shutdown,
             disconnect_probe,
             user_limit_reached: AtomicBool::new(false),

@@ -8,10 +8,11 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use crate::http::{ResponseBody, text_response};
 
 /// Refuses a host that is missing, malformed or named twice (RFC 9112 section 3.2, RFC 9113 section 8.3.1), credentials
-/// that contradict each other, and a transfer coding that is not supported (RFC 9112 section 6.1).
-pub(super) fn reject_malformed<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
+/// that contradict each other, and a transfer coding that is not supported (RFC 9112 section 6.1). The host is not parsed
+/// again where the request before has named the same one (`is_known_host`).
+pub(super) fn reject_malformed<B>(request: &Request<B>, is_known_host: bool) -> Option<Response<ResponseBody>> {
     let refuse = |message| Some(text_response(StatusCode::BAD_REQUEST, message));
-    if !has_one_host(request) {
+    if !is_known_host && !has_one_host(request) {
         return refuse("the host is missing, malformed or named twice: send one Host");
     }
     let headers = request.headers();
@@ -89,7 +90,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        reject_malformed(&request.body(()).expect("a request")).map(|response| response.status().as_u16())
+        reject_malformed(&request.body(()).expect("a request"), false).map(|response| response.status().as_u16())
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 
 use super::cors::CorsHeaders;
+use super::last_host::LastHost;
 use crate::domain::{AllowedOrigins, PublicUrl};
 use crate::http::{PublicAddress, ResponseBody, TrustedProxies, normalized_target};
 
@@ -23,6 +24,7 @@ impl RequestMiddleware {
     pub(super) async fn handle<B>(
         &self,
         peer: IpAddr,
+        last_host: &LastHost,
         mut request: Request<B>,
         next: impl AsyncFnOnce(Request<B>) -> Response<ResponseBody>,
     ) -> Response<ResponseBody> {
@@ -30,8 +32,10 @@ impl RequestMiddleware {
         if let Some(target) = normalized_target(request.uri()) {
             *request.uri_mut() = target;
         }
-        let forwarding = self.proxies.forwarded_address(peer, request.headers());
-        let address = PublicAddress::new(self.public_url.as_ref(), forwarding, request.uri(), request.headers());
+        let address = last_host.address(&request).unwrap_or_else(|| {
+            let forwarding = self.proxies.forwarded_address(peer, request.headers());
+            PublicAddress::new(self.public_url.as_ref(), forwarding, request.uri(), request.headers())
+        });
         request.extensions_mut().insert(address);
         // Read here, since the handler consumes the request. Refusals get the headers, too: without them a browser
         // hides their status from the page.

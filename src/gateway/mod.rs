@@ -14,6 +14,7 @@ mod http2;
 mod http2_budgets;
 mod http_connection;
 mod http_service;
+mod last_host;
 mod maintenance_task;
 mod malformed;
 mod middleware;

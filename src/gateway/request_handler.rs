@@ -13,12 +13,13 @@ use super::abort_on_revocation;
 use super::connection_owner::ConnectionOwner;
 use super::disconnect_probe::DisconnectProbe;
 use super::http_service::HttpService;
+use super::last_host::LastHost;
 use super::malformed::reject_malformed;
 use super::reload::LiveSettings;
 use crate::auth::Session;
 use crate::http::{
-    AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, RequestBody, RequestSource, ResponseBody,
-    UnreadBody, UnreadBodyRest, text_response,
+    AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, LastSession, RequestBody, RequestSource,
+    ResponseBody, UnreadBody, UnreadBodyRest, text_response,
 };
 use crate::net::{ConnectionPermit, DrainLimits, FileTransfer, PeerShutdown, TooManyConnections, UnreadInput};
 
@@ -49,6 +50,8 @@ pub(super) struct HttpConnection {
     pub(super) encrypted: bool,
     pub(super) permit: ConnectionPermit,
     pub(super) owner: ConnectionOwner,
+    pub(super) last_session: LastSession,
+    pub(super) last_host: LastHost,
     pub(super) peer_shutdown: PeerShutdown,
     pub(super) disconnect_probe: DisconnectProbe,
     /// Whether a request was refused because its user has too many open connections.
@@ -75,6 +78,10 @@ impl AuthenticatedConnection for HttpConnection {
             .inspect_err(|_| self.user_limit_reached.store(true, Ordering::Relaxed))?;
         self.owner.set(session);
         Ok(())
+    }
+
+    fn last_session(&self) -> &LastSession {
+        &self.last_session
     }
 }
 
@@ -130,7 +137,7 @@ impl HttpConnection {
         request.extensions_mut().insert(ConnectionHandle { connection, file_transfer });
         // The middleware runs first: every check below sees the normalized target.
         let next = async |request| self.handle_normalized(request, unread_body).await;
-        self.settings.middleware.handle(self.peer, request, next).await
+        self.settings.middleware.handle(self.peer, &self.last_host, request, next).await
     }
 
     async fn handle_normalized(
@@ -164,8 +171,15 @@ impl HttpConnection {
 
     async fn route_checked(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
         // First: nothing below may read a host or a credential that a proxy in front has understood differently.
-        if let Some(rejection) = reject_malformed(&request) {
+        let is_known_host = self.last_host.address(&request).is_some();
+        if let Some(rejection) = reject_malformed(&request, is_known_host) {
             return rejection;
+        }
+        if !is_known_host
+            && !self.service.proxies.is_trusted(self.peer)
+            && let Some(address) = request.extensions().get()
+        {
+            self.last_host.set(&request, address);
         }
         let origin = self.service.proxies.request_source(self.peer, self.encrypted, request.headers());
         // Before any credential is read: a token that was sent in the clear must not work, or nobody notices.

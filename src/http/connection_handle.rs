@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Extensions;
 
+use super::last_session::LastSession;
 use crate::auth::{AuthError, Session};
 use crate::net::{FileTransfer, TooManyConnections};
 
@@ -15,6 +16,9 @@ pub trait AuthenticatedConnection: Send + Sync {
     /// [`TooManyConnections`] when the user has as many connections as the limit allows; the request must not be
     /// carried out.
     fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections>;
+
+    /// Returns the session of its last authenticated request.
+    fn last_session(&self) -> &LastSession;
 }
 
 /// Extension of a request: the connection on which it arrived.

@@ -5,6 +5,7 @@
 //! strips is in front of all paths that a client sends in headers, and must be in front of those that it is given.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::uri::Authority;
 use http::{HeaderMap, Uri, header};
@@ -68,9 +69,12 @@ pub struct ForwardedAddress {
     pub prefix: Option<String>,
 }
 
-/// Address of the server as the sender of a request knows it; an extension of the request.
+/// Address of the server as the sender of a request knows it; an extension of the request. Clones share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PublicAddress {
+pub struct PublicAddress(Arc<PublicAddressParts>);
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct PublicAddressParts {
     names: Vec<ServerName>,
     prefix: String,
 }
@@ -92,35 +96,35 @@ impl PublicAddress {
         }
         // The configured prefix wins over that of a proxy.
         let path = configured.map(|url| url.path().to_owned()).filter(|path| !path.is_empty());
-        Self { names, prefix: path.or(prefix).unwrap_or_default() }
+        Self::from_parts(names, path.or(prefix).unwrap_or_default())
     }
 
     /// Rebuilds an address from [`PublicAddress::names`] and [`PublicAddress::prefix`].
     pub fn from_parts(names: Vec<ServerName>, prefix: String) -> Self {
-        Self { names, prefix }
+        Self(Arc::new(PublicAddressParts { names, prefix }))
     }
 
     /// Returns the names, the one to show to users first.
     pub fn names(&self) -> &[ServerName] {
-        &self.names
+        &self.0.names
     }
 
     /// Returns the path prefix, without a trailing slash; empty where there is none.
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        &self.0.prefix
     }
 
     /// Tells whether a URL of this scheme and authority refers to this server.
     pub fn matches_authority(&self, scheme: &[u8], authority: &[u8]) -> bool {
-        ServerName::parse(authority).is_some_and(|other| self.names.iter().any(|name| name.matches(scheme, &other)))
+        ServerName::parse(authority).is_some_and(|other| self.0.names.iter().any(|name| name.matches(scheme, &other)))
     }
 
     /// Returns the rest of a path after the prefix, with its leading slash; `None` where the path does not start with
     /// the prefix, or there is none.
     pub fn strip_prefix<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
-        let rest = path.strip_prefix(self.prefix.as_bytes())?;
+        let rest = path.strip_prefix(self.0.prefix.as_bytes())?;
         // `/prefixed` does not start with the prefix `/prefix`.
-        (!self.prefix.is_empty() && rest.starts_with(b"/")).then_some(rest)
+        (!self.0.prefix.is_empty() && rest.starts_with(b"/")).then_some(rest)
     }
 }
 

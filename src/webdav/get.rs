@@ -316,7 +316,7 @@ mod tests {
     use super::*;
     use crate::auth::Session;
     use crate::domain::Permission;
-    use crate::http::{AuthenticatedConnection, ConnectionHandle, TooManyConnections};
+    use crate::http::{AuthenticatedConnection, ConnectionHandle, LastSession, TooManyConnections};
 
     use crate::tree::testing::TreeFixture;
 
@@ -378,10 +378,14 @@ mod tests {
 
     #[test]
     fn large_file_is_not_read_where_the_connection_sends_it_by_itself() {
-        struct Connection;
+        #[derive(Default)]
+        struct Connection(LastSession);
         impl AuthenticatedConnection for Connection {
             fn on_authenticated(&self, _: &Session) -> std::result::Result<(), TooManyConnections> {
                 Ok(())
+            }
+            fn last_session(&self) -> &LastSession {
+                &self.0
             }
         }
         let (fixture, runtime) = (TreeFixture::new(&[]), runtime());
@@ -393,7 +397,7 @@ mod tests {
         ] {
             std::fs::write(fixture.root_path.join("f"), vec![b'x'; size]).expect("written");
             let mut request = http::Request::get("/dav/f").body(()).expect("a request");
-            let connection = Arc::new(Connection);
+            let connection = Arc::new(Connection::default());
             request.extensions_mut().insert(ConnectionHandle { connection, file_transfer });
             let (head, session) = (request.into_parts().0, fixture.view("alice").session().clone());
             let now = crate::store::testing::now();

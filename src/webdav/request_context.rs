@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Uri};
 
 use super::client_root::{ClientRoot, UrlPrefix};
 use super::conditions::{IfContext, RequestConditions};
@@ -13,7 +13,7 @@ use super::method::DavMethod;
 use super::resource_url::{self, ResourceUrl};
 use crate::auth::{AuthError, Authenticator, Session};
 use crate::domain::{Peer, Protocol, TreePath, UnixMillis};
-use crate::http::{ConnectionHandle, FileTransfer, PublicAddress, RequestSource, parse_credential};
+use crate::http::{ConnectionHandle, FileTransfer, PublicAddress, RequestSource, parse_credential, user_agent};
 use crate::tree::{self, LockToken, Tree, View, WriteConditions};
 
 /// Authenticates a request.
@@ -22,10 +22,21 @@ use crate::tree::{self, LockToken, Tree, View, WriteConditions};
 /// [`Error::AuthenticationFailed`]; the same one for a credential that is missing, malformed or wrong.
 pub(super) async fn authenticate(auth: &Authenticator, head: &Parts, source: RequestSource) -> Result<Session> {
     let headers = &head.headers;
-    let credential = parse_credential(headers).ok_or(AuthError::Denied)?;
-    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let peer = Peer { protocol: Protocol::Webdav, address: source.address, user_agent };
-    let session = auth.authenticate(credential, peer).await?;
+    let last_session = head.extensions.get::<ConnectionHandle>().map(|handle| handle.connection.last_session());
+    let session = match last_session.and_then(|last| last.get(headers, Protocol::Webdav, source.address)) {
+        Some(session) => session,
+        None => {
+            let credential = parse_credential(headers).ok_or(AuthError::Denied)?;
+            let user_agent = user_agent(headers).map(str::to_owned);
+            let peer = Peer { protocol: Protocol::Webdav, address: source.address, user_agent };
+            // In a box, since it is rare and its future is large.
+            let session = Box::pin(auth.authenticate(credential, peer)).await?;
+            if let Some(last_session) = last_session {
+                last_session.set(headers, &session);
+            }
+            session
+        }
+    };
     // Before the request is carried out: the limit of connections per user must hold for its first request too.
     ConnectionHandle::notify_authenticated(&head.extensions, &session)?;
     Ok(session)

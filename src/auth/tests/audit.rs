@@ -211,15 +211,19 @@ async fn session_is_counted_once_per_hour_and_each_refusal_counted() {
     }
     env.login(&text).await.expect("accepted").record_use();
     assert_eq!(sum(UsageKind::Use), 2);
+    let next_request = session.reuse().expect("valid");
+    next_request.record_use();
+    next_request.record_use();
+    assert_eq!(sum(UsageKind::Use), 3, "a further request of its connection");
     env.clock.advance(secs(3600));
     session.record_use();
-    assert_eq!(sum(UsageKind::Use), 3);
+    assert_eq!(sum(UsageKind::Use), 4);
     session.record_denial("write", None);
     assert_denied(env.login(&with_fresh_secret(&text)).await);
-    assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (3, 2));
+    assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (4, 2));
     env.auth.core.flush();
     assert!(env.auth.unflushed_counts().is_empty());
-    assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (3, 2), "in the store");
+    assert_eq!((sum(UsageKind::Use), sum(UsageKind::Refusal)), (4, 2), "in the store");
 }
 
 #[tokio::test]
