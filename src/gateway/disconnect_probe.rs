@@ -5,6 +5,7 @@
 //! stream, and its request takes long, one interim response is sent, which every client has to ignore (RFC 9110 section
 //! 15.2). A reset ends the connection, and that cancels the work.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,9 +45,12 @@ impl DisconnectProbe {
 pub(super) async fn run_with_disconnect_probe<T>(
     probe: &DisconnectProbe,
     peer: &PeerShutdown,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> T {
-    let mut work = std::pin::pin!(work);
+    // Nearly all work is done at once: no timer is made for it.
+    if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        return output;
+    }
     let mut has_probed = false;
     loop {
         tokio::select! {
@@ -192,12 +196,12 @@ mod tests {
                 let (responded, guard) = work.lock().take().expect("one request");
                 let (probe, peer) = (&probe, &peer);
                 async move {
-                    let work = async move {
+                    let mut work = std::pin::pin!(async move {
                         let _guard = guard;
                         let _ = responded.await;
                         crate::http::text_response(http::StatusCode::OK, "done")
-                    };
-                    Ok::<_, std::convert::Infallible>(run_with_disconnect_probe(probe, peer, work).await)
+                    });
+                    Ok::<_, std::convert::Infallible>(run_with_disconnect_probe(probe, peer, work.as_mut()).await)
                 }
             });
             let server = hyper::server::conn::http1::Builder::new().half_close(true).clone();

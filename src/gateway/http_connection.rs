@@ -32,6 +32,8 @@ use crate::net::{
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum size of the future of a request over HTTP/1: it is copied several times on its way.
+const MAX_REQUEST_FUTURE_BYTES: usize = 8 * 1024;
 /// Bounds on discarding what comes after the sending side of a connection was closed.
 const LINGERING_CLOSE_LIMITS: DrainLimits = DrainLimits {
     idle_timeout: Duration::from_secs(10),
@@ -133,9 +135,13 @@ impl HttpConnection {
             // carried out. HTTP/1.0 has no interim responses to probe its clients with (RFC 9110 section 15.2).
             let cancellable = request.version() == Version::HTTP_11 && is_cancellable(request.method());
             async move {
-                let response = self.handle(request, unread_body);
+                // Pinned here: a future that is passed on by value is copied, and this one is large.
+                let mut response = pin!(self.handle(request, unread_body));
+                debug_assert!(size_of_val(&*response) <= MAX_REQUEST_FUTURE_BYTES, "box what is rare in it");
                 Ok::<_, Infallible>(match cancellable {
-                    true => run_with_disconnect_probe(&self.disconnect_probe, &self.peer_shutdown, response).await,
+                    true => {
+                        run_with_disconnect_probe(&self.disconnect_probe, &self.peer_shutdown, response.as_mut()).await
+                    }
                     false => response.await,
                 })
             }

@@ -71,18 +71,19 @@ impl HttpService {
         if !request.body().is_end_stream() && has_content_coding(request.headers()) {
             return content_coding_unsupported();
         }
+        // In boxes: otherwise the future of a request over WebDAV, which is copied, has room for these.
         if is_api {
-            return self.api.handle(request, origin).await;
+            return Box::pin(self.api.handle(request, origin)).await;
         }
         if is_path_within(path, "/console") {
-            return self.console.handle(request, origin).await;
+            return Box::pin(self.console.handle(request, origin)).await;
         }
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {
             _ if request.method() == Method::OPTIONS && matches!(path, "/" | "*") => options_response(),
             "/" if is_read => about_response(),
             "/healthz" if is_read => text_response(StatusCode::OK, "ok"),
-            "/readyz" if is_read => self.readiness_response().await,
+            "/readyz" if is_read => Box::pin(self.readiness_response()).await,
             "/" => method_not_allowed("OPTIONS, GET, HEAD"),
             "/healthz" | "/readyz" => method_not_allowed("GET, HEAD"),
             _ => text_response(StatusCode::NOT_FOUND, "there is nothing at this path: the tree is at /dav/"),

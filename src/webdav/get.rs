@@ -29,6 +29,9 @@ const READ_BLOCK_BYTES: u64 = 256 * 1024;
 /// system call.
 const MIN_TRANSFER_BYTES: u64 = 64 * 1024;
 
+/// Number of headers that a response with a file usually has at most.
+const MAX_FILE_HEADERS: usize = 12;
+
 const WANT_REPR_DIGEST: &str = "want-repr-digest";
 
 /// Handles GET and HEAD.
@@ -120,20 +123,21 @@ fn requested_ranges(context: &RequestContext, current: &Validators, size: u64) -
 }
 
 fn full_response(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
-    let entry = reader.entry().clone();
-    let mut response = file_response(StatusCode::OK, &entry, empty());
+    let entry = reader.entry();
+    let size = entry.size;
+    let mut response = file_response(StatusCode::OK, entry, empty());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&context.path)));
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(entry.size));
-    if let Some(checksum) = context.view.checksum(&entry)? {
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    if let Some(checksum) = context.view.checksum(entry)? {
         set_header(
             response.headers_mut(),
             header::HeaderName::from_static("oc-checksum"),
             checksum::first_stored_checksum(&checksum).to_owned(),
         );
     }
-    if context.method == DavMethod::Get && entry.size > 0 {
+    if context.method == DavMethod::Get && size > 0 {
         *response.body_mut() =
-            content_body(context, ContentPieces::new(reader, [ContentPiece::FileRange(0..entry.size)]), read)?;
+            content_body(context, ContentPieces::new(reader, [ContentPiece::FileRange(0..size)]), read)?;
     }
     Ok(response)
 }
@@ -144,19 +148,18 @@ fn partial_response(
     parts: &[Range<u64>],
     read: ReadAtFn,
 ) -> Result<Response<ResponseBody>> {
-    let entry = reader.entry().clone();
-    let media_type = content_type(&context.path);
-    let mut response = file_response(StatusCode::PARTIAL_CONTENT, &entry, empty());
+    let (size, media_type) = (reader.entry().size, content_type(&context.path));
+    let mut response = file_response(StatusCode::PARTIAL_CONTENT, reader.entry(), empty());
     let headers = response.headers_mut();
     let pieces = if let [part] = parts {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        set_header(headers, header::CONTENT_RANGE, content_range(part, entry.size));
+        set_header(headers, header::CONTENT_RANGE, content_range(part, size));
         ContentPieces::new(reader, [ContentPiece::FileRange(part.clone())])
     } else {
         // Random, so that the content of a file can't be made to contain it.
         let boundary = uuid::Uuid::new_v4().simple().to_string();
         set_header(headers, header::CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}"));
-        ContentPieces::new(reader, multipart_pieces(parts, &boundary, media_type, entry.size))
+        ContentPieces::new(reader, multipart_pieces(parts, &boundary, media_type, size))
     };
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(pieces.length()));
     *response.body_mut() = content_body(context, pieces, read)?;
@@ -201,7 +204,9 @@ fn content_body(context: &RequestContext, mut pieces: ContentPieces, read: ReadA
 fn file_response(status: StatusCode, entry: &Entry, body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
+    // Room for these, and for those that are added on the way out: the map would grow several times.
     let headers = response.headers_mut();
+    headers.reserve(MAX_FILE_HEADERS);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     set_header(headers, header::LAST_MODIFIED, date::format_http_date(entry.modified));
     if let Some(etag) = entry.etag {

@@ -202,24 +202,22 @@ impl Webdav {
             // Handled in `dispatch`, whatever the path is: the response must reveal nothing of it.
             DavMethod::Options => Ok(options_response()),
             DavMethod::Get | DavMethod::Head => get::handle(context).await,
+            // In boxes but for GET: otherwise its future, which is copied, has room for the largest of these.
             // `Upload-Complete` alone makes a PUT or POST a resumable upload, whatever its value.
-            DavMethod::Put if context.headers.contains_key("upload-complete") => {
-                resumable_upload::create(context, body, &self.uploads, &self.adaptive_blocking).await
+            DavMethod::Put | DavMethod::Post if context.headers.contains_key("upload-complete") => {
+                Box::pin(resumable_upload::create(context, body, &self.uploads, &self.adaptive_blocking)).await
             }
-            DavMethod::Post if !context.headers.contains_key("upload-complete") => {
-                Err(Error::MethodNotAllowed(method::TREE_METHODS))
-            }
-            DavMethod::Post => resumable_upload::create(context, body, &self.uploads, &self.adaptive_blocking).await,
-            DavMethod::Put => put::handle(context, body, &self.adaptive_blocking).await,
-            DavMethod::Patch => put::patch(context, body).await,
-            DavMethod::Delete => collection::delete(context).await,
-            DavMethod::Mkcol => collection::mkcol(context, body).await,
-            DavMethod::Propfind => propfind::handle(context, body, &self.propfind_limits).await,
-            DavMethod::Report => report::handle(context, body).await,
-            DavMethod::Proppatch => proppatch::handle(context, body).await,
-            DavMethod::Copy | DavMethod::Move => copy_move::handle(context).await,
-            DavMethod::Lock => lock::lock(context, body).await,
-            DavMethod::Unlock => lock::unlock(context).await,
+            DavMethod::Put => Box::pin(put::handle(context, body, &self.adaptive_blocking)).await,
+            DavMethod::Post => Err(Error::MethodNotAllowed(method::TREE_METHODS)),
+            DavMethod::Patch => Box::pin(put::patch(context, body)).await,
+            DavMethod::Delete => Box::pin(collection::delete(context)).await,
+            DavMethod::Mkcol => Box::pin(collection::mkcol(context, body)).await,
+            DavMethod::Propfind => Box::pin(propfind::handle(context, body, &self.propfind_limits)).await,
+            DavMethod::Report => Box::pin(report::handle(context, body)).await,
+            DavMethod::Proppatch => Box::pin(proppatch::handle(context, body)).await,
+            DavMethod::Copy | DavMethod::Move => Box::pin(copy_move::handle(context)).await,
+            DavMethod::Lock => Box::pin(lock::lock(context, body)).await,
+            DavMethod::Unlock => Box::pin(lock::unlock(context)).await,
         }
     }
 }
@@ -246,19 +244,22 @@ impl Webdav {
             || UnfinishedUploadContext { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
         // Not below `/dav`: an upload has no place in the tree until it is committed.
         if path.starts_with("/upload/") {
-            return resumable_upload::handle(method, &head, body, upload_context())
+            // In boxes, as in `handle_in_tree`.
+            return Box::pin(resumable_upload::handle(method, &head, body, upload_context()))
                 .await
                 .map(OutsideTreeOutcome::Handled);
         }
         match OutsideTreeResource::parse(path.as_bytes(), session.login())? {
             Some(OutsideTreeResource::ChunkedUpload(chunk_path)) => {
-                chunked_upload::handle(method, &chunk_path, head, body, upload_context())
+                Box::pin(chunked_upload::handle(method, &chunk_path, head, body, upload_context()))
                     .await
                     .map(OutsideTreeOutcome::Handled)
             }
             Some(OutsideTreeResource::Principal) if method == DavMethod::Propfind => {
                 let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
-                principal::propfind_principal(&server, session.login(), body).await.map(OutsideTreeOutcome::Handled)
+                Box::pin(principal::propfind_principal(&server, session.login(), body))
+                    .await
+                    .map(OutsideTreeOutcome::Handled)
             }
             Some(OutsideTreeResource::Principal) => Err(Error::MethodNotAllowed(method::PRINCIPAL_METHODS)),
             None => Ok(OutsideTreeOutcome::InTree(head)),
