@@ -21,13 +21,14 @@ class Dav:
     bearer: str = ""
     pid: int | None = None
     version: str = ""
+    default_ports = {"http": 80}        # of the schemes that are supported
 
     def __post_init__(self):
         self.url = self.url.rstrip("/") + "/"
         parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme != "http":
-            raise SystemExit(f"{self.url}: only http:// URLs are supported")
-        self.host, self.port = parts.hostname, parts.port or 80
+        if parts.scheme not in self.default_ports:
+            raise SystemExit(f"{self.url}: only {' and '.join(self.default_ports)} URLs are supported")
+        self.host, self.port = parts.hostname, parts.port or self.default_ports[parts.scheme]
         self.path = parts.path
 
     @property
@@ -38,6 +39,9 @@ class Dav:
 
     def at(self, relative=""):
         return self.url + relative
+
+    def connection(self, timeout):
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
 
 
 @dataclass
@@ -121,7 +125,7 @@ def quote(path):
 
 def request(dav, method, relative="", body=None, headers=None, timeout=60):
     """One request on a connection of its own: (status, headers, body)."""
-    connection = http.client.HTTPConnection(dav.host, dav.port, timeout=timeout)
+    connection = dav.connection(timeout)
     try:
         connection.request(method, dav.path + relative, body, {"Authorization": dav.authorization, **(headers or {})})
         answer = connection.getresponse()
