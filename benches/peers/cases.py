@@ -12,22 +12,30 @@ CASES = {}
 
 
 class Failed(Exception):
-    pass
+    """The server did something else than the case asks for."""
+
+
+class Missing(Exception):
+    """The server does not offer what the case measures."""
 
 
 @dataclass
 class Case:
     name: str
-    protocol: str
+    group: str              # which servers it is measured on: dav, tls or sftp
     unit: str
     higher_is_better: bool
+    work_unit: str          # what the server's CPU seconds are divided by
     function: object
     text: str
 
 
-def case(name, unit, higher=False):
+def case(name, unit, higher=False, per="GiB", group=""):
+    """Registers a case. Its function returns the figure and a dict of further ones, in which `work` is the amount that
+    the metered block transferred or did, in the unit `per`."""
     def register(function):
-        CASES[name] = Case(name, name.split("-")[0], unit, higher, function, " ".join(function.__doc__.split()))
+        CASES[name] = Case(name, group or name.split("-")[0], unit, higher, per, function,
+                           " ".join(function.__doc__.split()))
         return function
     return register
 

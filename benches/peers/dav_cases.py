@@ -24,10 +24,12 @@ class DavTarget(Target):
             raise Failed(f"{method} {name or 'folder'}: status {status}")
         return head, content
 
+    curl_options = []       # those that the protocol below takes
+
     def curl(self, *arguments):
         """One curl transfer: its seconds, by curl's own clock."""
         out = run(["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{time_total}", "--max-time", str(COMMAND_LIMIT),
-                   "-H", f"Authorization: {self.end.authorization}", *arguments], what="curl")
+                   *self.curl_options, "-H", f"Authorization: {self.end.authorization}", *arguments], what="curl")
         status, seconds = out.split()
         if status not in (b"200", b"201", b"204"):
             raise Failed(f"curl: status {status.decode()}")
@@ -56,7 +58,7 @@ class DavTarget(Target):
 
     def verify(self, name):
         copy = self.local / f"check-{self.name}"
-        run(["curl", "-sS", "-f", "-o", str(copy), "-H", f"Authorization: {self.end.authorization}",
+        run(["curl", "-sS", "-f", "-o", str(copy), *self.curl_options, "-H", f"Authorization: {self.end.authorization}",
              self.end.at(self.path(name))], what="curl")
         same = sha256(copy) == self.options.big_sum
         copy.unlink()
@@ -89,7 +91,7 @@ def dav_get_big(t):
     t.once("big", t.big)
     with t.meter():
         seconds = t.curl(t.end.at(t.path("big.bin")))
-    return t.options.size_mib / seconds, {}
+    return t.options.size_mib / seconds, {"work": t.options.size_mib / 1024}
 
 
 @case("dav-put-big", "MiB/s", higher=True)
@@ -100,29 +102,39 @@ def dav_put_big(t):
         seconds = t.curl("-T", str(t.local / "big"), t.end.at(t.path("up.bin")))
     t.once("verified put", lambda: t.verify("up.bin"))
     t.fresh("up.bin")
-    return t.options.size_mib / seconds, {}
+    return t.options.size_mib / seconds, {"work": t.options.size_mib / 1024}
 
 
+def wrk(t, path, *options, env=None):
+    """Requests of wrk, all for one file of 4 KiB: the rate, and the latencies."""
+    with t.meter():
+        text = run(["wrk", f"-d{t.options.wrk_seconds}s", "--latency", "--timeout", "5s", *options, t.end.at(path)],
+                   env).decode()
+    if found := re.search(r"Non-2xx.*|Socket errors.*", text):
+        raise Failed(f"wrk: {found[0].strip()}")
+    requests, seconds = re.search(r"(\d+) requests in ([\d.]+)s", text).groups()
+    received, scale = re.search(r"Transfer/sec:\s+([\d.]+)([KMG])B", text).groups()
+    if float(received) * _WRK_SIZES[scale] * float(seconds) < .98 * int(requests) * 4096:
+        raise Failed("wrk: the answers are shorter than the file")
+    more = {"work": int(requests) / 1000}
+    for share in ("50", "99"):
+        value, unit = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)\b", text, re.M).groups()
+        more[f"p{share}_ms"] = float(value) * _WRK_UNITS[unit]
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]), more
+
+
+_WRK_SIZES = {"K": 1024, "M": MIB, "G": 1024 * MIB}
 _WRK_UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
 
 
-@case("dav-get-4k", "req/s", higher=True)
+@case("dav-get-4k", "req/s", higher=True, per="1,000 requests")
 def dav_get_4k(t):
     """GET of a 4 KiB file with wrk over 16 kept connections, with credentials in every request."""
     t.once("small", lambda: t.ask("PUT", "small.dat", os.urandom(4096)))
-    with t.meter():
-        text = run(["wrk", "-t1", "-c16", f"-d{t.options.wrk_seconds}s", "--latency", "--timeout", "5s",
-                    "-H", f"Authorization: {t.end.authorization}", t.end.at(t.path("small.dat"))]).decode()
-    if found := re.search(r"Non-2xx.*|Socket errors.*", text):
-        raise Failed(f"wrk: {found[0].strip()}")
-    latency = {}
-    for share in ("50", "99"):
-        value, unit = re.search(rf"^\s+{share}%\s+([\d.]+)(us|ms|s|m)\b", text, re.M).groups()
-        latency[f"p{share}_ms"] = float(value) * _WRK_UNITS[unit]
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]), latency
+    return wrk(t, t.path("small.dat"), "-t1", "-c16", "-H", f"Authorization: {t.end.authorization}")
 
 
-@case("dav-put-4k", "req/s", higher=True)
+@case("dav-put-4k", "req/s", higher=True, per="1,000 requests")
 def dav_put_4k(t):
     """PUT of 1,000 new 4 KiB files over 8 kept connections; the median of three such loads."""
     seconds, times = [], []
@@ -137,39 +149,56 @@ def dav_put_4k(t):
         if len(content) != 4096:
             raise Failed("the last file is not as long as it was written")
     t.fresh("many/")
-    times.sort()
     return t.options.small_files / statistics.median(seconds), \
-        {"p50_ms": percentile(times, .5) * 1000, "p99_ms": percentile(times, .99) * 1000}
+        {"work": t.options.small_files / 1000, **latencies(times)}
+
+
+def latencies(times):
+    """p50 and p99 of the seconds that requests took."""
+    times = sorted(times)
+    return {"p50_ms": percentile(times, .5) * 1000, "p99_ms": percentile(times, .99) * 1000}
 
 
 def propfind(t, name, count):
-    t.once(name, lambda: t.folder_of(name, count, 16))
-    times = []
-    with t.meter():
-        for _ in range(3):
-            start = time.perf_counter()
-            _, body = t.ask("PROPFIND", name, PROPFIND, {"Depth": "1", "Content-Type": "application/xml"}, expect=(207,))
-            times.append(time.perf_counter() - start)
-    entries = len(re.findall(rb"</(?:\w+:)?response>", body))
+    """One listing of a folder whose files are numbered: its seconds and the bytes of the answer."""
+    start = time.perf_counter()
+    _, answer = t.ask("PROPFIND", name, PROPFIND, {"Depth": "1", "Content-Type": "application/xml"}, expect=(207,))
+    seconds = time.perf_counter() - start
+    entries = len(re.findall(rb"</(?:\w+:)?response>", answer))
     if entries not in (count, count + 1):
         raise Failed(f"PROPFIND lists {entries} of {count} entries")
-    return statistics.median(times) * 1000, {"bytes": len(body)}
+    return seconds, len(answer)
 
 
-@case("dav-propfind-1k", "ms")
+def propfinds(t, name, count):
+    t.once(name, lambda: t.folder_of(name, count, 16))
+    with t.meter():
+        answers = [propfind(t, name, count) for _ in range(3)]
+    return statistics.median(seconds for seconds, _ in answers) * 1000, \
+        {"bytes": answers[0][1], "work": 3 * count / 1000}
+
+
+@case("dav-propfind-1k", "ms", per="1,000 entries")
 def dav_propfind_1k(t):
     """PROPFIND depth 1 of 1,000 files, six properties; the median of three requests."""
-    return propfind(t, "list-1k/", 1000)
+    return propfinds(t, "list-1k/", 1000)
 
 
-@case("dav-propfind-10k", "ms")
+@case("dav-propfind-10k", "ms", per="1,000 entries")
 def dav_propfind_10k(t):
     """PROPFIND depth 1 of 10,000 files, six properties; the median of three requests."""
-    return propfind(t, "list-10k/", 10000)
+    return propfinds(t, "list-10k/", 10000)
 
 
-def count_tree(t, name):
-    _, body = t.ask("PROPFIND", f"{name}part-9/", PROPFIND, {"Depth": "1", "Content-Type": "application/xml"}, expect=(207,))
+@case("dav-propfind-100k", "ms", per="1,000 entries")
+def dav_propfind_100k(t):
+    """PROPFIND depth 1 of 100,000 files, six properties; the median of three requests."""
+    return propfinds(t, "list-100k/", 100000)
+
+
+def count_entries(t, name):
+    """How many entries a PROPFIND of the folder lists; some servers count the folder itself."""
+    _, body = t.ask("PROPFIND", name, PROPFIND, {"Depth": "1", "Content-Type": "application/xml"}, expect=(207,))
     return len(re.findall(rb"</(?:\w+:)?response>", body))
 
 
@@ -183,7 +212,7 @@ def copy_and_delete(t):
             copies.append(-time.perf_counter())
             t.copy("tree/", "tree-copy/")
             copies[-1] += time.perf_counter()
-            if count_tree(t, "tree-copy/") < t.options.small_files // 10:
+            if count_entries(t, "tree-copy/part-9/") < t.options.small_files // 10:
                 raise Failed("the copied tree lacks files")
             deletes.append(-time.perf_counter())
             t.ask("DELETE", "tree-copy/", expect=(200, 204))
@@ -191,17 +220,17 @@ def copy_and_delete(t):
     return statistics.median(copies) * 1000, statistics.median(deletes) * 1000
 
 
-@case("dav-copy-tree", "ms")
+@case("dav-copy-tree", "ms", per="1,000 files")
 def dav_copy_tree(t):
     """COPY of a folder of 10 folders with 1,000 files of 4 KiB in all; the median of three.
     The CPU seconds hold three COPYs and three DELETEs."""
-    return copy_and_delete(t)[0], {}
+    return copy_and_delete(t)[0], {"work": 3 * t.options.small_files / 1000}
 
 
-@case("dav-delete-tree", "ms")
+@case("dav-delete-tree", "ms", per="1,000 files")
 def dav_delete_tree(t):
     """DELETE of such a tree; the median of three. The CPU seconds hold three COPYs and three DELETEs."""
-    return copy_and_delete(t)[1], {}
+    return copy_and_delete(t)[1], {"work": 3 * t.options.small_files / 1000}
 
 
 @case("dav-copy-big", "MiB/s", higher=True)
@@ -215,4 +244,4 @@ def dav_copy_big(t):
     if int(head["Content-Length"] or -1) != t.options.size_mib * MIB:
         raise Failed("the copy has another length")
     t.fresh("big-copy.bin")
-    return t.options.size_mib / m.seconds, {}
+    return t.options.size_mib / m.seconds, {"work": t.options.size_mib / 1024}

@@ -26,7 +26,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from shared import Dav, Sftp, tool_version
+from shared import BenchDav, Sftp, basic, tool_version
+
+USERS = 64      # further users of each WebDAV server, each with a password of its own
+
 
 def free_port():
     with socket.socket() as s:
@@ -55,12 +58,16 @@ class Peer:
 
     protocol = "dav"
     program = ""
+    path = "/"              # of the folder that is served, in the URL
     version_flags = ["-v"]
     as_web_user = False     # started as root, it serves as www-data
+    tls_module = ""         # file that must be there for it to serve TLS
+    users = 0               # further users that it is given
 
-    def __init__(self, data, user="bench", password=None):
-        self.data = Path(data).resolve()
+    def __init__(self, data, user="bench", password=None, tls=None):
+        self.data, self.tls = Path(data).resolve(), tls      # tls: paths of certificate and key, or None for plain text
         self.user, self.password = user, password or secrets.token_hex(16)
+        self.passwords = {f"{user}-{i:02}": secrets.token_hex(16) for i in range(self.users)}
         self.port = free_port()
         self.state = Path(tempfile.mkdtemp(prefix=f"peer-{self.name}-"))
         self.state.chmod(0o755)
@@ -75,15 +82,18 @@ class Peer:
                 self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                 env={**os.environ, **self.environment()}, cwd=self.state,
                                                 start_new_session=True, preexec_fn=_end_with_parent)
-            if not wait_port(self.port, 15) or self.process.poll() is not None:
+            if not self.wait_ready() or self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} did not start: {(self.state / 'log').read_text(errors='replace')[-2000:]}")
         except BaseException:
             self.stop()
             raise
 
+    def wait_ready(self):
+        return wait_port(self.port, 15)
+
     @classmethod
-    def available(cls):
-        return bool(cls.executable())
+    def available(cls, tls=False):
+        return bool(cls.executable()) and (not tls or not cls.tls_module or Path(cls.tls_module).exists())
 
     @classmethod
     def executable(cls):
@@ -101,8 +111,9 @@ class Peer:
     def endpoint(self, name=None):
         version = tool_version(self.executable(), *self.version_flags)
         if self.protocol == "dav":
-            return Dav(name or self.name, f"http://127.0.0.1:{self.port}/", self.user, self.password,
-                       pid=self.process.pid, version=version)
+            return BenchDav(name or self.name, f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{self.path}",
+                            self.user, self.password, pid=self.process.pid, version=version,
+                            certificate=str(self.tls[0]) if self.tls else "", authorizations=self.authorizations())
         return Sftp(name or self.name, "127.0.0.1", self.port, self.user, self.password,
                     pid=self.process.pid, version=version)
 
@@ -110,7 +121,7 @@ class Peer:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -123,17 +134,23 @@ class Peer:
     def __exit__(self, *_):
         self.stop()
 
-    def sha_line(self):
-        """A password line with a plain SHA-1: the cheapest scheme the web servers know, so that none is slowed by it."""
-        return f"{self.user}:{{SHA}}{base64.b64encode(hashlib.sha1(self.password.encode()).digest()).decode()}\n"
+    def authorizations(self):
+        return [basic(user, password) for user, password in self.passwords.items()]
+
+    def sha_lines(self):
+        """Password lines with a plain SHA-1: the cheapest scheme the web servers know, so that none is slowed by it."""
+        return "".join(f"{user}:{{SHA}}{base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()}\n"
+                       for user, password in {self.user: self.password, **self.passwords}.items())
 
 
 class Nginx(Peer):
     """nginx with its dav module and the dav-ext module (PROPFIND, LOCK)."""
-    name, program = "nginx", "nginx"
+    name, program, users = "nginx", "nginx", USERS
 
     def command(self):
-        passwords = self.file("htpasswd", self.sha_line())
+        tls = (f"ssl_protocols TLSv1.3; ssl_certificate {self.tls[0]}; "
+               f"ssl_certificate_key {self.tls[1]};") if self.tls else ""
+        passwords = self.file("htpasswd", self.sha_lines())
         modules = "/usr/lib/nginx/modules"
         config = self.file("nginx.conf", f"""
 load_module {modules}/ngx_http_dav_ext_module.so;
@@ -142,20 +159,23 @@ worker_processes auto;
 pid {self.state}/pid;
 error_log stderr warn;
 daemon off;
-events {{ worker_connections 1024; }}
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; }}
 http {{
   access_log off;
   sendfile on;
   tcp_nopush on;
   open_file_cache off;
   keepalive_requests 1000000;
+  keepalive_timeout 1h;
   client_max_body_size 0;
   client_body_temp_path {self.temporary};
   proxy_temp_path {self.state}/t1; fastcgi_temp_path {self.state}/t2;
   uwsgi_temp_path {self.state}/t3; scgi_temp_path {self.state}/t4;
   dav_ext_lock_zone zone=locks:10m;
   server {{
-    listen 127.0.0.1:{self.port};
+    listen 127.0.0.1:{self.port}{" ssl http2" if self.tls else ""};
+    {tls}
     root {self.data};
     auth_basic "peer"; auth_basic_user_file {passwords};
     location / {{
@@ -173,15 +193,21 @@ http {{
 
 class Apache(Peer):
     """Apache with mod_dav on the event worker model, with a lock database."""
-    name, program, as_web_user = "apache", "apache2", True
+    name, program, as_web_user, users = "apache", "apache2", True, USERS
+    tls_module = "/usr/lib/apache2/modules/mod_ssl.so"
 
     def command(self):
-        passwords = self.file("htpasswd", self.sha_line())
+        passwords = self.file("htpasswd", self.sha_lines())
         locks = self.state / "locks"
         locks.mkdir()
         if os.geteuid() == 0:
             shutil.chown(locks, "www-data", "www-data")
         modules = "mpm_event authn_core authn_file authz_core authz_user auth_basic mime dir dav dav_fs dav_lock"
+        tls = ""
+        if self.tls:
+            modules += " socache_shmcb ssl http2"
+            tls = (f"SSLEngine on\nSSLCertificateFile {self.tls[0]}\nSSLCertificateKeyFile {self.tls[1]}\n"
+                   "Protocols h2 http/1.1")
         load = "\n".join(f"LoadModule {m}_module /usr/lib/apache2/modules/mod_{m}.so" for m in modules.split())
         config = self.file("apache.conf", f"""
 ServerRoot {self.state}
@@ -196,6 +222,9 @@ ErrorLog {self.state}/error.log
 TypesConfig /etc/mime.types
 KeepAlive On
 MaxKeepAliveRequests 0
+KeepAliveTimeout 3600
+AsyncRequestWorkerFactor 16
+{tls}
 EnableSendfile On
 LimitRequestBody 0
 DavLockDB {locks}/db
@@ -216,10 +245,14 @@ DocumentRoot {self.data}
 
 class Lighttpd(Peer):
     """lighttpd with mod_webdav; properties and locks in SQLite."""
-    name, program = "lighttpd", "lighttpd"
+    name, program, users = "lighttpd", "lighttpd", USERS
+    tls_module = "/usr/lib/lighttpd/mod_openssl.so"
 
     def command(self):
-        passwords = self.file("passwords", f"{self.user}:{self.password}\n", 0o600)
+        users = {self.user: self.password, **self.passwords}
+        passwords = self.file("passwords", "".join(f"{name}:{word}\n" for name, word in users.items()), 0o600)
+        tls = (f'server.modules += ("mod_openssl")\nssl.engine = "enable"\nssl.pemfile = "{self.tls[0]}"\n'
+               f'ssl.privkey = "{self.tls[1]}"') if self.tls else ""
         config = self.file("lighttpd.conf", f"""
 server.modules = ("mod_auth", "mod_authn_file", "mod_webdav")
 server.document-root = "{self.data}"
@@ -227,6 +260,9 @@ server.bind = "127.0.0.1"
 server.port = {self.port}
 server.upload-dirs = ("{self.temporary}")
 server.max-keep-alive-requests = 60000
+server.max-keep-alive-idle = 3600
+server.max-fds = 16384
+{tls}
 server.stream-request-body = 0
 server.feature-flags = ("server.graceful-shutdown-timeout" => 2)
 webdav.activate = "enable"
@@ -241,7 +277,7 @@ auth.require = ("" => ("method" => "basic", "realm" => "peer", "require" => "val
 
 class RcloneDav(Peer):
     """rclone serve webdav over a local folder."""
-    name, program, version_flags = "rclone", "rclone", ["version"]
+    name, program, version_flags, users = "rclone", "rclone", ["version"], USERS
     serve = "webdav"
 
     def environment(self):
@@ -249,13 +285,20 @@ class RcloneDav(Peer):
 
     def command(self):
         self.file("rclone.conf", "")
+        tls = ["--cert", str(self.tls[0]), "--key", str(self.tls[1])] if self.tls else []
         return [self.executable(), "serve", self.serve, str(self.data), "--addr", f"127.0.0.1:{self.port}",
-                "--user", self.user, "--pass", self.password, "--cache-dir", str(self.state / "cache")]
+                "--cache-dir", str(self.state / "cache"), *self.credentials(), *tls]
+
+    def credentials(self):
+        return ["--htpasswd", str(self.file("htpasswd", self.sha_lines()))]
 
 
 class RcloneSftp(RcloneDav):
     """rclone serve sftp over a local folder."""
-    protocol, serve = "sftp", "sftp"
+    protocol, serve, users = "sftp", "sftp", 0
+
+    def credentials(self):
+        return ["--user", self.user, "--pass", self.password]
 
 
 class Dufs(Peer):
@@ -263,8 +306,30 @@ class Dufs(Peer):
     name, program, version_flags = "dufs", "dufs", ["--version"]
 
     def command(self):
+        tls = ["--tls-cert", str(self.tls[0]), "--tls-key", str(self.tls[1])] if self.tls else []
         return [self.executable(), str(self.data), "--bind", "127.0.0.1", "--port", str(self.port), "--allow-all",
-                "--auth", f"{self.user}:{self.password}@/:rw", "--log-format", ""]
+                "--auth", f"{self.user}:{self.password}@/:rw", "--log-format", "", *tls]
+
+
+class SftpGoDav(Peer):
+    """SFTPGo in portable mode: WebDAV."""
+    name, program, version_flags = "sftpgo", "sftpgo", ["--version"]
+
+    def ports(self):
+        tls = ["--webdav-cert", str(self.tls[0]), "--webdav-key", str(self.tls[1])] if self.tls else []
+        return ["--sftpd-port", "-1", "--webdav-port", str(self.port), *tls]
+
+    def command(self):
+        return [self.executable(), "portable", "--directory", str(self.data), "--username", self.user, "--password",
+                self.password, "--permissions", "*", "--log-level", "error", *self.ports()]
+
+
+class SftpGoSftp(SftpGoDav):
+    """SFTPGo in portable mode: SFTP."""
+    protocol = "sftp"
+
+    def ports(self):
+        return ["--sftpd-port", str(self.port)]
 
 
 class OpenSsh(Peer):
@@ -288,7 +353,7 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
-MaxStartups 100
+MaxStartups 1000
 MaxSessions 100
 LogLevel ERROR
 Subsystem sftp internal-sftp -d {self.data}
@@ -301,15 +366,10 @@ ForceCommand internal-sftp -d {self.data}
                     pid=self.process.pid, version=tool_version("ssh", "-V"))
 
 
-PEERS = {"dav": {p.name: p for p in (Nginx, Apache, Lighttpd, RcloneDav, Dufs)},
-         "sftp": {p.name: p for p in (OpenSsh, RcloneSftp)}}
-
-
-def find(name):
-    """A peer class from its command-line name; rclone and openssh serve SFTP as `rclone-sftp` and `openssh`."""
-    if name == "rclone-sftp":
-        return RcloneSftp
-    return PEERS["dav"].get(name) or PEERS["sftp"][name]
+PEERS = {"dav": {p.name: p for p in (Nginx, Apache, Lighttpd, RcloneDav, Dufs, SftpGoDav)},
+         "sftp": {p.name: p for p in (OpenSsh, RcloneSftp, SftpGoSftp)}}
+# By their names on the command line: a server of both protocols has another one for SFTP.
+PROGRAMS = {**PEERS["dav"], "openssh": OpenSsh, "rclone-sftp": RcloneSftp, "sftpgo-sftp": SftpGoSftp}
 
 
 def main():
@@ -317,7 +377,7 @@ def main():
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list")
     run = actions.add_parser("run")
-    run.add_argument("name", choices=[*PEERS["dav"], "openssh", "rclone-sftp"])
+    run.add_argument("name", choices=PROGRAMS)
     run.add_argument("--data", required=True)
     run.add_argument("--user", default="bench")
     run.add_argument("--password")
@@ -331,7 +391,7 @@ def main():
         def stop(*_):
             raise KeyboardInterrupt
         signal.signal(signal.SIGTERM, stop)
-        with find(args.name)(args.data, args.user, args.password) as peer:
+        with PROGRAMS[args.name](args.data, args.user, args.password) as peer:
             keys = "url user password pid" if peer.protocol == "dav" else "host port user password identity pid"
             fields = {key: getattr(peer.endpoint(), key) for key in keys.split()}
             if args.shell:

@@ -66,12 +66,12 @@ class SftpTarget(Target):
         self.batch(f"put -r {self.local}/{local} {self.folder}/{name}")
 
 
-@case("sftp-connect", "ms")
+@case("sftp-connect", "ms", per="1,000 logins")
 def sftp_connect(t):
     """Log in, ask for the start folder, leave. The other SFTP figures leave this part out."""
     with t.meter() as m:
         t.batch("pwd")
-    return m.seconds * 1000, {}
+    return m.seconds * 1000, {"work": .001}
 
 
 CIPHERS = {"aes": "aes128-gcm@openssh.com", "chacha": "chacha20-poly1305@openssh.com"}
@@ -81,7 +81,7 @@ def sftp_get_big(t, cipher):
     t.once("big", t.big)
     with t.meter():
         seconds, _ = t.timed(f"get {t.folder}/big.bin /dev/null", cipher=CIPHERS[cipher])
-    return t.options.size_mib / seconds, {}
+    return t.options.size_mib / seconds, {"work": t.options.size_mib / 1024}
 
 
 def sftp_put_big(t, cipher):
@@ -92,7 +92,7 @@ def sftp_put_big(t, cipher):
     t.batch(f"rm {t.folder}/up.bin")
     if str(t.options.size_mib * MIB).encode() not in listing:
         raise Failed("the file written has another length")
-    return t.options.size_mib / seconds, {}
+    return t.options.size_mib / seconds, {"work": t.options.size_mib / 1024}
 
 
 @case("sftp-get-big-aes", "MiB/s", higher=True)
@@ -119,7 +119,7 @@ def sftp_put_chacha(t):
     return sftp_put_big(t, "chacha")
 
 
-@case("sftp-put-small", "files/s", higher=True)
+@case("sftp-put-small", "files/s", higher=True, per="1,000 files")
 def sftp_put_small(t):
     """put -r of a folder of 1,000 files of 4 KiB with the sftp client."""
     with t.meter():
@@ -128,10 +128,10 @@ def sftp_put_small(t):
     t.batch(f"rm {t.folder}/up/*", f"rmdir {t.folder}/up")
     if found != t.options.small_files:
         raise Failed(f"{found} of {t.options.small_files} files arrived")
-    return t.options.small_files / seconds, {}
+    return t.options.small_files / seconds, {"work": t.options.small_files / 1000}
 
 
-@case("sftp-get-small", "files/s", higher=True)
+@case("sftp-get-small", "files/s", higher=True, per="1,000 files")
 def sftp_get_small(t):
     """get -r of a folder of 1,000 files of 4 KiB with the sftp client."""
     t.once("small", lambda: t.put_folder("small", "small"))
@@ -142,10 +142,10 @@ def sftp_get_small(t):
     shutil.rmtree(target)
     if found != t.options.small_files:
         raise Failed(f"{found} of {t.options.small_files} files arrived whole")
-    return t.options.small_files / seconds, {}
+    return t.options.small_files / seconds, {"work": t.options.small_files / 1000}
 
 
-@case("sftp-ls-10k", "ms")
+@case("sftp-ls-10k", "ms", per="1,000 names")
 def sftp_ls_10k(t):
     """A listing of a folder of 10,000 files; five in one session, divided by five."""
     t.once("list", lambda: t.put_folder("list", "list"))
@@ -153,4 +153,4 @@ def sftp_ls_10k(t):
         seconds, out = t.timed(*[f"ls -1f {t.folder}/list"] * 5)
     if out.count(b"file-") != 50000:
         raise Failed(f"the listings hold {out.count(b'file-') // 5} of 10,000 names")
-    return seconds * 1000 / 5, {}
+    return seconds * 1000 / 5, {"work": 50}
