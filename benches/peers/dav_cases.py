@@ -39,10 +39,10 @@ class DavTarget(Target):
         body = os.urandom(size)
         requests = [raw_request(self.end, "PUT", self.path(f"{folder}file-{i:05}.dat"), body)
                     for i in range(first, first + count)]
-        statuses, times, _ = pump(self.end, requests, connections)
-        if set(statuses) - {200, 201, 204} or len(times) != count:
-            raise Failed(f"PUT: statuses {dict(statuses)}")
-        return times
+        answers = pump(self.end, requests, connections)
+        if set(answers.statuses) - {200, 201, 204} or len(answers.times) != count:
+            raise Failed(f"PUT: statuses {dict(answers.statuses)}")
+        return answers.times
 
     def begin(self):
         self.ask("MKCOL", expect=(201,))

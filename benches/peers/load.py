@@ -7,21 +7,23 @@ import socket
 import threading
 import time
 from collections import Counter, deque
+from dataclasses import dataclass
 from pathlib import Path
 
 
-def raw_request(dav, method, relative, body=b""):
+def raw_request(dav, method, relative, body=b"", headers=None, authorization=""):
     """The bytes of a keep-alive request, for pump()."""
-    head = (f"{method} {dav.path}{relative} HTTP/1.1\r\nHost: {dav.host}:{dav.port}\r\n"
-            f"Authorization: {dav.authorization}\r\nContent-Length: {len(body)}\r\n\r\n")
-    return head.encode() + body
+    fields = {"Host": f"{dav.host}:{dav.port}", "Authorization": authorization or dav.authorization,
+              "Content-Length": len(body), **(headers or {})}
+    lines = [f"{method} {dav.path}{relative} HTTP/1.1", *[f"{name}: {value}" for name, value in fields.items()]]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.I)
 
 
 def _complete(buffer):
-    """The status of a whole answer at the start of the buffer, or None where more is to come."""
+    """The status of a whole answer at the start of the buffer and its body's length, or None where more is to come."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -30,19 +32,29 @@ def _complete(buffer):
     if status < 200:
         return _complete(body)
     if status in (204, 304):
-        return status
+        return status, 0
     if found := _LENGTH.search(head):
-        return status if len(body) >= int(found[1]) else None
+        return (status, int(found[1])) if len(body) >= int(found[1]) else None
     if b"chunked" in head.lower():
-        return status if body.endswith(b"0\r\n\r\n") else None
-    return status
+        return (status, len(body)) if body.endswith(b"0\r\n\r\n") else None
+    return status, 0
+
+
+@dataclass
+class Answers:
+    statuses: Counter       # how many answers had each status
+    bytes: Counter          # of their bodies, by status
+    times: list             # seconds per request
 
 
 def pump(dav, requests, connections=8, timeout=120):
-    """Sends prepared requests over keep-alive connections, one at a time on each.
+    """Sends prepared requests over keep-alive connections, one at a time on each, whichever is free."""
+    return pump_each(dav, [deque(requests)] * min(connections, len(requests)), timeout)
 
-    Returns (Counter of statuses, sorted seconds per request, number of reconnections)."""
-    waiting, statuses, times = deque(requests), Counter(), []
+
+def pump_each(dav, queues, timeout=120):
+    """Sends each of the queues (deques) of prepared requests over a keep-alive connection of its own, one at a time."""
+    answers, total = Answers(Counter(), Counter(), []), sum(map(len, {id(queue): queue for queue in queues}.values()))
     selector, deadline, reconnected = selectors.DefaultSelector(), time.monotonic() + timeout, 0
 
     def connect():
@@ -50,13 +62,14 @@ def pump(dav, requests, connections=8, timeout=120):
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return s
 
-    def send(s, message):
-        state = [message, time.perf_counter(), b""]
+    def send(s, queue):
+        message = queue.popleft()
+        state = [message, time.perf_counter(), b"", queue]
         selector.register(s, selectors.EVENT_READ, state)
         s.sendall(message)
 
-    for _ in range(min(connections, len(waiting))):
-        send(connect(), waiting.popleft())
+    for queue in queues:
+        send(connect(), queue)
     while selector.get_map():
         if time.monotonic() > deadline:
             for key in list(selector.get_map().values()):
@@ -69,27 +82,40 @@ def pump(dav, requests, connections=8, timeout=120):
             except ConnectionResetError:
                 data = b""
             state[2] += data
-            status = _complete(state[2])
-            if data and status is None:
+            answer, queue = _complete(state[2]), state[3]
+            if data and answer is None:
                 continue
             selector.unregister(s)
             closing = not data or re.search(rb"\r\nconnection:[ \t]*close", state[2][:4096], re.I)
             if closing:
                 s.close()
                 reconnected += 1
-                if reconnected > len(requests) // 2 + 16:
+                if reconnected > total // 2 + 16:
                     raise ConnectionError("the server closes nearly every connection")
                 s = None
-            if status is None:
-                waiting.appendleft(state[0])
+            if answer is None:
+                queue.appendleft(state[0])
             else:
-                statuses[status] += 1
-                times.append(time.perf_counter() - state[1])
-            if waiting:
-                send(s or connect(), waiting.popleft())
+                answers.statuses[answer[0]] += 1
+                answers.bytes[answer[0]] += answer[1]
+                answers.times.append(time.perf_counter() - state[1])
+            if queue:
+                send(s or connect(), queue)
             elif s:
                 s.close()
-    return statuses, sorted(times), reconnected
+    return answers
+
+
+def exchange(s, message):
+    """Sends a prepared request over a connection that stays open: the status of its answer."""
+    s.sendall(message)
+    buffer = b""
+    while not (answer := _complete(buffer)):
+        data = s.recv(65536)
+        if not data:
+            raise ConnectionError("the server closed a kept connection")
+        buffer += data
+    return answer[0]
 
 
 def percentile(ordered, share):
@@ -126,6 +152,18 @@ def _rss(pid, key):
     except OSError:
         pass
     return 0.0
+
+
+def proportional_memory(pid):
+    """MiB of the process and its descendants, where memory that some of them share counts once."""
+    total = 0.0
+    for process in process_tree(pid):
+        try:
+            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+        except OSError:         # ended meanwhile, or not ours to look at
+            continue
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
+    return total
 
 
 class Meter:

@@ -16,6 +16,7 @@ import getpass
 import hashlib
 import json
 import os
+import resource
 import secrets
 import shlex
 import shutil
@@ -48,9 +49,11 @@ def wait_port(port, seconds):
     return False
 
 
-def _end_with_parent():
-    """In a child process: have it end when this process ends, so that no peer is left behind."""
+def _prepare_server():
+    """In a child process: lets it end when this process ends, so that no peer is left behind, and open many connections."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Peer:
@@ -81,7 +84,7 @@ class Peer:
             with open(self.state / "log", "wb") as log:
                 self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                 env={**os.environ, **self.environment()}, cwd=self.state,
-                                                start_new_session=True, preexec_fn=_end_with_parent)
+                                                start_new_session=True, preexec_fn=_prepare_server)
             if not self.wait_ready() or self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} did not start: {(self.state / 'log').read_text(errors='replace')[-2000:]}")
         except BaseException:
@@ -173,6 +176,8 @@ http {{
   proxy_temp_path {self.state}/t1; fastcgi_temp_path {self.state}/t2;
   uwsgi_temp_path {self.state}/t3; scgi_temp_path {self.state}/t4;
   dav_ext_lock_zone zone=locks:10m;
+  map $request_method $dav_class {{ OPTIONS 1; }}      # the module says 2 alone, which davfs2 does not take for WebDAV
+  add_header DAV $dav_class;
   server {{
     listen 127.0.0.1:{self.port}{" ssl http2" if self.tls else ""};
     {tls}
@@ -223,7 +228,13 @@ TypesConfig /etc/mime.types
 KeepAlive On
 MaxKeepAliveRequests 0
 KeepAliveTimeout 3600
-AsyncRequestWorkerFactor 16
+StartServers 2
+ServerLimit 16
+ThreadLimit 128
+ThreadsPerChild 128
+MaxRequestWorkers 2048
+MinSpareThreads 64
+MaxSpareThreads 2048
 {tls}
 EnableSendfile On
 LimitRequestBody 0

@@ -49,7 +49,7 @@ class SftpTarget(Target):
 
     def end_all(self):
         lines = [f"-rm {self.folder}/*"]
-        for name in self.ready & {"small", "list"}:
+        for name in self.ready & {"small", "list", "part"}:
             lines += [f"-rm {self.folder}/{name}/*", f"-rmdir {self.folder}/{name}"]
         self.batch(*lines, f"-rmdir {self.folder}")
 
