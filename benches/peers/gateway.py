@@ -8,8 +8,9 @@ from peers import USERS, Peer
 from shared import basic
 
 # The peers serve without limits; what a limit of patgate's would refuse here is raised. Beyond that, all is as shipped.
-SETTINGS = ["--http-connections", "8192", "--http-connections-per-user", "8192",
-            "--sftp-connections", "4096", "--sftp-connections-per-user", "4096", "--http-idle-seconds", "3600"]
+# More connections than half of the limit on open files has room for would be lowered, each user's to half of them.
+SETTINGS = ["--http-connections", "1536", "--http-connections-per-user", "1536",
+            "--sftp-connections", "1536", "--sftp-connections-per-user", "1536", "--http-idle-seconds", "3600"]
 
 
 class Patgate(Peer):

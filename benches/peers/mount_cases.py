@@ -99,7 +99,7 @@ def unpack(t, mount):
     archive, _, count = source_tree(t)
     with mount(t) as point:
         run(["rm", "-rf", f"{point}/tree"])
-    with t.meter() as m:
+    with t.meter():
         with mount(t) as point:
             start = time.perf_counter()
             run(["tar", "-C", point, "--no-same-owner", "-xf", str(archive)])

@@ -78,6 +78,10 @@ def table(report, group):
                for c in chosen if any("p50_ms" in c["results"][n] for n in servers)]
     if details:
         lines += ["", *layout([["p50 / p99", *servers], *details])]
+    for title, key in (("KiB for each", "kib_each"), ("ms", "ms")):
+        if more := [[c["name"], *[number(c["results"][n].get(key)) for n in servers]] for c in chosen
+                    if any(key in c["results"][n] for n in servers)]:
+            lines += ["", *layout([[title, *servers], *more])]
     if group == "dav":
         lines += growth_lines(report, servers)
     notes = [f"  {c['name']} {n}: {r.get('error') or r['missing']}"

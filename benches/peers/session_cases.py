@@ -64,11 +64,10 @@ def put_small_16(t):
     """put -r of a folder of 100 files of 4 KiB by each of 16 sftp clients at once, logged in before."""
     each = t.options.small_files // 10
     seconds = all_at_once(t, lambda i: f"put -r {t.local}/part {t.folder}/up-{i}")
-    for i in range(SESSIONS):
-        lines = t.batch(f"ls -ln {t.folder}/up-{i}").splitlines()
-        t.batch(f"rm {t.folder}/up-{i}/*", f"rmdir {t.folder}/up-{i}")
-        if (found := sum(b" 4096 " in line for line in lines)) != each:
-            raise Failed(f"{found} of {each} files of session {i} arrived whole")
+    listing = t.batch(*[f"ls -ln {t.folder}/up-{i}" for i in range(SESSIONS)])
+    t.batch(*[line for i in range(SESSIONS) for line in (f"rm {t.folder}/up-{i}/*", f"rmdir {t.folder}/up-{i}")])
+    if (found := sum(b" 4096 " in line for line in listing.splitlines())) != SESSIONS * each:
+        raise Failed(f"{found} of {SESSIONS * each} files arrived whole")
     return SESSIONS * each / seconds, {"work": SESSIONS * each / 1000}
 
 

@@ -96,7 +96,7 @@ def tls_get_4k(t):
 def h2_get_4k(t):
     """GET of a 4 KiB file with h2load: HTTP/2 over TLS 1.3, 16 streams on one connection."""
     t.once("small", lambda: t.ask("PUT", "small.dat", os.urandom(4096)))
-    count = 5000 * t.options.wrk_seconds
+    count = 10000 * t.options.wrk_seconds
     with t.meter():
         rate, received = t.h2load(count, t.end.at(t.path("small.dat")))
     if received != count * 4096:
