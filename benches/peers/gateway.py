@@ -1,6 +1,5 @@
 """patgate itself, started by the benchmark: as the measured server, or another build of it as a peer."""
 
-import shutil
 import subprocess
 import time
 
@@ -14,7 +13,7 @@ SETTINGS = ["--http-connections", "1536", "--http-connections-per-user", "1536",
 
 
 class Patgate(Peer):
-    """A build of patgate with durability `full`, its state beside the data, a user, and tokens for him."""
+    """A build of patgate with durability `full`, its state beside the data like a peer's, a user, and tokens for him."""
     version_flags, path = ["--version"], "/dav/bench/"
 
     @classmethod
@@ -22,7 +21,7 @@ class Patgate(Peer):
         return cls.program      # its path: see build()
 
     def command(self):
-        self.database = self.data.parent / f".{self.data.name}-state"
+        self.database = self.state / "state"
         address = f"127.0.0.1:{self.port}"
         http, sftp = (address, "off") if self.protocol == "dav" else ("off", address)
         tls = ["--tls-cert", str(self.tls[0]), "--tls-key", str(self.tls[1])] if self.tls else []
@@ -53,10 +52,6 @@ class Patgate(Peer):
 
     def authorizations(self):
         return [basic(self.user, token) for token in self.passwords]
-
-    def stop(self):
-        super().stop()
-        shutil.rmtree(getattr(self, "database", self.state), ignore_errors=True)
 
 
 def build(label, program, of_protocol):

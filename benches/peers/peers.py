@@ -72,9 +72,10 @@ class Peer:
         self.user, self.password = user, password or secrets.token_hex(16)
         self.passwords = {f"{user}-{i:02}": secrets.token_hex(16) for i in range(self.users)}
         self.port = free_port()
-        self.state = Path(tempfile.mkdtemp(prefix=f"peer-{self.name}-"))
+        # Both on the file system of the data: locks and properties as well as uploads cost what it costs.
+        self.state = Path(tempfile.mkdtemp(prefix=f".{self.data.name}-state-", dir=self.data.parent))
         self.state.chmod(0o755)
-        self.temporary = self.data.parent / f".{self.data.name}-uploads"    # same file system as the data
+        self.temporary = self.data.parent / f".{self.data.name}-uploads"
         self.temporary.mkdir(exist_ok=True)
         if self.as_web_user and os.geteuid() == 0:
             for path in (self.data, self.temporary):
