@@ -5,6 +5,7 @@
 //! that: windows that are open to uploads, and bytes of responses that the client has not taken yet.
 
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,7 +78,7 @@ where
     loop {
         tokio::select! {
             accepted = accept_stream(&mut connection, &eof_gate) => match accepted {
-                Some(Ok((request, respond))) => spawn_stream(http_connection, request, respond, &streams),
+                Some(Ok((request, respond))) => start_stream(http_connection, request, respond, &streams).await,
                 Some(Err(error)) => {
                     tracing::debug!(%peer, %error, "connection ended early");
                     return;
@@ -153,8 +154,8 @@ struct AcceptedStream {
     respond: SendResponse<Bytes>,
 }
 
-/// Starts the task that answers a stream.
-fn spawn_stream(
+/// Answers a stream: at once where nothing has to be waited for, otherwise in a task of its own.
+async fn start_stream(
     http_connection: &Arc<HttpConnection>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
@@ -167,7 +168,16 @@ fn spawn_stream(
     let (request, unread) =
         RequestBody::from_http2(request, continue_sender, http_connection.service.transfer_rate_window);
     let accepted = AcceptedStream { request, unread, write_permit, continue_requested, respond };
-    streams.spawn(handle_stream(Arc::clone(http_connection), accepted));
+    let mut answering = Box::pin(handle_stream(Arc::clone(http_connection), accepted));
+    // A task costs more than the response to a small GET, and those of one connection contend for the locks of h2. The
+    // connection waits no longer than it would for such a response over HTTP/1. A panic ends this stream alone.
+    let first_poll = poll_fn(|cx| {
+        let poll = AssertUnwindSafe(|| answering.as_mut().poll(cx).is_ready());
+        Poll::Ready(catch_unwind(poll))
+    });
+    if matches!(first_poll.await, Ok(false)) {
+        streams.spawn(answering);
+    }
 }
 
 /// Receive windows of a connection.
