@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::domain::{Permission, TreePath};
-use crate::tree::{Entry, PATGATE_NAMESPACE, PropertyName, Timestamp, media_type};
+use crate::tree::{Entry, PATGATE_NAMESPACE, PropertyName, media_type};
 use crate::webdav::client_root::ClientRoot;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::xml::DAV_NAMESPACE;
@@ -61,6 +61,26 @@ pub(in crate::webdav) enum LiveProperty {
     SupportedReportSet,
 }
 
+/// Text of the element of a property.
+struct PropertyTags {
+    opening: &'static str,
+    closing: &'static str,
+    /// The whole element without a value.
+    empty: &'static str,
+}
+
+/// Returns the [`PropertyTags`] of a qualified name, with a declaration of its prefix where it needs one. They are put
+/// together by the compiler, so that an element is three copies of text.
+macro_rules! tags {
+    ($name:literal $(, $declaration:literal)?) => {
+        PropertyTags {
+            opening: concat!("<", $name $(, $declaration)?, ">"),
+            closing: concat!("</", $name, ">"),
+            empty: concat!("<", $name $(, $declaration)?, "/>"),
+        }
+    };
+}
+
 /// The entry whose properties are written.
 pub(super) struct PropertySubject<'a> {
     /// Attributes of the entry.
@@ -116,50 +136,37 @@ impl LiveProperty {
         })
     }
 
-    /// Returns the qualified name of the element; see `write_namespace_declaration` for prefixes that a multistatus
-    /// doesn't declare.
-    fn qualified_name(self) -> &'static str {
+    /// Returns the tags of the element. Those of a prefix that a multistatus doesn't declare have the declaration.
+    fn tags(self) -> PropertyTags {
         match self {
-            Self::CreationDate => "D:creationdate",
-            Self::DisplayName => "D:displayname",
-            Self::ContentLength => "D:getcontentlength",
-            Self::ContentType => "D:getcontenttype",
-            Self::Etag => "D:getetag",
-            Self::LastModified => "D:getlastmodified",
-            Self::LockDiscovery => "D:lockdiscovery",
-            Self::ResourceType => "D:resourcetype",
-            Self::SupportedLock => "D:supportedlock",
-            Self::QuotaAvailableBytes => "D:quota-available-bytes",
-            Self::QuotaUsedBytes => "D:quota-used-bytes",
-            Self::CurrentUserPrivilegeSet => "D:current-user-privilege-set",
-            Self::SupportedPrivilegeSet => "D:supported-privilege-set",
-            Self::Owner => "D:owner",
-            Self::CurrentUserPrincipal => "D:current-user-principal",
-            Self::NonstandardLastModified => "D:lastmodified",
-            Self::Win32LastModifiedTime => "Z:Win32LastModifiedTime",
-            Self::Win32LastAccessTime => "Z:Win32LastAccessTime",
-            Self::NodeId => "P:node-id",
-            Self::Checksums => "oc:checksums",
-            Self::SyncToken => "D:sync-token",
-            Self::SupportedReportSet => "D:supported-report-set",
+            Self::CreationDate => tags!("D:creationdate"),
+            Self::DisplayName => tags!("D:displayname"),
+            Self::ContentLength => tags!("D:getcontentlength"),
+            Self::ContentType => tags!("D:getcontenttype"),
+            Self::Etag => tags!("D:getetag"),
+            Self::LastModified => tags!("D:getlastmodified"),
+            Self::LockDiscovery => tags!("D:lockdiscovery"),
+            Self::ResourceType => tags!("D:resourcetype"),
+            Self::SupportedLock => tags!("D:supportedlock"),
+            Self::QuotaAvailableBytes => tags!("D:quota-available-bytes"),
+            Self::QuotaUsedBytes => tags!("D:quota-used-bytes"),
+            Self::CurrentUserPrivilegeSet => tags!("D:current-user-privilege-set"),
+            Self::SupportedPrivilegeSet => tags!("D:supported-privilege-set"),
+            Self::Owner => tags!("D:owner"),
+            Self::CurrentUserPrincipal => tags!("D:current-user-principal"),
+            Self::NonstandardLastModified => tags!("D:lastmodified"),
+            Self::Win32LastModifiedTime => tags!("Z:Win32LastModifiedTime", " xmlns:Z=\"urn:schemas-microsoft-com:\""),
+            Self::Win32LastAccessTime => tags!("Z:Win32LastAccessTime", " xmlns:Z=\"urn:schemas-microsoft-com:\""),
+            Self::NodeId => tags!("P:node-id"),
+            Self::Checksums => tags!("oc:checksums", " xmlns:oc=\"http://owncloud.org/ns\""),
+            Self::SyncToken => tags!("D:sync-token"),
+            Self::SupportedReportSet => tags!("D:supported-report-set"),
         }
     }
 
     /// Appends the property without a value.
     pub(super) fn write_empty(self, out: &mut String) {
-        out.push('<');
-        out.push_str(self.qualified_name());
-        self.write_namespace_declaration(out);
-        out.push_str("/>");
-    }
-
-    fn write_namespace_declaration(self, out: &mut String) {
-        let (prefix, namespace) = match self {
-            Self::Win32LastModifiedTime | Self::Win32LastAccessTime => ("Z", WIN32_NAMESPACE),
-            Self::Checksums => ("oc", OWNCLOUD_NAMESPACE),
-            _ => return,
-        };
-        let _ = write!(out, " xmlns:{prefix}=\"{namespace}\"");
+        out.push_str(self.tags().empty);
     }
 
     /// Tells whether the property is defined for an entry, from its attributes alone.
@@ -195,25 +202,21 @@ impl LiveProperty {
             multistatus::write_lock_discovery(context, &path, entry.is_directory(), &locks, out);
             return true;
         }
-        out.push('<');
-        out.push_str(self.qualified_name());
-        self.write_namespace_declaration(out);
-        out.push('>');
+        let tags = self.tags();
+        out.push_str(tags.opening);
         // Some values turn out to be missing only when they are computed: the opening tag is removed again.
         if !self.write_value(context, subject, out) {
             out.truncate(start);
             return false;
         }
-        out.push_str("</");
-        out.push_str(self.qualified_name());
-        out.push('>');
+        out.push_str(tags.closing);
         true
     }
 
     fn write_value(self, context: &RequestContext, subject: &PropertySubject<'_>, out: &mut String) -> bool {
         let entry = subject.entry;
         match self {
-            Self::CreationDate => out.push_str(&date::format_rfc3339(entry.created.unwrap_or_default())),
+            Self::CreationDate => date::write_rfc3339(entry.created.unwrap_or_default(), out),
             Self::DisplayName => xml::escape_name(subject.display_name, out),
             Self::ContentLength => write_number(entry.size, out),
             Self::ContentType => out.push_str(media_type(&entry.name)),
@@ -222,9 +225,9 @@ impl LiveProperty {
                 let _ = write!(out, "\"{etag}\"");
             }
             Self::LastModified | Self::NonstandardLastModified | Self::Win32LastModifiedTime => {
-                write_http_date(entry.modified, out)
+                date::write_http_date(entry.modified, out)
             }
-            Self::Win32LastAccessTime => write_http_date(entry.accessed, out),
+            Self::Win32LastAccessTime => date::write_http_date(entry.accessed, out),
             Self::ResourceType if entry.is_directory() => out.push_str("<D:collection/>"),
             Self::ResourceType | Self::LockDiscovery => {}
             Self::SupportedLock => out.push_str(LOCK_ENTRIES),
@@ -302,12 +305,17 @@ const SUPPORTED_PRIVILEGES: &str = "<D:supported-privilege><D:privilege><D:all/>
 
 const SUPPORTED_REPORTS: &str = "<D:supported-report><D:report><D:sync-collection/></D:report></D:supported-report>";
 
-fn write_http_date(time: Timestamp, out: &mut String) {
-    out.push_str(&date::format_http_date(time));
-}
-
-fn write_number(number: u64, out: &mut String) {
-    let _ = write!(out, "{number}");
+fn write_number(mut number: u64, out: &mut String) {
+    // 20 digits are enough for any 64 bits.
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len() - 1;
+    digits[start] += (number % 10) as u8;
+    while number > 9 {
+        number /= 10;
+        start -= 1;
+        digits[start] += (number % 10) as u8;
+    }
+    out.push_str(std::str::from_utf8(&digits[start..]).unwrap_or_default());
 }
 
 fn write_privileges(permission: Permission, out: &mut String) {
@@ -321,5 +329,39 @@ fn write_privileges(permission: Permission, out: &mut String) {
     }
     if permission.allows(Permission::W) {
         list(&["write", "write-properties", "write-content", "bind", "unbind", "unlock"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webdav::xml::XmlElement;
+
+    #[test]
+    fn tags_have_the_name_that_the_property_is_requested_by() {
+        let mut body = format!("<all xmlns:D=\"DAV:\" xmlns:P=\"{PATGATE_NAMESPACE}\">");
+        for live in LiveProperty::ALLPROP {
+            live.write_empty(&mut body);
+        }
+        for live in [LiveProperty::Win32LastAccessTime, LiveProperty::NodeId, LiveProperty::Checksums] {
+            live.write_empty(&mut body);
+        }
+        body.push_str("</all>");
+        let all = XmlElement::parse(body.as_bytes()).expect("well-formed");
+        let parsed: Vec<_> = all.elements().map(|element| LiveProperty::from_name(&element.name())).collect();
+        assert_eq!(parsed[..9], LiveProperty::ALLPROP.map(Some));
+        assert_eq!(
+            parsed[9..],
+            [LiveProperty::Win32LastAccessTime, LiveProperty::NodeId, LiveProperty::Checksums].map(Some)
+        );
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 9, 10, 99, 1_234_567_890, u64::MAX] {
+            let mut out = String::new();
+            write_number(number, &mut out);
+            assert_eq!(out, number.to_string());
+        }
     }
 }
