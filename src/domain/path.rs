@@ -1,5 +1,6 @@
 //! Paths in the served tree: bytes that can't lead out of it.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 /// Name of the directory at the root of each file system that patgate reserves for itself; never visible to clients.
@@ -20,8 +21,26 @@ impl EntryName {
         check_component(bytes).map(|()| Self(bytes.into()))
     }
 
+    /// Tells whether [`EntryName::new`] accepts the bytes.
+    pub fn is_valid(bytes: &[u8]) -> bool {
+        check_component(bytes).is_ok()
+    }
+
     /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<EntryName> for Vec<u8> {
+    fn from(name: EntryName) -> Self {
+        name.0.into_vec()
+    }
+}
+
+/// Names in a map are found by their bytes: `Hash`, `Eq` and `Ord` of a name are those of its bytes.
+impl Borrow<[u8]> for EntryName {
+    fn borrow(&self) -> &[u8] {
         &self.0
     }
 }

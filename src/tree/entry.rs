@@ -95,6 +95,11 @@ impl Entry {
         self.kind == EntryKind::Directory
     }
 
+    /// Tells whether [`Entry::valid_name`] returns a name.
+    pub fn has_valid_name(&self) -> bool {
+        EntryName::is_valid(&self.name)
+    }
+
     /// Returns the name; `None` for the root, which has none.
     pub fn valid_name(&self) -> Option<EntryName> {
         EntryName::new(&self.name).ok()

@@ -188,37 +188,38 @@ impl DirectoryListing {
                 ListingSource::Readable(readable) => readable.next_name()?,
             };
             let Some(name) = name else { return Ok(None) };
-            if let Some(entry) = self.entry(&name)? {
+            if let Some(entry) = self.entry(name)? {
                 return Ok(Some(entry));
             }
         }
     }
 
-    fn entry(&self, name: &EntryName) -> Result<Option<Entry>> {
+    fn entry(&self, name: EntryName) -> Result<Option<Entry>> {
         let ListingSource::Readable(readable) = &self.source else {
             // Its path now: after a rename, its entries would all be absent at the old one.
             let directory = match &self.handle {
                 Some(handle) => handle.authorize_use(),
                 None => self.visible_path(),
             };
-            return absent_as_none(directory.and_then(|directory| self.view.stat(&directory.child(name))));
+            return absent_as_none(directory.and_then(|directory| self.view.stat(&directory.child(&name))));
         };
-        let stat = match readable.names.stat_entry(name).map_err(Error::from) {
+        let stat = match readable.names.stat_entry(&name).map_err(Error::from) {
             // Removed since its name was read.
             Err(Error::Absent) => return Ok(None),
             stat => stat?,
         };
         match stat.kind {
             None => Ok(None),
-            Some(EntryKind::Symlink) if self.follow => absent_as_none(self.view.stat(&readable.path.child(name))),
-            Some(EntryKind::Symlink) => absent_as_none(self.view.link_stat(&readable.path.child(name))),
+            Some(EntryKind::Symlink) if self.follow => absent_as_none(self.view.stat(&readable.path.child(&name))),
+            Some(EntryKind::Symlink) => absent_as_none(self.view.link_stat(&readable.path.child(&name))),
             Some(EntryKind::File | EntryKind::Directory) => {
                 let permission = if readable.has_nested_grants {
-                    readable.permission_of(&self.view, name)?
+                    readable.permission_of(&self.view, &name)?
                 } else {
                     readable.permission
                 };
-                Ok(Some(self.view.entry_named(name.as_bytes(), &stat, permission)))
+                // The name moves into the entry: of a large directory, each allocation counts.
+                Ok(Some(self.view.entry_named(name, &stat, permission)))
             }
         }
     }

@@ -7,6 +7,8 @@
 //! such a file counts as `application/octet-stream`, as does one whose type is unknown by both. An empty
 //! file is checked by its name alone.
 
+use std::cell::Cell;
+
 use crate::domain::{EntryName, UploadRule};
 
 /// Number of bytes at the start of a file by which its type is recognised.
@@ -15,12 +17,42 @@ pub(super) const SNIFF_BYTES: usize = 8 << 10;
 /// Number of bytes within which all signatures end; the last one, of tar archives, ends at 262.
 const SIGNATURE_MAX_BYTES: usize = 512;
 
+/// Maximum length of an extension that [`MediaTypeLookup`] remembers.
+const REMEMBERED_EXTENSION_BYTES: usize = 8;
+
 /// Media type of files of unknown type.
 const OCTET_STREAM: &str = "application/octet-stream";
 
 /// Returns the media type with which a file of this name is served.
 pub fn media_type(name: &[u8]) -> &'static str {
     guess_by_extension(name).first_raw().unwrap_or(OCTET_STREAM)
+}
+
+/// Media types of the entries of a listing. The type of the last extension is remembered, since the files of a directory
+/// mostly share it and a look-up compares it with some ten others.
+#[derive(Default)]
+pub struct MediaTypeLookup {
+    /// Last extension that fits, and its type.
+    last: Cell<Option<([u8; REMEMBERED_EXTENSION_BYTES], &'static str)>>,
+}
+
+impl MediaTypeLookup {
+    /// Returns what [`media_type`] returns for a name.
+    pub fn media_type(&self, name: &[u8]) -> &'static str {
+        let extension = memchr::memrchr(b'.', name).map_or(&b""[..], |dot| &name[dot + 1..]);
+        // Filled up with bytes that no name has.
+        let mut key = [0; REMEMBERED_EXTENSION_BYTES];
+        let Some(key_bytes) = key.get_mut(..extension.len()) else { return media_type(name) };
+        key_bytes.copy_from_slice(extension);
+        match self.last.get() {
+            Some((last, media_type)) if last == key => media_type,
+            _ => {
+                let media_type = media_type(name);
+                self.last.set(Some((key, media_type)));
+                media_type
+            }
+        }
+    }
 }
 
 /// Returns the media type that a rule refuses of a file with this name and start of content; `None` if it is allowed.
@@ -191,6 +223,12 @@ mod tests {
             ("a.", OCTET_STREAM),
         ] {
             assert_eq!(media_type(name.as_bytes()), kind, "{name}");
+        }
+        let lookup = MediaTypeLookup::default();
+        for name in
+            ["a.png", "b.png", "a", "b.", "c.PNG", "d.a-long-extension", "e.txt", "png", ".png", "a.\u{e9}", "e.txt"]
+        {
+            assert_eq!(lookup.media_type(name.as_bytes()), media_type(name.as_bytes()), "{name}");
         }
         assert_eq!(media_type(b"a.\xff"), OCTET_STREAM);
     }

@@ -78,7 +78,7 @@ pub use interrupted_uploads::{InterruptedUploadPolicy, UnfinishedUploadBytes};
 pub use listing::DirectoryListing;
 pub use lock::{DavLock, LockRequest};
 pub use lock_token::LockToken;
-pub use media::media_type;
+pub use media::{MediaTypeLookup, media_type};
 pub use open_file::{OpenFile, OpenRequest, SessionFiles, SessionListing};
 pub use outage::{OUTAGE_RETRY_AFTER, TreeOutage};
 pub use pending_upload::{IncomingPart, PendingUpload, StagedPart, SyncedPart};

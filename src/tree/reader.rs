@@ -59,7 +59,7 @@ impl FileReader {
     /// As [`FileReader::read_at`].
     pub fn stat(&self) -> Result<Entry> {
         self.access.authorize_use(&*self.file)?;
-        Ok(self.access.view().entry_named(&self.entry.name, &self.file.stat()?, self.entry.permission))
+        Ok(self.access.view().entry_named(self.entry.name.as_slice(), &self.file.stat()?, self.entry.permission))
     }
 
     /// Reads at an offset until the buffer is full or the file ends; returns the number of bytes.

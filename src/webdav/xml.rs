@@ -233,7 +233,10 @@ pub(super) fn escape(text: &str, out: &mut String) {
 
 /// Appends a name as text: bytes that aren't UTF-8 and control characters are escaped.
 pub(super) fn escape_name(name: &[u8], out: &mut String) {
+    // Nearly all names: printable ASCII without markup, which is copied as it is.
+    let is_plain = |b: &u8| matches!(b, b' '..=b'~') && !matches!(b, b'&' | b'<' | b'>' | b'"');
     match std::str::from_utf8(name) {
+        Ok(text) if name.iter().all(is_plain) => out.push_str(text),
         Ok(text) if !text.contains(char::is_control) => escape(text, out),
         _ => escape(&EntryName::new(name).map(|name| name.to_string()).unwrap_or_default(), out),
     }

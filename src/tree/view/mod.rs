@@ -126,22 +126,22 @@ impl View {
     /// Returns the metadata of the entry at a path as far as a session with `permission` there may see it.
     pub(super) fn entry(&self, path: &TreePath, stat: &Stat, permission: Permission) -> Entry {
         match path.name() {
-            Some(name) => self.entry_named(name.as_bytes(), stat, permission),
-            None => self.entry_named(b"", stat, permission),
+            Some(name) => self.entry_named(name, stat, permission),
+            None => self.entry_named([], stat, permission),
         }
     }
 
     /// Returns the metadata of an entry by its name. Metadata that is derived from content is left out where
     /// `permission` does not allow reading.
-    pub(super) fn entry_named(&self, name: &[u8], stat: &Stat, permission: Permission) -> Entry {
+    pub(super) fn entry_named(&self, name: impl Into<Vec<u8>>, stat: &Stat, permission: Permission) -> Entry {
         let readable = permission.allows(Permission::R);
         let kind = stat.kind.unwrap_or(EntryKind::File);
         // Times and link count of a directory change with its content, which they would reveal without `r`.
         if kind == EntryKind::Directory && !readable {
-            return Entry { permission, ..visible_directory_entry(name) };
+            return Entry { permission, ..visible_directory_entry(&name.into()) };
         }
         Entry {
-            name: name.to_vec(),
+            name: name.into(),
             kind,
             // The size of a directory differs between file systems and means nothing to a client.
             size: if kind == EntryKind::Directory { 0 } else { stat.size },

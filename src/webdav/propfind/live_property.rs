@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::domain::{Permission, TreePath};
-use crate::tree::{Entry, PATGATE_NAMESPACE, PropertyName, media_type};
+use crate::tree::{Entry, MediaTypeLookup, PATGATE_NAMESPACE, PropertyName};
 use crate::webdav::client_root::ClientRoot;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::xml::DAV_NAMESPACE;
@@ -89,6 +89,8 @@ pub(super) struct PropertySubject<'a> {
     pub(super) display_name: &'a [u8],
     /// Returns the path of the entry.
     pub(super) path: &'a dyn Fn() -> TreePath,
+    /// Media types of the entries of the response.
+    pub(super) media_types: &'a MediaTypeLookup,
     /// Whether the request has `Depth: 0`: the entry is then the only one of the response, and may be given a node id.
     pub(super) is_depth_zero: bool,
 }
@@ -219,7 +221,7 @@ impl LiveProperty {
             Self::CreationDate => date::write_rfc3339(entry.created.unwrap_or_default(), out),
             Self::DisplayName => xml::escape_name(subject.display_name, out),
             Self::ContentLength => write_number(entry.size, out),
-            Self::ContentType => out.push_str(media_type(&entry.name)),
+            Self::ContentType => out.push_str(subject.media_types.media_type(&entry.name)),
             Self::Etag => {
                 let Some(etag) = entry.etag else { return false };
                 let _ = write!(out, "\"{etag}\"");

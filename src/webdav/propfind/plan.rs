@@ -2,7 +2,7 @@
 
 use super::live_property::{LiveProperty, PropertySubject};
 use crate::domain::TreePath;
-use crate::tree::{DeadProperty, Entry, PropertyName};
+use crate::tree::{DeadProperty, Entry, MediaTypeLookup, PropertyName};
 use crate::webdav::multistatus;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::xml::{DAV_NAMESPACE, XmlElement};
@@ -18,6 +18,7 @@ pub(in crate::webdav) struct PropfindPlan {
     /// Whether missing properties are reported.
     reports_missing: bool,
     missing_buffer: String,
+    media_types: MediaTypeLookup,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,22 +56,12 @@ impl PropfindPlan {
         let columns = property_columns(additional)
             .into_iter()
             .filter(|c| !matches!(c, PropertyColumn::Live(live) if LiveProperty::ALLPROP.contains(live)));
-        Self {
-            shape: PropfindShape::AllProp,
-            columns: columns.collect(),
-            reports_missing: true,
-            missing_buffer: String::new(),
-        }
+        Self::with_columns(PropfindShape::AllProp, columns.collect())
     }
 
     /// Writes the names of the properties that `allprop` writes.
     pub(in crate::webdav) fn propname() -> Self {
-        Self {
-            shape: PropfindShape::PropName,
-            columns: Vec::new(),
-            reports_missing: true,
-            missing_buffer: String::new(),
-        }
+        Self::with_columns(PropfindShape::PropName, Vec::new())
     }
 
     /// Writes the properties that an element names; `None` when there are too many.
@@ -80,12 +71,12 @@ impl PropfindPlan {
 
     /// Writes these properties.
     pub(in crate::webdav) fn prop(names: Vec<PropertyName>) -> Self {
-        Self {
-            shape: PropfindShape::Prop,
-            columns: property_columns(names),
-            reports_missing: true,
-            missing_buffer: String::new(),
-        }
+        Self::with_columns(PropfindShape::Prop, property_columns(names))
+    }
+
+    fn with_columns(shape: PropfindShape, columns: Vec<PropertyColumn>) -> Self {
+        let (missing_buffer, media_types) = (String::new(), MediaTypeLookup::default());
+        Self { shape, columns, reports_missing: true, missing_buffer, media_types }
     }
 
     /// Omits missing properties when `minimal` (RFC 8144 section 2.1).
@@ -113,6 +104,7 @@ impl PropfindPlan {
             entry: row.entry,
             display_name: row.display_name,
             path: row.path,
+            media_types: &self.media_types,
             is_depth_zero: row.is_depth_zero,
         };
         out.push_str("<D:response><D:href>");
@@ -146,7 +138,7 @@ impl PropfindPlan {
         }
         // No property was found: the opened propstat is removed. It stays, empty, where none is missing either, since a
         // response needs one.
-        if out.ends_with("<D:prop>") && !missing.is_empty() {
+        if !missing.is_empty() && out.ends_with("<D:prop>") {
             out.truncate(out.len() - "<D:propstat><D:prop>".len());
         } else {
             out.push_str("</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>");

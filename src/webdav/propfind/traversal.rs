@@ -14,14 +14,20 @@ use crate::webdav::headers::DepthHeader;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::{client_root, multistatus};
 
-/// Size from which a block is sent.
-const PROPFIND_BLOCK_BYTES: usize = 256 * 1024;
+/// Size from which the first block is sent: small, so that the client reads while the next one is written. Each further
+/// block is twice as long, up to the maximum.
+const PROPFIND_FIRST_BLOCK_BYTES: usize = 32 * 1024;
+const PROPFIND_BLOCK_MAX_BYTES: usize = 256 * 1024;
+/// Room for the entry that exceeds a block, which saves a reallocation.
+const PROPFIND_ENTRY_BYTES: usize = 4096;
 
 /// Traversal of directories that writes each entry to the response.
 pub(super) struct PropfindTraversal {
     context: Arc<RequestContext>,
     plan: PropfindPlan,
     out: String,
+    /// Size from which the current block is sent.
+    block_bytes: usize,
     href: String,
     current: Option<TraversedDirectory>,
     /// Directories still to be traversed.
@@ -58,7 +64,8 @@ impl PropfindTraversal {
         let mut traversal = Self {
             context,
             plan,
-            out: String::with_capacity(4096),
+            out: String::with_capacity(PROPFIND_ENTRY_BYTES),
+            block_bytes: PROPFIND_FIRST_BLOCK_BYTES,
             href: String::new(),
             current: None,
             pending: Vec::new(),
@@ -103,7 +110,7 @@ impl PropfindTraversal {
     /// # Errors
     /// The errors of listing, [`Error::InfiniteDepth`].
     pub(super) fn fill_block(&mut self) -> Result<Bytes> {
-        while self.out.len() < PROPFIND_BLOCK_BYTES {
+        while self.out.len() < self.block_bytes {
             // At each entry: a client that is gone must not keep a thread busy.
             self.context.view.cancellation().check()?;
             if self.entry_count > self.max_entries {
@@ -128,8 +135,9 @@ impl PropfindTraversal {
                 None => self.current = None,
             }
         }
-        // The last entry exceeds the block: the extra capacity saves a reallocation.
-        let next = if self.done { String::new() } else { String::with_capacity(PROPFIND_BLOCK_BYTES + 4096) };
+        self.block_bytes = PROPFIND_BLOCK_MAX_BYTES.min(self.block_bytes * 2);
+        let next =
+            if self.done { String::new() } else { String::with_capacity(self.block_bytes + PROPFIND_ENTRY_BYTES) };
         Ok(std::mem::replace(&mut self.out, next).into())
     }
 
@@ -189,14 +197,17 @@ impl PropfindTraversal {
 
     fn write_member(&mut self, entry: &Entry) -> tree::Result<()> {
         // Created on the host with a name that no request can contain: it could not be accessed.
-        let Some(name) = entry.valid_name() else { return Ok(()) };
+        if !entry.has_valid_name() {
+            return Ok(());
+        }
         self.entry_count += 1;
         if !self.count_only {
-            self.write_row(entry, &name);
+            self.write_row(entry);
         }
-        let Some(directory) = self.current.as_ref().filter(|_| self.recursive && entry.is_directory()) else {
+        if !self.recursive || !entry.is_directory() {
             return Ok(());
-        };
+        }
+        let (Some(directory), Some(name)) = (&self.current, entry.valid_name()) else { return Ok(()) };
         let path = directory.path.child(&name);
         match self.context.view.link_stat(&path) {
             // A symbolic link to a directory is listed as a directory but not followed: it may lead to one of its
@@ -215,7 +226,7 @@ impl PropfindTraversal {
         Ok(())
     }
 
-    fn write_row(&mut self, entry: &Entry, name: &EntryName) {
+    fn write_row(&mut self, entry: &Entry) {
         let Some(directory) = &self.current else { return };
         // Reused, so that a listing doesn't allocate an href for every entry.
         self.href.clear();
@@ -224,10 +235,13 @@ impl PropfindTraversal {
         if entry.is_directory() {
             self.href.push('/');
         }
-        let path = || directory.path.child(name);
+        let path = || match entry.valid_name() {
+            Some(name) => directory.path.child(&name),
+            None => directory.path.clone(),
+        };
         let own: Vec<DeadProperty>;
         let dead = match &directory.dead_properties {
-            Some(dead) => dead.get(name).map(Vec::as_slice).unwrap_or_default(),
+            Some(dead) => dead.get(entry.name.as_slice()).map(Vec::as_slice).unwrap_or_default(),
             None => {
                 own = self.context.view.properties(&path()).unwrap_or_default();
                 &own
