@@ -257,6 +257,8 @@ impl Store {
 
     /// Runs a read on a pooled connection.
     pub(crate) fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        #[cfg(test)]
+        testing::count_query();
         // The pool is locked only to take a connection and to return it, so that reads run concurrently.
         let pooled = self.inner.readers.lock().pop();
         let connection = match pooled {

@@ -161,6 +161,7 @@ pub(crate) fn count_nodes(store: &Store, rows: i64) {
 
 thread_local! {
     static COMMIT_SYNC_MODES: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
+    static QUERY_COUNT: Cell<u32> = const { Cell::new(0) };
     static FULL_COMMITS: Cell<u32> = const { Cell::new(0) };
     static COMMITS_UNTIL_PANIC: Cell<Option<u32>> = const { Cell::new(None) };
     static CRASH_POINTS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
@@ -197,6 +198,16 @@ pub(super) fn before_commit(connection: &Connection) -> Result<()> {
 /// Returns `PRAGMA synchronous` of each commit of this thread since the last call.
 pub(crate) fn take_commits() -> Vec<i64> {
     COMMIT_SYNC_MODES.take()
+}
+
+/// Counts a read of the database.
+pub(super) fn count_query() {
+    QUERY_COUNT.set(QUERY_COUNT.get() + 1);
+}
+
+/// Returns the number of reads of the database by this thread since the last call.
+pub(crate) fn take_query_count() -> u32 {
+    QUERY_COUNT.take()
 }
 
 /// Makes one commit of this thread panic after `commits` more. Returns whether one has panicked since the last call.

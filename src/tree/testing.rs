@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-pub(crate) use super::fs::fault_injection::fail_read_after;
+pub(crate) use super::fs::fault_injection::{fail_read_after, take_read_count};
 use super::{CommitDurability, Tree, TreeOptions, View};
 use crate::auth::{Authenticator, Clock, Credential, Session, generate_token, testing};
 use crate::domain::{Permission, Scope, TokenExpiry, TreePath};

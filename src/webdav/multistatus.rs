@@ -1,5 +1,6 @@
 //! XML of responses (RFC 4918 section 14), written directly as text.
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::request_context::RequestContext;
@@ -10,6 +11,40 @@ use crate::tree::{DavLock, PATGATE_NAMESPACE, PropertyName};
 
 /// End of every multistatus body.
 pub(super) const MULTISTATUS_END: &str = "</D:multistatus>\n";
+
+/// Size from which the first block of a streamed multistatus is sent: small, so that the client reads it while the next
+/// one is written. Each further block is twice as long, up to the maximum.
+const FIRST_BLOCK_BYTES: usize = 32 << 10;
+const MAX_BLOCK_BYTES: usize = 256 << 10;
+/// Room for the entry that exceeds a block, which saves a reallocation.
+const LAST_ENTRY_BYTES: usize = 4 << 10;
+
+/// Text of the next block of a streamed multistatus.
+pub(super) struct MultistatusBlock {
+    /// Text written so far.
+    pub(super) text: String,
+    /// Size from which it is sent.
+    full_bytes: usize,
+}
+
+impl MultistatusBlock {
+    /// Creates the first block, with the start of the body.
+    pub(super) fn first() -> Self {
+        Self { text: start(), full_bytes: FIRST_BLOCK_BYTES }
+    }
+
+    /// Tells whether the block is to be sent.
+    pub(super) fn is_full(&self) -> bool {
+        self.text.len() >= self.full_bytes
+    }
+
+    /// Takes the block and begins the next one; `done` tells that there is none.
+    pub(super) fn take(&mut self, done: bool) -> Bytes {
+        self.full_bytes = MAX_BLOCK_BYTES.min(self.full_bytes * 2);
+        let next = if done { String::new() } else { String::with_capacity(self.full_bytes + LAST_ENTRY_BYTES) };
+        std::mem::replace(&mut self.text, next).into()
+    }
+}
 
 /// Returns the start of every multistatus body; declares the prefixes `D` and `P`.
 pub(super) fn start() -> String {

@@ -20,6 +20,7 @@ thread_local! {
     static STEPS_UNTIL_KILL: Cell<Option<u32>> = const { Cell::new(None) };
     static STEPS_UNTIL_FAILURE: Cell<Option<u32>> = const { Cell::new(None) };
     static READS_UNTIL_FAILURE: Cell<Option<u32>> = const { Cell::new(None) };
+    static READ_COUNT: Cell<u32> = const { Cell::new(0) };
     static EXCHANGE_SUPPORTED: Cell<bool> = const { Cell::new(true) };
 }
 
@@ -45,10 +46,16 @@ pub(crate) fn fail_read_after(reads: Option<u32>) -> bool {
 
 /// Runs before each read of a directory or of an entry's metadata, and fails where it is to fail.
 pub(crate) fn before_read() -> Result<()> {
+    READ_COUNT.set(READ_COUNT.get() + 1);
     // Counted down past zero to `None`, as for steps: a read that is repeated succeeds.
     let allowed = READS_UNTIL_FAILURE.get();
     READS_UNTIL_FAILURE.set(allowed.and_then(|reads| reads.checked_sub(1)));
     if allowed == Some(0) { Err(Errno::IO) } else { Ok(()) }
+}
+
+/// Returns the number of reads of directories and of metadata of this thread since the last call.
+pub(crate) fn take_read_count() -> u32 {
+    READ_COUNT.take()
 }
 
 /// Makes every exchange of this thread fail, as on a file system without RENAME_EXCHANGE.

@@ -11,23 +11,15 @@ use crate::http::{BlockProducer, BodyError};
 use crate::tree::{self, DeadProperty, DirectoryListing, Entry, ResolvedEntry};
 use crate::webdav::error::{Error, Result};
 use crate::webdav::headers::DepthHeader;
+use crate::webdav::multistatus::MultistatusBlock;
 use crate::webdav::request_context::RequestContext;
 use crate::webdav::{client_root, multistatus};
-
-/// Size from which the first block is sent: small, so that the client reads while the next one is written. Each further
-/// block is twice as long, up to the maximum.
-const PROPFIND_FIRST_BLOCK_BYTES: usize = 32 * 1024;
-const PROPFIND_BLOCK_MAX_BYTES: usize = 256 * 1024;
-/// Room for the entry that exceeds a block, which saves a reallocation.
-const PROPFIND_ENTRY_BYTES: usize = 4096;
 
 /// Traversal of directories that writes each entry to the response.
 pub(super) struct PropfindTraversal {
     context: Arc<RequestContext>,
     plan: PropfindPlan,
-    out: String,
-    /// Size from which the current block is sent.
-    block_bytes: usize,
+    block: MultistatusBlock,
     href: String,
     current: Option<TraversedDirectory>,
     /// Directories still to be traversed.
@@ -64,8 +56,7 @@ impl PropfindTraversal {
         let mut traversal = Self {
             context,
             plan,
-            out: String::with_capacity(PROPFIND_ENTRY_BYTES),
-            block_bytes: PROPFIND_FIRST_BLOCK_BYTES,
+            block: MultistatusBlock::first(),
             href: String::new(),
             current: None,
             pending: Vec::new(),
@@ -76,7 +67,6 @@ impl PropfindTraversal {
             count_only: false,
             done: false,
         };
-        traversal.out.push_str(&multistatus::start());
         traversal.write_requested_entry(&requested, &entry, depth == DepthHeader::Zero)?;
         if entry.is_directory() && depth != DepthHeader::Zero {
             traversal.open_directory(requested, traversal.context.path.clone())?;
@@ -101,7 +91,7 @@ impl PropfindTraversal {
     /// As [`PropfindTraversal::fill_block`].
     pub(super) fn count_remaining(&mut self) -> Result<()> {
         self.count_only = true;
-        self.out.clear();
+        self.block.text.clear();
         self.fill_block().map(drop)
     }
 
@@ -110,7 +100,7 @@ impl PropfindTraversal {
     /// # Errors
     /// The errors of listing, [`Error::InfiniteDepth`].
     pub(super) fn fill_block(&mut self) -> Result<Bytes> {
-        while self.out.len() < self.block_bytes {
+        while !self.block.is_full() {
             // At each entry: a client that is gone must not keep a thread busy.
             self.context.view.cancellation().check()?;
             if self.entry_count > self.max_entries {
@@ -121,7 +111,7 @@ impl PropfindTraversal {
                 match self.pending.pop() {
                     Some(next) => self.open_directory_if_present(next)?,
                     None => {
-                        self.out.push_str(multistatus::MULTISTATUS_END);
+                        self.block.text.push_str(multistatus::MULTISTATUS_END);
                         self.done = true;
                         break;
                     }
@@ -135,10 +125,7 @@ impl PropfindTraversal {
                 None => self.current = None,
             }
         }
-        self.block_bytes = PROPFIND_BLOCK_MAX_BYTES.min(self.block_bytes * 2);
-        let next =
-            if self.done { String::new() } else { String::with_capacity(self.block_bytes + PROPFIND_ENTRY_BYTES) };
-        Ok(std::mem::replace(&mut self.out, next).into())
+        Ok(self.block.take(self.done))
     }
 
     /// Lists a directory that was resolved at a path.
@@ -191,7 +178,7 @@ impl PropfindTraversal {
             dead_properties: &dead,
             is_depth_zero,
         };
-        self.plan.write_response(&context, &row, &mut self.out);
+        self.plan.write_response(&context, &row, &mut self.block.text);
         Ok(())
     }
 
@@ -255,7 +242,7 @@ impl PropfindTraversal {
             dead_properties: dead,
             is_depth_zero: false,
         };
-        self.plan.write_response(&self.context, &row, &mut self.out);
+        self.plan.write_response(&self.context, &row, &mut self.block.text);
     }
 }
 
@@ -289,14 +276,32 @@ mod tests {
     use super::super::request::PropfindRequest;
     use super::*;
     use crate::domain::Permission;
-    use crate::tree::testing::{TreeFixture, fail_read_after};
+    use crate::store::testing::take_query_count;
+    use crate::tree::testing::{TreeFixture, fail_read_after, take_read_count};
     use crate::webdav::method::DavMethod;
 
-    /// Returns the whole multistatus of infinite depth.
+    /// Returns the context of a PROPFIND of a directory by a user who may read `/a`.
+    fn propfind_context(fixture: &TreeFixture, path: &str) -> Arc<RequestContext> {
+        if fixture.store.user(&crate::store::testing::login("alice")).expect("read").is_none() {
+            fixture.create_user("alice", &[("/a", Permission::R)]);
+        }
+        let session = fixture.view("alice").session().clone();
+        let head = http::Request::builder().uri(path).body(()).expect("a request").into_parts().0;
+        let context =
+            RequestContext::new(DavMethod::Propfind, head, &fixture.tree, session, crate::store::testing::now());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(context).expect("read")
+    }
+
+    /// Returns the whole multistatus of infinite depth with all properties.
     fn collect_multistatus(context: &Arc<RequestContext>) -> Result<String> {
-        let plan = PropfindRequest::parse(b"").expect("allprop").into_plan();
+        collect(context, b"", DepthHeader::Infinity)
+    }
+
+    fn collect(context: &Arc<RequestContext>, body: &[u8], depth: DepthHeader) -> Result<String> {
+        let plan = PropfindRequest::parse(body).expect("a body").into_plan();
         let requested = context.view.resolve(&context.path)?;
-        let mut traversal = PropfindTraversal::new(Arc::clone(context), plan, DepthHeader::Infinity, requested)?;
+        let mut traversal = PropfindTraversal::new(Arc::clone(context), plan, depth, requested)?;
         let mut body = Vec::new();
         while !traversal.is_done() {
             body.extend_from_slice(&traversal.fill_block()?);
@@ -308,13 +313,7 @@ mod tests {
     fn read_error_leaves_no_entry_out_of_a_complete_multistatus() {
         let fixture = TreeFixture::new(&["/a", "/a/sub", "/a/sub/below"]);
         std::fs::write(fixture.root_path.join("a/sub/below/file"), "content").expect("written");
-        fixture.create_user("alice", &[("/a", Permission::R)]);
-        let session = fixture.view("alice").session().clone();
-        let head = http::Request::builder().uri("/dav/a").body(()).expect("a request").into_parts().0;
-        let context =
-            RequestContext::new(DavMethod::Propfind, head, &fixture.tree, session, crate::store::testing::now());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        let context = runtime.block_on(context).expect("read");
+        let context = propfind_context(&fixture, "/dav/a");
         let count_entries = |body: String| body.matches("</D:response>").count();
         assert_eq!(collect_multistatus(&context).map(count_entries).expect("listed"), 4);
         let mut reads = 0;
@@ -329,5 +328,30 @@ mod tests {
             reads += 1;
         }
         assert!(reads > 4);
+    }
+
+    #[test]
+    fn listing_reads_each_entry_once_and_the_database_once_a_directory() {
+        let fixture = TreeFixture::new(&["/a", "/a/few", "/a/many"]);
+        let cost = |directory: &str, files: u32| {
+            for number in 0..files {
+                let path = format!("a/{directory}/{number}.txt");
+                std::fs::write(fixture.root_path.join(path), "content").expect("written");
+            }
+            let context = propfind_context(&fixture, &format!("/dav/a/{directory}"));
+            let body =
+                br#"<propfind xmlns="DAV:"><prop><displayname/><resourcetype/><getcontentlength/><getlastmodified/>
+                <getetag/><getcontenttype/><lockdiscovery/></prop></propfind>"#;
+            let _ = (take_read_count(), take_query_count());
+            let listed = collect(&context, body, DepthHeader::One).expect("listed");
+            assert_eq!(listed.matches("</D:response>").count() as u32, files + 1);
+            (take_read_count(), take_query_count())
+        };
+        let (few_reads, few_queries) = cost("few", 10);
+        let (many_reads, many_queries) = cost("many", 1000);
+        // Each further read of the names takes a buffer of them.
+        assert!(many_reads - few_reads <= 990 + 4, "{few_reads}, {many_reads}");
+        assert_eq!(many_queries, few_queries);
+        assert!(few_queries < 8, "{few_queries}");
     }
 }
