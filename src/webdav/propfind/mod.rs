@@ -14,6 +14,7 @@ pub(super) use self::live_property::LiveProperty;
 pub(super) use self::plan::{PropfindPlan, PropfindRow};
 use self::request::PropfindRequest;
 use self::traversal::PropfindTraversal;
+use super::adaptive_blocking::AdaptiveBlocking;
 use super::error::{Error, Result, run_blocking, run_cpu_bound};
 use super::headers::{self, DepthHeader};
 use super::request_context::RequestContext;
@@ -28,18 +29,29 @@ const PROPFIND_BUFFER_BYTES: usize = 4 << 20;
 /// counted and made again.
 const PROPFIND_BUFFER_LIMITS: UserQuotaLimits = UserQuotaLimits { per_user: 16 << 20, total: 256 << 20 };
 
+/// Maximum size of a request that is parsed without leaving the runtime.
+const SHORT_REQUEST_BYTES: usize = 8 << 10;
+/// Maximum number of entries of a directory that is listed without leaving the runtime.
+const SMALL_LISTING_ENTRIES: usize = 32;
+
 /// Settings and memory of PROPFIND. Clones share the memory.
 #[derive(Clone)]
 pub(super) struct PropfindLimits {
     /// Maximum number of entries in a response of infinite depth; 0 refuses them all.
     max_entries: usize,
     buffers: UserQuotas,
+    /// Where single entries and small directories are read.
+    adaptive_blocking: AdaptiveBlocking,
 }
 
 impl PropfindLimits {
     /// Creates the limits of a service.
     pub(super) fn new(options: WebdavOptions) -> Self {
-        Self { max_entries: options.propfind_infinity_entries, buffers: UserQuotas::new(PROPFIND_BUFFER_LIMITS) }
+        Self {
+            max_entries: options.propfind_infinity_entries,
+            buffers: UserQuotas::new(PROPFIND_BUFFER_LIMITS),
+            adaptive_blocking: AdaptiveBlocking::default(),
+        }
     }
 }
 
@@ -55,20 +67,85 @@ pub(super) async fn handle(
     // A missing Depth means infinity (RFC 4918 section 9.1).
     let depth = headers::depth(&context.headers)?.unwrap_or(DepthHeader::Infinity);
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
-    let (task_context, limits) = (Arc::clone(context), limits.clone());
-    let build_response = move || {
-        let context = task_context;
-        let mut response = respond(&context, &bytes, depth, &limits)?;
-        if headers::prefers_minimal(&context.headers) {
-            response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
-        }
-        Ok(response)
-    };
-    match depth {
+    let response = match depth {
         // A single entry needs no permit, and does not queue behind listings.
-        DepthHeader::Zero => run_blocking(build_response).await,
-        DepthHeader::One | DepthHeader::Infinity => run_cpu_bound(&context.view, build_response).await,
+        DepthHeader::Zero => {
+            let (task_context, task_limits, is_short) = (Arc::clone(context), limits.clone(), is_short(&bytes));
+            let respond = move || respond(&task_context, &bytes, depth, &task_limits);
+            if is_short { limits.adaptive_blocking.run(respond).await? } else { run_blocking(respond).await? }
+        }
+        DepthHeader::One => respond_with_members(context, bytes, limits).await?,
+        DepthHeader::Infinity => {
+            let (task_context, limits) = (Arc::clone(context), limits.clone());
+            let respond = move || respond(&task_context, &bytes, depth, &limits);
+            run_cpu_bound(&context.view, respond).await?
+        }
+    };
+    Ok(if headers::prefers_minimal(&context.headers) { with_minimal_return(response) } else { response })
+}
+
+/// Tells whether a request is read so fast that a runtime thread can do it.
+fn is_short(bytes: &[u8]) -> bool {
+    bytes.len() <= SHORT_REQUEST_BYTES
+}
+
+fn with_minimal_return(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
+    response
+}
+
+/// Responds for a directory and its members. A small one is listed inline where that is fast: neither a switch to another
+/// thread nor a permit of work is needed for it.
+async fn respond_with_members(
+    context: &Arc<RequestContext>,
+    bytes: Vec<u8>,
+    limits: &PropfindLimits,
+) -> Result<Response<ResponseBody>> {
+    let attempt = match is_short(&bytes) {
+        true => limits.adaptive_blocking.try_inline(|| respond_if_small(context, &bytes)),
+        false => None,
+    };
+    let is_small_possible = is_short(&bytes) && attempt.is_none();
+    if let Some(response) = attempt.transpose()?.flatten() {
+        return Ok(response);
     }
+    let (task_context, limits) = (Arc::clone(context), limits.clone());
+    let respond = move || {
+        let context = task_context;
+        // Tried here where it was not yet: its speed decides about the next.
+        if is_small_possible
+            && let Some(response) = limits.adaptive_blocking.run_timed(|| respond_if_small(&context, &bytes))?
+        {
+            return Ok(response);
+        }
+        respond(&context, &bytes, DepthHeader::One, &limits)
+    };
+    run_cpu_bound(&context.view, respond).await
+}
+
+/// Responds for an entry and its members if they are [`SMALL_LISTING_ENTRIES`] at most, and fit in one block.
+fn respond_if_small(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Option<Response<ResponseBody>>> {
+    let mut traversal = start_traversal(context, &parse_request(bytes)?, DepthHeader::One)?;
+    let text = traversal.fill_small_block(SMALL_LISTING_ENTRIES)?;
+    Ok(traversal.is_done().then(|| multistatus::response(full(text))))
+}
+
+fn parse_request(bytes: &[u8]) -> Result<PropfindRequest> {
+    PropfindRequest::parse(bytes)
+        .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:propfind element"))
+}
+
+/// Starts with the entry that the request names.
+fn start_traversal(
+    context: &Arc<RequestContext>,
+    propfind_request: &PropfindRequest,
+    depth: DepthHeader,
+) -> Result<PropfindTraversal> {
+    let requested = context.view.resolve(&context.path)?;
+    // After that: a false condition must not reveal an entry that the session can't see.
+    context.conditions.evaluate_if_header(context.if_context(), &context.path)?;
+    let plan = propfind_request.clone().into_plan().with_minimal_return(headers::prefers_minimal(&context.headers));
+    Ok(PropfindTraversal::new(Arc::clone(context), plan, depth, requested)?)
 }
 
 fn respond(
@@ -77,15 +154,9 @@ fn respond(
     depth: DepthHeader,
     limits: &PropfindLimits,
 ) -> Result<Response<ResponseBody>> {
-    let propfind_request = PropfindRequest::parse(bytes)
-        .ok_or_else(|| Error::from_unreadable_xml(bytes, "the body is not a DAV:propfind element"))?;
-    let requested = context.view.resolve(&context.path)?;
-    // After that: a false condition must not reveal an entry that the session can't see.
-    context.conditions.evaluate_if_header(context.if_context(), &context.path)?;
-    let plan = || propfind_request.clone().into_plan().with_minimal_return(headers::prefers_minimal(&context.headers));
-    let is_directory = requested.entry().is_directory();
-    let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, requested)?;
-    if depth == DepthHeader::Infinity && is_directory {
+    let propfind_request = parse_request(bytes)?;
+    let mut traversal = start_traversal(context, &propfind_request, depth)?;
+    if depth == DepthHeader::Infinity {
         traversal.limit_entries(limits.max_entries);
     }
     // Errors up to here become a status; once the response is streamed they can only end it early.
@@ -103,8 +174,7 @@ fn respond(
     }
     traversal.count_remaining()?;
     // Without a limit: the tree may have grown since, and a response in progress is not broken off for that.
-    let requested = context.view.resolve(&context.path)?;
-    let mut traversal = PropfindTraversal::new(Arc::clone(context), plan(), depth, requested)?;
+    let mut traversal = start_traversal(context, &propfind_request, depth)?;
     let first = traversal.fill_block()?;
     Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)))
 }

@@ -100,7 +100,15 @@ impl PropfindTraversal {
     /// # Errors
     /// The errors of listing, [`Error::InfiniteDepth`].
     pub(super) fn fill_block(&mut self) -> Result<Bytes> {
-        while !self.block.is_full() {
+        self.fill_small_block(usize::MAX)
+    }
+
+    /// Writes the next entries as [`PropfindTraversal::fill_block`] does, but none after this number of members.
+    ///
+    /// # Errors
+    /// As [`PropfindTraversal::fill_block`].
+    pub(super) fn fill_small_block(&mut self, max_members: usize) -> Result<Bytes> {
+        while !self.block.is_full() && self.entry_count <= max_members.saturating_add(1) {
             // At each entry: a client that is gone must not keep a thread busy.
             self.context.view.cancellation().check()?;
             if self.entry_count > self.max_entries {
