@@ -143,6 +143,7 @@ struct StoreInner {
     changed: Notify,
     /// Whether any checksum is stored: most trees have none, and need no query then.
     has_checksums: AtomicBool,
+    has_properties: AtomicBool,
     journal_writes: JournalWriteCounters,
 }
 
@@ -193,6 +194,7 @@ impl Store {
         sqlite::check_integrity(&synced)?;
         migration::migrate(&mut synced, state_dir, migration)?;
         let has_checksums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
+        let has_properties = synced.query_row("SELECT EXISTS (SELECT 1 FROM properties)", [], |row| row.get(0))?;
         let lazy = open_writer(&path, WriteDurability::Lazy)?;
         let watcher = Mutex::new(open_reader(&path)?);
         let epoch_file = EpochFile::open(state_dir).map_err(state_dir_error)?;
@@ -211,6 +213,7 @@ impl Store {
                 recount_after_event: AtomicU64::new(0),
                 changed: Notify::new(),
                 has_checksums: AtomicBool::new(has_checksums),
+                has_properties: AtomicBool::new(has_properties),
                 journal_writes: JournalWriteCounters::default(),
             }),
             audit_context: None,

@@ -1,6 +1,7 @@
 //! Dead properties (RFC 4918) of named nodes.
 
 use std::cell::Cell;
+use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, params};
 
@@ -45,6 +46,12 @@ pub(crate) struct PropertyTotals {
 }
 
 impl Store {
+    /// Tells whether any entry has, or had since the start, a property. Only a server stores them, so no other process makes
+    /// the answer outdated.
+    pub(crate) fn has_properties(&self) -> bool {
+        self.inner.has_properties.load(Ordering::Acquire)
+    }
+
     /// Returns the properties of a node, in the order of their names.
     pub(crate) fn properties(&self, node: NodeId) -> Result<Vec<PropertyRow>> {
         self.read(|connection| {
@@ -104,6 +111,8 @@ impl Store {
         // Removing properties is possible on a full disk.
         if updates.iter().any(|update| update.value.is_some()) {
             self.check_may_grow()?;
+            // Before the write: nobody may miss a property that is stored.
+            self.inner.has_properties.store(true, Ordering::Release);
         }
         let (mut accept, decision) = (Some(accept), Cell::new(None));
         let share = || decision.get().filter(|accepted| *accepted).map(|_| BallastShare::Narrowing);

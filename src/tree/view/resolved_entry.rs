@@ -60,7 +60,7 @@ impl ResolvedEntry {
     /// # Errors
     /// [`Error::Forbidden`], [`Error::Store`].
     pub fn properties(&self) -> Result<Vec<DeadProperty>> {
-        match self.readable_node()? {
+        match self.readable_node_with_properties()? {
             (_, Some(node)) => self.view.shared().index.node_properties(node),
             (_, None) => Ok(Vec::new()),
         }
@@ -71,7 +71,7 @@ impl ResolvedEntry {
     /// # Errors
     /// [`Error::Forbidden`]; [`Error::Unsupported`] when they have more than 16 MiB: ask for each entry then.
     pub fn member_properties(&self) -> Result<HashMap<EntryName, Vec<DeadProperty>>> {
-        match self.readable_node()? {
+        match self.readable_node_with_properties()? {
             (path, Some(node)) => self.view.shared().index.member_properties(node, &path),
             (_, None) => Ok(HashMap::new()),
         }
@@ -141,10 +141,13 @@ impl ResolvedEntry {
         DirectoryListing::visible_children(&self.view, &self.requested_path, self.open, names)
     }
 
-    /// Returns where the entry is, once it may be read, and its node, if it has one.
-    fn readable_node(&self) -> Result<(TreePath, Option<NodeId>)> {
+    /// Returns where the entry is, once it may be read, and its node, if it has one. No node is looked up where no entry of
+    /// the tree has properties.
+    fn readable_node_with_properties(&self) -> Result<(TreePath, Option<NodeId>)> {
         let index = &self.view.shared().index;
         match (self.reopen_for(Permission::R)?, &self.open) {
+            (Some(reopened), _) if !index.store().has_properties() => Ok((reopened.path, None)),
+            (None, Some(open)) if !index.store().has_properties() => Ok((open.path.clone(), None)),
             (Some(reopened), _) => {
                 let node = index.find_id(&reopened.path)?;
                 Ok((reopened.path, node))
