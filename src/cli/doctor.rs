@@ -75,7 +75,7 @@ impl DoctorCommand {
         let is_safe_to_open = checks.iter().all(|check| check.status != CheckStatus::Fail);
         let state_exists = is_safe_to_open && has_state(&local.state);
         // A check must not migrate the database.
-        let store = state_exists.then(|| Store::open_without_migration(&local.state));
+        let store = state_exists.then(|| Store::open_for_diagnosis(&local.state));
         checks.extend(is_safe_to_open.then(|| check_database(store.as_ref())));
         let store = store.and_then(std::result::Result::ok);
         checks.extend(store.as_ref().map(check_pepper));

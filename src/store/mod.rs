@@ -147,6 +147,13 @@ struct StoreInner {
     journal_writes: JournalWriteCounters,
 }
 
+/// Pages that are searched for damage when a database is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IntegrityCheck {
+    WholeDatabase,
+    PagesInUse,
+}
+
 struct WriterConnections {
     synced: Connection,
     lazy: Connection,
@@ -160,30 +167,39 @@ impl Store {
     /// [`StoreError`] when the directory can't be created or used, or the database is damaged, was written by a newer
     /// patgate, or is missing although a pepper exists.
     pub fn open(state_dir: &Path) -> Result<Self> {
-        Self::open_with(state_dir, MigrationMode::AfterBackup)
+        Self::open_with(state_dir, MigrationMode::AfterBackup, IntegrityCheck::WholeDatabase)
     }
 
-    /// Opens the database as [`Store::open`] does, for commands that run beside a server or only read: a database of an
-    /// older patgate is refused and not migrated.
+    /// Opens the database for commands that run beside a server or only read: a database of an older patgate is refused
+    /// and not migrated, and damage is reported by the reads that meet it. Reading the whole database would take seconds
+    /// where it is large, and a revocation must not wait for that.
     ///
     /// # Errors
     /// As [`Store::open`], and [`StoreError::SchemaTooOld`].
     pub fn open_without_migration(state_dir: &Path) -> Result<Self> {
-        Self::open_with(state_dir, MigrationMode::Refuse)
+        Self::open_with(state_dir, MigrationMode::Refuse, IntegrityCheck::PagesInUse)
     }
 
-    fn open_with(state_dir: &Path, migration: MigrationMode) -> Result<Self> {
+    /// Opens the database as [`Store::open_without_migration`] does, after it was read completely.
+    ///
+    /// # Errors
+    /// As [`Store::open_without_migration`].
+    pub fn open_for_diagnosis(state_dir: &Path) -> Result<Self> {
+        Self::open_with(state_dir, MigrationMode::Refuse, IntegrityCheck::WholeDatabase)
+    }
+
+    fn open_with(state_dir: &Path, migration: MigrationMode, integrity_check: IntegrityCheck) -> Result<Self> {
         // On a full disk, opening fails because the index of the write-ahead log (`-shm`) has no space.
         let ballast = BallastFile::new(state_dir);
         loop {
-            match Self::try_open(state_dir, migration) {
+            match Self::try_open(state_dir, migration, integrity_check) {
                 Err(StoreError::DiskFull) if ballast.release(BallastShare::Revocation)? => {}
                 outcome => return outcome,
             }
         }
     }
 
-    fn try_open(state_dir: &Path, migration: MigrationMode) -> Result<Self> {
+    fn try_open(state_dir: &Path, migration: MigrationMode, integrity_check: IntegrityCheck) -> Result<Self> {
         let state_dir_error = |source| StoreError::StateDirectory { path: state_dir.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(state_dir_error)?;
         // Also on an existing directory, which may have been created by hand or restored from a backup.
@@ -191,7 +207,9 @@ impl Store {
         let path = migration::create_database_file(state_dir)?;
         let mut synced = open_writer(&path, WriteDurability::Synced)?;
         // Before the migration: its backup would otherwise be a copy of a damaged database.
-        sqlite::check_integrity(&synced)?;
+        if integrity_check == IntegrityCheck::WholeDatabase {
+            sqlite::check_integrity(&synced)?;
+        }
         migration::migrate(&mut synced, state_dir, migration)?;
         let has_checksums = synced.query_row("SELECT EXISTS (SELECT 1 FROM checksums)", [], |row| row.get(0))?;
         let has_properties = synced.query_row("SELECT EXISTS (SELECT 1 FROM properties)", [], |row| row.get(0))?;
@@ -357,9 +375,11 @@ mod tests {
             let mut content = fs::read(state_dir.join(DATABASE_FILE_NAME)).expect("read");
             content[offset..offset + bytes].fill(0xa5);
             fs::write(state_dir.join(DATABASE_FILE_NAME), content).expect("overwritten");
-            let error = Store::open(&state_dir).expect_err("refused");
-            assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
-            assert!(error.to_string().contains("restore the state directory from a backup"));
+            for open in [Store::open, Store::open_for_diagnosis] {
+                let error = open(&state_dir).expect_err("refused");
+                assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+                assert!(error.to_string().contains("restore the state directory from a backup"));
+            }
         }
     }
 

@@ -120,6 +120,8 @@ pub(super) fn query_plan(c: &Connection, query: &str, params: impl rusqlite::Par
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::testing::{id, login, now, older_state_dir, open_temp_store};
     use super::super::{DATABASE_FILE_NAME, MIGRATIONS, SecretHash, Store};
     use super::*;
@@ -159,6 +161,28 @@ mod tests {
         let after = texts(&older, schema);
         drop(older);
         (Store::open(temp_dir.path()).expect("migrated"), [before, after], temp_dir)
+    }
+
+    #[test]
+    fn damage_that_a_command_does_not_read_does_not_delay_it() {
+        let (temp_dir, store) = open_temp_store();
+        store.create_user(&login("alice"), &[], now()).expect("user");
+        let root_page = |name: &str| {
+            let select = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+            let page: u32 = store.read(|c| Ok(c.query_row(select, [name], |row| row.get(0))?)).expect("read");
+            usize::try_from(page).expect("small")
+        };
+        let damaged_page = root_page("fine_times") - 1;
+        drop(store);
+        let state_dir = temp_dir.path().join("state");
+        let mut content = fs::read(state_dir.join(DATABASE_FILE_NAME)).expect("read");
+        content[damaged_page * 4096..][..4096].fill(0xa5);
+        fs::write(state_dir.join(DATABASE_FILE_NAME), content).expect("overwritten");
+        assert!(matches!(Store::open_for_diagnosis(&state_dir), Err(StoreError::Corrupt(_))));
+        let store = Store::open_without_migration(&state_dir).expect("opens");
+        store.disable_user(&login("alice"), now()).expect("disabled");
+        let read = store.read(|c| Ok(c.query_row("SELECT count(*) FROM fine_times", [], |row| row.get::<_, i64>(0))?));
+        assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
     }
 
     #[test]
