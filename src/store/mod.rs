@@ -140,6 +140,8 @@ struct StoreInner {
     write_count: AtomicU64,
     /// Id of the audit event from which on events are counted again.
     recount_after_event: AtomicU64,
+    /// Number of tokens that may be inserted before all of them are counted again.
+    token_headroom: AtomicU64,
     changed: Notify,
     /// Whether any checksum is stored: most trees have none, and need no query then.
     has_checksums: AtomicBool,
@@ -229,6 +231,7 @@ impl Store {
                 epoch_file,
                 write_count: AtomicU64::new(0),
                 recount_after_event: AtomicU64::new(0),
+                token_headroom: AtomicU64::new(0),
                 changed: Notify::new(),
                 has_checksums: AtomicBool::new(has_checksums),
                 has_properties: AtomicBool::new(has_properties),

@@ -1,11 +1,16 @@
 //! Quotas on the rows and bytes that callers can add to the store, beside those of the policy.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
 use super::columns::{sql_limit, to_sql_integer};
 use super::retention::delete_longest_inactive;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, NodeId, PropertyQuota, StateLimits, UnixMillis, UserQuotaLimits};
+
+/// Divisor of the number of tokens that still have place that gives those inserted before all are counted again.
+const RECOUNT_DIVISOR: u64 = 100;
 
 /// Number of rows whose user is cleared in one write.
 const ATTRIBUTION_BATCH_ROWS: usize = 1000;
@@ -14,6 +19,8 @@ impl Store {
     /// Sets the quotas of the store.
     pub fn set_state_limits(&self, limits: StateLimits) {
         *self.inner.limits.lock() = limits;
+        // The count was good for the former quota.
+        self.inner.token_headroom.store(0, Ordering::Relaxed);
     }
 
     /// Returns the quotas of the store.
@@ -22,25 +29,43 @@ impl Store {
     }
 
     /// Makes place for one more token of a user: where the maximum number is stored, the user's tokens that have been
-    /// inactive for longest are deleted before the end of their retention.
+    /// inactive for longest are deleted before the end of their retention. Where the maximum of all users is stored and
+    /// none of the user's is inactive, that of another user is: those who keep many must not keep others from having any.
     ///
     /// # Errors
-    /// [`StoreError::QuotaExceeded`] where none of the user's tokens is inactive.
+    /// [`StoreError::QuotaExceeded`] where no token that could be deleted is inactive.
     pub(super) fn evict_inactive_tokens(&self, t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<()> {
         let UserQuotaLimits { per_user, total } = self.state_limits().tokens;
-        let (per_user, total) = (to_sql_integer(per_user), to_sql_integer(total));
-        let count = |sql: &str, params: &[&dyn ToSql]| -> Result<i64> {
-            Ok(t.prepare_cached(sql)?.query_row(params, |row| row.get(0))?)
-        };
-        // LIMIT stops the count at the quota, so that it never reads the whole table.
+        let per_user = to_sql_integer(per_user);
+        // LIMIT stops the count at the quota.
         let of_user = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE user_id = ?2 LIMIT ?1) AS stored";
-        let of_all = "SELECT count(*) FROM (SELECT 1 FROM tokens LIMIT ?1) AS stored";
-        while count(of_user, &[&per_user, &user])? >= per_user || count(of_all, &[&total])? >= total {
-            if !delete_longest_inactive(t, user, now)? {
-                return Err(StoreError::QuotaExceeded("the maximum number of stored tokens is reached"));
+        let exceeded = || Err(StoreError::QuotaExceeded("the maximum number of stored tokens is reached"));
+        while count(t, of_user, &[&per_user, &user])? >= per_user {
+            if !delete_longest_inactive(t, Some(user), now)? {
+                return exceeded();
+            }
+        }
+        while !self.takes_token(t, total)? {
+            if !delete_longest_inactive(t, Some(user), now)? && !delete_longest_inactive(t, None, now)? {
+                return exceeded();
             }
         }
         Ok(())
+    }
+
+    /// Tells whether fewer than `total` tokens are stored, and takes the place of one that is inserted then.
+    ///
+    /// Counting reads a whole index while other writes wait. So a count is good for a part of the tokens that still have
+    /// place: a small one, since commands of other processes insert tokens as well.
+    fn takes_token(&self, t: &Transaction<'_>, total: u64) -> Result<bool> {
+        let headroom = &self.inner.token_headroom;
+        if headroom.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| tokens.checked_sub(1)).is_ok() {
+            return Ok(true);
+        }
+        let of_all = "SELECT count(*) FROM (SELECT 1 FROM tokens LIMIT ?1) AS stored";
+        let places = total.saturating_sub(count(t, of_all, &[&to_sql_integer(total)])?.unsigned_abs());
+        headroom.store(places / RECOUNT_DIVISOR, Ordering::Relaxed);
+        Ok(places > 0)
     }
 
     /// Refuses `additional` named nodes where they would exceed the quotas; 0 checks those that the transaction has
@@ -191,6 +216,10 @@ impl PropertyUsage {
     pub(super) fn load(c: &Connection, writer: &Login) -> Result<Self> {
         Ok(Self { user_bytes: amount(c, "properties", writer)?, total_bytes: total_amount(c, "properties")? })
     }
+}
+
+fn count(c: &Connection, sql: &str, params: &[&dyn ToSql]) -> Result<i64> {
+    Ok(c.prepare_cached(sql)?.query_row(params, |row| row.get(0))?)
 }
 
 /// Returns the amount of a resource that counts for one user.

@@ -115,15 +115,28 @@ fn record_expirations(t: &Transaction<'_>, found: &[ExpiredToken], now: UnixMill
     Ok(found.len())
 }
 
-/// Deletes the user's token that has been inactive for longest, with its descendants; tells whether there was one.
-pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<bool> {
-    let mut select = t.prepare_cached(
-        "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_recorded = 1)
-         ORDER BY coalesce(revoked_at, expires_at) LIMIT 1",
-    )?;
-    let Some(inactive): Option<TokenId> = select.query_row([user], |row| row.get(0)).optional()? else {
-        return Ok(false);
+/// Query for the token of a user that has been inactive for longest.
+const LONGEST_INACTIVE_OF_USER: &str =
+    "SELECT id FROM tokens WHERE user_id = ?1 AND (revoked_at IS NOT NULL OR expiry_recorded = 1)
+     ORDER BY coalesce(revoked_at, expires_at) LIMIT 1";
+/// Query for the token that has been inactive for longest. Two searches, each of which an index answers.
+const LONGEST_INACTIVE: &str = "SELECT id FROM (
+        SELECT id, inactive_since FROM
+            (SELECT id, revoked_at AS inactive_since FROM tokens WHERE revoked_at IS NOT NULL
+             ORDER BY revoked_at LIMIT 1) AS revoked
+        UNION ALL SELECT id, inactive_since FROM
+            (SELECT id, expires_at AS inactive_since FROM tokens WHERE expiry_recorded = 1
+             ORDER BY expires_at LIMIT 1) AS expired) AS inactive
+     ORDER BY inactive_since LIMIT 1";
+
+/// Deletes the token that has been inactive for longest, of a user or of all, with its descendants; tells whether there
+/// was one.
+pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: Option<i64>, now: UnixMillis) -> Result<bool> {
+    let inactive = match user {
+        Some(user) => t.prepare_cached(LONGEST_INACTIVE_OF_USER)?.query_row([user], |row| row.get(0)).optional()?,
+        None => t.prepare_cached(LONGEST_INACTIVE)?.query_row([], |row| row.get(0)).optional()?,
     };
+    let Some(inactive): Option<TokenId> = inactive else { return Ok(false) };
     for token in descendants(t, inactive, usize::MAX)? {
         delete_token(t, token, now)?;
     }
@@ -278,5 +291,7 @@ mod tests {
             let plan = store.read(|c| query_plan(c, query, [])).expect("plan");
             assert!(plan.starts_with("SEARCH") && plan.contains(index), "{plan}");
         }
+        let plan = store.read(|c| query_plan(c, LONGEST_INACTIVE, [])).expect("plan");
+        assert!(plan.contains("tokens_revoked") && plan.contains("tokens_expired"), "{plan}");
     }
 }

@@ -476,9 +476,11 @@ fn check_chain_length(t: &Connection, parent: TokenId) -> Result<()> {
 /// Counts a user's live tokens, up to `max_count`.
 fn count_live_tokens(t: &Connection, user: i64, now: UnixMillis, max_count: u32, window: &str) -> Result<u32> {
     let state = state_sql(window);
+    // Of those that are kept after their end the state is not searched: most tokens may be such.
     let mut count = t.prepare_cached(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM tokens t
-         WHERE t.user_id = :user AND t.revoked_at IS NULL AND {state} = 'live' LIMIT :max_count) AS live"
+         WHERE t.user_id = :user AND t.revoked_at IS NULL AND t.expiry_recorded = 0 AND {state} = 'live'
+         LIMIT :max_count) AS live"
     ))?;
     Ok(count.query_row(named_params! {":user": user, ":now": now, ":max_count": max_count}, |row| row.get(0))?)
 }

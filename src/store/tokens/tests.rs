@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::{Actor, Lifetime, Permission};
+use crate::domain::{Actor, Lifetime, Permission, StateLimits, UserQuotaLimits};
 use crate::store::AuditContext;
 use crate::store::sqlite::{empty_write_ahead_log, query_plan};
 use crate::store::testing::{
@@ -90,6 +90,29 @@ fn token_chain_length_is_bounded() {
     assert!(matches!(error, StoreError::ChainTooLong(_)), "{error}");
     assert_eq!(number, MAX_CHAIN_TOKENS + 1);
     assert!(store.effective_access(id(&format!("{MAX_CHAIN_TOKENS:08}"))).expect("read").is_some());
+}
+
+#[test]
+fn user_without_inactive_tokens_takes_the_place_of_the_longest_inactive_one() {
+    let (_temp_dir, store) = open_temp_store();
+    ["alice", "bob"].iter().for_each(|user| store.create_user(&login(user), &[], now()).expect("user"));
+    let tokens = UserQuotaLimits { per_user: 10, total: 4 };
+    store.set_state_limits(StateLimits { tokens, ..StateLimits::default() });
+    store.add_token(&new_token("alice000", "alice", TokenExpiry::Never)).expect("stored");
+    store.add_token(&new_token("alice001", "alice", TokenExpiry::Hard(seconds_later(60)))).expect("stored");
+    store.add_token(&new_token("alice002", "alice", TokenExpiry::Never)).expect("stored");
+    store.revoke_tokens(&[id("alice002")], seconds_later(90)).expect("revoked");
+    store.mark_expired(seconds_later(60), 10).expect("recorded");
+    let bobs_token = |number: u32| new_token(&format!("bob0000{number}"), "bob", TokenExpiry::Never);
+    for (number, remaining_of_alice) in [(0, 3), (1, 2), (2, 1)] {
+        store.add_token(&bobs_token(number)).expect("takes a place");
+        let of_alice = TokenFilter { owner: Some(login("alice")), ..TokenFilter::default() };
+        assert_eq!(store.tokens(&of_alice, None, 10, now()).expect("read").len(), remaining_of_alice);
+    }
+    assert!(matches!(store.add_token(&bobs_token(3)), Err(StoreError::QuotaExceeded(_))), "all are live");
+    store.revoke_tokens(&[id("bob00001")], seconds_later(100)).expect("revoked");
+    store.add_token(&bobs_token(3)).expect("takes the place of the user's own");
+    assert!(store.token(id("alice000"), now()).expect("read").is_some());
 }
 
 #[test]
