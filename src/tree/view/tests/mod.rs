@@ -9,6 +9,7 @@ mod enforcement;
 mod etags;
 mod killed;
 mod limits;
+mod link_races;
 mod links;
 mod listings;
 mod moves;
