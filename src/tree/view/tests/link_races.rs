@@ -55,7 +55,7 @@ fn recheck_after(fixture: &TreeFixture, (from, to): (&str, &str), interfere: &dy
 fn change_below_a_checked_directory_makes_it_be_checked_again() {
     let move_up = ("/box/0/1/2", "/box/two");
     type Change = dyn Fn(&View);
-    let cases: [(&str, &Change); 6] = [
+    let cases: [(&str, &Change); 7] = [
         ("confirmed, may exchange", &|_| {}),
         ("confirmed, may exchange", &|other| create_directory(other, "/box/0/unrelated")),
         ("changed", &|other| {
@@ -72,6 +72,12 @@ fn change_below_a_checked_directory_makes_it_be_checked_again() {
         ("changed", &|other| {
             create_directory(other, "/box/0/1/2/within");
             rename(other, "/box/0/1/2/sub", "/box/0/1/2/within/sub");
+        }),
+        // A link that arrived while the directory had another path.
+        ("changed", &|other| {
+            rename(other, "/box/0/1", "/box/one");
+            other.symlink(b"../../x", &tree_path("/box/one/2/sub/l"), &NO_CONDITIONS).expect("stays inside");
+            rename(other, "/box/one", "/box/0/1");
         }),
     ];
     for (number, (expected, interfere)) in cases.into_iter().enumerate() {
@@ -148,6 +154,17 @@ fn replaced_entry_is_exchanged_only_where_its_links_may_be_at_the_path_of_the_so
     assert_eq!(recheck_after(&fixture, ("/box/side", "/box/0/1/2/l"), &|_| {}), "confirmed", "the link itself");
     // Within one directory no link gets another destination.
     assert_eq!(recheck_after(&fixture, ("/box/0/other", "/box/0/1"), &|_| {}), "confirmed, may exchange");
+}
+
+#[test]
+fn boundary_of_a_replaced_directory_is_that_of_the_source() {
+    let fixture = TreeFixture::new(&["/box/a/b/d", "/other/a/new"]);
+    fixture.create_user("alice", &[("/box", Permission::RW), ("/other/a", Permission::RW)]);
+    let moved = ("/other/a/new", "/box/a/b/d");
+    assert_eq!(recheck_after(&fixture, moved, &|_| {}), "confirmed, may exchange");
+    let view = fixture.view("alice");
+    view.symlink(b"../../x", &tree_path("/box/a/b/d/l"), &NO_CONDITIONS).expect("stays within /box");
+    assert_eq!(recheck_after(&fixture, moved, &|_| {}), "confirmed", "from /other/a/new it would lead to /other");
 }
 
 #[test]
