@@ -223,13 +223,18 @@ impl TreePath {
 
     /// Returns this path relative to `ancestor`; `None` when it is not at or below it.
     pub fn strip_prefix(&self, ancestor: &TreePath) -> Option<TreePath> {
+        self.bytes_below(ancestor).map(|below| Self(below.into()))
+    }
+
+    /// Returns the bytes of this path relative to `ancestor`; `None` when it is not at or below it.
+    pub fn bytes_below(&self, ancestor: &TreePath) -> Option<&[u8]> {
         if ancestor.is_root() {
-            return Some(self.clone());
+            return Some(&self.0);
         }
         let rest = self.0.strip_prefix(&ancestor.0[..])?;
         match rest.split_first() {
-            None => Some(Self::root()),
-            Some((b'/', rest)) => Some(Self(rest.into())),
+            None => Some(b""),
+            Some((b'/', rest)) => Some(rest),
             // `/ab` is not below `/a`.
             Some(_) => None,
         }

@@ -33,6 +33,7 @@ mod quota;
 mod retention;
 mod secret_hash;
 mod sqlite;
+mod sync_chunks;
 mod sync_journals;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -76,6 +77,7 @@ pub(crate) use migration::PEPPER_FILE_NAME;
 pub(crate) use nodes::{CompletedMove, NodePathStep, NodeRow};
 pub(crate) use properties::{PropertyRow, PropertyTotals, PropertyUpdate};
 pub use secret_hash::SecretHash;
+pub(crate) use sync_chunks::SyncChunk;
 use sync_journals::JournalWriteCounters;
 pub(crate) use sync_journals::{NumberedSyncEntry, SyncEntry, SyncJournal};
 pub(crate) use tokens::TokenUse;
@@ -106,6 +108,7 @@ const MIGRATION_STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_13.sql")),
     M::up(include_str!("schema_14.sql")),
     M::up(include_str!("schema_15.sql")),
+    M::up(include_str!("schema_16.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(MIGRATION_STEPS);
 const MAX_IDLE_READERS: usize = 16;

@@ -269,7 +269,7 @@ impl Store {
     }
 
     /// Counts a lazy write of journals. It must be called within the transaction of the write.
-    fn count_journal_write(&self) {
+    pub(super) fn count_journal_write(&self) {
         self.inner.journal_writes.written.fetch_add(1, Ordering::Release);
     }
 
@@ -284,6 +284,8 @@ impl Store {
             Ok(number)
         };
         let Some(number) = self.read(oldest)? else { return Ok(()) };
+        // A packed member must not come back with the row that says that it was removed.
+        self.unpack_sync_chunks(journal)?;
         self.write(WriteDurability::Lazy, |connection| {
             let sql = "DELETE FROM journal_entries WHERE journal = ?1 AND content_tag IS NULL AND number <= ?2";
             connection.prepare_cached(sql)?.execute([journal, number])?;

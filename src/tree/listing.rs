@@ -9,7 +9,7 @@ use super::directory_handle::DirectoryHandle;
 use super::fs::{DirectoryFd, DirectoryStream};
 use super::handle_access::HandleAccess;
 use super::{AttributeChanges, Entry, EntryKind, Error, FilesystemSpace, Result, View};
-use crate::domain::{EntryName, NodeId, Permission, TreeOperation, TreePath};
+use crate::domain::{EntryName, NodeId, Permission, TreeAccess, TreeOperation, TreePath};
 
 /// The entries of a directory, in no order, without `.` and `..`. They are read from the directory as the iterator
 /// advances.
@@ -43,6 +43,8 @@ struct ReadableListing {
     batch: std::vec::IntoIter<EntryName>,
     path: TreePath,
     permission: Permission,
+    /// Access by which it was opened.
+    access: Arc<TreeAccess>,
     has_nested_grants: bool,
 }
 
@@ -65,6 +67,7 @@ impl DirectoryListing {
             batch: Vec::new().into_iter(),
             path: directory.path,
             permission: directory.permission,
+            access,
             has_nested_grants,
         };
         Ok(Self {
@@ -104,11 +107,22 @@ impl DirectoryListing {
         })
     }
 
-    /// Returns the names that are listed if they exist; `None` for a listing of all entries.
-    pub(super) fn into_visible_children(self) -> Option<BTreeSet<EntryName>> {
+    /// Returns the names that are listed if they exist; the listing itself where it is of all entries.
+    pub(super) fn into_visible_children(self) -> std::result::Result<BTreeSet<EntryName>, Self> {
         match self.source {
-            ListingSource::VisibleChildren(names) => Some(names),
-            ListingSource::Readable(_) | ListingSource::Ended | ListingSource::Failed => None,
+            ListingSource::VisibleChildren(names) => Ok(names),
+            ListingSource::Readable(_) | ListingSource::Ended | ListingSource::Failed => Err(self),
+        }
+    }
+
+    /// Returns the metadata of an entry as the listing shows it now; `None` where it is absent. The directory is the one
+    /// that was opened: keep the listing for a batch of names, and not for longer.
+    pub(super) fn member(&self, name: EntryName) -> Result<Option<Entry>> {
+        let access = self.view.session().access()?;
+        match &self.source {
+            // The grants have not changed since the directory was authorized: it needs no look at each name.
+            ListingSource::Readable(readable) if Arc::ptr_eq(&access, &readable.access) => self.entry(name),
+            _ => absent_as_none(self.view.stat(&self.requested_path.child(&name))),
         }
     }
 

@@ -38,6 +38,7 @@ mod property;
 mod reader;
 mod reattach;
 mod slot_id;
+mod sync_fingerprints;
 mod tags;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -61,6 +62,7 @@ use link_moves::LinkMoves;
 use lock::LockTable;
 use open_limit::OpenFileLimit;
 use path_locks::PathLocks;
+use sync_fingerprints::SyncFingerprintCache;
 use upload_registry::UploadRegistry;
 
 use crate::auth::{Clock, Session};
@@ -141,6 +143,8 @@ struct SharedTree {
     link_moves: LinkMoves,
     /// Serializes the comparisons of a directory with its sync journal, by token and directory.
     journal_locks: PathLocks,
+    /// Fingerprints of the members that sync journals have.
+    sync_fingerprints: SyncFingerprintCache,
     background_deletes: BackgroundDeletes,
     /// Uploads under way, by target directory.
     upload_registry: Arc<UploadRegistry>,
@@ -215,6 +219,7 @@ impl Tree {
                 path_locks: PathLocks::new(),
                 link_moves: LinkMoves::default(),
                 journal_locks: PathLocks::new(),
+                sync_fingerprints: SyncFingerprintCache::default(),
                 background_deletes,
                 upload_registry: Arc::default(),
                 clock,

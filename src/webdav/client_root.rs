@@ -71,17 +71,23 @@ impl ClientRoot {
     /// Returns the absolute URL path of an entry, with a trailing slash for a directory. A path that is not below the
     /// root is shown as the root.
     pub(super) fn href(&self, path: &TreePath, is_directory: bool) -> String {
+        let mut href = String::new();
+        self.write_href(path, is_directory, &mut href);
+        href
+    }
+
+    /// Appends the URL path that [`ClientRoot::href`] returns.
+    pub(super) fn write_href(&self, path: &TreePath, is_directory: bool, out: &mut String) {
         // A path outside the root, such as that of a lock above it, becomes the root: the client must not learn it.
-        let relative_path = path.strip_prefix(&self.root).unwrap_or_default();
-        let mut href = self.prefix.clone();
-        for part in relative_path.components() {
-            href.push('/');
-            percent_encode(part, &mut href);
+        let relative_path = path.bytes_below(&self.root).unwrap_or_default();
+        out.push_str(&self.prefix);
+        for part in relative_path.split(|&b| b == b'/').filter(|part| !part.is_empty()) {
+            out.push('/');
+            percent_encode(part, out);
         }
         if is_directory {
-            href.push('/');
+            out.push('/');
         }
-        href
     }
 }
 

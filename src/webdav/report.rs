@@ -3,6 +3,7 @@
 //! The tree computes the changes ([`tree::SyncChanges`]); this file writes them to the response, in the same order,
 //! while they are read.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -11,16 +12,15 @@ use http::Response;
 
 use super::error::{Error, Result, run_cpu_bound};
 use super::headers::{self, DepthHeader};
+use super::multistatus::MultistatusBlock;
 use super::propfind::{PropfindPlan, PropfindRow};
 use super::request_context::RequestContext;
 use super::sync_token::{format_sync_token, parse_sync_token};
 use super::xml::XmlElement;
 use super::{multistatus, read_small_body, xml};
+use crate::domain::{EntryName, TreePath};
 use crate::http::{BlockProducer, BodyError, RequestBody, ResponseBody, full, streamed_body};
-use crate::tree::{self, ChangedMember, SyncChanges, SyncItem, SyncPoint, View};
-
-/// Size from which a block is sent.
-const REPORT_BLOCK_BYTES: usize = 128 * 1024;
+use crate::tree::{self, ChangedMember, DeadProperty, SyncChanges, SyncItem, SyncPoint, View};
 
 /// Handles REPORT.
 ///
@@ -85,8 +85,15 @@ fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Respon
         .changes_since(&context.path, recursive, since, limit, context.view.monotonic_now())
         .map_err(map_member_limit)?;
     let changes = changes.ok_or(Error::InvalidSyncToken)?;
-    let mut report =
-        SyncCollectionReport { context: Arc::clone(context), plan, changes, buffer: multistatus::start(), done: false };
+    let mut report = SyncCollectionReport {
+        context: Arc::clone(context),
+        plan,
+        changes,
+        block: MultistatusBlock::first(),
+        href: String::new(),
+        properties: None,
+        done: false,
+    };
     // Errors of the first block still become a status.
     let first = report.fill_block().map_err(map_member_limit)?;
     let body = if report.done { full(first) } else { streamed_body(context.view.session(), first, report) };
@@ -106,45 +113,66 @@ struct SyncCollectionReport {
     context: Arc<RequestContext>,
     plan: PropfindPlan,
     changes: SyncChanges,
-    buffer: String,
+    block: MultistatusBlock,
+    href: String,
+    /// Dead properties of the members of the last directory.
+    properties: Option<DirectoryProperties>,
     done: bool,
+}
+
+/// Dead properties of all members of a directory, read at once.
+struct DirectoryProperties {
+    directory: TreePath,
+    /// `None` when they can't be read at once: each member is then asked for its own.
+    by_name: Option<HashMap<EntryName, Vec<DeadProperty>>>,
 }
 
 impl SyncCollectionReport {
     fn fill_block(&mut self) -> tree::Result<Bytes> {
-        while self.buffer.len() < REPORT_BLOCK_BYTES && !self.done {
+        // The client may have taken its time for the last block: rights and properties are looked up again.
+        self.properties = None;
+        while !self.block.is_full() && !self.done {
             match self.changes.next_item()? {
                 SyncItem::Member(changed) => self.write_member(&changed)?,
                 SyncItem::PageEnd { point, truncated } => self.write_end(point, truncated),
             }
         }
-        Ok(std::mem::take(&mut self.buffer).into())
+        Ok(self.block.take(self.done))
     }
 
     /// Writes one changed member as one response, also where a file has replaced a directory or the reverse: that is a
     /// change of the same member (RFC 6578 section 3.5.1). A removed one has a status only (section 3.5.2).
     fn write_member(&mut self, change: &ChangedMember) -> tree::Result<()> {
-        let (context, path) = (Arc::clone(&self.context), &change.path);
-        let href = context.client_root.href(path, change.is_directory);
+        self.href.clear();
+        self.context.client_root.write_href(&change.path, change.is_directory, &mut self.href);
+        let out = &mut self.block.text;
         // No propstat: removed, or no longer visible, which must look the same.
         let Some(entry) = &change.entry else {
+            let href = &self.href;
             let _ = writeln!(
-                self.buffer,
+                out,
                 "<D:response><D:href>{href}</D:href><D:status>HTTP/1.1 404 Not Found</D:status></D:response>"
             );
             return Ok(());
         };
-        let dead =
-            if self.plan.needs_dead_properties() { readable_properties(&context.view, change)? } else { Vec::new() };
+        let own: Vec<DeadProperty>;
+        let dead = if !self.plan.needs_dead_properties() {
+            &[][..]
+        } else if let Some(by_name) = properties_beside(&self.context.view, &mut self.properties, &change.path) {
+            by_name.get(entry.name.as_slice()).map(Vec::as_slice).unwrap_or_default()
+        } else {
+            own = readable_properties(&self.context.view, change)?;
+            &own
+        };
         let row = PropfindRow {
-            href: &href,
+            href: &self.href,
             display_name: &entry.name,
             entry,
-            path: &|| path.clone(),
-            dead_properties: &dead,
+            path: &|| change.path.clone(),
+            dead_properties: dead,
             is_depth_zero: false,
         };
-        self.plan.write_response(&context, &row, &mut self.buffer);
+        self.plan.write_response(&self.context, &row, out);
         Ok(())
     }
 
@@ -153,16 +181,34 @@ impl SyncCollectionReport {
         if truncated {
             let href = self.context.client_root.href(&self.context.path, true);
             let _ = writeln!(
-                self.buffer,
+                self.block.text,
                 "<D:response><D:href>{href}</D:href><D:status>HTTP/1.1 507 Insufficient Storage</D:status>\
                  <D:error><D:number-of-matches-within-limits/></D:error></D:response>"
             );
         }
         // Also after a truncated page: the client continues from here.
-        let _ = writeln!(self.buffer, "<D:sync-token>{}</D:sync-token>", format_sync_token(point));
-        self.buffer.push_str(multistatus::MULTISTATUS_END);
+        let _ = writeln!(self.block.text, "<D:sync-token>{}</D:sync-token>", format_sync_token(point));
+        self.block.text.push_str(multistatus::MULTISTATUS_END);
         self.done = true;
     }
+}
+
+/// Returns the dead properties of the members of the directory that a path is in, in `last` where they were read for the
+/// member before.
+fn properties_beside<'a>(
+    view: &View,
+    last: &'a mut Option<DirectoryProperties>,
+    path: &TreePath,
+) -> Option<&'a HashMap<EntryName, Vec<DeadProperty>>> {
+    let slash = memchr::memrchr(b'/', path.as_bytes()).unwrap_or_default();
+    let parent = &path.as_bytes()[..slash];
+    if last.as_ref().is_none_or(|last| last.directory.as_bytes() != parent) {
+        let directory = path.parent().unwrap_or_default();
+        // Whatever the error is, it is that of the member, too, if it concerns it.
+        let by_name = view.resolve(&directory).and_then(|directory| directory.member_properties()).ok();
+        *last = Some(DirectoryProperties { directory, by_name });
+    }
+    last.as_ref().and_then(|last| last.by_name.as_ref())
 }
 
 fn readable_properties(view: &View, change: &ChangedMember) -> tree::Result<Vec<tree::DeadProperty>> {
@@ -174,7 +220,7 @@ fn readable_properties(view: &View, change: &ChangedMember) -> tree::Result<Vec<
 
 impl BlockProducer for SyncCollectionReport {
     fn next_block(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
-        if self.done && self.buffer.is_empty() {
+        if self.done && self.block.text.is_empty() {
             return Ok(None);
         }
         self.fill_block().map(Some).map_err(|error| BodyError(error.to_string()))

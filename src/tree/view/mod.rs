@@ -17,8 +17,10 @@ mod checked_move;
 mod concurrency_tests;
 mod copy;
 mod cross_device_move;
+mod initial_sync;
 mod links;
 mod lock;
+mod member_walk;
 mod moved_source;
 mod property;
 mod read;
@@ -33,9 +35,10 @@ mod upload_limits;
 mod write;
 
 pub use lock::AcquiredLock;
+pub use member_walk::ChangedMember;
 pub use resolved_entry::ResolvedEntry;
 pub use sync::SyncPoint;
-pub use sync_changes::{ChangedMember, SyncChanges, SyncItem};
+pub use sync_changes::{SyncChanges, SyncItem};
 
 use std::sync::Arc;
 

@@ -13,13 +13,17 @@
 //!
 //! A journal belongs to one token and survives a restart. Memory is bounded: the directory and the journal are read in
 //! batches.
-
-use std::collections::{BTreeSet, HashSet};
+//!
+//! Each comparison looks at every member, since a file that the host changes in place leaves no trace in its directory. It
+//! does not read the journal for that: hashes of the members that the journal has are kept in memory
+//! ([`crate::tree::sync_fingerprints`]), and only members that differ are looked up in it and written to it.
 
 use super::View;
-use crate::domain::{EntryName, TreePath, UnixMillis};
-use crate::store::{SyncEntry, SyncJournal};
-use crate::tree::{Entry, EntryKind, Error, Result};
+use super::member_walk::{MemberLookup, MemberWalk};
+use crate::domain::{TreePath, UnixMillis};
+use crate::store::{SyncChunk, SyncEntry, SyncJournal};
+use crate::tree::sync_fingerprints::{SyncFingerprints, member_state};
+use crate::tree::{Entry, Error, Result};
 
 /// Number of members that are compared, or read from a journal, at once.
 pub(super) const SYNC_BATCH_MEMBERS: usize = 512;
@@ -86,37 +90,30 @@ impl View {
 
     /// Returns the lock name for the journals of the session's token and a directory: tokens do not wait for each
     /// other's comparisons.
-    fn journal_lock_path(&self, directory: &TreePath) -> TreePath {
+    pub(super) fn journal_lock_path(&self, directory: &TreePath) -> TreePath {
         TreePath::parse(self.session().token().as_str().as_bytes()).unwrap_or_default().join(directory)
     }
 
     fn compare_locked(&self, directory: &TreePath, depth_infinity: bool, now: UnixMillis) -> Result<SyncPoint> {
         let token = self.session().token();
-        let store = self.shared().index.store();
+        let (store, cache) = (self.shared().index.store(), &self.shared().sync_fingerprints);
         let journal = store.ensure_sync_journal(token, directory, depth_infinity, now)?;
-        let members = MemberLookup::new(self, directory, depth_infinity);
-        let mut comparison =
-            JournalComparison { view: self, journal, directory, members, batch: Vec::new(), known_seen: 0, seen: 0 };
+        let mut comparison = JournalComparison::new(self, journal, directory, depth_infinity, cache.take(journal.id));
         // Before the walk adds members: only a walk that finds fewer of the known ones has to look for removed members.
-        let mut known_count = store.count_sync_entries(journal.id)?;
-        if known_count > SYNC_MAX_MEMBERS as u64 {
-            // An earlier comparison that failed for too many members has recorded them, but did not look for removed
-            // ones.
-            comparison.record_removed()?;
-            known_count = store.count_sync_entries(journal.id)?;
-            if known_count > SYNC_MAX_MEMBERS as u64 {
-                return Err(Error::NoSpace);
-            }
-        }
-        comparison.walk(depth_infinity)?;
+        let known_count = comparison.count_known()?;
+        comparison.walk()?;
         if comparison.known_seen < known_count {
             comparison.record_removed()?;
+            store.purge_removed_sync_entries(journal.id, JOURNAL_MAX_REMOVED_MEMBERS)?;
         }
-        store.purge_removed_sync_entries(journal.id, JOURNAL_MAX_REMOVED_MEMBERS)?;
         let updated = store.find_sync_journal(token, directory, depth_infinity, now)?.ok_or(Error::Absent)?;
         // On disk before the number is given out: another change must not get it after a power cut. Also where this
         // comparison recorded nothing: the number may be of one that was cancelled before it came here.
         store.flush_sync_journal(updated.id)?;
+        // Only of a complete comparison, and under its lock: nothing else records members of the journal meanwhile.
+        if updated.id == journal.id {
+            cache.put(journal.id, self.session().login(), comparison.found, now);
+        }
         Ok(SyncPoint { journal: updated.id, number: updated.last_number, base: updated.last_number })
     }
 }
@@ -126,77 +123,135 @@ struct JournalComparison<'a> {
     view: &'a View,
     journal: SyncJournal,
     directory: &'a TreePath,
-    members: MemberLookup,
+    depth_infinity: bool,
+    /// Fingerprints of the members that the journal has; `None` where they are not known, and the journal is asked.
+    known: Option<SyncFingerprints>,
+    /// Fingerprints of the members found.
+    found: SyncFingerprints,
+    /// Members found that may have to be recorded.
     batch: Vec<SyncEntry>,
+    /// Members found of a journal that had none when the comparison began.
+    chunk: SyncChunk,
+    /// Number of the last member of the chunks that were recorded.
+    packed_through: i64,
     /// Number of members found that the journal contains.
     known_seen: u64,
     /// Number of members found.
     seen: usize,
 }
 
-impl JournalComparison<'_> {
-    /// Walks through all entries that a PROPFIND of the same depth lists.
-    fn walk(&mut self, depth_infinity: bool) -> Result<()> {
-        let mut pending = vec![TreePath::root()];
-        while let Some(relative_path) = pending.pop() {
-            self.view.cancellation().check()?;
-            let listing = match self.view.list(&self.directory.join(&relative_path), true) {
-                // Removed, replaced or hidden since it was listed. For the directory itself that is an error of the
-                // report.
-                Err(Error::Absent | Error::Forbidden | Error::RefusedByHost(_) | Error::NotADirectory)
-                    if !relative_path.is_root() =>
-                {
-                    continue;
-                }
-                listing => listing?,
-            };
-            for entry in listing {
-                // Any error fails the comparison: members that were not listed would be recorded as removed.
-                let entry = entry?;
-                let Some(name) = entry.valid_name() else { continue };
-                let member_path = relative_path.child(&name);
-                self.add_member(SyncEntry {
-                    path: member_path.as_bytes().to_vec(),
-                    is_directory: entry.is_directory(),
-                    content_tag: Some(member_state(&entry)),
-                })?;
-                // Links to directories are listed, but not walked: they could form a loop.
-                if depth_infinity && entry.is_directory() && self.members.is_real_directory(&member_path)? {
-                    pending.push(member_path);
-                }
+impl<'a> JournalComparison<'a> {
+    fn new(
+        view: &'a View,
+        journal: SyncJournal,
+        directory: &'a TreePath,
+        depth_infinity: bool,
+        known: Option<SyncFingerprints>,
+    ) -> Self {
+        let found = SyncFingerprints::with_capacity(known.as_ref().map_or(0, SyncFingerprints::len));
+        Self {
+            view,
+            journal,
+            directory,
+            depth_infinity,
+            known,
+            found,
+            batch: Vec::new(),
+            chunk: SyncChunk::default(),
+            packed_through: 0,
+            known_seen: 0,
+            seen: 0,
+        }
+    }
+
+    /// Returns the number of members that the journal has.
+    fn count_known(&mut self) -> Result<u64> {
+        if let Some(known) = &self.known {
+            return Ok(known.len() as u64);
+        }
+        let store = self.view.shared().index.store();
+        // Each member is looked up by its path now.
+        store.unpack_sync_chunks(self.journal.id)?;
+        let mut known_count = store.count_sync_entries(self.journal.id)?;
+        if known_count > SYNC_MAX_MEMBERS as u64 {
+            // An earlier comparison that failed for too many members has recorded them, but did not look for removed
+            // ones.
+            self.record_removed()?;
+            known_count = store.count_sync_entries(self.journal.id)?;
+            if known_count > SYNC_MAX_MEMBERS as u64 {
+                return Err(Error::NoSpace);
             }
+            self.found = SyncFingerprints::default();
+        }
+        Ok(known_count)
+    }
+
+    /// Walks through all entries that a PROPFIND of the same depth lists.
+    fn walk(&mut self) -> Result<()> {
+        let mut walk = MemberWalk::new(self.view, self.directory, self.depth_infinity);
+        while let Some(entry) = walk.next_entry()? {
+            self.add_member(walk.path(), &entry)?;
         }
         self.record_batch()
     }
 
-    fn add_member(&mut self, sync_entry: SyncEntry) -> Result<()> {
+    fn add_member(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         self.seen += 1;
         // Batches recorded before stay in the journal; the next comparison removes those that are gone.
         if self.seen > SYNC_MAX_MEMBERS {
             return Err(Error::NoSpace);
         }
-        self.batch.push(sync_entry);
-        if self.batch.len() < SYNC_BATCH_MEMBERS { Ok(()) } else { self.record_batch() }
+        let cache = &self.view.shared().sync_fingerprints;
+        let (path_hash, state_hash) = (cache.hash_path(path), cache.hash_state(entry));
+        // A directory that changes while it is read may return a name twice.
+        if !self.found.insert(path_hash, state_hash) {
+            return Ok(());
+        }
+        if let Some(known) = &self.known {
+            let known_state = known.state_of(path_hash);
+            self.known_seen += u64::from(known_state.is_some());
+            if known_state == Some(state_hash) {
+                return Ok(());
+            }
+        }
+        let content_tag = member_state(entry);
+        if self.journal.last_number == 0 {
+            self.chunk.push(path, entry.is_directory(), &content_tag);
+        } else {
+            let (path, is_directory) = (path.to_vec(), entry.is_directory());
+            self.batch.push(SyncEntry { path, is_directory, content_tag: Some(content_tag) });
+        }
+        if self.batch.len() + self.chunk.len() < SYNC_BATCH_MEMBERS { Ok(()) } else { self.record_batch() }
     }
 
     /// Records the members of a batch that are new or different.
     fn record_batch(&mut self) -> Result<()> {
         self.view.cancellation().check()?;
         let store = self.view.shared().index.store();
-        let mut seen_paths = HashSet::new();
-        // A directory that changes while it is read may return a name twice.
-        self.batch.retain(|sync_entry| seen_paths.insert(sync_entry.path.clone()));
-        let paths: Vec<&[u8]> = self.batch.iter().map(|sync_entry| sync_entry.path.as_slice()).collect();
-        let known_tags = store.sync_entry_tags(self.journal.id, &paths)?;
-        self.known_seen += known_tags.iter().filter(|tag| tag.is_some()).count() as u64;
-        let changed = self
-            .batch
-            .drain(..)
-            .zip(known_tags)
-            .filter(|(sync_entry, known_tag)| sync_entry.content_tag != *known_tag)
-            .map(|(sync_entry, _)| sync_entry);
-        let changed: Vec<SyncEntry> = changed.collect();
+        if self.chunk.len() > 0 {
+            // The journal had no members when the comparison began: all are new.
+            let appended = store.append_sync_chunk(self.journal.id, self.packed_through, &self.chunk)?;
+            // The journal was deleted meanwhile.
+            self.packed_through = appended.ok_or(Error::Absent)?;
+            self.chunk.clear();
+            return Ok(());
+        }
+        let changed = match self.known {
+            // Fingerprints have told that already.
+            Some(_) => std::mem::take(&mut self.batch),
+            None => self.take_changed()?,
+        };
         Ok(store.record_sync_entries(self.journal.id, &changed)?)
+    }
+
+    /// Takes the members of the batch that differ from those of the journal.
+    fn take_changed(&mut self) -> Result<Vec<SyncEntry>> {
+        let paths: Vec<&[u8]> = self.batch.iter().map(|sync_entry| sync_entry.path.as_slice()).collect();
+        let known_tags = self.view.shared().index.store().sync_entry_tags(self.journal.id, &paths)?;
+        self.known_seen += known_tags.iter().filter(|tag| tag.is_some()).count() as u64;
+        let with_known_tags = self.batch.drain(..).zip(known_tags);
+        let changed = with_known_tags.filter(|(sync_entry, known_tag)| sync_entry.content_tag != *known_tag);
+        Ok(changed.map(|(sync_entry, _)| sync_entry).collect())
     }
 
     /// Records as removed the members of the journal that no listing shows any more.
@@ -204,147 +259,42 @@ impl JournalComparison<'_> {
         let store = self.view.shared().index.store();
         let mut last = Vec::new();
         loop {
-            self.view.cancellation().check()?;
             // By the last path and not by an offset: rows that are recorded meanwhile shift nothing.
             let batch = store.sync_entries_after(self.journal.id, &last, SYNC_BATCH_MEMBERS)?;
-            let Some(end) = batch.last() else { return Ok(()) };
+            let Some(end) = batch.last() else { break };
             last.clone_from(&end.path);
-            let mut removed = Vec::new();
-            for sync_entry in batch {
-                // Looked up by name: the walk may have missed an entry that was renamed during it.
-                if self.members.find(&sync_entry.path)?.is_none() {
-                    removed.push(SyncEntry { content_tag: None, ..sync_entry });
-                }
-            }
-            store.record_sync_entries(self.journal.id, &removed)?;
+            self.record_removed_of(batch)?;
         }
-    }
-}
-
-/// Lookup of single members of a directory: finds a member exactly when a walk through the listings finds it.
-///
-/// A stat by name is not enough: it finds entries in a drop box, and entries behind a symbolic link that has taken the
-/// place of a directory. So each directory on the way is checked as well, and the result is kept while paths below it
-/// are looked up.
-pub(super) struct MemberLookup {
-    view: View,
-    directory: TreePath,
-    depth_infinity: bool,
-    /// Directories on the way to the last member, the topmost first, each with the names that its listing shows.
-    ancestors: Vec<(TreePath, ListedNames)>,
-}
-
-/// Names that the listing of a directory shows.
-enum ListedNames {
-    /// All that can be seen.
-    All,
-    /// Only these, as far as they can be seen: the children on the way to a granted node.
-    Only(BTreeSet<EntryName>),
-    /// None: it is not listed.
-    NotListed,
-}
-
-impl MemberLookup {
-    /// Creates a lookup of direct members of a directory, or (`depth_infinity`) of everything below.
-    pub(super) fn new(view: &View, directory: &TreePath, depth_infinity: bool) -> Self {
-        Self { view: view.clone(), directory: directory.clone(), depth_infinity, ancestors: Vec::new() }
-    }
-
-    /// Returns the metadata of a member as its listing shows it now; `None` where it is not listed.
-    pub(super) fn find(&mut self, relative_path: &[u8]) -> Result<Option<Entry>> {
-        let Some((parent, name)) =
-            TreePath::parse(relative_path).ok().and_then(|relative_path| relative_path.split_last())
-        else {
-            return Ok(None);
-        };
-        // Every directory on the way has to list the next one, or a walk would not come here.
-        self.load_ancestors(&parent)?;
-        self.listed_member(&parent.child(&name), &name)
-    }
-
-    /// Tells whether a listed directory is a directory itself, and not a link to one.
-    fn is_real_directory(&self, relative_path: &TreePath) -> Result<bool> {
-        match self.view.link_stat(&self.directory.join(relative_path)) {
-            Ok(own) => Ok(own.is_directory()),
-            Err(Error::Absent | Error::Forbidden | Error::RefusedByHost(_) | Error::NotADirectory) => Ok(false),
-            // Not false: everything below would be reported as removed.
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Makes a directory the last of the ancestors.
-    fn load_ancestors(&mut self, parent: &TreePath) -> Result<()> {
-        // Neighbouring paths share their ancestors: only those that differ are looked up again.
-        while self.ancestors.last().is_some_and(|(ancestor, _)| !parent.starts_with(ancestor)) {
-            self.ancestors.pop();
-        }
-        if self.ancestors.is_empty() {
-            let listed = self.listed_names(&TreePath::root())?;
-            self.ancestors.push((TreePath::root(), listed));
-        }
-        while let Some(name) = self
-            .ancestors
-            .last()
-            .and_then(|(ancestor, _)| parent.strip_prefix(ancestor))
-            .and_then(|rest| rest.names().next())
-        {
-            let ancestor = self.ancestors.last().map(|(ancestor, _)| ancestor.child(&name)).unwrap_or_default();
-            let is_walked = self.depth_infinity
-                && self.listed_member(&ancestor, &name)?.is_some_and(|entry| entry.is_directory())
-                && self.is_real_directory(&ancestor)?;
-            let listed = if is_walked { self.listed_names(&ancestor)? } else { ListedNames::NotListed };
-            self.ancestors.push((ancestor, listed));
+        // Those without a row. One that is recorded as removed gets a row, which takes precedence.
+        let mut after = 0;
+        while let Some((last_number, batch)) = store.packed_sync_entries(self.journal.id, after)? {
+            after = last_number;
+            self.record_removed_of(batch)?;
         }
         Ok(())
     }
 
-    /// Returns the metadata of an entry of the last ancestor; `None` where it is not listed.
-    fn listed_member(&self, relative_path: &TreePath, name: &EntryName) -> Result<Option<Entry>> {
-        let is_listed = match self.ancestors.last() {
-            Some((_, ListedNames::All)) => true,
-            Some((_, ListedNames::Only(names))) => names.contains(name),
-            Some((_, ListedNames::NotListed)) | None => false,
-        };
-        if !is_listed {
-            return Ok(None);
-        }
-        match self.view.stat(&self.directory.join(relative_path)) {
-            Ok(entry) => Ok(Some(entry)),
-            // Not listed, for whatever reason: removed as far as this session can tell.
-            Err(
-                Error::Absent
-                | Error::NoParent
-                | Error::NotADirectory
-                | Error::Forbidden
-                | Error::RefusedByHost(_)
-                | Error::InvalidName,
-            ) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn listed_names(&self, relative_path: &TreePath) -> Result<ListedNames> {
-        match self.view.list(&self.directory.join(relative_path), true) {
-            Ok(listing) => Ok(listing.into_visible_children().map_or(ListedNames::All, ListedNames::Only)),
-            Err(Error::Absent | Error::Forbidden | Error::RefusedByHost(_) | Error::NotADirectory) => {
-                Ok(ListedNames::NotListed)
+    fn record_removed_of(&mut self, batch: Vec<SyncEntry>) -> Result<()> {
+        self.view.cancellation().check()?;
+        let cache = &self.view.shared().sync_fingerprints;
+        let mut lookup = MemberLookup::new(self.view, self.directory, self.depth_infinity);
+        let mut removed = Vec::new();
+        for sync_entry in batch {
+            let path_hash = cache.hash_path(&sync_entry.path);
+            if self.found.state_of(path_hash).is_some() {
+                continue;
             }
-            Err(error) => Err(error),
+            // Looked up by name: the walk may have missed an entry that was renamed during it.
+            match lookup.find(&sync_entry.path)? {
+                None => removed.push(SyncEntry { content_tag: None, ..sync_entry }),
+                Some(entry) => {
+                    let state_hash = cache.hash_state(&entry);
+                    // What differs is recorded by the next comparison, for which it must not be the known state.
+                    let is_recorded = sync_entry.content_tag.as_deref() == Some(&*member_state(&entry));
+                    self.found.insert(path_hash, if is_recorded { state_hash } else { !state_hash });
+                }
+            }
         }
-    }
-}
-
-/// Returns bytes that differ between two states of a member: of a file the entity tag, or kind, times and size where it
-/// can't be read; of a directory its birth time. The forms have different lengths.
-pub(super) fn member_state(entry: &Entry) -> Vec<u8> {
-    let time = |time: crate::tree::Timestamp| [&time.seconds.to_be_bytes()[..], &time.nanos.to_be_bytes()].concat();
-    // Not the times of a directory: they change with its members, which are reported themselves.
-    match (entry.etag, entry.kind) {
-        (Some(etag), _) => etag.to_bytes().to_vec(),
-        (None, EntryKind::Directory) => entry.created.map_or_else(|| vec![0], time),
-        (None, EntryKind::File | EntryKind::Symlink) => {
-            let created = time(entry.created.unwrap_or_default());
-            [&[1][..], &created, &time(entry.modified), &entry.size.to_be_bytes()].concat()
-        }
+        Ok(self.view.shared().index.store().record_sync_entries(self.journal.id, &removed)?)
     }
 }

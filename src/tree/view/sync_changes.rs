@@ -10,24 +10,16 @@
 //! [`JOURNAL_ROWS_PER_REPORT`] of its rows, so that it ends whatever they contain.
 
 use super::View;
-use super::sync::{MemberLookup, SYNC_BATCH_MEMBERS, SyncPoint, member_state};
+use super::initial_sync::{InitialStep, InitialSync};
+use super::member_walk::{ChangedMember, MemberLookup};
+use super::sync::{SYNC_BATCH_MEMBERS, SyncPoint};
 use crate::domain::{TreePath, UnixMillis};
 use crate::store::{NumberedSyncEntry, SyncEntry, SyncJournal};
+use crate::tree::sync_fingerprints::member_state;
 use crate::tree::{Entry, Result};
 
 /// Maximum number of journal rows that one report reads; the page is truncated there (RFC 6578 section 3.6).
 const JOURNAL_ROWS_PER_REPORT: usize = if cfg!(test) { 600 } else { 100_000 };
-
-/// Member of a directory that has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChangedMember {
-    /// Its path, or its last one.
-    pub path: TreePath,
-    /// Whether it is, or was, a directory.
-    pub is_directory: bool,
-    /// Its metadata; `None` where it was removed or can't be seen any more.
-    pub entry: Option<Entry>,
-}
 
 /// Item of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +57,8 @@ pub struct SyncChanges {
     /// Number of journal rows that may still be read.
     rows_left: usize,
     batch: std::vec::IntoIter<NumberedSyncEntry>,
+    /// First report of the directory, where this is one.
+    initial: Option<Box<InitialSync>>,
 }
 
 impl View {
@@ -105,7 +99,19 @@ impl View {
             members_left: limit,
             rows_left: JOURNAL_ROWS_PER_REPORT,
             batch: Vec::new().into_iter(),
+            initial: None,
         };
+        // Without a limit of the client: a page that it limits is cheap, and the next ones continue in the journal.
+        if since.is_none() && limit >= JOURNAL_ROWS_PER_REPORT && journal.is_none_or(|journal| journal.last_number == 0)
+        {
+            let journal = store.ensure_sync_journal(self.session().token(), directory, depth_infinity, now)?;
+            changes.point = SyncPoint { journal: journal.id, number: 0, base: 0 };
+            changes.initial = Some(Box::new(InitialSync::new(self, directory, depth_infinity, now)));
+            return Ok(Some(changes));
+        }
+        if let Some(journal) = journal {
+            store.unpack_sync_chunks_after(journal.id, changes.point.number)?;
+        }
         let journal = match journal {
             Some(journal) if self.journal_fills_page(journal, since, limit.min(JOURNAL_ROWS_PER_REPORT))? => {
                 // Marks the journal as used, so that it does not expire, and syncs it: a comparison under way may just
@@ -150,6 +156,13 @@ impl SyncChanges {
     /// # Errors
     /// As [`View::compare_with_journal`].
     pub fn next_item(&mut self) -> Result<SyncItem> {
+        if let Some(initial) = &mut self.initial {
+            self.view.cancellation().check()?;
+            return match initial.next_step(&self.view, &mut self.point, &mut self.rows_left)? {
+                InitialStep::Report(member) => Ok(SyncItem::Member(member)),
+                InitialStep::End { truncated } => Ok(self.page_end(truncated)),
+            };
+        }
         loop {
             // At each item: a report over a large journal ends with the client's connection.
             self.view.cancellation().check()?;
@@ -163,6 +176,7 @@ impl SyncChanges {
             if self.rows_left == 0 {
                 return Ok(self.page_end(true));
             }
+            store.unpack_sync_chunks_after(journal, number)?;
             // `None`: removals up to the purge limit are forgotten, or the journal has expired. The page ends as
             // truncated, and its token is refused next time.
             let Some(rows) = store.changed_sync_entries(

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::sync::member_state;
 use super::*;
 use crate::domain::Permission;
 use crate::store::SyncEntry;
-use crate::store::testing::{FULL, now, take_commits};
-use crate::tree::testing::fail_read_after;
+use crate::store::testing::{FULL, now, take_commits, take_query_count};
+use crate::tree::sync_fingerprints::member_state;
+use crate::tree::testing::{fail_read_after, take_read_count};
 use crate::tree::{Etag, OverwriteMode, SyncChanges, SyncItem, SyncPoint};
 
 /// Content of a page: members with their entity tags (`None`: removed), and its end.
@@ -286,4 +286,82 @@ fn read_error_during_comparison_reports_no_member_as_removed() {
         reads += 1;
     }
     assert!(reads > 4);
+}
+
+/// Creates a directory with 500 files, and returns their view.
+fn fixture_with_many_files() -> (TreeFixture, View) {
+    let (fixture, view) = fixture_with_files(&[]);
+    for number in 0..500 {
+        write_outside_gateway(&fixture, &format!("/a/{number}"), "old");
+    }
+    (fixture, view)
+}
+
+/// Returns a page, the numbers of reads of the host and of the database that it took, and that of commits.
+fn counted_page(view: &View, since: Option<SyncPoint>) -> (ReportedPage, u32, u32, usize) {
+    let _ = (take_read_count(), take_query_count(), take_commits());
+    let page = report_page(view, since, usize::MAX);
+    (page, take_read_count(), take_query_count(), take_commits().len())
+}
+
+#[test]
+fn report_looks_at_each_member_once_and_asks_the_database_by_batch() {
+    let (fixture, view) = fixture_with_many_files();
+    let (first, reads, queries, commits) = counted_page(&view, None);
+    assert_eq!((first.members.len(), first.truncated), (500, false));
+    assert!(reads < 520 && queries < 10 && commits < 5, "first: {reads} reads, {queries} queries, {commits} commits");
+    write_outside_gateway(&fixture, "/a/7", "another");
+    let (delta, reads, queries, commits) = counted_page(&view, Some(first.point));
+    assert_eq!(delta.names(), ["7"]);
+    assert!(reads < 520 && queries < 15 && commits < 5, "delta: {reads} reads, {queries} queries, {commits} commits");
+    fs::remove_file(host_path(&fixture, "/a/8")).expect("removed");
+    let (delta, reads, queries, commits) = counted_page(&view, Some(delta.point));
+    assert_eq!((delta.names(), delta.members["8"]), (vec!["8"], None));
+    assert!(reads < 520 && queries < 20 && commits < 5, "removal: {reads} reads, {queries} queries, {commits} commits");
+    let (delta, reads, queries, _) = counted_page(&view, Some(delta.point));
+    assert!(delta.members.is_empty() && reads < 520 && queries < 15, "nothing: {reads} reads, {queries} queries");
+}
+
+#[test]
+fn report_after_restart_finds_the_same_changes() {
+    let (fixture, view) = fixture_with_many_files();
+    let first = report_page(&view, None, usize::MAX);
+    let journal = first.point.journal;
+    let forget = || drop(view.shared().sync_fingerprints.take(journal));
+    // What a restart forgets, before and after a member has a row of its own.
+    write_outside_gateway(&fixture, "/a/7", "another");
+    let mut point = report_page(&view, Some(first.point), usize::MAX).point;
+    for number in 20..23 {
+        forget();
+        write_outside_gateway(&fixture, "/a/7", &format!("content {number}"));
+        fs::remove_file(host_path(&fixture, &format!("/a/{number}"))).expect("removed");
+        write_outside_gateway(&fixture, &format!("/a/new-{number}"), "new");
+        let delta = report_page(&view, Some(point), usize::MAX);
+        assert_eq!(delta.names(), [number.to_string().as_str(), "7", format!("new-{number}").as_str()]);
+        assert!(delta.members[&number.to_string()].is_none());
+        point = delta.point;
+    }
+    assert_eq!(report_page(&view, None, usize::MAX).members.len(), 500, "three have gone, and three are new");
+    assert_eq!(report_page(&view, Some(first.point), usize::MAX).members.len(), 7, "all since then");
+}
+
+#[test]
+fn comparison_during_first_report_ends_its_page_and_nothing_is_lost() {
+    let (fixture, view) = fixture_with_files(&[]);
+    for number in 0..590 {
+        write_outside_gateway(&fixture, &format!("/a/{number}"), "old");
+    }
+    let mut changes = begin_changes(&view, None, usize::MAX);
+    let SyncItem::Member(member) = changes.next_item().expect("sent") else { panic!("a member") };
+    // Of the first batch, which is recorded and not yet sent.
+    let changed = member.path.to_string();
+    write_outside_gateway(&fixture, &changed, "changed since");
+    view.compare_with_journal(&tree_path("/a"), true, now()).expect("compared");
+    let first = collect_page(changes);
+    assert!(first.truncated && first.members.len() < 590, "{}", first.members.len());
+    let second = report_page(&view, Some(first.point), usize::MAX);
+    assert!(!second.truncated && second.members.contains_key(changed.trim_start_matches("/a/")));
+    let all: BTreeSet<&str> = first.names().into_iter().chain(second.names()).collect();
+    assert_eq!(all.len(), 590);
+    assert_eq!(report_page(&view, Some(second.point), usize::MAX).names(), [""; 0]);
 }
