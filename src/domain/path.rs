@@ -144,7 +144,7 @@ impl TreePath {
 
     /// Returns the path of an entry of this directory.
     pub fn child(&self, name: &EntryName) -> Self {
-        self.join(&Self(name.0.clone()))
+        if self.is_root() { Self(name.0.clone()) } else { Self([&self.0[..], b"/", &name.0].concat().into()) }
     }
 
     /// Returns the path of `below` relative to this directory.
@@ -218,7 +218,7 @@ impl TreePath {
 
     /// Tells whether this path is `ancestor` or below it, by whole components.
     pub fn starts_with(&self, ancestor: &TreePath) -> bool {
-        self.strip_prefix(ancestor).is_some()
+        self.bytes_below(ancestor).is_some()
     }
 
     /// Returns this path relative to `ancestor`; `None` when it is not at or below it.
