@@ -8,13 +8,17 @@
 //! ([`EntrySlot`]). Both are resolved beneath the topmost directory at which the operation is allowed, so that
 //! the operation is allowed wherever a symbolic link leads. Nothing else reaches the file system.
 
+mod entry_slot;
+
 use std::sync::Arc;
 
 use super::fs::{DirectoryFd, Errno, FileFd, OpenMode, ResolveMode, ServedFs, StagingDirectory, Stat};
 use super::{EntryKind, Error, Result, View};
 use crate::domain::{
-    EffectiveGrant, EntryName, NodeIdentity, PathAccess, Permission, ResolvedScope, TreeAccess, TreeOperation, TreePath,
+    EffectiveGrant, NodeIdentity, PathAccess, Permission, ResolvedScope, TreeAccess, TreeOperation, TreePath,
 };
+
+pub(super) use entry_slot::EntrySlot;
 
 /// Maximum number of dangling symbolic links that are followed to where a file is created or staged; the kernel's own
 /// limit.
@@ -30,22 +34,6 @@ pub(super) struct OpenEntry {
     pub(super) path: TreePath,
     /// All permissions of the session on the entry.
     pub(super) permission: Permission,
-}
-
-/// A name in an open directory at which an operation is authorized, whether or not an entry exists there.
-pub(super) struct EntrySlot {
-    pub(super) directory: DirectoryFd,
-    pub(super) directory_stat: Stat,
-    pub(super) name: EntryName,
-    /// Canonical path: without symbolic links above the name, which may be one itself.
-    pub(super) path: TreePath,
-    /// All permissions of the session at that path.
-    pub(super) permission: Permission,
-    /// Whether only an existing file may be replaced: the file is granted, its directory is not.
-    pub(super) existing_only: bool,
-    /// Topmost place above the slot at which the session may write; `None` where there is none, or where it has to be looked
-    /// up, since the directory was reached over a link.
-    pub(super) topmost_writable: Option<TreePath>,
 }
 
 /// The grants that give a session permissions at a path, each verified against the file system.
@@ -482,22 +470,6 @@ impl VerifiedGrant {
                 Some(_) | None => Err(Errno::NOENT),
             },
         }
-    }
-}
-
-impl EntrySlot {
-    /// Returns the metadata of the entry at the slot, links not followed; `None` when there is none.
-    pub(super) fn stat(&self) -> Result<Option<Stat>> {
-        match self.directory.stat_entry(&self.name) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Returns the path of the directory.
-    pub(super) fn directory_path(&self) -> TreePath {
-        self.path.parent().unwrap_or_default()
     }
 }
 
