@@ -11,6 +11,7 @@
 mod entry_slot;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::fs::{DirectoryFd, Errno, FileFd, OpenMode, ResolveMode, ServedFs, StagingDirectory, Stat};
 use super::{EntryKind, Error, Result, View};
@@ -49,8 +50,8 @@ struct VerifiedGrant {
 }
 
 enum GrantAnchor {
-    /// The granted directory and its metadata.
-    Directory(DirectoryFd, Stat),
+    /// The granted directory, and its metadata unless it is the root, whose identity is known while it is held open.
+    Directory(DirectoryFd, Option<Stat>),
     /// The parent directory of the granted file.
     ParentDirectory(DirectoryFd),
 }
@@ -184,8 +185,11 @@ impl View {
         let permissions = self.permissions_at(&parent)?;
         let requested_parent = parent.clone();
         let (directory, directory_stat, parent, permission) = match permissions.open_directory_at(&parent, needed) {
-            Some((directory, stat)) => (directory, stat, parent, permissions.permission()),
-            None => match self.open_with_permissions(&permissions, &parent, needed, OpenMode::DirectoryPath) {
+            Some((directory, stat)) => {
+                let stat = stat.map_or_else(|| directory.stat(), Ok)?;
+                (directory, stat, parent, permissions.permission())
+            }
+            None => match self.open_slot_directory(&permissions, &parent, needed) {
                 Ok(OpenEntry { file, stat, path, permission }) => (file.into(), stat, path, permission),
                 // Not `Absent`: a PUT below a missing collection is 409 (RFC 4918 section 9.7.1), not 404.
                 Err(Error::Absent) => return Err(Error::NoParent),
@@ -194,15 +198,43 @@ impl View {
         };
         let path = parent.child(&name);
         // The entry may be granted itself, with more than its directory allows.
-        let permission = permission | self.permission_granted_at(&path)?;
+        let permission = permission | self.permission_granted_at(&permissions.access, &path)?;
         // The grants are those of the requested directory; over a link it is another one.
         let topmost_writable = permissions.topmost_path(Permission::W).filter(|_| parent == requested_parent).cloned();
-        Ok(EntrySlot { directory, directory_stat, name, path, permission, existing_only: false, topmost_writable })
+        let access = permissions.access;
+        let resolved_at = Instant::now();
+        Ok(EntrySlot {
+            directory,
+            directory_stat,
+            name,
+            path,
+            permission,
+            existing_only: false,
+            topmost_writable,
+            access,
+            resolved_at,
+        })
+    }
+
+    /// Opens the directory of a slot, so that a change of its names can be synced with the same descriptor.
+    fn open_slot_directory(
+        &self,
+        permissions: &PermissionSet,
+        directory: &TreePath,
+        needed: Permission,
+    ) -> Result<OpenEntry> {
+        if self.is_synced() && needed.allows(Permission::W) {
+            match self.open_with_permissions(permissions, directory, needed, OpenMode::DirectoryToSync) {
+                // Opened by its path alone below: the operation may need no sync, and finds its own error if it does.
+                Err(Error::RefusedByHost(_)) => {}
+                opened => return opened,
+            }
+        }
+        self.open_with_permissions(permissions, directory, needed, OpenMode::DirectoryPath)
     }
 
     /// Returns the permissions of verified grants on exactly this path.
-    fn permission_granted_at(&self, path: &TreePath) -> Result<Permission> {
-        let access = self.session().access()?;
+    fn permission_granted_at(&self, access: &TreeAccess, path: &TreePath) -> Result<Permission> {
         let mut permission = Permission::NONE;
         for grant in access.effective_grants().iter().filter(|grant| grant.path == *path) {
             if verify_grant(self.fs(), grant, ResolveMode::Blocking)?.is_some() {
@@ -330,6 +362,8 @@ impl View {
                     // Its directory is not granted: once the file is gone, nothing may be created in its place.
                     existing_only: true,
                     topmost_writable: None,
+                    access: Arc::clone(&permissions.access),
+                    resolved_at: Instant::now(),
                 };
                 match slot.stat()? {
                     Some(stat) if stat.kind == Some(EntryKind::File) => Ok((slot, Some(stat))),
@@ -393,8 +427,10 @@ impl View {
         tried: Option<(&VerifiedGrant, OpenMode)>,
     ) -> Error {
         // A file where a directory is needed is missing, whichever grant shows it.
-        let open_mode =
-            if matches!(tried, Some((_, OpenMode::DirectoryPath))) { OpenMode::DirectoryPath } else { OpenMode::Path };
+        let open_mode = match tried {
+            Some((_, OpenMode::DirectoryPath | OpenMode::DirectoryToSync)) => OpenMode::DirectoryPath,
+            Some(_) | None => OpenMode::Path,
+        };
         let is_visible = match permissions.topmost_grant(Permission::NONE) {
             // The same grant has just not found the entry: looking again would only add a race.
             Some(grant) if tried.is_some_and(|(tried, _)| tried.path == grant.path) => return Error::Absent,
@@ -436,7 +472,7 @@ impl PermissionSet {
     }
 
     /// Returns the directory at a path if it is open already, as the topmost grant that allows all of `needed`.
-    fn open_directory_at(&self, path: &TreePath, needed: Permission) -> Option<(DirectoryFd, Stat)> {
+    fn open_directory_at(&self, path: &TreePath, needed: Permission) -> Option<(DirectoryFd, Option<Stat>)> {
         match self.topmost_grant(needed)? {
             VerifiedGrant { path: grant_path, anchor: GrantAnchor::Directory(directory, stat), .. }
                 if grant_path == path =>
@@ -495,10 +531,18 @@ fn verify_grant_location(
     resolve_mode: ResolveMode,
 ) -> super::fs::Result<Option<GrantAnchor>> {
     match scope.identity {
+        // The descriptor that is held open can't become another directory.
+        NodeIdentity::Directory { .. } if scope.path.is_root() => {
+            let (root, identity) = fs.root_and_identity()?;
+            Ok(scope.identity.matches(identity).then_some(GrantAnchor::Directory(root, None)))
+        }
         NodeIdentity::Directory { .. } => {
             let directory = fs.open_directory_with(&scope.path, resolve_mode)?;
             let stat = directory.stat()?;
-            Ok(scope.identity.matches(stat.directory_identity()).then_some(GrantAnchor::Directory(directory, stat)))
+            Ok(scope
+                .identity
+                .matches(stat.directory_identity())
+                .then_some(GrantAnchor::Directory(directory, Some(stat))))
         }
         // Opening its parent directory may wait for a disk.
         NodeIdentity::File { .. } if resolve_mode == ResolveMode::Cached => Err(Errno::AGAIN),

@@ -120,6 +120,24 @@ impl EtagTracker {
         }
     }
 
+    /// Sets times of a file as [`EtagTracker::set_times`] does, and returns its metadata afterwards.
+    ///
+    /// # Errors
+    /// As [`EtagTracker::set_times`].
+    pub(super) fn set_times_and_stat(
+        &self,
+        file: &FileFd,
+        modified: Timestamp,
+        accessed: Option<Timestamp>,
+    ) -> Result<Stat> {
+        file.set_times(Some(modified), accessed)?;
+        let stat = file.stat()?;
+        if let Some(fine_times) = &self.fine_times {
+            fine_times.record(&stat, modified)?;
+        }
+        Ok(stat)
+    }
+
     /// Finds the file systems that are known to keep only coarse times.
     ///
     /// # Errors

@@ -103,6 +103,19 @@ impl StagedUpload {
         Self::with_content(content, view, requested_path, (slot, replaced), conditions)
     }
 
+    /// Begins as [`StagedUpload::begin`] does an upload that is committed at once.
+    pub(super) fn begin_whole(
+        view: &View,
+        requested_path: &TreePath,
+        slot: &EntrySlot,
+        replaced: Option<&Stat>,
+        conditions: &WriteConditions<'_>,
+    ) -> Result<Self> {
+        let mode = FinalAttributes::for_slot(view, slot, replaced).mode;
+        let content = view.staging(slot)?.create_file_with_mode(mode)?;
+        Self::with_content(content, view, requested_path, (slot, replaced), conditions)
+    }
+
     /// Resumes a part of a pending upload, for an authorized slot. The part is kept when the upload is dropped.
     pub(super) fn resume(
         view: &View,
@@ -448,15 +461,17 @@ impl FinalAttributes {
         Self { mode: view.fs().apply_umask(0o666), uid: None, gid }
     }
 
-    fn apply(&self, file: &FileFd, requested: &AttributeChanges) -> Result<()> {
+    /// Gives a file with the metadata `now` these attributes. Returns its permission bits.
+    fn apply(&self, file: &FileFd, now: &Stat, requested: &AttributeChanges) -> Result<u32> {
         // The owner before the mode: otherwise the mode would let the wrong group in for a moment.
-        if self.uid.is_some() || self.gid.is_some() {
-            let now = file.stat()?;
-            let (uid, gid) = (self.uid.filter(|uid| *uid != now.uid), self.gid.filter(|gid| *gid != now.gid));
-            if uid.is_some() || gid.is_some() {
-                file.set_owner(uid, gid);
-            }
+        let (uid, gid) = (self.uid.filter(|uid| *uid != now.uid), self.gid.filter(|gid| *gid != now.gid));
+        if uid.is_some() || gid.is_some() {
+            file.set_owner(uid, gid);
         }
-        Ok(file.set_mode(requested.mode.unwrap_or(self.mode))?)
+        let mode = requested.mode.unwrap_or(self.mode);
+        if mode != now.mode {
+            file.set_mode(mode)?;
+        }
+        Ok(mode)
     }
 }

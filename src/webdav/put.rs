@@ -41,7 +41,7 @@ pub(super) async fn handle(
     }
     // The whole body is in memory then, so that all other steps are one.
     let (put_upload, blocks) = receive_body(body, context.view.session(), std::future::pending(), put_upload).await?;
-    adaptive_blocking.run(move || put_upload.finish(&blocks)).await
+    adaptive_blocking.run(move || put_upload.upload_whole(&blocks)).await
 }
 
 /// Handles PATCH of a part of a file (`X-Update-Range`).
@@ -104,7 +104,8 @@ struct PutUpload {
     write_range: Option<WriteRange>,
     modified: Option<Timestamp>,
     checksums: ContentChecksums,
-    upload: Option<StagedUpload>,
+    /// Boxed: the upload is moved from step to step.
+    upload: Option<Box<StagedUpload>>,
     start_offset: u64,
     bytes_written: u64,
 }
@@ -153,9 +154,10 @@ impl PutUpload {
     fn stage(mut self) -> Result<Self> {
         let context = Arc::clone(&self.context);
         let Some(write_range) = &self.write_range else {
-            self.upload = Some(context.stage_with_preconditions(|conditions| {
+            let upload = context.stage_with_preconditions(|conditions| {
                 context.view.stage(&context.path, self.content_length, conditions)
-            })?);
+            })?;
+            self.upload = Some(Box::new(upload));
             return Ok(self);
         };
         // PATCH of a missing file is 404; PUT with Content-Range creates it.
@@ -166,8 +168,35 @@ impl PutUpload {
             context.stage_with_preconditions(|conditions| context.view.stage_existing(&context.path, conditions))?;
         // From the size of the copy, not of the file: that may have changed in between.
         self.start_offset = write_range.start_offset(size)?;
-        self.upload = Some(upload);
+        self.upload = Some(Box::new(upload));
         Ok(self)
+    }
+
+    /// Stages, writes and commits a small body in one step.
+    fn upload_whole(self, blocks: &[Bytes]) -> Result<Response<ResponseBody>> {
+        // A time is set on the staged file, where one that the file system can't keep is refused.
+        if self.modified.is_some() {
+            return self.finish(blocks);
+        }
+        self.check_length(blocks.iter().map(|block| block.len() as u64).sum())?;
+        let Self { context, .. } = self;
+        let CommittedUpload { entry, replaced } =
+            context.with_preconditions(|conditions| context.view.upload_whole(&context.path, blocks, conditions))?;
+        Ok(put_response(replaced, &entry, false))
+    }
+
+    /// Checks the length of a whole body against those that the request announces.
+    fn check_length(&self, length: u64) -> Result<()> {
+        // A body that ends early is never committed, not even where the transport reported no error.
+        if self.content_length.is_some_and(|announced| announced != length) {
+            return Err(Error::Truncated);
+        }
+        // Clients that send chunked bodies announce the real length here: a proxy that lost the rest ended the body
+        // properly.
+        if self.expected_length.is_some_and(|announced| length < announced) {
+            return Err(Error::LengthMismatch);
+        }
+        Ok(())
     }
 
     fn finish(mut self, blocks: &[Bytes]) -> Result<Response<ResponseBody>> {
@@ -176,16 +205,8 @@ impl PutUpload {
             self.content_length = Some(blocks.iter().map(|block| block.len() as u64).sum());
         }
         let received = self.write(blocks)?;
+        received.check_length(received.bytes_written)?;
         let Some(upload) = received.upload else { return Err(Error::TaskPanicked) };
-        // A body that ends early is never committed, not even where the transport reported no error.
-        if received.content_length.is_some_and(|length| length != received.bytes_written) {
-            return Err(Error::Truncated);
-        }
-        // Clients that send chunked bodies announce the real length here: a proxy that lost the rest ended the body
-        // properly.
-        if received.expected_length.is_some_and(|length| received.bytes_written < length) {
-            return Err(Error::LengthMismatch);
-        }
         // All checks precede the commit: a file with a wrong checksum must never become visible.
         let mut stored_checksums = received.checksums.verify()?;
         if let Some(write_range) = &received.write_range {
@@ -194,7 +215,7 @@ impl PutUpload {
             upload.set_attributes(&AttributeChanges { size, ..AttributeChanges::default() })?;
             stored_checksums = verify_checksums(&received.context, &upload)?;
         }
-        commit_upload(&received.context, upload, received.modified, stored_checksums)
+        commit_upload(&received.context, *upload, received.modified, stored_checksums)
     }
 }
 
@@ -210,8 +231,6 @@ impl BodySink for PutUpload {
             upload.write_at(block, self.start_offset + self.bytes_written)?;
             self.bytes_written += block.len() as u64;
         }
-        // Each block is a use: a sliding expiration must not run out during a long upload.
-        self.context.view.session().record_use();
         Ok(self)
     }
 }
@@ -287,7 +306,9 @@ fn put_response(replaced: bool, entry: &Entry, mtime_accepted: bool) -> Response
     if let Some(etag) = entry.etag {
         set_header(headers, header::ETAG, format!("\"{etag}\""));
         // ownCloud and Nextcloud clients prefer this one, since some proxies rewrite ETag when they compress.
-        set_header(headers, HeaderName::from_static("oc-etag"), format!("\"{etag}\""));
+        if let Some(value) = headers.get(header::ETAG).cloned() {
+            headers.insert("oc-etag", value);
+        }
     }
     set_header(headers, header::LAST_MODIFIED, date::format_http_date(entry.modified));
     if mtime_accepted {

@@ -62,6 +62,8 @@ impl DirectoryFd {
 
     /// Creates a file, open for reading and writing; `EEXIST` where the name is taken.
     pub(crate) fn create_file(&self, name: &EntryName, mode: u32) -> Result<FileFd> {
+        #[cfg(test)]
+        super::fault_injection::count_syscall(|counts| &mut counts.opens);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(self, name.as_bytes(), flags, Mode::from_raw_mode(mode)).map(FileFd::from)
     }
@@ -109,6 +111,8 @@ impl DirectoryFd {
 
     /// Checks that this process may create and remove names in the directory; `EACCES` or `EROFS` otherwise.
     pub(crate) fn check_write_access(&self) -> Result<()> {
+        #[cfg(test)]
+        super::fault_injection::count_syscall(|counts| &mut counts.stats);
         // AT_EACCESS: by the effective ids, by which the kernel will check the later rename.
         accessat(self, b".".as_slice(), Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
     }
@@ -125,12 +129,16 @@ impl DirectoryFd {
 
     /// Syncs the names in the directory, and its own attributes, to disk.
     pub(crate) fn sync(&self) -> Result<()> {
-        // fsync(2) and fchmod(2) refuse O_PATH descriptors, as this one mostly is: opened again for reading.
-        sync(open_no_symlinks(self, b"", OpenMode::ReadDirectory)?)
+        match sync(self) {
+            // fsync(2) refuses O_PATH descriptors: opened again for reading.
+            Err(Errno::BADF) => sync(open_no_symlinks(self, b"", OpenMode::ReadDirectory)?),
+            synced => synced,
+        }
     }
 
     /// Sets the permission bits of the directory.
     pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
+        // fchmod(2) refuses O_PATH descriptors, as this one mostly is: opened again for reading.
         fchmod(open_no_symlinks(self, b"", OpenMode::ReadDirectory)?, Mode::from_raw_mode(mode))
     }
 
@@ -222,6 +230,8 @@ fn run_step(step: impl FnOnce() -> Result<()>) -> Result<()> {
 
 /// Returns the total and free space of the file system of an open entry.
 pub(crate) fn filesystem_space(fd: impl AsFd) -> Result<FilesystemSpace> {
+    #[cfg(test)]
+    super::fault_injection::count_syscall(|counts| &mut counts.stats);
     let stats = fstatvfs(fd)?;
     Ok(FilesystemSpace {
         total: stats.f_blocks.saturating_mul(stats.f_frsize),

@@ -1,11 +1,13 @@
 //! Fault injection for tests: `kill -9` at a chosen point, one system call that fails, and a file system without
-//! RENAME_EXCHANGE.
+//! RENAME_EXCHANGE. It also counts the system calls of a thread.
 
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::fd::AsFd;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::{Errno, Result, Stat};
@@ -16,12 +18,53 @@ type Identity = (u64, u64, Option<i64>);
 /// Files and directories that were synced, by any thread: a copy has several.
 static SYNCED: LazyLock<Mutex<HashSet<Identity>>> = LazyLock::new(Mutex::default);
 
+/// Number of system calls by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SyscallCounts {
+    /// Opens of entries, and creations of files.
+    pub(crate) opens: u32,
+    /// Reads of metadata: of entries, permissions and free space.
+    pub(crate) stats: u32,
+    /// Writes of content.
+    pub(crate) writes: u32,
+    /// Changes of mode, owner or times.
+    pub(crate) attribute_changes: u32,
+    /// Changes of names.
+    pub(crate) name_changes: u32,
+    /// Syncs to disk.
+    pub(crate) syncs: u32,
+}
+
 thread_local! {
+    static SYSCALL_COUNTS: Cell<SyscallCounts> = Cell::default();
+    static SLOT_RECHECK_GRACE: Cell<Option<Duration>> = const { Cell::new(None) };
     static STEPS_UNTIL_KILL: Cell<Option<u32>> = const { Cell::new(None) };
     static STEPS_UNTIL_FAILURE: Cell<Option<u32>> = const { Cell::new(None) };
     static READS_UNTIL_FAILURE: Cell<Option<u32>> = const { Cell::new(None) };
     static READ_COUNT: Cell<u32> = const { Cell::new(0) };
     static EXCHANGE_SUPPORTED: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Returns the system calls of this thread since the last call.
+pub(crate) fn take_syscall_counts() -> SyscallCounts {
+    SYSCALL_COUNTS.take()
+}
+
+/// Counts a system call of this thread.
+pub(super) fn count_syscall(select: impl FnOnce(&mut SyscallCounts) -> &mut u32) {
+    let mut counts = SYSCALL_COUNTS.get();
+    *select(&mut counts) += 1;
+    SYSCALL_COUNTS.set(counts);
+}
+
+/// Sets the time for which this thread doesn't look up the directory of a slot again.
+pub(crate) fn set_slot_recheck_grace(grace: Duration) {
+    SLOT_RECHECK_GRACE.set(Some(grace));
+}
+
+/// Returns the time that [`set_slot_recheck_grace`] has set on this thread.
+pub(crate) fn slot_recheck_grace() -> Option<Duration> {
+    SLOT_RECHECK_GRACE.get()
 }
 
 /// Makes one step of this thread fail after `steps` more. Returns whether a step has failed since the last call.
@@ -31,6 +74,7 @@ pub(crate) fn fail_after(steps: Option<u32>) -> bool {
 
 /// Runs before each step, and fails where the step is to fail.
 pub(crate) fn before_step() -> Result<()> {
+    count_syscall(|counts| &mut counts.name_changes);
     crash_point();
     // Counted down past zero to `None`: one step fails, and its undo may succeed.
     let allowed = STEPS_UNTIL_FAILURE.get();
@@ -89,8 +133,13 @@ pub(crate) fn crash_point() {
 }
 
 /// Records that a file or directory was synced.
-pub(super) fn note_sync(stat: &Stat) {
+pub(super) fn note_sync(fd: impl AsFd) -> Result<()> {
+    let counts = SYSCALL_COUNTS.get();
+    let stat = Stat::stat_at(fd, b"")?;
+    // Read for tests alone, and so not counted.
+    SYSCALL_COUNTS.set(counts);
     SYNCED.lock().insert((stat.device, stat.inode, stat.birth_time()));
+    Ok(())
 }
 
 /// Tells whether a file or directory was synced since the last call for it.

@@ -18,7 +18,7 @@ use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use super::directory::open_root_path;
 use super::open::{OpenMode, host_path, open_no_symlinks};
 use super::{DirectoryFd, Errno, MountKey, Result, ServedFs, StagingDirectory, Stat, marker, mounts};
-use crate::domain::TreePath;
+use crate::domain::{NodeIdentity, TreePath};
 use crate::store::TreeMarker;
 use crate::tree::TreeOutage;
 
@@ -45,6 +45,8 @@ pub(crate) struct KnownTree {
 /// Open root of the tree, and the mounts in it.
 pub(super) struct MountSnapshot {
     pub(super) root: DirectoryFd,
+    /// Metadata of the root when it was opened, read after the mount table: on overlayfs without a birth time. What
+    /// identifies the root stays the same for as long as it is held open.
     stat: Stat,
     /// Known mounts, the deepest first.
     known_mounts: Vec<WatchedMount>,
@@ -91,6 +93,7 @@ impl MountSnapshot {
             writable: is_writable(&root)?,
         };
         let mount_paths = mount_paths_by_id(&root, &stat);
+        let stat = root.stat()?;
         Ok((Self { root, stat, known_mounts: Vec::new(), mount_paths, stagings: RwLock::default() }, watch))
     }
 
@@ -116,6 +119,7 @@ impl MountSnapshot {
         }
         watch.writable = writable;
         let mount_paths = mount_paths_by_id(&root, &stat);
+        let stat = root.stat().map_err(outage_from_errno)?;
         let watch_mount = |known: &KnownMount| {
             // In another root the kernel may have reused the mount id.
             let old = old.filter(|_| is_same_root).and_then(|old| old.known_mounts.iter().find(|w| w.known == *known));
@@ -183,6 +187,17 @@ impl ServedFs {
     pub(crate) fn root(&self) -> Result<DirectoryFd> {
         let current = self.current_snapshot.load();
         current.as_ref().as_ref().map(|snapshot| snapshot.root.clone()).map_err(|_| Errno::NOMEDIUM)
+    }
+
+    /// Returns the root of the tree with its identity, without asking the file system.
+    ///
+    /// # Errors
+    /// As [`ServedFs::root`].
+    pub(crate) fn root_and_identity(&self) -> Result<(DirectoryFd, NodeIdentity)> {
+        let current = self.current_snapshot.load();
+        let found =
+            current.as_ref().as_ref().map(|snapshot| (snapshot.root.clone(), snapshot.stat.directory_identity()));
+        found.map_err(|_| Errno::NOMEDIUM)
     }
 
     pub(super) fn snapshot(&self) -> Result<Arc<MountSnapshot>> {

@@ -20,6 +20,8 @@ pub(crate) enum OpenMode {
     PathNoFollow,
     /// `O_PATH` of a directory; any other entry is `ENOTDIR`.
     DirectoryPath,
+    /// A directory in which names are changed, and then synced to disk; `EACCES` where it may not be read.
+    DirectoryToSync,
     /// Listing of a directory.
     ReadDirectory,
     /// Reading of a file.
@@ -41,7 +43,7 @@ impl OpenMode {
                 OpenMode::Path => OFlags::PATH,
                 OpenMode::PathNoFollow => OFlags::PATH | OFlags::NOFOLLOW,
                 OpenMode::DirectoryPath => OFlags::PATH | OFlags::DIRECTORY,
-                OpenMode::ReadDirectory => OFlags::RDONLY | OFlags::DIRECTORY,
+                OpenMode::ReadDirectory | OpenMode::DirectoryToSync => OFlags::RDONLY | OFlags::DIRECTORY,
                 OpenMode::Read | OpenMode::ReadCached => OFlags::RDONLY | file,
                 OpenMode::Write => OFlags::WRONLY | file,
                 OpenMode::ReadWrite => OFlags::RDWR | file,
@@ -84,6 +86,8 @@ fn open_beneath(directory: impl AsFd, path: &[u8], flags: OFlags, extra_flags: R
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | extra_flags;
     let mut attempts = 0;
     loop {
+        #[cfg(test)]
+        super::fault_injection::count_syscall(|counts| &mut counts.opens);
         match openat2(directory.as_fd(), path, flags, Mode::empty(), resolve) {
             // EAGAIN: a rename somewhere on the host raced with a `..` in a link; openat2(2) says to try again.
             Err(Errno::AGAIN | Errno::INTR)

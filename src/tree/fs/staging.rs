@@ -145,8 +145,14 @@ impl StagingDirectory {
 
     /// Creates an empty staged file that only the server can read.
     pub(crate) fn create_file(self: &Arc<Self>) -> Result<(FileFd, StagedEntry)> {
+        self.create_file_with_mode(STAGED_FILE_MODE)
+    }
+
+    /// Creates an empty staged file with the mode of its target, less the umask, for one that is committed at once.
+    /// The directory is private to the server, whatever the mode of its files.
+    pub(crate) fn create_file_with_mode(self: &Arc<Self>, mode: u32) -> Result<(FileFd, StagedEntry)> {
         let mut staged = self.reserve_name()?;
-        let file = self.directory.create_file(&staged.name, STAGED_FILE_MODE)?;
+        let file = self.directory.create_file(&staged.name, mode)?;
         // Only now: an error before must not remove an entry that this has not created.
         staged.remove_on_drop = true;
         Ok((file, staged))

@@ -71,7 +71,10 @@ impl Stat {
         // MNT_ID needs Linux 5.8: before, `mount_id` is 0 and the device alone tells file systems apart.
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
         #[cfg(test)]
-        super::fault_injection::before_read()?;
+        {
+            super::fault_injection::count_syscall(|counts| &mut counts.stats);
+            super::fault_injection::before_read()?;
+        }
         // NO_AUTOMOUNT: looking at a name must mount nothing.
         let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         Ok(Self::from(&statx(fd, name, flags, wanted)?))

@@ -44,36 +44,62 @@ impl StagedUpload {
     /// # Errors
     /// As for [`View::stage`], and the errors of the conditions; [`Error::WriteFailed`], [`Error::TypeNotAllowed`];
     /// [`Error::PreconditionFailed`] when another client has changed the file that was copied to be edited.
-    pub fn commit(mut self, conditions: &WriteConditions<'_>) -> Result<CommittedUpload> {
-        self.access.authorize_use(&*self.file)?;
+    pub fn commit(self, conditions: &WriteConditions<'_>) -> Result<CommittedUpload> {
         if self.is_unchanged_copy() {
             return Ok(CommittedUpload { entry: self.stat()?, replaced: true });
         }
-        let view = self.access.view().clone();
         // A PUT sets the time of the request as mtime, unless the client sent one (X-OC-Mtime).
-        self.prepare(|upload| Ok(upload.requested_attributes.lock().modified))?;
-        let (slot, _) = view.write_slot(&self.requested_path)?;
-        let permission = slot.permission;
+        let stat = self.prepare(|upload| Ok(upload.requested_attributes.lock().modified))?;
+        let (slot, _) = self.access.view().write_slot(&self.requested_path)?;
+        self.commit_to_slot(&slot, stat, conditions)
+    }
+
+    /// Commits as [`StagedUpload::commit`] does an upload that was begun at this slot. The slot is looked up again,
+    /// unless it was looked up just now: then nothing has waited for a disk since.
+    ///
+    /// # Errors
+    /// As [`StagedUpload::commit`].
+    pub(in crate::tree) fn commit_begun_at(
+        self,
+        slot: EntrySlot,
+        conditions: &WriteConditions<'_>,
+    ) -> Result<CommittedUpload> {
+        let stat = self.prepare(|_| Ok(None))?;
+        let view = self.access.view();
+        let slot = if slot.is_fresh(view)? { slot } else { view.write_slot(&self.requested_path)?.0 };
+        self.commit_to_slot(&slot, stat, conditions)
+    }
+
+    /// Commits the file, prepared and with the metadata `stat`, to the slot that its path has now.
+    fn commit_to_slot(
+        mut self,
+        slot: &EntrySlot,
+        stat: Stat,
+        conditions: &WriteConditions<'_>,
+    ) -> Result<CommittedUpload> {
+        let view = self.access.view().clone();
         // In this order everywhere: the path, the freeze of locks, then the index.
         let path_guards = view.shared().path_locks.lock(&[&slot.path]);
         let lock_freeze = view.shared().locks.freeze();
         let replaced = slot.stat()?;
         // All that was checked before the body arrived is checked again under the locks, just before the rename.
-        self.check_replace(&slot, replaced.as_ref(), conditions)?;
+        let mode = self.check_replace(slot, replaced.as_ref(), &stat, conditions)?;
         if self.copy_source.as_ref().is_some_and(|copy_source| !copy_source.is_current(&view, replaced.as_ref())) {
             return Err(Error::PreconditionFailed);
         }
         let (staged, tags) = (&mut self.staged, self.tags.into_inner());
         let mut put = || staged.rename_to(&slot.directory, &slot.name).map_err(Error::from_target_errno);
         view.shared().etags.while_replacing(replaced.as_ref(), 0, || match tags {
-            Some(tags) => view.put_with_tags(&slot, replaced.as_ref(), &tags, put),
+            Some(tags) => view.put_with_tags(slot, replaced.as_ref(), &tags, put),
             None => put(),
         })?;
         // Released before the sync: other commits must not wait for this disk.
         drop((lock_freeze, path_guards));
         view.sync_directory(&slot.directory)?;
         let replaced = replaced.is_some_and(|stat| stat.kind == Some(EntryKind::File));
-        Ok(CommittedUpload { entry: view.entry(&self.requested_path, &self.file.stat()?, permission), replaced })
+        // As it was put in place: its name may have other content by now.
+        let entry = view.entry(&self.requested_path, &Stat { mode, ..stat }, slot.permission);
+        Ok(CommittedUpload { entry, replaced })
     }
 
     /// Commits the file into the directory in which it was begun, wherever that is now, unless another client has put
@@ -136,7 +162,7 @@ impl StagedUpload {
         kept_names: u32,
         put: impl FnOnce(&mut Self, &View, &EntrySlot, Option<&Stat>) -> Result<T>,
     ) -> Result<EarlyCommit<T>> {
-        self.prepare(|upload| Ok(Some(upload.file.stat()?.modified)))?;
+        let stat = self.prepare(|upload| Ok(Some(upload.file.stat()?.modified)))?;
         let view = self.access.view().clone();
         // Another client may rename the directory between the look-up of its path and the lock of the path.
         for _ in 0..MAX_DIRECTORY_RENAMES {
@@ -152,7 +178,7 @@ impl StagedUpload {
                 continue;
             }
             let replaced = slot.stat()?;
-            self.check_replace(&slot, replaced.as_ref(), &WriteConditions::none())?;
+            self.check_replace(&slot, replaced.as_ref(), &stat, &WriteConditions::none())?;
             // Under the settle lock, no client writes into the replaced file between this check and the rename.
             let undo = view.shared().etags.while_replacing(replaced.as_ref(), kept_names, || {
                 self.check_unchanged(slot.stat()?.as_ref())?;
@@ -276,30 +302,39 @@ impl StagedUpload {
     /// Sets the final mode of a staged file that is not committed, so that handles that still read it show that mode
     /// and not the one of staging.
     fn apply_final_mode(&self) {
-        if let Err(error) = self.final_attributes.apply(&self.file, &self.requested_attributes.lock()) {
+        let requested = *self.requested_attributes.lock();
+        let applied = self.file.stat().map_err(Error::from);
+        let applied = applied.and_then(|now| self.final_attributes.apply(&self.file, &now, &requested));
+        if let Err(error) = applied {
             tracing::debug!(%error, "an upload without a name keeps the mode that it was staged with");
         }
     }
 
-    /// Does all that needs no lock of the path: checks limits, sets attributes, syncs.
-    fn prepare(&self, modified: impl FnOnce(&Self) -> Result<Option<Timestamp>>) -> Result<()> {
+    /// Does all that needs no lock of the path: checks limits, sets attributes, syncs. Returns the metadata.
+    fn prepare(&self, modified: impl FnOnce(&Self) -> Result<Option<Timestamp>>) -> Result<Stat> {
         self.access.authorize_use(&*self.file)?;
         let (view, modified) = (self.access.view(), modified(self)?);
         view.check_file(&self.name, &self.file)?;
         let requested = *self.requested_attributes.lock();
-        self.final_attributes.apply(&self.file, &requested)?;
         let etags = &view.shared().etags;
         let modified = modified.map_or_else(|| etags.fresh_time(None), |time| etags.fresh_time_at(time));
-        etags.set_times(&self.file, Some(modified), requested.accessed)?;
+        let stat = etags.set_times_and_stat(&self.file, modified, requested.accessed)?;
+        let mode = self.final_attributes.apply(&self.file, &stat, &requested)?;
         if view.is_synced() {
             self.file.sync()?;
         }
-        Ok(())
+        Ok(Stat { mode, ..stat })
     }
 
-    /// Checks that the file may replace the entry at a slot: called under the commit lock of the path, just before the
-    /// rename.
-    fn check_replace(&self, slot: &EntrySlot, replaced: Option<&Stat>, conditions: &WriteConditions<'_>) -> Result<()> {
+    /// Checks that the file, with the metadata `stat`, may replace the entry at a slot: called under the commit lock of
+    /// the path, just before the rename. Returns its permission bits.
+    fn check_replace(
+        &self,
+        slot: &EntrySlot,
+        replaced: Option<&Stat>,
+        stat: &Stat,
+        conditions: &WriteConditions<'_>,
+    ) -> Result<u32> {
         let view = self.access.view();
         view.check_create_or_replace(slot, replaced, conditions)?;
         if self.has_failed_write() {
@@ -309,10 +344,11 @@ impl StagedUpload {
         // If the replaced file was removed meanwhile, its mode is still used: a private file must not become readable.
         let final_attributes =
             replaced.map_or(self.final_attributes, |replaced| FinalAttributes::for_slot(view, slot, Some(replaced)));
-        if final_attributes != self.final_attributes {
-            final_attributes.apply(&self.file, &self.requested_attributes.lock())?;
+        if final_attributes == self.final_attributes {
+            return Ok(stat.mode);
         }
-        Ok(())
+        // Read anew: owner and group were set since.
+        final_attributes.apply(&self.file, &self.file.stat()?, &self.requested_attributes.lock())
     }
 
     /// Refuses to replace an entry that another client has finished since the upload began. If the name is free now,

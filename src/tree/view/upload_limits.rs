@@ -68,7 +68,8 @@ impl View {
     /// [`Error::TooLarge`], [`Error::TypeNotAllowed`].
     pub(in crate::tree) fn check_file(&self, name: &EntryName, file: &FileFd) -> Result<()> {
         // The usual token has no limits, and pays nothing.
-        if !self.limits_size() && !self.limits_types() {
+        let rule = self.upload_rule();
+        if rule.max_file_size().is_none() && !rule.restricts_mime_types() {
             return Ok(());
         }
         let size = file.stat()?.size;

@@ -8,7 +8,9 @@ use crate::tree::authorize::{EntrySlot, OpenEntry};
 use crate::tree::etag::keep_mark;
 use crate::tree::fs::{FileFd, OpenMode, Stat};
 use crate::tree::handle_access::HandleAccess;
-use crate::tree::{AttributeChanges, Entry, EntryKind, Error, FileEditor, PropertyChange, Result, StagedUpload};
+use crate::tree::{
+    AttributeChanges, CommittedUpload, Entry, EntryKind, Error, FileEditor, PropertyChange, Result, StagedUpload,
+};
 
 impl View {
     /// Begins an upload that creates or replaces a file when it is committed. `size` is the announced length, if any:
@@ -31,6 +33,38 @@ impl View {
             }
         }
         StagedUpload::begin(self, path, &slot, stat.as_ref(), conditions)
+    }
+
+    /// Creates or replaces a file with content that has arrived as a whole, in one step: with fewer look-ups than an
+    /// upload in several steps, during which names and rights may change.
+    ///
+    /// # Errors
+    /// As [`View::stage`], [`StagedUpload::write_at`] and [`StagedUpload::commit`].
+    pub fn upload_whole(
+        &self,
+        path: &TreePath,
+        blocks: &[impl AsRef<[u8]>],
+        conditions: &WriteConditions<'_>,
+    ) -> Result<CommittedUpload> {
+        let (slot, replaced) = self.write_slot(path)?;
+        // Refusals before anything is written; the commit repeats them under the commit lock. That the directory can be
+        // written is left to the rename.
+        self.check_create_or_replace_locks(&slot, replaced.as_ref(), conditions)?;
+        self.check_name_type(&slot.name)?;
+        let size = blocks.iter().map(|block| block.as_ref().len() as u64).sum();
+        self.check_size(size)?;
+        // Space that the host keeps for root isn't available, also where this process is root.
+        if size > 0 && size > slot.directory.space()?.available {
+            return Err(Error::NoSpace);
+        }
+        (conditions.evaluate)()?;
+        let upload = StagedUpload::begin_whole(self, path, &slot, replaced.as_ref(), conditions)?;
+        let mut offset = 0;
+        for block in blocks {
+            upload.write_at(block.as_ref(), offset)?;
+            offset += block.as_ref().len() as u64;
+        }
+        upload.commit_begun_at(slot, conditions)
     }
 
     /// Opens a file for writing: in place, or, where the token limits types, as a copy that replaces the file when it
@@ -433,6 +467,10 @@ impl View {
         replaced: Option<&Stat>,
         conditions: &WriteConditions<'_>,
     ) -> Result<()> {
+        // Without any lock, the usual case, the paths below need not be made.
+        if self.shared().locks.is_empty() {
+            return Ok(());
+        }
         // A new member needs the directory's lock token, a replaced one does not (RFC 4918 section 7.4).
         if replaced.is_none() {
             self.check_locks(&slot.directory_path(), conditions.lock_tokens)?;

@@ -15,6 +15,7 @@ mod listings;
 mod moves;
 mod sync;
 mod uploads;
+mod whole_uploads;
 
 use std::fs;
 use std::path::PathBuf;
