@@ -2,6 +2,7 @@
 
 mod commit;
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -328,6 +329,26 @@ impl StagedUpload {
         self.mark_changed();
         self.file.write_at(data, start)?;
         self.check_leading_type(start, end)
+    }
+
+    /// Writes at an offset as much of the blocks as takes no wait for a disk; returns the number of bytes written. None
+    /// are where a check would have to read the file, or to look for locks.
+    ///
+    /// # Errors
+    /// As [`StagedUpload::write_at`].
+    pub fn write_cached_at(&self, blocks: &[impl AsRef<[u8]>], offset: u64) -> Result<usize> {
+        let view = self.access.view();
+        if self.copy_source.is_some() || view.limits_types() || !view.shared().locks.is_empty() {
+            return Ok(0);
+        }
+        let blocks: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block.as_ref())).collect();
+        let length: usize = blocks.iter().map(|block| block.len()).sum();
+        let write = || {
+            self.check_writable()?;
+            view.check_size(offset.saturating_add(length as u64))?;
+            Ok(self.file.write_cached_at(&blocks, offset)?)
+        };
+        write().inspect_err(|_| self.write_failed.store(true, Ordering::Release))
     }
 
     /// Checks the type of the content as soon as its first bytes show it, since many clients ignore the status of

@@ -1,10 +1,12 @@
-//! Reception of a body: a block is written off the runtime while the next one is received.
+//! Reception of a body. What the file system takes at once, into memory or the page cache, is written where it is
+//! received: a switch to another thread and back costs as much as copying a block. What may wait for a disk is written
+//! off the runtime, while the next block is received.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -15,7 +17,11 @@ use crate::http::RequestBody;
 use crate::tree;
 
 /// Number of bytes that are received before anything is written, and then written at once.
-pub(super) const BODY_BLOCK_BYTES: usize = 512 * 1024;
+pub(super) const BODY_BLOCK_BYTES: usize = 256 * 1024;
+
+/// Maximum time that a write may take on a thread of the runtime. One that takes longer, whatever the file system said
+/// of it, is the last of its body there.
+const IN_PLACE_TIME_LIMIT: Duration = Duration::from_millis(2);
 
 /// Maximum time without any data of a body.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -27,6 +33,15 @@ pub(super) trait BodySink: Sized + Send + 'static {
     /// # Errors
     /// Any error that ends the transfer.
     fn write(self, blocks: &[Bytes]) -> Result<Self>;
+
+    /// Writes as much of the next blocks as takes no wait for a disk, nor long computation. Returns the number of bytes
+    /// written; the rest is left to [`BodySink::write`].
+    ///
+    /// # Errors
+    /// As [`BodySink::write`].
+    fn write_cached(&mut self, _blocks: &[Bytes]) -> Result<usize> {
+        Ok(0)
+    }
 
     /// Receives the last blocks of a body that ended early, for a sink that keeps a partial body.
     fn on_abort(self, _blocks: &[Bytes]) {}
@@ -53,6 +68,7 @@ pub(super) async fn receive_body<S: BodySink>(
     let mut abort = std::pin::pin!(abort);
     let mut write_task: Option<JoinHandle<Result<S>>> = None;
     let mut idle_sink = Some(sink);
+    let mut in_place = InPlaceWrites::default();
     loop {
         // While the last block is written: two blocks are in memory at most.
         let (blocks, outcome) = receive_block(body, abort.as_mut()).await;
@@ -64,7 +80,15 @@ pub(super) async fn receive_body<S: BodySink>(
         };
         match outcome {
             Ok(true) => return Ok((sink, blocks)),
-            Ok(false) => write_task = Some(spawn_blocking(move || sink.write(&blocks))),
+            Ok(false) => match in_place.write(sink, blocks) {
+                (sink, Ok(rest)) if rest.is_empty() => idle_sink = Some(sink),
+                (sink, Ok(rest)) => write_task = Some(spawn_blocking(move || sink.write(&rest))),
+                (sink, Err(error)) => {
+                    // Dropping the sink may wait for a disk. Awaited for the same reason as below.
+                    let _ = spawn_blocking(move || drop(sink)).await;
+                    return Err(error);
+                }
+            },
             Err(error) => {
                 // After the end of the session nothing is kept: its token may not write any more.
                 let is_truncated = matches!(error, Error::Truncated | Error::TooSlow);
@@ -73,6 +97,35 @@ pub(super) async fn receive_body<S: BodySink>(
                 return Err(error);
             }
         }
+    }
+}
+
+/// Writes of one body on the threads of the runtime.
+#[derive(Default)]
+struct InPlaceWrites {
+    /// Whether one has taken too long.
+    exceeded: bool,
+}
+
+impl InPlaceWrites {
+    /// Writes what takes no wait; returns the sink, and the blocks that are left to write.
+    fn write<S: BodySink>(&mut self, mut sink: S, mut blocks: Vec<Bytes>) -> (S, Result<Vec<Bytes>>) {
+        if self.exceeded {
+            return (sink, Ok(blocks));
+        }
+        let started = Instant::now();
+        let mut written = match sink.write_cached(&blocks) {
+            Ok(written) => written,
+            Err(error) => return (sink, Err(error)),
+        };
+        self.exceeded = started.elapsed() > IN_PLACE_TIME_LIMIT;
+        blocks.retain_mut(|block| {
+            let count = written.min(block.len());
+            written -= count;
+            block.advance(count);
+            !block.is_empty()
+        });
+        (sink, Ok(blocks))
     }
 }
 
@@ -103,4 +156,38 @@ async fn receive_block(
         }
     }
     (blocks, Ok(body.is_end_stream()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sink that takes a number of bytes at once, and leaves the rest.
+    struct LimitedSink(usize);
+
+    impl BodySink for LimitedSink {
+        fn write(self, _blocks: &[Bytes]) -> Result<Self> {
+            Ok(self)
+        }
+
+        fn write_cached(&mut self, blocks: &[Bytes]) -> Result<usize> {
+            Ok(self.0.min(blocks.iter().map(Bytes::len).sum()))
+        }
+    }
+
+    fn rest_after(writes: &mut InPlaceWrites, count: usize) -> Vec<Bytes> {
+        let blocks = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"def")];
+        writes.write(LimitedSink(count), blocks).1.expect("written")
+    }
+
+    #[test]
+    fn what_is_not_taken_at_once_is_left_for_the_blocking_write() {
+        let mut writes = InPlaceWrites::default();
+        assert_eq!(rest_after(&mut writes, 0), ["abc", "def"]);
+        assert_eq!(rest_after(&mut writes, 2), ["c", "def"]);
+        assert_eq!(rest_after(&mut writes, 3), ["def"]);
+        assert!(rest_after(&mut writes, 6).is_empty(), "no switch of threads");
+        let mut slow = InPlaceWrites { exceeded: true };
+        assert_eq!(rest_after(&mut slow, 6), ["abc", "def"], "one that was slow is the last");
+    }
 }

@@ -7,7 +7,7 @@ use rustix::fs::{
     AtFlags, CWD, FsWord, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, copy_file_range, fchmod,
     fchown, fcntl_getfl, fcntl_setfl, fstat, fstatfs, fsync, ftruncate, futimens, linkat, openat, utimensat,
 };
-use rustix::io::{IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite};
+use rustix::io::{IoSlice, IoSliceMut, ReadWriteFlags, pread, preadv2, pwrite, pwritev, pwritev2};
 
 use super::proc_path::proc_path;
 use super::{Errno, Result, Stat};
@@ -16,6 +16,9 @@ use crate::tree::Timestamp;
 
 /// Magic number of tmpfs in statfs(2).
 const TMPFS_MAGIC: FsWord = 0x0102_1994;
+
+/// Maximum number of buffers of one system call (`IOV_MAX`).
+const MAX_IO_SLICES: usize = 1024;
 
 /// Open file, or an `O_PATH` descriptor of any entry of which only the attributes are used.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ impl FileFd {
             // Only a part is in memory: the blocking call reads the whole block again.
             Ok(_) | Err(Errno::INTR) => Err(Errno::AGAIN),
             // tmpfs lacks RWF_NOWAIT on older kernels, and needs none: its content is in memory.
-            Err(Errno::OPNOTSUPP) if fstatfs(&self.fd)?.f_type == TMPFS_MAGIC => {
+            Err(Errno::OPNOTSUPP) if is_in_memory(&self.fd)? => {
                 self.is_in_memory.store(true, Ordering::Relaxed);
                 self.read_at(buffer, offset)
             }
@@ -87,7 +90,7 @@ impl FileFd {
         }
     }
 
-    /// Tells whether a read from the page cache has found the file to be on a file system in memory.
+    /// Tells whether a read from the page cache, or a write into it, has found the file to be on a file system in memory.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.is_in_memory.load(Ordering::Relaxed)
     }
@@ -107,6 +110,26 @@ impl FileFd {
             }
         }
         Ok(())
+    }
+
+    /// Writes blocks, one behind the other, from an offset, as far as that takes no wait for a disk. Returns the number of
+    /// bytes written.
+    pub(crate) fn write_cached_at(&self, blocks: &[IoSlice<'_>], offset: u64) -> Result<usize> {
+        let blocks = &blocks[..blocks.len().min(MAX_IO_SLICES)];
+        let written = match self.is_in_memory() {
+            true => pwritev(&self.fd, blocks, offset),
+            false => pwritev2(&self.fd, blocks, offset, ReadWriteFlags::NOWAIT),
+        };
+        match written {
+            // Only a file system that never waits, or says when it would, is written to here: XFS and btrfs say so, and
+            // tmpfs, which has no RWF_NOWAIT for writes, never waits.
+            Err(Errno::OPNOTSUPP | Errno::INVAL) if !self.is_in_memory() && is_in_memory(&self.fd)? => {
+                self.is_in_memory.store(true, Ordering::Relaxed);
+                self.write_cached_at(blocks, offset)
+            }
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::AGAIN | Errno::INTR) => Ok(0),
+            result => result,
+        }
     }
 
     /// Sets `O_APPEND`: every write goes to the end of the file.
@@ -252,6 +275,11 @@ impl FileFd {
         // By /proc, since futimens(3) refuses O_PATH descriptors, and AT_EMPTY_PATH needs Linux 5.8.
         utimensat(CWD, proc_path(self), &utimens_times(modified, accessed), AtFlags::empty())
     }
+}
+
+/// Tells whether an open entry is on a file system in memory.
+pub(super) fn is_in_memory(fd: impl AsFd) -> Result<bool> {
+    Ok(fstatfs(fd)?.f_type == TMPFS_MAGIC)
 }
 
 /// Syncs an open file or directory to disk.

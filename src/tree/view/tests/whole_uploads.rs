@@ -112,3 +112,18 @@ fn small_upload_over_private_file_is_private() {
     assert_eq!(fs::metadata(&file).expect("stat").permissions().mode() & 0o7777, 0o600);
     assert_eq!(get(&view, "/box/first").expect("read"), "new text");
 }
+
+#[test]
+fn blocks_are_written_in_order_whether_or_not_the_file_system_takes_them_at_once() {
+    let (_fixture, _tree, view) = synced_fixture();
+    let blocks = [vec![1; 100_000], vec![2; 100_000], vec![3; 1]];
+    let upload = view.stage(&tree_path("/box/new"), None, &NO_CONDITIONS).expect("staged");
+    // All of it in memory; nothing, or a part, on a disk.
+    let written = upload.write_cached_at(&blocks, 0).expect("written");
+    let content = blocks.concat();
+    upload.write_at(&content[written..], written as u64).expect("written");
+    upload.commit(&NO_CONDITIONS).expect("committed");
+    let mut read = vec![0; content.len() + 1];
+    assert_eq!(view.read(&tree_path("/box/new")).expect("opened").read_at(&mut read, 0).expect("read"), content.len());
+    assert!(read.starts_with(&content));
+}
