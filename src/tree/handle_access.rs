@@ -55,6 +55,8 @@ struct LastCheck {
     /// Path of the anchor in the kernel's words; `None` before the first look-up.
     host_path: Option<Vec<u8>>,
     location: HandleLocation,
+    /// Time of the look-up; `None` before the first.
+    checked_at: Option<Instant>,
 }
 
 impl HandleAccess {
@@ -92,7 +94,8 @@ impl HandleAccess {
         reservation: Option<QuotaReservation>,
     ) -> Result<Self> {
         let access = view.session().access()?;
-        let last = Mutex::new(LastCheck { access, host_path: None, location: HandleLocation { path, linked: true } });
+        let location = HandleLocation { path, linked: true };
+        let last = Mutex::new(LastCheck { access, host_path: None, location, checked_at: None });
         Ok(Self {
             view: view.clone(),
             needed,
@@ -135,6 +138,21 @@ impl HandleAccess {
         Ok(())
     }
 
+    /// Checks as [`HandleAccess::authorize_use`] does, but doesn't look the path up again where that was done less than
+    /// `interval` ago and the session's access is the same: for work on many small files below one directory.
+    ///
+    /// # Errors
+    /// As [`HandleAccess::authorize_use`].
+    pub(super) fn authorize_use_within(&self, interval: Duration, file: &impl AsFd) -> Result<()> {
+        let access = self.view.session().access()?;
+        let is_recent = {
+            let last = self.last_check.lock();
+            let checked_at = last.checked_at.filter(|_| Arc::ptr_eq(&access, &last.access));
+            checked_at.is_some_and(|checked_at| checked_at.elapsed() < interval)
+        };
+        if is_recent && self.view.fs().check_available().is_ok() { Ok(()) } else { self.authorize_use(file) }
+    }
+
     fn is_allowed(&self, file: &impl AsFd, last: &mut LastCheck) -> Result<bool> {
         let access = self.view.session().access()?;
         let same_access = Arc::ptr_eq(&access, &last.access);
@@ -142,16 +160,18 @@ impl HandleAccess {
         if same_access && last.host_path.is_none() && is_opening() {
             return Ok(true);
         }
+        let checked_at = Some(Instant::now());
         let host_path = self.anchor_host_path(file);
         let moved = host_path != last.host_path;
         if same_access && !moved {
+            last.checked_at = checked_at;
             return Ok(true);
         }
         let location = if moved { self.locate(file, &last.location) } else { Some(last.location.clone()) };
         let Some(location) = location.filter(|location| access.may(&location.path, self.needed)) else {
             return Ok(false);
         };
-        *last = LastCheck { access, host_path, location };
+        *last = LastCheck { access, host_path, location, checked_at };
         Ok(true)
     }
 

@@ -143,6 +143,11 @@ impl StagingDirectory {
         Ok((staging, debris))
     }
 
+    /// Tells whether this is on a file system in memory, which has no disk to sync to.
+    pub(crate) fn is_in_memory(&self) -> Result<bool> {
+        super::file::is_in_memory(&self.directory)
+    }
+
     /// Creates an empty staged file that only the server can read.
     pub(crate) fn create_file(self: &Arc<Self>) -> Result<(FileFd, StagedEntry)> {
         self.create_file_with_mode(STAGED_FILE_MODE)

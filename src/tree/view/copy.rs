@@ -1,6 +1,7 @@
 //! COPY: the copy is written to staging, however long that takes, and renamed into place in one step.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use super::links::{link_may_move, parent_segments_lead};
 use super::tree_sync::is_synced_at_once;
@@ -14,6 +15,9 @@ use crate::tree::{EntryKind, Error, Result};
 
 /// Number of bytes copied between two checks of the session.
 const COPY_BLOCK_BYTES: usize = 8 << 20;
+/// Time for which the path of a directory is not looked up again while its files are copied. The session is asked for
+/// each of them.
+const SOURCE_RECHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl View {
     /// Copies a file, or a directory with everything below it (`depth_infinity`) or without, with dead properties. The
@@ -52,6 +56,7 @@ impl View {
         let (index, login) = (&self.shared().index, self.session().login());
         let check_properties = || index.check_copy_properties(&source.path, &target.path, login, depth_infinity);
         check_properties()?;
+        let staging = self.staging(&target)?;
         let job = CopyJob {
             view: self,
             access: HandleAccess::new(self, source.path.clone(), Permission::R)?,
@@ -59,13 +64,13 @@ impl View {
             is_move: false,
             move_by_copy: None,
             skips_limits: false,
+            syncs_at_once: self.is_synced() && staging.is_in_memory()?,
         };
-        let staging = self.staging(&target)?;
         let staged = if source.stat.is_directory() {
             let staged = staging.create_directory()?;
             let copy = job.copy_directory(&source.file.into(), &source.stat, &staged, depth_infinity)?;
             // Synced before the locks are acquired, so that nobody else waits for it.
-            if self.is_synced() {
+            if self.is_synced() && !(job.syncs_at_once && depth_infinity) {
                 self.sync_tree(&copy)?;
             }
             staged
@@ -177,6 +182,9 @@ pub(super) struct CopyJob<'a> {
     /// Whether the token's limits are not checked: the session may not read the source, and a refusal would reveal its
     /// content.
     pub(super) skips_limits: bool,
+    /// Whether files and directories are synced while they are still open: in memory, where a sync waits for nothing.
+    /// On a disk each would be a commit of its own; there the copy is synced as a whole.
+    pub(super) syncs_at_once: bool,
 }
 
 impl CopyJob<'_> {
@@ -186,19 +194,34 @@ impl CopyJob<'_> {
 
     /// Copies a file to one that will have the name `name`, with mode and times.
     pub(super) fn copy_file(&self, from: &FileFd, stat: &Stat, to: &FileFd, name: &EntryName) -> Result<()> {
+        // At each block, so that a revoked token ends a copy of any size.
+        self.copy_authorized(from, stat, to, name, || self.access.authorize_use(from))
+    }
+
+    /// Copies a file as [`CopyJob::copy_file`] does, whose blocks `authorize` authorizes.
+    fn copy_authorized(
+        &self,
+        from: &FileFd,
+        stat: &Stat,
+        to: &FileFd,
+        name: &EntryName,
+        authorize: impl Fn() -> Result<()>,
+    ) -> Result<()> {
         // By size and name before the first byte, by content once it is complete.
         self.check_limits(|| self.view.check_size(stat.size).and_then(|()| self.view.check_name_type(name)))?;
         let mut offset = 0;
         loop {
             self.view.cancellation().check()?;
-            // At each block, so that a revoked token ends a copy of any size.
-            self.access.authorize_use(from)?;
+            authorize()?;
             match from.copy_to(to, offset, COPY_BLOCK_BYTES)? {
                 0 => break,
                 copied => offset += copied as u64,
             }
-            // The source may grow while it is copied.
+            // The source may grow while it is copied: its last block may end behind its size.
             self.check_limits(|| self.view.check_size(offset))?;
+            if offset >= stat.size {
+                break;
+            }
         }
         self.check_limits(|| self.view.check_file(name, to))?;
         // Only the server could read the staged copy until here. Set-ID bits are not copied.
@@ -290,7 +313,7 @@ impl CopyJob<'_> {
         loop {
             let batch = names.next_batch()?;
             if batch.is_empty() {
-                return Ok(());
+                return if self.syncs_at_once { Ok(to.sync()?) } else { Ok(()) };
             }
             self.access.authorize_use(&names)?;
             for name in batch {
@@ -327,9 +350,11 @@ impl CopyJob<'_> {
                 // Of the open file: the name may belong to another by now.
                 let stat = file.stat()?;
                 self.record_copied(&path, &stat);
-                self.copy_file(&file, &stat, &copy, name)?;
+                // By the directory: whoever may read it may read its files.
+                let authorize = || self.access.authorize_use_within(SOURCE_RECHECK_INTERVAL, from);
+                self.copy_authorized(&file, &stat, &copy, name, authorize)?;
                 // The descriptor is the last one: `sync_tree` could not open it again.
-                if self.view.is_synced() && is_synced_at_once(stat.mode) {
+                if self.syncs_at_once || self.view.is_synced() && is_synced_at_once(stat.mode) {
                     copy.sync()?;
                 }
                 Ok(())
@@ -407,6 +432,7 @@ mod tests {
             is_move,
             move_by_copy,
             skips_limits: false,
+            syncs_at_once: false,
         };
         let staged = view.staging(&target).expect("staging").create_directory().expect("created");
         let (staging, name) = staged.directory_and_name();

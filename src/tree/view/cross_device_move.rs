@@ -238,6 +238,7 @@ impl View {
             is_move: true,
             move_by_copy,
             skips_limits: !source.permission.allows(Permission::R),
+            syncs_at_once: false,
         };
         let staging = self.staging(target)?;
         let mut copied_fingerprint = self.entry_fingerprint(&TreePath::root(), stat);
@@ -257,8 +258,10 @@ impl View {
             Some(EntryKind::File) => {
                 let (copy, staged) = staging.create_file()?;
                 let file = source.directory.open(&source.name, OpenMode::Read)?;
-                copied_fingerprint = self.entry_fingerprint(&TreePath::root(), &file.stat()?);
-                job.copy_file(&file, stat, &copy, &target.name)?;
+                // Of the open file, whose size is copied: the name may have had another one before.
+                let stat = file.stat()?;
+                copied_fingerprint = self.entry_fingerprint(&TreePath::root(), &stat);
+                job.copy_file(&file, &stat, &copy, &target.name)?;
                 if self.is_synced() {
                     copy.sync()?;
                 }
