@@ -183,6 +183,18 @@ async fn fat_file_system_is_served() {
     assert_etags_distinguish_contents(folder.path()).await;
 }
 
+/// NFS, or a file system without flock(2), can't be made here: a folder on one is served where it is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn network_file_system_is_served() {
+    let Some(network) = std::env::var_os("RESILIENCE_NETWORK_FOLDER") else {
+        eprintln!("not tested: RESILIENCE_NETWORK_FOLDER names no folder on NFS or a file system without flock");
+        return;
+    };
+    let Some(folder) = mounted_directory() else { return };
+    let _bound = MountGuard::bind(Path::new(&network), &folder.path().join("files"));
+    assert_etags_distinguish_contents(folder.path()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn btrfs_subvolumes_are_served_as_one_tree() {
     let Some(folder) = mounted_directory() else { return };

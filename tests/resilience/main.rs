@@ -1,7 +1,8 @@
 //! Attacks and accidents: floods by one user or by unauthenticated clients, full disks, locked stores, file systems
 //! that are unmounted and come back. Other users keep being served, and what was acknowledged is kept. Tests that mount
 //! something need root and are skipped with a message without it; those longer than ten seconds are ignored unless
-//! asked for with `-- --ignored`, as `.ci/run` does. Limits that need no load are tested in `tests/gateway`.
+//! asked for with `-- --ignored`, as `.ci/run` does. A folder on a network file system is served where
+//! `RESILIENCE_NETWORK_FOLDER` names one. Limits that need no load are tested in `tests/gateway`.
 
 #![allow(clippy::expect_used)]
 
