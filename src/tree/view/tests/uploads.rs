@@ -9,6 +9,7 @@ use super::*;
 use crate::auth::Clock;
 use crate::domain::{ByteSize, Permission, TokenLimits};
 use crate::store::testing::{login, now, set_limits};
+use crate::tree::fs::fault_injection::take_syscall_counts;
 use crate::tree::{
     AttributeChanges, CommitDurability, EditMode, LockRequest, LockToken, OverwriteMode, Tree, TreeOptions,
 };
@@ -278,6 +279,20 @@ fn start_clears_staging_and_second_server_is_refused() {
     Tree::attach(options, store.clone(), Clock::system()).expect("beside a server");
     assert!(host_path(&fixture, ".patgate/left").exists());
     let fixture = fixture.restart();
+    assert_staging_empty(&fixture);
+}
+
+#[test]
+fn start_does_not_wait_until_debris_is_removed() {
+    let (fixture, view) = fixture();
+    drop(view);
+    for number in 0..200 {
+        fs::create_dir_all(host_path(&fixture, &format!(".patgate/left/{number}/full"))).expect("created");
+    }
+    take_syscall_counts();
+    let fixture = fixture.restart();
+    // Each of them is opened to be removed, by another thread.
+    assert!(take_syscall_counts().opens < 100);
     assert_staging_empty(&fixture);
 }
 
