@@ -81,7 +81,7 @@ pub(super) async fn handle(
             run_cpu_bound(&context.view, respond).await?
         }
     };
-    Ok(if headers::prefers_minimal(&context.headers) { with_minimal_return(response) } else { response })
+    Ok(if headers::prefers_minimal(&context.headers) { with_preference_applied(response) } else { response })
 }
 
 /// Tells whether a request is read so fast that a runtime thread can do it.
@@ -89,7 +89,8 @@ fn is_short(bytes: &[u8]) -> bool {
     bytes.len() <= SHORT_REQUEST_BYTES
 }
 
-fn with_minimal_return(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+/// Tells the client that `return=minimal` was honored (RFC 7240 section 3).
+fn with_preference_applied(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     response.headers_mut().insert("preference-applied", HeaderValue::from_static("return=minimal"));
     response
 }
@@ -105,15 +106,16 @@ async fn respond_with_members(
         true => limits.adaptive_blocking.try_inline(|| respond_if_small(context, &bytes)),
         false => None,
     };
-    let is_small_possible = is_short(&bytes) && attempt.is_none();
+    // Where nothing is known of the speed yet, or the last ones were slow.
+    let is_small_untried = is_short(&bytes) && attempt.is_none();
     if let Some(response) = attempt.transpose()?.flatten() {
         return Ok(response);
     }
     let (task_context, limits) = (Arc::clone(context), limits.clone());
     let respond = move || {
         let context = task_context;
-        // Tried here where it was not yet: its speed decides about the next.
-        if is_small_possible
+        // Tried here: its speed decides about the next.
+        if is_small_untried
             && let Some(response) = limits.adaptive_blocking.run_timed(|| respond_if_small(&context, &bytes))?
         {
             return Ok(response);
