@@ -53,7 +53,7 @@ use worker_pool::WorkerPool;
 pub use clock::Clock;
 pub use random::{fill_random, generate_secret, generate_token, generate_token_id};
 pub use secret_hash::SecretHasher;
-pub use session::{CredentialId, Session, SessionEnded};
+pub use session::{CredentialId, CurrentAccess, Session, SessionEnded};
 pub use usage_flush_socket::request_usage_flush;
 pub use work_permits::{TooMuchWork, WorkPermit};
 

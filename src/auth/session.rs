@@ -1,8 +1,11 @@
 //! Session of an authenticated caller with a valid token.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use arc_swap::Guard;
 
 use super::AuthCore;
 use super::audit_buffer::EventOrigin;
@@ -41,6 +44,17 @@ pub struct Session {
     counted_hour_ms: Arc<AtomicI64>,
 }
 
+/// Access of a session at this moment, for use at once.
+pub struct CurrentAccess(Guard<Arc<TokenSnapshot>>);
+
+impl Deref for CurrentAccess {
+    type Target = TreeAccess;
+
+    fn deref(&self) -> &TreeAccess {
+        &self.0.access
+    }
+}
+
 /// State that clones of a session share. The session is open until the last of them is dropped.
 struct SessionHandle {
     core: Arc<AuthCore>,
@@ -49,6 +63,8 @@ struct SessionHandle {
     secret_digest: PhcDigest,
     number: u64,
     evicted: Arc<AtomicBool>,
+    /// Whether a use was recorded for the client of this session.
+    peer_recorded: AtomicBool,
     /// Running time of the machine when the session was opened.
     opened_boottime_ms: u64,
 }
@@ -73,6 +89,7 @@ impl Session {
                 secret_digest,
                 number,
                 evicted,
+                peer_recorded: AtomicBool::new(false),
                 opened_boottime_ms,
             }),
             counted_hour_ms: Arc::new(AtomicI64::new(i64::MIN)),
@@ -122,6 +139,15 @@ impl Session {
     /// [`SessionEnded`] once the token is not valid any more, or when the store can't be read.
     pub fn access(&self) -> Result<Arc<TreeAccess>, SessionEnded> {
         self.handle.snapshot().map(|snapshot| snapshot.access.clone())
+    }
+
+    /// Returns what [`Session::access`] does, for use at once. All sessions of a token share the count of references to its
+    /// access; what is returned leaves it alone.
+    ///
+    /// # Errors
+    /// As [`Session::access`].
+    pub fn current_access(&self) -> Result<CurrentAccess, SessionEnded> {
+        self.handle.snapshot().map(CurrentAccess)
     }
 
     /// Returns the roles at this moment: those that the owner and every token of the chain hold.
@@ -177,11 +203,15 @@ impl Session {
     /// Records a use: an accepted request or a block transferred. Extends a sliding window; the first use of an hour is
     /// counted.
     pub fn record_use(&self) {
-        let SessionHandle { core, cached_token, peer, secret_digest, .. } = &*self.handle;
+        let SessionHandle { core, cached_token, peer, secret_digest, peer_recorded, .. } = &*self.handle;
         let (snapshot, now) = (cached_token.snapshot(), core.clock.now());
         // A late use revives nothing: one after the deadline, or after a revocation, is dropped.
         if !cached_token.is_invalidated() && now < snapshot.session_deadline(secret_digest) {
-            snapshot.record_use(now, core.clock.boottime_ms(), peer);
+            // Once a millisecond is enough: all sessions of the token write to the same place.
+            if !(peer_recorded.load(Ordering::Relaxed) && snapshot.is_use_recorded_at(now)) {
+                snapshot.record_use(now, core.clock.boottime_ms(), peer);
+                peer_recorded.store(true, Ordering::Relaxed);
+            }
             self.count_use(now);
         }
     }
@@ -266,10 +296,12 @@ impl Session {
             loop {
                 // Registered before the check, or a change between the two would be missed.
                 let changed = cached_token.changed();
-                let Some(snapshot) = valid_snapshot(&core, &cached_token, &peer, &secret_digest) else { return };
+                let deadline = valid_snapshot(&core, &cached_token, &peer, &secret_digest)
+                    .map(|snapshot| snapshot.session_deadline(&secret_digest));
+                let Some(deadline) = deadline else { return };
                 tokio::select! {
                     () = changed => {}
-                    () = core.clock.sleep_until(snapshot.session_deadline(&secret_digest)) => {}
+                    () = core.clock.sleep_until(deadline) => {}
                 }
             }
         }
@@ -280,10 +312,11 @@ impl Session {
         loop {
             // Registered before the check, as in `credential_invalidated`.
             let changed = self.handle.cached_token.changed();
-            let Ok(snapshot) = self.handle.snapshot() else { return self.handle.record_closed() };
+            let deadline = self.handle.snapshot().map(|snapshot| snapshot.session_deadline(&self.handle.secret_digest));
+            let Ok(deadline) = deadline else { return self.handle.record_closed() };
             tokio::select! {
                 () = changed => {}
-                () = self.handle.core.clock.sleep_until(snapshot.session_deadline(&self.handle.secret_digest)) => {}
+                () = self.handle.core.clock.sleep_until(deadline) => {}
             }
         }
     }
@@ -291,7 +324,7 @@ impl Session {
 
 impl SessionHandle {
     /// Returns the token's snapshot, while the session is open.
-    fn snapshot(&self) -> Result<Arc<TokenSnapshot>, SessionEnded> {
+    fn snapshot(&self) -> Result<Guard<Arc<TokenSnapshot>>, SessionEnded> {
         // An eviction ends this session alone; its token stays valid.
         if self.evicted.load(Ordering::Acquire) {
             return Err(SessionEnded);
@@ -306,7 +339,7 @@ fn valid_snapshot(
     cached_token: &CachedToken,
     peer: &Peer,
     secret_digest: &PhcDigest,
-) -> Option<Arc<TokenSnapshot>> {
+) -> Option<Guard<Arc<TokenSnapshot>>> {
     // Without a read: an invalidated object never becomes valid again. A new login loads another one.
     if cached_token.is_invalidated() {
         return None;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -153,6 +153,11 @@ impl TokenSnapshot {
         self.credentials.accepted_hashes(now).any(|hash| hash.digest == *secret_digest)
     }
 
+    /// Tells whether a use of the token itself is recorded at this very millisecond.
+    pub(super) fn is_use_recorded_at(&self, now: UnixMillis) -> bool {
+        self.expiry_bounds.first().is_none_or(|own_bound| own_bound.last_used.used_at() == now)
+    }
+
     /// Records a use of the token itself, not of those above it.
     pub(super) fn record_use(&self, now: UnixMillis, boottime_ms: u64, peer: &Arc<Peer>) {
         // Not the tokens above: a child in use must not extend the window of an idle parent, which bounds it.
@@ -206,8 +211,10 @@ impl CachedToken {
         }))
     }
 
-    pub(super) fn snapshot(&self) -> Arc<TokenSnapshot> {
-        self.snapshot.load_full()
+    /// Returns the present snapshot. Not to be kept: what is returned spares the count of references, which all requests
+    /// of a token would otherwise write.
+    pub(super) fn snapshot(&self) -> Guard<Arc<TokenSnapshot>> {
+        self.snapshot.load()
     }
 
     pub(super) fn is_invalidated(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Counts of token uses and refusals: kept in memory by the hour, written to the store once a minute.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,73 +11,85 @@ use crate::domain::{Protocol, UnixMillis, UsageCount, UsageKind};
 /// Time between two writes of counts, and so the time whose counts a crash loses.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Number of tables that threads spread their counts over.
+const STRIPES: usize = 16;
+
+type CountTable = HashMap<(UnixMillis, Protocol, UsageKind), u64>;
+
 /// Counts that are not in the store yet.
 #[derive(Default)]
 pub(super) struct UsageCounters {
-    pending: Mutex<PendingCounts>,
+    /// A thread adds to one of these, so that requests at the same time seldom wait for one another.
+    stripes: [CountStripe; STRIPES],
+    flushed_at: Mutex<Option<UnixMillis>>,
 }
 
+/// Counts of some threads, in cache lines of their own.
 #[derive(Default)]
-struct PendingCounts {
-    counts: HashMap<(UnixMillis, Protocol, UsageKind), u64>,
-    flushed_at: Option<UnixMillis>,
-}
+#[repr(align(128))]
+struct CountStripe(Mutex<CountTable>);
 
 impl UsageCounters {
     /// Counts one use or refusal.
     pub(super) fn increment(&self, now: UnixMillis, protocol: Protocol, kind: UsageKind) {
-        self.pending.lock().add((now.start_of_hour(), protocol, kind), 1);
+        add(&mut self.stripes[stripe_of_thread()].0.lock(), (now.start_of_hour(), protocol, kind), 1);
     }
 
     /// Returns the counts that are not in the store.
     pub(super) fn unflushed(&self) -> Vec<UsageCount> {
-        self.pending.lock().to_counts()
+        self.sum(|table| table.clone())
     }
 
     /// Takes the counts that are due to be written.
     pub(super) fn take_due(&self, now: UnixMillis) -> Vec<UsageCount> {
-        let mut pending = self.pending.lock();
+        let mut flushed_at = self.flushed_at.lock();
         // A clock that was set back must not delay the write.
-        let due = pending.flushed_at.is_none_or(|at| now < at || now.saturating_duration_since(at) >= FLUSH_INTERVAL);
-        if !due || pending.counts.is_empty() {
-            return Vec::new();
+        let due = flushed_at.is_none_or(|at| now < at || now.saturating_duration_since(at) >= FLUSH_INTERVAL);
+        let counts = if due { self.take_all() } else { Vec::new() };
+        if !counts.is_empty() {
+            *flushed_at = Some(now);
         }
-        pending.flushed_at = Some(now);
-        pending.take()
+        counts
     }
 
     /// Takes all counts that are not in the store.
     pub(super) fn take_all(&self) -> Vec<UsageCount> {
-        self.pending.lock().take()
+        self.sum(std::mem::take)
     }
 
     /// Takes back counts that could not be written.
     pub(super) fn restore(&self, counts: &[UsageCount]) {
-        let mut pending = self.pending.lock();
-        for UsageCount { hour, protocol, kind, count } in counts {
-            pending.add((*hour, *protocol, *kind), *count);
-        }
         // Due at the next flush: after another interval, a crash would lose the counts of two.
-        pending.flushed_at = None;
+        *self.flushed_at.lock() = None;
+        let mut table = self.stripes[stripe_of_thread()].0.lock();
+        for UsageCount { hour, protocol, kind, count } in counts {
+            add(&mut table, (*hour, *protocol, *kind), *count);
+        }
+    }
+
+    fn sum(&self, read: impl Fn(&mut CountTable) -> CountTable) -> Vec<UsageCount> {
+        let mut sums = CountTable::new();
+        for stripe in &self.stripes {
+            for (key, count) in read(&mut stripe.0.lock()) {
+                add(&mut sums, key, count);
+            }
+        }
+        sums.into_iter().map(|((hour, protocol, kind), count)| UsageCount { hour, protocol, kind, count }).collect()
     }
 }
 
-impl PendingCounts {
-    fn add(&mut self, key: (UnixMillis, Protocol, UsageKind), by: u64) {
-        let count = self.counts.entry(key).or_default();
-        *count = count.saturating_add(by);
-    }
+fn add(table: &mut CountTable, key: (UnixMillis, Protocol, UsageKind), by: u64) {
+    let count = table.entry(key).or_default();
+    *count = count.saturating_add(by);
+}
 
-    fn to_counts(&self) -> Vec<UsageCount> {
-        let count = |(&(hour, protocol, kind), &count)| UsageCount { hour, protocol, kind, count };
-        self.counts.iter().map(count).collect()
+/// Returns the number of the table that this thread adds to.
+fn stripe_of_thread() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static STRIPE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES;
     }
-
-    fn take(&mut self) -> Vec<UsageCount> {
-        let counts = self.to_counts();
-        self.counts.clear();
-        counts
-    }
+    STRIPE.with(|stripe| *stripe)
 }
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ impl HttpService {
     /// Serves one connection to its end.
     pub(super) async fn serve(self, connection: AcceptedConnection, stop: CancellationToken) {
         let AcceptedConnection { stream, peer, encrypted, permit } = connection;
+        // A token of its own: who waits for one takes its lock each time that he is polled, and all connections wait.
+        let stop = stop.child_token();
         let abort = CancellationToken::new();
         let (peer_shutdown, disconnect_probe) = (PeerShutdown::default(), DisconnectProbe::default());
         let file_transfer = FileTransfer::default();

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::connection_activity::{ActiveRequest, ConnectionActivity, running_time};
+
 /// Time in which a stranger's request is answered unless its sender is slow; after that he counts as one who waits.
 const UNAUTHENTICATED_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that a connection has for its first request, or its next, before another may take its place.
@@ -87,10 +89,7 @@ struct ConnectionTable {
 #[derive(Debug)]
 struct OpenConnection {
     owner: OpenConnectionOwner,
-    /// When it began to wait for its caller, or to be answered.
-    idle_since: Instant,
-    /// Requests that are being answered.
-    active_requests: usize,
+    activity: Arc<ConnectionActivity>,
     eviction: CancellationToken,
 }
 
@@ -104,14 +103,16 @@ enum OpenConnectionOwner {
 
 impl OpenConnection {
     /// Returns since when the connection waits for its caller; none while he is being answered, or may be about to ask.
-    fn evictable_since(&self, now: Instant) -> Option<Instant> {
+    fn evictable_since(&self, now: Duration) -> Option<Duration> {
         match self.owner {
             OpenConnectionOwner::Closing => None,
-            _ if self.active_requests == 0 => Some(self.idle_since),
-            OpenConnectionOwner::Unauthenticated(_) => Some(self.idle_since + UNAUTHENTICATED_REQUEST_TIMEOUT),
+            _ if !self.activity.is_answering() => Some(self.activity.idle_since()),
+            OpenConnectionOwner::Unauthenticated(_) => {
+                Some(self.activity.idle_since() + UNAUTHENTICATED_REQUEST_TIMEOUT)
+            }
             OpenConnectionOwner::User(_) => None,
         }
-        .filter(|since| now.saturating_duration_since(*since) >= MIN_IDLE_BEFORE_EVICTION)
+        .filter(|since| now.saturating_sub(*since) >= MIN_IDLE_BEFORE_EVICTION)
     }
 }
 
@@ -138,16 +139,13 @@ impl ConnectionLimiter {
         if table.connections.len() >= limits.connections.saturating_add(MAX_CLOSING_CONNECTIONS) {
             return None;
         }
-        let (number, end) = (table.next_id, CancellationToken::new());
+        let (connection_id, owner) = (table.next_id, OpenConnectionOwner::Unauthenticated(address));
+        let (activity, eviction) = (Arc::<ConnectionActivity>::default(), CancellationToken::new());
         table.next_id += 1;
-        table.count_owner(&OpenConnectionOwner::Unauthenticated(address));
-        let (holder, since, end_of_place) =
-            (OpenConnectionOwner::Unauthenticated(address), Instant::now(), end.clone());
-        table.connections.insert(
-            number,
-            OpenConnection { owner: holder, idle_since: since, active_requests: 0, eviction: end_of_place },
-        );
-        Some(ConnectionPermit { limiter: self.clone(), connection_id: number, eviction: end })
+        table.count_owner(&owner);
+        let open = OpenConnection { owner, activity: Arc::clone(&activity), eviction: eviction.clone() };
+        table.connections.insert(connection_id, open);
+        Some(ConnectionPermit { limiter: self.clone(), connection_id, activity, eviction })
     }
 
     /// Lets a connection wait that got no permit; `None` where too many wait.
@@ -174,6 +172,7 @@ impl ConnectionLimiter {
 pub struct ConnectionPermit {
     limiter: ConnectionLimiter,
     connection_id: u64,
+    activity: Arc<ConnectionActivity>,
     eviction: CancellationToken,
 }
 
@@ -208,13 +207,6 @@ impl Drop for PendingConnection {
         table.pending -= 1;
         decrement(&mut table.pending_by_address, &address_network(self.address));
     }
-}
-
-/// A request that is being answered: until it is dropped its connection is not told to end for another.
-#[derive(Debug)]
-pub struct ActiveRequest {
-    limiter: ConnectionLimiter,
-    connection_id: u64,
 }
 
 /// The caller's user has as many connections as he may have, and all of them are being answered.
@@ -281,13 +273,7 @@ impl ConnectionPermit {
 
     /// Notes that a request of the connection is being answered, until what is returned is dropped.
     pub fn begin_request(&self) -> ActiveRequest {
-        if let Some(place) = self.limiter.table.lock().connections.get_mut(&self.connection_id) {
-            if place.active_requests == 0 {
-                place.idle_since = Instant::now();
-            }
-            place.active_requests += 1;
-        }
-        ActiveRequest { limiter: self.limiter.clone(), connection_id: self.connection_id }
+        self.activity.begin_request()
     }
 
     /// Waits until the connection is to end because another takes its place.
@@ -307,15 +293,6 @@ impl Drop for ConnectionPermit {
     }
 }
 
-impl Drop for ActiveRequest {
-    fn drop(&mut self) {
-        if let Some(place) = self.limiter.table.lock().connections.get_mut(&self.connection_id) {
-            place.active_requests -= 1;
-            place.idle_since = Instant::now();
-        }
-    }
-}
-
 impl ConnectionTable {
     fn unauthenticated_from(&self, address: IpAddr) -> usize {
         self.unauthenticated_by_address.get(&address).copied().unwrap_or(0)
@@ -326,7 +303,7 @@ impl ConnectionTable {
         if self.closing >= MAX_CLOSING_CONNECTIONS {
             return None;
         }
-        let now = Instant::now();
+        let now = running_time();
         let waiting = self.connections.iter().filter(|(_, place)| may_go(place));
         let waiting = waiting.filter_map(|(number, place)| Some((place.evictable_since(now)?, *number)));
         let (_, number) = waiting.min()?;
@@ -432,7 +409,7 @@ mod tests {
             .lock()
             .connections
             .values_mut()
-            .for_each(|connection| connection.idle_since -= MIN_IDLE_BEFORE_EVICTION);
+            .for_each(|connection| connection.activity.age(MIN_IDLE_BEFORE_EVICTION));
     }
 
     fn address(text: &str) -> IpAddr {

@@ -1,5 +1,6 @@
 //! Sockets: accept loop and connection limits, TLS, the PROXY protocol, and streams with timeouts.
 
+mod connection_activity;
 mod connection_limit;
 mod deferred_eof;
 mod file_transfer;
@@ -11,8 +12,9 @@ mod rewind;
 mod tls;
 mod write_timeout;
 
+pub use connection_activity::ActiveRequest;
 pub(crate) use connection_limit::address_network;
-pub use connection_limit::{ActiveRequest, ConnectionLimiter, ConnectionLimits, ConnectionPermit, TooManyConnections};
+pub use connection_limit::{ConnectionLimiter, ConnectionLimits, ConnectionPermit, TooManyConnections};
 pub use deferred_eof::{DeferredEofStream, EofGate};
 pub use file_transfer::{FileTransfer, FileTransferStream, MAX_FILE_RANGE_BYTES};
 pub use lingering_close::{DrainLimits, LingeringStream, UnreadInput};

@@ -8,6 +8,7 @@
 //! ([`EntrySlot`]). Both are resolved beneath the topmost directory at which the operation is allowed, so that
 //! the operation is allowed wherever a symbolic link leads. Nothing else reaches the file system.
 
+mod cached_file;
 mod entry_slot;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::domain::{
     EffectiveGrant, NodeIdentity, PathAccess, Permission, ResolvedScope, TreeAccess, TreeOperation, TreePath,
 };
 
+pub use cached_file::CachedFile;
 pub(super) use entry_slot::EntrySlot;
 
 /// Maximum number of dangling symbolic links that are followed to where a file is created or staged; the kernel's own
@@ -40,8 +42,11 @@ pub(super) struct OpenEntry {
 /// The grants that give a session permissions at a path, each verified against the file system.
 pub(super) struct PermissionSet {
     access: Arc<TreeAccess>,
-    grants: Vec<VerifiedGrant>,
+    grants: VerifiedGrants,
 }
+
+/// Grants that cover one path, each verified against the file system.
+struct VerifiedGrants(Vec<VerifiedGrant>);
 
 struct VerifiedGrant {
     path: TreePath,
@@ -64,12 +69,14 @@ impl View {
 
     /// Returns the verified grants that cover a path.
     pub(super) fn permissions_at(&self, path: &TreePath) -> Result<PermissionSet> {
-        self.permissions_with_mode(path, ResolveMode::Blocking)
-    }
-
-    fn permissions_with_mode(&self, path: &TreePath, resolve_mode: ResolveMode) -> Result<PermissionSet> {
         // The session comes first: a revoked token is refused as such even while the tree is not served.
         let access = self.session().access()?;
+        let grants = self.verify_grants(&access, path, ResolveMode::Blocking)?;
+        Ok(PermissionSet { access, grants })
+    }
+
+    /// Verifies the grants of an access that cover a path.
+    fn verify_grants(&self, access: &TreeAccess, path: &TreePath, resolve_mode: ResolveMode) -> Result<VerifiedGrants> {
         self.fs().check_available()?;
         let mut grants = Vec::new();
         // Verified for every request: a remembered result would go on serving a directory that was swapped since.
@@ -78,7 +85,7 @@ impl View {
                 grants.push(VerifiedGrant { path: grant.path.clone(), permission: grant.permission, anchor });
             }
         }
-        Ok(PermissionSet { access, grants })
+        Ok(VerifiedGrants(grants))
     }
 
     /// Opens an entry for an operation; symbolic links are followed. A denial is recorded in the audit trail.
@@ -149,19 +156,6 @@ impl View {
             permission = permission & self.permissions_at(&resolved_path)?.permission();
         }
         Ok(OpenEntry { file, stat, path: resolved_path, permission })
-    }
-
-    /// Opens a file for reading if its path has no symbolic links and resolves without waiting for a disk; returns
-    /// `None` otherwise, and wherever reading is not allowed.
-    pub(super) fn open_cached(&self, path: &TreePath, needed: Permission) -> Option<OpenEntry> {
-        // Any doubt returns `None`, so that the blocking path repeats the check and reports the error.
-        let permissions = self.permissions_with_mode(path, ResolveMode::Cached).ok()?;
-        let grant = permissions.topmost_grant(needed)?;
-        let (file, resolved_path) = grant.open(self.fs(), path, OpenMode::ReadCached).ok()?;
-        let stat = file.stat().ok()?;
-        let entry = OpenEntry { file, stat, path: resolved_path, permission: permissions.permission() };
-        // Behind a link other permissions apply, which would have to be looked up at the target.
-        (entry.path == *path && entry.stat.kind.is_some()).then_some(entry)
     }
 
     /// Returns the slot for creating an entry at a path.
@@ -452,12 +446,12 @@ impl View {
 impl PermissionSet {
     /// Returns the union of the permissions of all grants.
     pub(super) fn permission(&self) -> Permission {
-        self.grants.iter().fold(Permission::NONE, |sum, grant| sum | grant.permission)
+        self.grants.permission()
     }
 
     /// Tells whether one grant alone, and not two together, allows `needed` both here and at another path.
     pub(super) fn single_grant_covers(&self, other: &TreePath, needed: Permission) -> bool {
-        let mut covering_both = self.grants.iter().filter(|grant| other.starts_with(&grant.path));
+        let mut covering_both = self.grants.0.iter().filter(|grant| other.starts_with(&grant.path));
         covering_both.any(|grant| grant.permission.allows(needed))
     }
 
@@ -483,14 +477,25 @@ impl PermissionSet {
         }
     }
 
+    fn topmost_grant(&self, needed: Permission) -> Option<&VerifiedGrant> {
+        self.grants.topmost_grant(needed)
+    }
+}
+
+impl VerifiedGrants {
+    /// Returns the union of the permissions of all grants.
+    fn permission(&self) -> Permission {
+        self.0.iter().fold(Permission::NONE, |sum, grant| sum | grant.permission)
+    }
+
     /// Returns the topmost grant at whose path all of `needed` is allowed.
     fn topmost_grant(&self, needed: Permission) -> Option<&VerifiedGrant> {
         // Permissions add up on the way down: a grant of `w` below one of `r` gives `rw`.
         let sum = |path: &TreePath| {
-            let above = self.grants.iter().filter(|grant| path.starts_with(&grant.path));
+            let above = self.0.iter().filter(|grant| path.starts_with(&grant.path));
             above.fold(Permission::NONE, |sum, grant| sum | grant.permission)
         };
-        let candidates = self.grants.iter().filter(|grant| sum(&grant.path).allows(needed));
+        let candidates = self.0.iter().filter(|grant| sum(&grant.path).allows(needed));
         // All candidates are ancestors of one path, so the shortest is the topmost.
         candidates.min_by_key(|grant| grant.path.as_bytes().len())
     }

@@ -69,6 +69,7 @@ use crate::auth::{Clock, Session};
 use crate::domain::{Login, NodeId, TreePath};
 use crate::store::{self, Store};
 
+pub use authorize::CachedFile;
 pub use cancellation::{CancelOnDrop, CancellationFlag};
 pub use dead_property::{DeadProperty, PropertyChange, PropertyName};
 pub use editor::FileEditor;

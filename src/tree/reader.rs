@@ -24,6 +24,11 @@ impl FileReader {
     /// Creates a reader of an authorized file; its entry is named after `requested_path`.
     pub(super) fn new(view: &View, requested_path: &TreePath, source: OpenEntry) -> Result<Self> {
         let entry = view.entry(requested_path, &source.stat, source.permission);
+        Self::with_entry(view, source, entry)
+    }
+
+    /// Creates a reader of an authorized file whose metadata is known.
+    pub(super) fn with_entry(view: &View, source: OpenEntry, entry: Entry) -> Result<Self> {
         let access = HandleAccess::new(view, source.path, Permission::R)?;
         Ok(Self { file: Arc::new(source.file), entry, access, locks: HandleLocks::new(&[]) })
     }

@@ -20,7 +20,7 @@ use crate::http::{
     streamed_body,
 };
 
-use crate::tree::{self, Entry, FileReader};
+use crate::tree::{self, CachedFile, Entry, FileReader};
 
 /// Maximum number of bytes read at once; a file that is not larger takes a single step off the runtime.
 const READ_BLOCK_BYTES: u64 = 256 * 1024;
@@ -58,8 +58,24 @@ fn respond_from_cache(context: &RequestContext) -> Option<Response<ResponseBody>
     if context.conditions.has_if_header() || context.headers.contains_key(WANT_REPR_DIGEST) {
         return None;
     }
-    let reader = context.view.read_cached(&context.path)?;
-    respond(context, reader, FileReader::read_cached_at).ok()
+    let file = context.view.open_cached(&context.path)?;
+    // Nearly every file is small and wanted whole: it is read and closed at once.
+    if file.entry().size < MIN_TRANSFER_BYTES && !context.headers.contains_key(header::RANGE) {
+        return respond_whole(context, file).ok();
+    }
+    respond(context, file.into_reader(&context.view).ok()?, FileReader::read_cached_at).ok()
+}
+
+fn respond_whole(context: &RequestContext, file: CachedFile) -> Result<Response<ResponseBody>> {
+    let current = Validators::from(file.entry());
+    if let Some(response) = unless_proceeding(context, &current, file.entry())? {
+        return Ok(response);
+    }
+    let mut response = full_response_head(context, file.entry())?;
+    if context.method == DavMethod::Get && file.entry().size > 0 {
+        *response.body_mut() = full(file.read_whole()?);
+    }
+    Ok(response)
 }
 
 /// Function that reads a block: blocking, or from memory only.
@@ -92,10 +108,8 @@ fn open_and_respond(context: &RequestContext) -> Result<Response<ResponseBody>> 
 fn respond(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
     let current = Validators::from(reader.entry());
     // Before the ranges: If-Range and Range come last (RFC 9110 section 13.2.2).
-    match context.conditions.evaluate(Some(&current), true) {
-        ConditionOutcome::Proceed => {}
-        ConditionOutcome::NotModified => return Ok(file_response(StatusCode::NOT_MODIFIED, reader.entry(), empty())),
-        ConditionOutcome::PreconditionFailed => return Err(tree::Error::PreconditionFailed.into()),
+    if let Some(response) = unless_proceeding(context, &current, reader.entry())? {
+        return Ok(response);
     }
     let size = reader.entry().size;
     match requested_ranges(context, &current, size) {
@@ -106,6 +120,22 @@ fn respond(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Resu
             Ok(response)
         }
         RangeSelection::Ranges(parts) => partial_response(context, reader, &parts, read),
+    }
+}
+
+/// Evaluates the conditions of the request; returns the response where they end it.
+///
+/// # Errors
+/// [`tree::Error::PreconditionFailed`].
+fn unless_proceeding(
+    context: &RequestContext,
+    current: &Validators,
+    entry: &Entry,
+) -> Result<Option<Response<ResponseBody>>> {
+    match context.conditions.evaluate(Some(current), true) {
+        ConditionOutcome::Proceed => Ok(None),
+        ConditionOutcome::NotModified => Ok(Some(file_response(StatusCode::NOT_MODIFIED, entry, empty()))),
+        ConditionOutcome::PreconditionFailed => Err(tree::Error::PreconditionFailed.into()),
     }
 }
 
@@ -123,21 +153,26 @@ fn requested_ranges(context: &RequestContext, current: &Validators, size: u64) -
 }
 
 fn full_response(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
-    let entry = reader.entry();
-    let size = entry.size;
+    let size = reader.entry().size;
+    let mut response = full_response_head(context, reader.entry())?;
+    if context.method == DavMethod::Get && size > 0 {
+        *response.body_mut() =
+            content_body(context, ContentPieces::new(reader, [ContentPiece::FileRange(0..size)]), read)?;
+    }
+    Ok(response)
+}
+
+/// Returns the response with a whole file, still without its content.
+fn full_response_head(context: &RequestContext, entry: &Entry) -> Result<Response<ResponseBody>> {
     let mut response = file_response(StatusCode::OK, entry, empty());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(&context.path)));
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(entry.size));
     if let Some(checksum) = context.view.checksum(entry)? {
         set_header(
             response.headers_mut(),
             header::HeaderName::from_static("oc-checksum"),
             checksum::first_stored_checksum(&checksum).to_owned(),
         );
-    }
-    if context.method == DavMethod::Get && size > 0 {
-        *response.body_mut() =
-            content_body(context, ContentPieces::new(reader, [ContentPiece::FileRange(0..size)]), read)?;
     }
     Ok(response)
 }

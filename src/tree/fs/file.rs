@@ -90,6 +90,11 @@ impl FileFd {
         }
     }
 
+    /// Notes that the file is on a file system in memory: a read from the page cache, or a write into it, need not find out.
+    pub(crate) fn set_in_memory(&self) {
+        self.is_in_memory.store(true, Ordering::Relaxed);
+    }
+
     /// Tells whether a read from the page cache, or a write into it, has found the file to be on a file system in memory.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.is_in_memory.load(Ordering::Relaxed)

@@ -108,15 +108,15 @@ impl ServedFs {
     /// # Errors
     /// `EAGAIN` where [`ResolveMode::Cached`] would have to wait.
     pub(crate) fn open_directory_with(&self, path: &TreePath, mode: ResolveMode) -> Result<DirectoryFd> {
+        if mode == ResolveMode::Cached {
+            return self.open_directory_cached(path);
+        }
         let root = self.root()?;
-        let directory = match mode {
-            // The root needs no check of its mount: `root()` fails while it is gone.
-            _ if path.is_root() => return Ok(root),
-            // Errors stay unclassified here, since that would read the disk: the caller repeats the call as a blocking
-            // one.
-            ResolveMode::Cached => open::open_directory_cached(&root, path.as_bytes()).map(DirectoryFd::from)?,
-            ResolveMode::Blocking => root.open_directory(path).map_err(|error| self.classify_error(path, error))?,
-        };
+        // The root needs no check of its mount: `root()` fails while it is gone.
+        if path.is_root() {
+            return Ok(root);
+        }
+        let directory = root.open_directory(path).map_err(|error| self.classify_error(path, error))?;
         self.verify_mount(path, || directory.stat())?;
         Ok(directory)
     }

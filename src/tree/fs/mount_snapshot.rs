@@ -16,7 +16,7 @@ use rustix::fd::AsFd;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use super::directory::open_root_path;
-use super::open::{OpenMode, host_path, open_no_symlinks};
+use super::open::{OpenMode, host_path, open_directory_cached, open_no_symlinks};
 use super::{DirectoryFd, Errno, MountKey, Result, ServedFs, StagingDirectory, Stat, marker, mounts};
 use crate::domain::{NodeIdentity, TreePath};
 use crate::store::TreeMarker;
@@ -187,6 +187,23 @@ impl ServedFs {
     pub(crate) fn root(&self) -> Result<DirectoryFd> {
         let current = self.current_snapshot.load();
         current.as_ref().as_ref().map(|snapshot| snapshot.root.clone()).map_err(|_| Errno::NOMEDIUM)
+    }
+
+    /// Opens a directory of the tree from the dentry cache alone, without a count of references to the root, which all
+    /// requests would write.
+    ///
+    /// # Errors
+    /// `EAGAIN` where it would have to wait for a disk; errors are not classified, since that would read the disk: the
+    /// caller repeats the call as a blocking one.
+    pub(super) fn open_directory_cached(&self, path: &TreePath) -> Result<DirectoryFd> {
+        let current = self.current_snapshot.load();
+        let snapshot = current.as_ref().as_ref().map_err(|_| Errno::NOMEDIUM)?;
+        if path.is_root() {
+            return Ok(snapshot.root.clone());
+        }
+        let directory = DirectoryFd::from(open_directory_cached(&snapshot.root, path.as_bytes())?);
+        snapshot.verify_mount(path, || directory.stat())?;
+        Ok(directory)
     }
 
     /// Returns the root of the tree with its identity, without asking the file system.

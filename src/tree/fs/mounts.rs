@@ -16,6 +16,8 @@ pub(super) struct MountInfoEntry {
     pub(super) tree_path: Option<TreePath>,
     /// Whether it is an overlayfs, where a directory gets a new birth time when it is copied up.
     is_overlay: bool,
+    /// Whether it is a tmpfs, which keeps its content in memory.
+    is_tmpfs: bool,
 }
 
 /// Reads the mount table, with the mount points relative to the served directory.
@@ -25,6 +27,7 @@ pub(super) fn read_mountinfo(root: &DirectoryFd) -> Vec<MountInfoEntry> {
     let lines: Vec<_> = text.split(|&b| b == b'\n').filter_map(|line| parse_mountinfo_line(line, &root)).collect();
     // From here on no birth time on overlayfs becomes part of an identity.
     stat::set_overlay_mounts(lines.iter().filter(|line| line.is_overlay).map(|line| line.id).collect());
+    stat::set_memory_mounts(lines.iter().filter(|line| line.is_tmpfs).map(|line| line.id).collect());
     lines
 }
 
@@ -43,7 +46,8 @@ fn parse_mountinfo_line(line: &[u8], root: &[u8]) -> Option<MountInfoEntry> {
     let point = unescape(fields.nth(3)?);
     // The optional fields before the hyphen vary in number.
     let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(MountInfoEntry { id, tree_path: mount_point_in_tree(&point, root), is_overlay: fs_type == b"overlay" })
+    let (is_overlay, is_tmpfs) = (fs_type == b"overlay", fs_type == b"tmpfs");
+    Some(MountInfoEntry { id, tree_path: mount_point_in_tree(&point, root), is_overlay, is_tmpfs })
 }
 
 /// Returns the path in the tree of a mount point of the host.
@@ -95,9 +99,10 @@ mod tests {
 
     #[test]
     fn mountinfo_parses_with_and_without_optional_fields() {
-        let read = |line: &[u8]| parse_mountinfo_line(line, b"/").map(|line| (line.id, line.is_overlay));
-        assert_eq!(read(b"36 35 98:0 / / rw shared:1 master:2 - ext3 /dev/root rw"), Some((36, false)));
-        assert_eq!(read(b"1041 35 0:41 / /merged rw - overlay overlay rw,lowerdir=/l"), Some((1041, true)));
+        let read = |line: &[u8]| parse_mountinfo_line(line, b"/").map(|line| (line.id, line.is_overlay, line.is_tmpfs));
+        assert_eq!(read(b"36 35 98:0 / / rw shared:1 master:2 - ext3 /dev/root rw"), Some((36, false, false)));
+        assert_eq!(read(b"1041 35 0:41 / /merged rw - overlay overlay rw,lowerdir=/l"), Some((1041, true, false)));
+        assert_eq!(read(b"29 24 0:25 / /dev/shm rw,nosuid - tmpfs tmpfs rw"), Some((29, false, true)));
         assert_eq!(read(b"36 35 98:0 / /cut rw"), None);
     }
 }

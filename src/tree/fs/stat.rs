@@ -1,9 +1,9 @@
 //! Metadata of an entry, from statx(2).
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
-use parking_lot::RwLock;
+use arc_swap::ArcSwapOption;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, statx};
 
@@ -15,22 +15,28 @@ use crate::tree::{EntryKind, Timestamp};
 /// Mount id and device: rename(2) works only between directories with the same pair.
 pub(crate) type MountKey = (u64, u64);
 
-/// Ids of the overlayfs mounts, in which the birth time of a directory may change.
-static OVERLAY_MOUNTS: RwLock<BTreeSet<u64>> = RwLock::new(BTreeSet::new());
-static HAS_OVERLAY_MOUNTS: AtomicBool = AtomicBool::new(false);
+/// Ids of the overlayfs mounts, in which the birth time of a directory may change; none where there are none.
+static OVERLAY_MOUNTS: ArcSwapOption<BTreeSet<u64>> = ArcSwapOption::const_empty();
+/// Ids of the mounts of file systems in memory, which never wait for a disk.
+static MEMORY_MOUNTS: ArcSwapOption<BTreeSet<u64>> = ArcSwapOption::const_empty();
 
 /// Records the overlayfs mounts, whose birth times are not used: overlayfs gives a directory a new one when something
 /// in it is changed for the first time.
 pub(super) fn set_overlay_mounts(mounts: BTreeSet<u64>) {
-    let mut overlay_mounts = OVERLAY_MOUNTS.write();
-    // Under the write lock, so that flag and set belong together.
-    HAS_OVERLAY_MOUNTS.store(!mounts.is_empty(), Ordering::Release);
-    *overlay_mounts = mounts;
+    set_mounts(&OVERLAY_MOUNTS, mounts);
+}
+
+/// Records the mounts of file systems in memory.
+pub(super) fn set_memory_mounts(mounts: BTreeSet<u64>) {
+    set_mounts(&MEMORY_MOUNTS, mounts);
+}
+
+fn set_mounts(known: &ArcSwapOption<BTreeSet<u64>>, mounts: BTreeSet<u64>) {
+    known.store((!mounts.is_empty()).then(|| Arc::new(mounts)));
 }
 
 fn is_overlay_mount(mount_id: u64) -> bool {
-    // Asked on every stat: the flag spares the lock where there is no overlayfs, which is the usual case.
-    HAS_OVERLAY_MOUNTS.load(Ordering::Acquire) && OVERLAY_MOUNTS.read().contains(&mount_id)
+    OVERLAY_MOUNTS.load().as_ref().is_some_and(|mounts| mounts.contains(&mount_id))
 }
 
 /// Metadata of an entry.
@@ -115,6 +121,11 @@ impl Stat {
     /// Tells whether both are the same inode of the same file system.
     pub(crate) fn is_same_file(&self, other: &Stat) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Tells whether the entry was found on a file system in memory at the last look at the mounts.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        MEMORY_MOUNTS.load().as_ref().is_some_and(|mounts| mounts.contains(&self.mount_id))
     }
 
     /// Returns the mount and device that a rename can't leave.

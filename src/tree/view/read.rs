@@ -120,15 +120,6 @@ impl View {
         FileReader::new(self, path, found)
     }
 
-    /// Opens a file as [`View::read`] does, but from the dentry cache alone: it never waits for a disk, so that an
-    /// async task may call it. `None` where it would have to wait, and wherever [`View::read`] has to decide: for
-    /// entries that are absent, forbidden, a directory or a link.
-    pub fn read_cached(&self, path: &TreePath) -> Option<FileReader> {
-        let found = self.open_cached(path, TreeOperation::Read.permission())?;
-        // Errors are dropped here: the blocking call reports and audits them.
-        if found.stat.is_directory() { None } else { FileReader::new(self, path, found).ok() }
-    }
-
     /// Returns the target text of a link; a link that is absolute or leads out is absent.
     pub fn read_link(&self, path: &TreePath) -> Result<Vec<u8>> {
         let entry = self.link_stat(path)?;

@@ -4,10 +4,11 @@ use super::*;
 use crate::domain::Permission;
 
 fn read_cached(view: &View, path: &str) -> Option<String> {
-    let reader = view.read_cached(&tree_path(path))?;
+    let reader = view.open_cached(&tree_path(path))?.into_reader(view).ok()?;
     let mut buffer = vec![0; usize::try_from(reader.entry().size).expect("small")];
     let count = reader.read_cached_at(&mut buffer, 0).ok()?;
     assert_eq!(count, buffer.len());
+    assert_eq!(view.open_cached(&tree_path(path))?.read_whole().ok()?, buffer, "at once as by and by");
     Some(String::from_utf8_lossy(&buffer).into_owned())
 }
 
@@ -19,7 +20,7 @@ fn cached_read_returns_same_content_as_read() {
     put(&view, "/a/b/file", "content").expect("put");
     assert_eq!(get(&view, "/a/b/file").as_deref().ok(), Some("content"));
     assert_eq!(read_cached(&view, "/a/b/file").as_deref(), Some("content"), "just written, so in memory");
-    let (plain, cached) = (view.read(&tree_path("/a/b/file")), view.read_cached(&tree_path("/a/b/file")));
+    let (plain, cached) = (view.read(&tree_path("/a/b/file")), view.open_cached(&tree_path("/a/b/file")));
     assert_eq!(plain.expect("read").entry(), cached.expect("in memory").entry());
 }
 
