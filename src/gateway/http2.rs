@@ -146,7 +146,7 @@ where
 
 /// Stream that a client has opened, with all that was taken of it before anything is awaited.
 struct AcceptedStream {
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     unread: UnreadBody,
     /// Slot of a request that may change something.
     write_permit: Option<OwnedSemaphorePermit>,

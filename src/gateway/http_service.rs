@@ -44,7 +44,7 @@ pub(super) struct HttpService {
 impl HttpService {
     pub(super) async fn route(
         &self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         origin: RequestSource,
         allowed: &AllowedOrigins,
     ) -> Response<ResponseBody> {
@@ -73,10 +73,10 @@ impl HttpService {
         }
         // In boxes: otherwise the future of a request over WebDAV, which is copied, has room for these.
         if is_api {
-            return Box::pin(self.api.handle(request, origin)).await;
+            return Box::pin(self.api.handle(*request, origin)).await;
         }
         if is_path_within(path, "/console") {
-            return Box::pin(self.console.handle(request, origin)).await;
+            return Box::pin(self.console.handle(*request, origin)).await;
         }
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {

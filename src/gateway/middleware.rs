@@ -25,8 +25,8 @@ impl RequestMiddleware {
         &self,
         peer: IpAddr,
         last_host: &LastHost,
-        mut request: Request<B>,
-        next: impl AsyncFnOnce(Request<B>) -> Response<ResponseBody>,
+        mut request: Box<Request<B>>,
+        next: impl AsyncFnOnce(Box<Request<B>>) -> Response<ResponseBody>,
     ) -> Response<ResponseBody> {
         // Before routing: two spellings of a path (`//`, `%64av`) must not lead to different modules or checks.
         if let Some(target) = normalized_target(request.uri()) {

@@ -99,7 +99,7 @@ impl HttpConnection {
     /// reset or its connection lost, once it has its slot.
     pub(super) async fn handle_http2(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         unread_body: UnreadBody,
         write_permit: Option<OwnedSemaphorePermit>,
     ) -> Response<ResponseBody> {
@@ -126,7 +126,7 @@ impl HttpConnection {
 
     pub(super) async fn handle(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         unread_body: UnreadBody,
     ) -> Response<ResponseBody> {
         // Until the response is ready the limiter doesn't evict the connection in favour of another.
@@ -142,7 +142,7 @@ impl HttpConnection {
 
     async fn handle_normalized(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         unread_body: UnreadBody,
     ) -> Response<ResponseBody> {
         self.request_received.store(true, Ordering::Relaxed);
@@ -169,7 +169,7 @@ impl HttpConnection {
         }
     }
 
-    async fn route_checked(&self, request: Request<RequestBody>) -> Response<ResponseBody> {
+    async fn route_checked(&self, request: Box<Request<RequestBody>>) -> Response<ResponseBody> {
         // First: nothing below may read a host or a credential that a proxy in front has understood differently.
         let is_known_host = self.last_host.address(&request).is_some();
         if let Some(rejection) = reject_malformed(&request, is_known_host) {

@@ -87,8 +87,9 @@ pub struct UnreadBodyRest {
 
 impl RequestBody {
     /// Wraps the body of a request over HTTP/1 and returns a handle on its unread rest. The transfer rate is measured
-    /// in windows of `rate_window` spent waiting for the client.
-    pub fn from_http1(request: Request<Incoming>, rate_window: Duration) -> (Request<Self>, UnreadBody) {
+    /// in windows of `rate_window` spent waiting for the client. The request is in a box, since it is passed on many
+    /// times, and would be copied each time.
+    pub fn from_http1(request: Request<Incoming>, rate_window: Duration) -> (Box<Request<Self>>, UnreadBody) {
         // HTTP/1.0 has no `100 Continue`: its expectation is ignored (RFC 9110 section 10.1.1).
         let awaits_continue = request.version() == Version::HTTP_11 && expects_continue(request.headers());
         Self::track(request.map(BodySource::Http1), awaits_continue, rate_window)
@@ -100,7 +101,7 @@ impl RequestBody {
         request: Request<RecvStream>,
         send_continue: oneshot::Sender<()>,
         rate_window: Duration,
-    ) -> (Request<Self>, UnreadBody) {
+    ) -> (Box<Request<Self>>, UnreadBody) {
         let awaits_continue = expects_continue(request.headers());
         let length = request.headers().get(header::CONTENT_LENGTH);
         let remaining = length.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -113,7 +114,7 @@ impl RequestBody {
         request: Request<BodySource>,
         awaits_continue: bool,
         rate_window: Duration,
-    ) -> (Request<Self>, UnreadBody) {
+    ) -> (Box<Request<Self>>, UnreadBody) {
         let state = Arc::<BodyReadState>::default();
         let unread = UnreadBody { awaits_continue, state: Arc::clone(&state) };
         // Decided now: once a connection is lost, h2 no longer knows whether there was a body.
@@ -122,7 +123,7 @@ impl RequestBody {
             min_rate: MinTransferRate::new(rate_window),
             state,
         };
-        (request.map(tracked), unread)
+        (Box::new(request.map(tracked)), unread)
     }
 }
 

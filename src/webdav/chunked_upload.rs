@@ -60,7 +60,7 @@ impl UnfinishedUploadContext<'_> {
 pub(super) async fn handle(
     method: DavMethod,
     chunk_path: &ChunkPath,
-    head: Parts,
+    head: Box<Parts>,
     body: &mut RequestBody,
     upload_context: UnfinishedUploadContext<'_>,
 ) -> Result<Response<ResponseBody>> {
@@ -166,7 +166,7 @@ impl BodySink for IncomingChunk {
 async fn assemble(
     chunked: Arc<ChunkedUpload>,
     upload: &EntryName,
-    mut head: Parts,
+    mut head: Box<Parts>,
     upload_context: UnfinishedUploadContext<'_>,
 ) -> Result<Response<ResponseBody>> {
     let UnfinishedUploadContext { tree, uploads, session, now } = upload_context;

@@ -110,6 +110,14 @@ impl RequestConditions {
             || self.if_header.is_some()
     }
 
+    /// Tells whether there is any condition to evaluate before a read, other than `If` and If-Range.
+    pub(super) fn apply_to_reads(&self) -> bool {
+        self.if_match.is_some()
+            || self.if_none_match.is_some()
+            || self.unmodified_since.is_some()
+            || self.modified_since.is_some()
+    }
+
     /// Tells whether there is an `If` header, which may concern other entries than the requested one.
     pub(super) fn has_if_header(&self) -> bool {
         self.if_header.is_some()

@@ -67,8 +67,7 @@ fn respond_from_cache(context: &RequestContext) -> Option<Response<ResponseBody>
 }
 
 fn respond_whole(context: &RequestContext, file: CachedFile) -> Result<Response<ResponseBody>> {
-    let current = Validators::from(file.entry());
-    if let Some(response) = unless_proceeding(context, &current, file.entry())? {
+    if let Some(response) = unless_proceeding(context, file.entry())? {
         return Ok(response);
     }
     let mut response = full_response_head(context, file.entry())?;
@@ -106,13 +105,12 @@ fn open_and_respond(context: &RequestContext) -> Result<Response<ResponseBody>> 
 }
 
 fn respond(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Result<Response<ResponseBody>> {
-    let current = Validators::from(reader.entry());
     // Before the ranges: If-Range and Range come last (RFC 9110 section 13.2.2).
-    if let Some(response) = unless_proceeding(context, &current, reader.entry())? {
+    if let Some(response) = unless_proceeding(context, reader.entry())? {
         return Ok(response);
     }
     let size = reader.entry().size;
-    match requested_ranges(context, &current, size) {
+    match requested_ranges(context, reader.entry()) {
         RangeSelection::FullFile => full_response(context, reader, read),
         RangeSelection::Unsatisfiable => {
             let mut response = file_response(StatusCode::RANGE_NOT_SATISFIABLE, reader.entry(), empty());
@@ -127,26 +125,25 @@ fn respond(context: &RequestContext, reader: FileReader, read: ReadAtFn) -> Resu
 ///
 /// # Errors
 /// [`tree::Error::PreconditionFailed`].
-fn unless_proceeding(
-    context: &RequestContext,
-    current: &Validators,
-    entry: &Entry,
-) -> Result<Option<Response<ResponseBody>>> {
-    match context.conditions.evaluate(Some(current), true) {
+fn unless_proceeding(context: &RequestContext, entry: &Entry) -> Result<Option<Response<ResponseBody>>> {
+    if !context.conditions.apply_to_reads() {
+        return Ok(None);
+    }
+    match context.conditions.evaluate(Some(&Validators::from(entry)), true) {
         ConditionOutcome::Proceed => Ok(None),
         ConditionOutcome::NotModified => Ok(Some(file_response(StatusCode::NOT_MODIFIED, entry, empty()))),
         ConditionOutcome::PreconditionFailed => Err(tree::Error::PreconditionFailed.into()),
     }
 }
 
-fn requested_ranges(context: &RequestContext, current: &Validators, size: u64) -> RangeSelection {
+fn requested_ranges(context: &RequestContext, entry: &Entry) -> RangeSelection {
     // Only GET has ranges (RFC 9110 section 14.2).
     let Some(ranges) = context.headers.get(header::RANGE).filter(|_| context.method == DavMethod::Get) else {
         return RangeSelection::FullFile;
     };
     let now = context.now.as_millis().div_euclid(1000);
-    if context.conditions.if_range_holds(current, now) {
-        range::select_ranges(ranges.as_bytes(), size)
+    if context.conditions.if_range_holds(&Validators::from(entry), now) {
+        range::select_ranges(ranges.as_bytes(), entry.size)
     } else {
         RangeSelection::FullFile
     }
@@ -371,7 +368,8 @@ mod tests {
             .expect("a request")
             .into_parts()
             .0;
-        let context = RequestContext::new(DavMethod::Get, head, &fixture.tree, session, crate::store::testing::now());
+        let context =
+            RequestContext::new(DavMethod::Get, Box::new(head), &fixture.tree, session, crate::store::testing::now());
         runtime.block_on(context).expect("read")
     }
 
@@ -442,8 +440,9 @@ mod tests {
             let (head, session) = (request.into_parts().0, fixture.view("alice").session().clone());
             let now = crate::store::testing::now();
             let body = runtime.block_on(async {
-                let context =
-                    RequestContext::new(DavMethod::Get, head, &fixture.tree, session, now).await.expect("read");
+                let context = RequestContext::new(DavMethod::Get, Box::new(head), &fixture.tree, session, now)
+                    .await
+                    .expect("read");
                 let response = handle(&context).await.expect("answered");
                 response.into_body().collect().await.expect("whole").to_bytes()
             });

@@ -114,8 +114,10 @@ impl Webdav {
     }
 
     /// Handles one request; errors are part of the response.
-    pub async fn handle(&self, request: Request<RequestBody>, source: RequestSource) -> Response<ResponseBody> {
+    pub async fn handle(&self, request: Box<Request<RequestBody>>, source: RequestSource) -> Response<ResponseBody> {
         let (head, mut body) = request.into_parts();
+        // In a box again: it is passed on to its method.
+        let head = Box::new(head);
         let method = DavMethod::from_http(&head.method);
         // Before authentication: the response is constant, and a probe must not count as a failed login.
         let mut response = if is_unauthenticated_probe(method, &head.headers) {
@@ -140,7 +142,7 @@ impl Webdav {
     async fn dispatch(
         &self,
         method: Option<DavMethod>,
-        head: Parts,
+        head: Box<Parts>,
         body: &mut RequestBody,
         session: Session,
     ) -> Response<ResponseBody> {
@@ -156,15 +158,19 @@ impl Webdav {
             return options_response();
         }
         // Before the path is parsed as one of the tree: uploads and principals are not entries of it.
-        let head = match self.handle_outside_tree(method, head, body, &session).await {
-            Ok(OutsideTreeOutcome::Handled(response)) => {
-                session.record_use();
-                return response;
+        let head = if may_be_outside_tree(head.uri.path()) {
+            match Box::pin(self.handle_outside_tree(method, head, body, &session)).await {
+                Ok(OutsideTreeOutcome::Handled(response)) => {
+                    session.record_use();
+                    return response;
+                }
+                Ok(OutsideTreeOutcome::InTree(head)) => head,
+                Err(error) => {
+                    return error.into_response(DavErrorContext::without_target(Some(method)));
+                }
             }
-            Ok(OutsideTreeOutcome::InTree(head)) => head,
-            Err(error) => {
-                return error.into_response(DavErrorContext::without_target(Some(method)));
-            }
+        } else {
+            head
         };
         let context = match RequestContext::new(method, head, &self.tree, session.clone(), self.auth.now()).await {
             Ok(context) => context,
@@ -222,12 +228,20 @@ impl Webdav {
     }
 }
 
+/// Prefix of the URL paths of resumable uploads.
+const UPLOAD_PREFIX: &str = "/upload/";
+
+/// Tells whether a URL path may name a resource outside the tree.
+fn may_be_outside_tree(path: &str) -> bool {
+    path.starts_with(UPLOAD_PREFIX) || OutsideTreeResource::has_prefix(path.as_bytes())
+}
+
 /// Outcome of routing a request that may be for a resource outside the tree.
 enum OutsideTreeOutcome {
     /// A resource outside the tree, with its response.
     Handled(Response<ResponseBody>),
     /// A resource of the tree: the request is still to be handled.
-    InTree(Parts),
+    InTree(Box<Parts>),
 }
 
 impl Webdav {
@@ -235,7 +249,7 @@ impl Webdav {
     async fn handle_outside_tree(
         &self,
         method: DavMethod,
-        head: Parts,
+        head: Box<Parts>,
         body: &mut RequestBody,
         session: &Session,
     ) -> Result<OutsideTreeOutcome> {
@@ -243,7 +257,7 @@ impl Webdav {
         let upload_context =
             || UnfinishedUploadContext { tree: &self.tree, uploads: &self.uploads, session: session.clone(), now };
         // Not below `/dav`: an upload has no place in the tree until it is committed.
-        if path.starts_with("/upload/") {
+        if path.starts_with(UPLOAD_PREFIX) {
             // In boxes, as in `handle_in_tree`.
             return Box::pin(resumable_upload::handle(method, &head, body, upload_context()))
                 .await

@@ -78,7 +78,7 @@ impl RequestContext {
     /// not access.
     pub(super) async fn new(
         method: DavMethod,
-        head: Parts,
+        head: Box<Parts>,
         tree: &Tree,
         session: Session,
         now: UnixMillis,
@@ -91,7 +91,6 @@ impl RequestContext {
         // Malformed headers are refused before the tree is touched.
         let conditions = RequestConditions::parse(&head.headers)?;
         let server = head.extensions.get::<PublicAddress>().cloned().unwrap_or_default();
-        let login = session.login().clone();
         let view = tree.view(session);
         // A node is looked up in the store on every request: its directory may have been moved.
         let root = match url.prefix {
@@ -111,7 +110,7 @@ impl RequestContext {
             }
             false => root.join(&relative_path),
         };
-        let client_root = ClientRoot::new(&server, url.prefix, root, &login);
+        let client_root = ClientRoot::new(&server, url.prefix, root, view.session().login());
         Ok(Arc::new(Self {
             method,
             view,

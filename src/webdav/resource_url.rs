@@ -33,6 +33,11 @@ pub(super) struct ChunkPath {
 }
 
 impl OutsideTreeResource {
+    /// Tells whether a URL path has the prefix that all of these have, and some paths of the tree.
+    pub(super) fn has_prefix(path: &[u8]) -> bool {
+        path.starts_with(NEXTCLOUD_DAV_PREFIX)
+    }
+
     /// Parses the URL path of a resource outside the tree; `None` for a path of the tree.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ impl SavedRequest {
         let prefix = self.headers.get(PREFIX_HEADER).and_then(|prefix| prefix.to_str().ok()).unwrap_or_default();
         head.extensions.insert(PublicAddress::from_parts(names.collect(), prefix.to_owned()));
         // Always PUT: the commit of an upload that POST created is that of a PUT.
-        RequestContext::new(DavMethod::Put, head, tree, session, now).await
+        RequestContext::new(DavMethod::Put, Box::new(head), tree, session, now).await
     }
 }
 

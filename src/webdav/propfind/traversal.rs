@@ -295,8 +295,13 @@ mod tests {
         }
         let session = fixture.view("alice").session().clone();
         let head = http::Request::builder().uri(path).body(()).expect("a request").into_parts().0;
-        let context =
-            RequestContext::new(DavMethod::Propfind, head, &fixture.tree, session, crate::store::testing::now());
+        let context = RequestContext::new(
+            DavMethod::Propfind,
+            Box::new(head),
+            &fixture.tree,
+            session,
+            crate::store::testing::now(),
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(context).expect("read")
     }
