@@ -12,7 +12,7 @@ use super::error::{Result, run_blocking, run_cpu_bound};
 use super::method::DavMethod;
 use super::range::{self, RangeSelection};
 use super::request_context::RequestContext;
-use super::response::set_header;
+use super::response::{etag_value, set_header};
 use super::{checksum, date, directory_index};
 use crate::domain::TreePath;
 use crate::http::{
@@ -20,7 +20,7 @@ use crate::http::{
     streamed_body,
 };
 
-use crate::tree::{self, CachedFile, Entry, FileReader};
+use crate::tree::{self, CachedFile, Entry, FileReader, MediaTypeLookup};
 
 /// Maximum number of bytes read at once; a file that is not larger takes a single step off the runtime.
 const READ_BLOCK_BYTES: u64 = 256 * 1024;
@@ -241,8 +241,8 @@ fn file_response(status: StatusCode, entry: &Entry, body: ResponseBody) -> Respo
     headers.reserve(MAX_FILE_HEADERS);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     set_header(headers, header::LAST_MODIFIED, date::format_http_date(entry.modified));
-    if let Some(etag) = entry.etag {
-        set_header(headers, header::ETAG, format!("\"{etag}\""));
+    if let Some(value) = entry.etag.and_then(etag_value) {
+        headers.insert(header::ETAG, value);
     }
     response
 }
@@ -251,7 +251,10 @@ fn file_response(status: StatusCode, entry: &Entry, body: ResponseBody) -> Respo
 pub(super) fn content_type(path: &TreePath) -> &'static str {
     // By name only: PROPFIND reports the type of every member, and must not read files for it.
     let name = path.components().next_back().unwrap_or_default();
-    tree::media_type(name)
+    thread_local! {
+        static MEDIA_TYPES: MediaTypeLookup = MediaTypeLookup::default();
+    }
+    MEDIA_TYPES.with(|media_types| media_types.media_type(name))
 }
 
 #[derive(Clone, Debug)]

@@ -328,8 +328,10 @@ fn unsupported_method(head: &Parts) -> Error {
 /// Sets headers that keep a stored page from running scripts with this server's origin, and a browser from sniffing
 /// types.
 fn set_security_headers(headers: &mut HeaderMap) {
-    // `or_insert`: the page of a directory has set a policy of its own, which allows downloads.
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("sandbox"));
+    // The page of a directory has set a policy of its own, which allows downloads.
+    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 

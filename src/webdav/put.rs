@@ -18,7 +18,7 @@ use super::error::{Error, Result, run_blocking, run_cpu_bound};
 use super::headers::AnnouncedLength;
 use super::receive_body::{BODY_BLOCK_BYTES, BodySink, receive_body};
 use super::request_context::RequestContext;
-use super::response::set_header;
+use super::response::{etag_value, set_header};
 use super::write_range::WriteRange;
 use super::{date, headers};
 use crate::http::{RequestBody, ResponseBody, empty};
@@ -311,12 +311,10 @@ fn put_response(replaced: bool, entry: &Entry, mtime_accepted: bool) -> Response
     let mut response = Response::new(empty());
     *response.status_mut() = if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
     let headers = response.headers_mut();
-    if let Some(etag) = entry.etag {
-        set_header(headers, header::ETAG, format!("\"{etag}\""));
-        // ownCloud and Nextcloud clients prefer this one, since some proxies rewrite ETag when they compress.
-        if let Some(value) = headers.get(header::ETAG).cloned() {
-            headers.insert("oc-etag", value);
-        }
+    if let Some(value) = entry.etag.and_then(etag_value) {
+        // ownCloud and Nextcloud clients prefer the second, since some proxies rewrite ETag when they compress.
+        headers.insert(header::ETAG, value.clone());
+        headers.insert(HeaderName::from_static("oc-etag"), value);
     }
     set_header(headers, header::LAST_MODIFIED, date::format_http_date(entry.modified));
     if mtime_accepted {
