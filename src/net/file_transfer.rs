@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::sendfile;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -67,12 +68,29 @@ impl FileTransfer {
         if sent == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if sent < count {
+            note_full(socket);
+        }
         range.remaining_bytes -= sent;
         if range.remaining_bytes == 0 {
             ranges.pop_front();
         }
         Ok(sent)
     }
+}
+
+/// Notes for the next write that a socket takes no more, if it is so. Another sendfile(2) would find out as well, but reads
+/// pages of the file first.
+fn note_full(socket: &TcpStream) {
+    // By poll(2), which also has the kernel report when there is space again. That a call has sent less than it was asked
+    // for proves nothing: it may have been interrupted.
+    let _ = socket.try_io(Interest::WRITABLE, || {
+        let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+        match poll(&mut polled, Some(&Timespec::default())) {
+            Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    });
 }
 
 /// Socket on which ranges of files are sent in place of their placeholders.
