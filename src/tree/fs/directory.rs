@@ -276,11 +276,22 @@ impl DirectoryStream {
     /// Returns the next batch of names, empty at the end. `.`, `..`, the reserved directory `.patgate`, sockets and
     /// devices are left out.
     pub(crate) fn next_batch(&mut self) -> Result<Vec<EntryName>> {
-        let mut names = Vec::new();
-        while names.is_empty() && !self.done {
-            self.done = !read_batch(&self.directory, &mut self.buffer, self.strict, &mut names)?;
+        self.next_batch_with(|name, _| name)
+    }
+
+    /// Returns the next batch as [`DirectoryStream::next_batch`] does, each name with whether it was that of a regular file
+    /// when it was read. False also where the file system reports no types.
+    pub(crate) fn next_batch_with_files(&mut self) -> Result<Vec<(EntryName, bool)>> {
+        self.next_batch_with(|name, file_type| (name, file_type == FileType::RegularFile))
+    }
+
+    fn next_batch_with<T>(&mut self, make: impl Fn(EntryName, FileType) -> T) -> Result<Vec<T>> {
+        let mut batch = Vec::new();
+        while batch.is_empty() && !self.done {
+            let add = |name, file_type| batch.push(make(name, file_type));
+            self.done = !read_batch(&self.directory, &mut self.buffer, self.strict, add)?;
         }
-        Ok(names)
+        Ok(batch)
     }
 
     /// Returns the metadata of an entry.
@@ -298,7 +309,7 @@ fn read_batch(
     directory: &DirectoryFd,
     buffer: &mut [MaybeUninit<u8>],
     strict: bool,
-    names: &mut Vec<EntryName>,
+    mut add: impl FnMut(EntryName, FileType),
 ) -> Result<bool> {
     #[cfg(test)]
     super::fault_injection::before_read()?;
@@ -319,7 +330,7 @@ fn read_batch(
         let name = entry.file_name().to_bytes();
         // `EntryName` refuses `.`, `..` and `.patgate`.
         match EntryName::new(name) {
-            Ok(name) if is_listed => names.push(name),
+            Ok(name) if is_listed => add(name, entry.file_type()),
             // A strict caller removes the directory afterwards, and with it entries that it never saw.
             Ok(_) | Err(_) if strict && !matches!(name, b"." | b"..") => return Err(Errno::OPNOTSUPP),
             Ok(_) | Err(_) => {}

@@ -195,11 +195,14 @@ impl CopyJob<'_> {
     /// Copies a file to one that will have the name `name`, with mode and times.
     pub(super) fn copy_file(&self, from: &FileFd, stat: &Stat, to: &FileFd, name: &EntryName) -> Result<()> {
         // At each block, so that a revoked token ends a copy of any size.
-        self.copy_authorized(from, stat, to, name, || self.access.authorize_use(from))
+        self.copy_content(from, stat, to, name, || self.access.authorize_use(from))?;
+        // Only the server could read the staged copy until here. Set-ID bits are not copied.
+        to.set_mode(stat.mode & 0o777)?;
+        self.set_copied_attributes(stat, to)
     }
 
-    /// Copies a file as [`CopyJob::copy_file`] does, whose blocks `authorize` authorizes.
-    fn copy_authorized(
+    /// Copies the content of a file, each block of which `authorize` authorizes, to one that will have the name `name`.
+    fn copy_content(
         &self,
         from: &FileFd,
         stat: &Stat,
@@ -223,9 +226,11 @@ impl CopyJob<'_> {
                 break;
             }
         }
-        self.check_limits(|| self.view.check_file(name, to))?;
-        // Only the server could read the staged copy until here. Set-ID bits are not copied.
-        to.set_mode(stat.mode & 0o777)?;
+        self.check_limits(|| self.view.check_file(name, to))
+    }
+
+    /// Sets owner and times of the copy of a file with the metadata `stat`.
+    fn set_copied_attributes(&self, stat: &Stat, to: &FileFd) -> Result<()> {
         if self.is_move {
             to.set_owner(Some(stat.uid), Some(stat.gid));
             let modified = self.view.shared().etags.modified_time(stat)?;
@@ -311,16 +316,68 @@ impl CopyJob<'_> {
         };
         let to = to.open_directory(relative_path)?;
         loop {
-            let batch = names.next_batch()?;
+            let batch = names.next_batch_with_files()?;
             if batch.is_empty() {
                 return if self.syncs_at_once { Ok(to.sync()?) } else { Ok(()) };
             }
             self.access.authorize_use(&names)?;
-            for name in batch {
+            for (name, is_file) in batch {
                 self.view.cancellation().check()?;
-                self.copy_entry(&from, &to, &name, relative_path, pending)?;
+                // Asked for its kind only where that is not known from the listing.
+                if !(is_file && self.copy_listed_file(&from, &to, &name, relative_path)?) {
+                    self.copy_entry(&from, &to, &name, relative_path, pending)?;
+                }
             }
         }
+    }
+
+    /// Copies an entry that was listed as a regular file; returns whether it still is one.
+    fn copy_listed_file(
+        &self,
+        from: &DirectoryFd,
+        to: &DirectoryFd,
+        name: &EntryName,
+        parent_path: &TreePath,
+    ) -> Result<bool> {
+        // Whatever is in the way is found again, and decided on, by its kind.
+        let Ok(file) = from.open(name, OpenMode::Read) else { return Ok(false) };
+        let stat = file.stat()?;
+        if stat.kind != Some(EntryKind::File) {
+            return Ok(false);
+        }
+        self.copy_opened_file(from, to, name, &parent_path.child(name), (&file, &stat))?;
+        Ok(true)
+    }
+
+    /// Copies a file of a directory, which is open, and has the metadata `stat`.
+    fn copy_opened_file(
+        &self,
+        from: &DirectoryFd,
+        to: &DirectoryFd,
+        name: &EntryName,
+        path: &TreePath,
+        (file, stat): (&FileFd, &Stat),
+    ) -> Result<()> {
+        // No client could name an entry past the limit, to read or to remove it.
+        if !self.target.can_hold(path) {
+            return Err(Error::PathTooLong);
+        }
+        // The copy is below a directory that only the server may enter, whatever the mode of its files.
+        let mode = stat.mode & 0o777;
+        let copy = to.create_file(name, mode)?;
+        self.record_copied(path, stat);
+        // By the directory: whoever may read it may read its files.
+        let authorize = || self.access.authorize_use_within(SOURCE_RECHECK_INTERVAL, from);
+        self.copy_content(file, stat, &copy, name, authorize)?;
+        if self.view.fs().apply_umask(mode) != mode {
+            copy.set_mode(mode)?;
+        }
+        self.set_copied_attributes(stat, &copy)?;
+        // The descriptor is the last one: `sync_tree` could not open it again.
+        if self.syncs_at_once || self.view.is_synced() && is_synced_at_once(stat.mode) {
+            copy.sync()?;
+        }
+        Ok(())
     }
 
     fn copy_entry(
@@ -346,18 +403,9 @@ impl CopyJob<'_> {
                     Err(Errno::NOENT) => return self.check_may_leave_out(),
                     file => file?,
                 };
-                let copy = to.create_file(name, 0o600)?;
                 // Of the open file: the name may belong to another by now.
                 let stat = file.stat()?;
-                self.record_copied(&path, &stat);
-                // By the directory: whoever may read it may read its files.
-                let authorize = || self.access.authorize_use_within(SOURCE_RECHECK_INTERVAL, from);
-                self.copy_authorized(&file, &stat, &copy, name, authorize)?;
-                // The descriptor is the last one: `sync_tree` could not open it again.
-                if self.syncs_at_once || self.view.is_synced() && is_synced_at_once(stat.mode) {
-                    copy.sync()?;
-                }
-                Ok(())
+                self.copy_opened_file(from, to, name, &path, (&file, &stat))
             }
             Some(EntryKind::Directory) => {
                 self.record_copied(&path, &stat);
@@ -409,6 +457,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::tree::fs::fault_injection::{SyscallCounts, take_syscall_counts};
     use crate::tree::testing::{TreeFixture, tree_path};
 
     /// Copies `/a` entry by entry, with a change once its own entries are copied and its directories still to be read.
@@ -453,6 +502,28 @@ mod tests {
     fn remove(fixture: &TreeFixture, path: &str) {
         let alice = fixture.view("alice");
         alice.remove_all(&tree_path(path), &WriteConditions::none()).expect("removed");
+    }
+
+    /// Returns the system calls of a copy of `/a` with this many files.
+    fn counts_of_copy(files: u32) -> SyscallCounts {
+        let fixture = TreeFixture::new(&["/a"]);
+        fixture.create_user("alice", &[("/", Permission::RW)]);
+        (0..files).for_each(|n| fs::write(fixture.root_path.join(format!("a/{n}")), "content").expect("written"));
+        let view = fixture.view("alice");
+        take_syscall_counts();
+        let copied =
+            view.copy(&tree_path("/a"), &tree_path("/t"), true, OverwriteMode::Refuse, &WriteConditions::none());
+        assert!(!copied.expect("copied"));
+        take_syscall_counts()
+    }
+
+    #[test]
+    fn copy_asks_twice_for_the_metadata_of_a_file_and_changes_its_attributes_once() {
+        let (few, many) = (counts_of_copy(10), counts_of_copy(30));
+        // Of the source, and of the copy once its times are set.
+        assert_eq!(many.stats - few.stats, 2 * 20);
+        // The times, and not the mode: the copy is created with it.
+        assert_eq!(many.attribute_changes - few.attribute_changes, 20);
     }
 
     #[test]
