@@ -127,6 +127,10 @@ impl NodeIndex {
         writer: &Login,
         deep: bool,
     ) -> Result<()> {
+        // Nearly every store has none.
+        if !self.store().has_properties() {
+            return Ok(());
+        }
         let Some(source) = self.find_id(from)? else { return Ok(()) };
         let below = self.store().nodes_with_properties(source)?.into_iter();
         let below: Vec<(TreePath, NodeId)> = below.filter(|(below, _)| deep || below.is_root()).collect();
@@ -143,6 +147,9 @@ impl NodeIndex {
     /// Copies the properties of an entry, and with `deep` of all entries below it, to a copy (RFC 4918 section 9.8.2).
     /// They replace those of the copy's nodes and count in the quota of the user who copies.
     pub(super) fn copy_properties(&self, from: &TreePath, to: &TreePath, writer: &Login, deep: bool) -> Result<()> {
+        if !self.store().has_properties() {
+            return Ok(());
+        }
         // The target's own node loses its properties also when the source has none.
         let mut pairs: Vec<(Option<NodeId>, NodeId)> = self.find_id(to)?.map(|old| (None, old)).into_iter().collect();
         if let Some(source) = self.find_id(from)? {
