@@ -1,6 +1,7 @@
 //! The limit on open files and directories: per user over all connections of the user, and in total.
 //!
-//! Each reader, listing, upload, edit and copy holds a reservation while it is open, on either protocol. A process
+//! Each reader, listing, upload, edit and copy holds a reservation while it is open, on either protocol; a small file that
+//! is opened, read and closed at once holds none. A process
 //! without free descriptors accepts no connection and can't use the store: users reach this limit before that.
 
 use std::sync::OnceLock;

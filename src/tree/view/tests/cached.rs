@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::Permission;
+use crate::tree::fs::fault_injection::take_syscall_counts;
 
 fn read_cached(view: &View, path: &str) -> Option<String> {
     let reader = view.open_cached(&tree_path(path))?.into_reader(view).ok()?;
@@ -22,6 +23,17 @@ fn cached_read_returns_same_content_as_read() {
     assert_eq!(read_cached(&view, "/a/b/file").as_deref(), Some("content"), "just written, so in memory");
     let (plain, cached) = (view.read(&tree_path("/a/b/file")), view.open_cached(&tree_path("/a/b/file")));
     assert_eq!(plain.expect("read").entry(), cached.expect("in memory").entry());
+}
+
+#[test]
+fn cached_read_asks_once_for_the_granted_directory_and_once_for_the_file() {
+    let fixture = TreeFixture::new(&["/a"]);
+    fixture.create_user("alice", &[("/a", Permission::RW)]);
+    let view = fixture.view("alice");
+    put(&view, "/a/file", "content").expect("put");
+    take_syscall_counts();
+    let content = view.open_cached(&tree_path("/a/file")).expect("in memory").read_whole().expect("read");
+    assert_eq!((content, take_syscall_counts().stats), (b"content".to_vec(), 2));
 }
 
 #[test]
