@@ -74,6 +74,18 @@ impl Store {
         self.snapshot(|connection| resolve_path(connection, path))
     }
 
+    /// Tells whether there is a node at any of these paths.
+    pub(crate) fn has_node_at_any<'a>(&self, paths: impl IntoIterator<Item = &'a TreePath>) -> Result<bool> {
+        self.snapshot(|connection| {
+            for path in paths {
+                if resolve_path(connection, path)?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     /// Returns all rows with their paths by the index, in the order of the paths.
     pub(crate) fn nodes(&self) -> Result<Vec<(TreePath, NodeRow)>> {
         self.nodes_within(&TreePath::root())

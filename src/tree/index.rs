@@ -11,14 +11,18 @@
 //! is done first. Within a process, recorded changes and the assignment of ids exclude each other; other changes
 //! run concurrently.
 
+mod change;
+
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockWriteGuard};
 
+pub(super) use self::change::IndexChange;
+use self::change::{ChangeGuard, IndexChangeState};
 use super::{EntryKind, Error, Result};
 use crate::domain::{Login, NodeId, NodeIdentity, TreePath};
 use crate::store::{
@@ -253,6 +257,24 @@ impl NodeIndex {
     /// [`IndexChange::finish`]; it must not assign ids in between, which would deadlock.
     pub(super) fn begin_remove(&self, path: &TreePath) -> Result<IndexChange<'_>> {
         self.begin_change(path, IntentAction::Remove)
+    }
+
+    /// Announces a rename that concerns no node, without waiting for anything; `None` where it may concern one, or a
+    /// recorded change is under way: then [`NodeIndex::begin_move`] is to be called.
+    pub(super) fn try_begin_move(&self, from: &TreePath, to: &TreePath) -> Result<Option<IndexChange<'_>>> {
+        self.try_begin_unnamed(from, IntentAction::Move(to.clone()))
+    }
+
+    /// Announces a removal as [`NodeIndex::try_begin_move`] does a rename.
+    pub(super) fn try_begin_remove(&self, path: &TreePath) -> Result<Option<IndexChange<'_>>> {
+        self.try_begin_unnamed(path, IntentAction::Remove)
+    }
+
+    fn try_begin_unnamed(&self, source: &TreePath, action: IntentAction) -> Result<Option<IndexChange<'_>>> {
+        let Some(shared) = self.change_lock.try_read() else { return Ok(None) };
+        // A dangling row counts, too: it is judged by `begin_change`.
+        let is_named = self.store.has_node_at_any([source].into_iter().chain(action.target()))?;
+        Ok((!is_named).then(|| IndexChange::unnamed(self, ChangeGuard::Shared(shared), source, action)))
     }
 
     /// Waits for the recorded change that is under way: until it is finished, the store has the old paths of nodes.
@@ -509,65 +531,6 @@ impl NodeIndex {
             Ok(metadata) => Ok(Some(metadata)),
             Err(Error::Absent | Error::NoParent | Error::NotADirectory) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-}
-
-/// A move or removal under way. Dropped without [`IndexChange::finish`], it is completed or abandoned by the state of
-/// the file system, which mostly has refused it.
-#[must_use = "the file system changes next, and then the change is finished"]
-pub(super) struct IndexChange<'a> {
-    index: &'a NodeIndex,
-    _guard: ChangeGuard<'a>,
-    state: IndexChangeState,
-}
-
-enum IndexChangeState {
-    /// A change whose intent is in the store.
-    IntentRecorded(ChangeIntent),
-    /// A change that concerned no node when it began.
-    Unnamed(TreePath, IntentAction),
-    Finished,
-}
-
-#[expect(dead_code, reason = "held for its drop, never read")]
-enum ChangeGuard<'a> {
-    Shared(RwLockReadGuard<'a, ()>),
-    Exclusive(RwLockWriteGuard<'a, ()>),
-}
-
-impl<'a> IndexChange<'a> {
-    fn unnamed(index: &'a NodeIndex, guard: ChangeGuard<'a>, source: &TreePath, action: IntentAction) -> Self {
-        Self { index, _guard: guard, state: IndexChangeState::Unnamed(source.clone(), action) }
-    }
-
-    /// Updates the index after the file system has changed (and was synced, where durability asks for it).
-    ///
-    /// # Errors
-    /// [`Error::Store`]: the index follows before the next recorded change, or at the next start.
-    pub(super) fn finish(mut self) -> Result<()> {
-        // Marked as finished first, so that the drop does not settle the intent once more.
-        let (source, target) = match std::mem::replace(&mut self.state, IndexChangeState::Finished) {
-            IndexChangeState::IntentRecorded(intent) => return self.index.finish_intent(&intent),
-            IndexChangeState::Unnamed(source, IntentAction::Move(target)) => (source, target),
-            IndexChangeState::Unnamed(..) | IndexChangeState::Finished => return Ok(()),
-        };
-        // Another process (the command line) may have assigned an id to the source since this began.
-        if self.index.store.node_at(&source)?.is_none() {
-            return Ok(());
-        }
-        match self.index.metadata(&target)? {
-            Some(metadata) => self.index.move_nodes(None, &source, &target, metadata.entry_identity(), &[]),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for IndexChange<'_> {
-    fn drop(&mut self) {
-        let IndexChangeState::IntentRecorded(intent) = &self.state else { return };
-        if let Err(error) = self.index.complete_or_abandon(intent) {
-            tracing::warn!(%error, "a recorded change is not completed: it will be before the next one");
         }
     }
 }

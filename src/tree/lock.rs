@@ -113,6 +113,11 @@ impl LockTable {
         self.acquisition_lock.read()
     }
 
+    /// Does what [`LockTable::freeze`] does, if nobody acquires a lock at this moment.
+    pub(super) fn try_freeze(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.acquisition_lock.try_read()
+    }
+
     /// Checks that a request may change an entry or, for a directory, its members (RFC 4918 section 7.4). It must have
     /// submitted the tokens of the locks that cover the path and belong to its user: that of an exclusive lock, or one
     /// of those of shared locks.

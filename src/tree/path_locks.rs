@@ -26,17 +26,27 @@ impl PathLocks {
     /// Waits for the locks of all given paths, in an order that can't deadlock. A thread may hold one such set at a
     /// time.
     pub(super) fn lock(&self, names: &[&TreePath]) -> PathGuards<'_> {
-        let mut stripes: Vec<usize> = names.iter().map(|name| stripe_of(name)).collect();
-        // Sorted, so that two threads never wait for each other; without duplicates, since a mutex is not reentrant.
-        stripes.sort_unstable();
-        stripes.dedup();
-        PathGuards(stripes.into_iter().map(|stripe| self.0[stripe].lock()).collect())
+        PathGuards(stripes_of(names).into_iter().map(|stripe| self.0[stripe].lock()).collect())
     }
 
     /// Takes the lock of a path if it is free.
     pub(super) fn try_lock(&self, name: &TreePath) -> Option<PathGuards<'_>> {
-        self.0[stripe_of(name)].try_lock().map(|held| PathGuards(vec![held]))
+        self.try_lock_all(&[name])
     }
+
+    /// Takes the locks of all given paths if they are free.
+    pub(super) fn try_lock_all(&self, names: &[&TreePath]) -> Option<PathGuards<'_>> {
+        stripes_of(names).into_iter().map(|stripe| self.0[stripe].try_lock()).collect::<Option<_>>().map(PathGuards)
+    }
+}
+
+/// Returns the mutexes of paths. Sorted, so that two threads never wait for each other; without duplicates, since a mutex
+/// is not reentrant.
+fn stripes_of(names: &[&TreePath]) -> Vec<usize> {
+    let mut stripes: Vec<usize> = names.iter().map(|name| stripe_of(name)).collect();
+    stripes.sort_unstable();
+    stripes.dedup();
+    stripes
 }
 
 fn stripe_of(name: &TreePath) -> usize {

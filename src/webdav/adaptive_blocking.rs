@@ -5,11 +5,13 @@
 //! for a disk: on a file system in memory, or one with a write-back cache. This is measured, not guessed: after a long
 //! run of fast work the next is done inline, and work that blocked sends the next off the runtime again.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::error::{Result, run_blocking};
+use super::error::{Error, Result, run_blocking};
+use crate::tree::{self, View};
 
 /// Duration below which work counts as fast.
 const FAST_WORK_LIMIT: Duration = Duration::from_millis(1);
@@ -42,6 +44,15 @@ impl AdaptiveBlocking {
     /// in [`AdaptiveBlocking::run_timed`].
     pub(super) fn try_inline<T>(&self, work: impl FnOnce() -> Result<T>) -> Option<Result<T>> {
         self.runs_inline().then(|| self.run_timed(work))
+    }
+
+    /// Runs a change in a view of the tree here, where such work was fast and this one has to wait for nothing
+    /// ([`View::without_waiting`]); `None` where it is to be done on another thread, in [`AdaptiveBlocking::run_timed`].
+    pub(super) fn try_in_view<T>(&self, view: &View, work: impl FnOnce(&View) -> Result<T>) -> Option<Result<T>> {
+        self.try_inline(|| work(&view.without_waiting())).filter(|result| match result {
+            Err(Error::Tree(tree::Error::Filesystem(error))) => error.kind() != io::ErrorKind::WouldBlock,
+            Ok(_) | Err(_) => true,
+        })
     }
 
     fn runs_inline(&self) -> bool {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::adaptive_blocking::AdaptiveBlocking;
 use super::error::{Error, Result, run_blocking};
 use super::headers::{self, DepthHeader};
 use super::proppatch::{self, ProppatchInstruction};
@@ -11,13 +12,17 @@ use super::request_context::RequestContext;
 use super::response::empty_response;
 use super::{multistatus, read_small_body, xml};
 use crate::http::{RequestBody, ResponseBody, full};
-use crate::tree::{self, AttributeChanges, PropertyChange, WriteConditions};
+use crate::tree::{self, AttributeChanges, PropertyChange, View, WriteConditions};
 
 /// Handles MKCOL, also with properties (RFC 5689).
 ///
 /// # Errors
 /// [`Error::UnsupportedMediaType`] for a body that is not XML, and the errors of the tree.
-pub(super) async fn mkcol(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
+pub(super) async fn mkcol(
+    context: &Arc<RequestContext>,
+    body: &mut RequestBody,
+    name_changes: &AdaptiveBlocking,
+) -> Result<Response<ResponseBody>> {
     let modified = headers::oc_mtime(&context.headers)?;
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let content_type =
@@ -29,22 +34,25 @@ pub(super) async fn mkcol(context: &Arc<RequestContext>, body: &mut RequestBody)
         return Err(Error::UnsupportedMediaType("the body of MKCOL must be empty or XML"));
     }
     let context = Arc::clone(context);
-    run_blocking(move || {
-        let attributes = AttributeChanges { modified, ..AttributeChanges::default() };
-        if !bytes.is_empty() {
-            return extended_mkcol(&context, &bytes, attributes);
-        }
-        let created = context
-            .with_preconditions(|conditions| context.view.create_directory(&context.path, &attributes, conditions));
-        // Without a requested time, "not supported" has another cause, and keeps its status.
-        created.map_err(|error| if modified.is_some() { Error::from_time_error(error) } else { error })?;
-        let mut response = empty_response(StatusCode::CREATED);
-        if modified.is_some() {
-            response.headers_mut().insert("x-oc-mtime", HeaderValue::from_static("accepted"));
-        }
-        Ok(response)
-    })
-    .await
+    let attributes = AttributeChanges { modified, ..AttributeChanges::default() };
+    if !bytes.is_empty() {
+        // Properties are written to the store.
+        return run_blocking(move || extended_mkcol(&context, &bytes, attributes)).await;
+    }
+    name_changes.run(move || create_directory(&context, &attributes)).await
+}
+
+fn create_directory(context: &RequestContext, attributes: &AttributeChanges) -> Result<Response<ResponseBody>> {
+    let is_timed = attributes.modified.is_some();
+    let created =
+        context.with_preconditions(|conditions| context.view.create_directory(&context.path, attributes, conditions));
+    // Without a requested time, "not supported" has another cause, and keeps its status.
+    created.map_err(|error| if is_timed { Error::from_time_error(error) } else { error })?;
+    let mut response = empty_response(StatusCode::CREATED);
+    if is_timed {
+        response.headers_mut().insert("x-oc-mtime", HeaderValue::from_static("accepted"));
+    }
+    Ok(response)
 }
 
 /// Creates a directory with properties (extended MKCOL, RFC 5689): with all of them, or not at all.
@@ -102,21 +110,28 @@ fn mkcol_response_body(instructions: &[ProppatchInstruction], refused: bool) -> 
 /// # Errors
 /// [`Error::RootProtected`] for the root of the client, [`Error::Malformed`] for a directory with a finite `Depth`, and
 /// the errors of the tree.
-pub(super) async fn delete(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
+pub(super) async fn delete(
+    context: &Arc<RequestContext>,
+    name_changes: &AdaptiveBlocking,
+) -> Result<Response<ResponseBody>> {
     let depth = headers::depth(&context.headers)?;
     // The root of this URL, which may be a node: DELETE would remove the directory that the client has mounted.
     if context.is_root() {
         return Err(Error::RootProtected);
     }
     let context = Arc::clone(context);
-    run_blocking(move || {
+    let view = context.view.clone();
+    let delete = move |view: &View| {
         // `link_stat`: a link to a directory is deleted as a link, with any `Depth`.
-        if !matches!(depth, None | Some(DepthHeader::Infinity)) && context.view.link_stat(&context.path)?.is_directory()
-        {
+        if !matches!(depth, None | Some(DepthHeader::Infinity)) && view.link_stat(&context.path)?.is_directory() {
             return Err(Error::Malformed("a directory is deleted with all its members: Depth must be infinity"));
         }
-        context.with_preconditions(|conditions| context.view.remove_all(&context.path, conditions))?;
+        context.with_preconditions(|conditions| view.remove_all(&context.path, conditions))?;
         Ok(empty_response(StatusCode::NO_CONTENT))
-    })
-    .await
+    };
+    if let Some(result) = name_changes.try_in_view(&view, &delete) {
+        return result;
+    }
+    let name_changes = name_changes.clone();
+    run_blocking(move || name_changes.run_timed(|| delete(&view))).await
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 
+use super::adaptive_blocking::AdaptiveBlocking;
 use super::error::{Error, Result, run_cpu_bound};
 use super::headers::{self, DepthHeader};
 use super::method::DavMethod;
@@ -11,14 +12,17 @@ use super::request_context::RequestContext;
 use super::response::empty_response;
 use crate::domain::{Permission, TreePath};
 use crate::http::ResponseBody;
-use crate::tree::{self, OverwriteMode};
+use crate::tree::{self, OverwriteMode, View};
 
 /// Handles COPY and MOVE.
 ///
 /// # Errors
 /// [`Error::ForeignDestination`], [`Error::RootProtected`] and [`Error::InvalidDestination`] for invalid destinations,
 /// and the errors of the tree for the source.
-pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
+pub(super) async fn handle(
+    context: &Arc<RequestContext>,
+    name_changes: &AdaptiveBlocking,
+) -> Result<Response<ResponseBody>> {
     let relative_path = context.destination()?;
     let overwrite = if headers::overwrite(&context.headers)? { OverwriteMode::Replace } else { OverwriteMode::Refuse };
     let depth = headers::depth(&context.headers)?;
@@ -28,18 +32,28 @@ pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<Res
     }
     let view = context.view.clone();
     let context = Arc::clone(context);
-    // COPY reads whole directories, and so does a MOVE to another file system: both need a permit.
-    run_cpu_bound(&view, move || {
+    let is_move = context.method == DavMethod::Move;
+    let transfer = move |view: &View| {
         let recursive = is_recursive(&context, depth)?;
         let target = resolve_target(&context, &relative_path);
-        let result = context.with_preconditions(|conditions| match context.method {
-            DavMethod::Move => context.view.rename(&context.path, &target, overwrite, conditions),
-            _ => context.view.copy(&context.path, &target, recursive, overwrite, conditions),
+        let result = context.with_preconditions(|conditions| match is_move {
+            true => view.rename(&context.path, &target, overwrite, conditions),
+            false => view.copy(&context.path, &target, recursive, overwrite, conditions),
         });
         let replaced = result.map_err(|error| attribute_error(&context, &target, error))?;
         Ok(empty_response(if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
-    })
-    .await
+    };
+    if !is_move {
+        // It reads whole directories.
+        let copy_view = view.clone();
+        return run_cpu_bound(&view, move || transfer(&copy_view)).await;
+    }
+    if let Some(result) = name_changes.try_in_view(&view, &transfer) {
+        return result;
+    }
+    // A directory is walked, and copied where it moves to another file system: that needs a permit.
+    let (moved_view, name_changes) = (view.clone(), name_changes.clone());
+    run_cpu_bound(&view, move || name_changes.run_timed(|| transfer(&moved_view))).await
 }
 
 /// Tells whether a directory is transferred with its members. `Depth` applies to directories only: any value is

@@ -89,6 +89,8 @@ pub struct Webdav {
     propfind_limits: PropfindLimits,
     uploads: UnfinishedUploads,
     adaptive_blocking: AdaptiveBlocking,
+    /// Of MKCOL, DELETE and MOVE.
+    name_changes: AdaptiveBlocking,
 }
 
 impl Webdav {
@@ -103,6 +105,7 @@ impl Webdav {
             propfind_limits: PropfindLimits::new(options),
             uploads,
             adaptive_blocking: AdaptiveBlocking::default(),
+            name_changes: AdaptiveBlocking::default(),
         }
     }
 
@@ -216,12 +219,12 @@ impl Webdav {
             DavMethod::Put => Box::pin(put::handle(context, body, &self.adaptive_blocking)).await,
             DavMethod::Post => Err(Error::MethodNotAllowed(method::TREE_METHODS)),
             DavMethod::Patch => Box::pin(put::patch(context, body)).await,
-            DavMethod::Delete => Box::pin(collection::delete(context)).await,
-            DavMethod::Mkcol => Box::pin(collection::mkcol(context, body)).await,
+            DavMethod::Delete => Box::pin(collection::delete(context, &self.name_changes)).await,
+            DavMethod::Mkcol => Box::pin(collection::mkcol(context, body, &self.name_changes)).await,
             DavMethod::Propfind => Box::pin(propfind::handle(context, body, &self.propfind_limits)).await,
             DavMethod::Report => Box::pin(report::handle(context, body)).await,
             DavMethod::Proppatch => Box::pin(proppatch::handle(context, body)).await,
-            DavMethod::Copy | DavMethod::Move => Box::pin(copy_move::handle(context)).await,
+            DavMethod::Copy | DavMethod::Move => Box::pin(copy_move::handle(context, &self.name_changes)).await,
             DavMethod::Lock => Box::pin(lock::lock(context, body)).await,
             DavMethod::Unlock => Box::pin(lock::unlock(context)).await,
         }

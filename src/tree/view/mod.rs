@@ -42,7 +42,10 @@ pub use sync_changes::{SyncChanges, SyncItem};
 
 use std::sync::Arc;
 
+use parking_lot::RwLockReadGuard;
+
 use super::fs::{DirectoryFd, ServedFs, Stat};
+use super::path_locks::PathGuards;
 use super::{CancellationFlag, CommitDurability, Entry, EntryKind, Error, LockToken, Result, SharedTree, Timestamp};
 use crate::auth::Session;
 use crate::domain::{EntryName, PathAccess, Permission, TreePath};
@@ -100,12 +103,39 @@ pub struct View {
     tree: Arc<SharedTree>,
     session: Session,
     cancellation: CancellationFlag,
+    /// Whether operations that may have to wait for the store, or for long work, are refused ([`View::without_waiting`]).
+    refuses_to_wait: bool,
 }
 
 impl View {
     /// Creates the view of a session.
     pub(super) fn new(tree: Arc<SharedTree>, session: Session) -> Self {
-        Self { tree, session, cancellation: CancellationFlag::default() }
+        Self { tree, session, cancellation: CancellationFlag::default(), refuses_to_wait: false }
+    }
+
+    /// Returns a view for an async task. Its [`View::remove_all`] and [`View::rename`] are refused, before any effect, where
+    /// they would write to the store, wait for a change that does, or go through a directory: with [`Error::Filesystem`] of
+    /// [`std::io::ErrorKind::WouldBlock`]. They are to be called again then, on a thread that may block and with this view.
+    pub fn without_waiting(&self) -> Self {
+        Self { refuses_to_wait: true, ..self.clone() }
+    }
+
+    /// Takes the commit locks of paths and freezes the WebDAV locks, in the order in which everybody does.
+    fn lock_names(&self, names: &[&TreePath]) -> Result<(PathGuards<'_>, RwLockReadGuard<'_, ()>)> {
+        let (path_locks, locks) = (&self.shared().path_locks, &self.shared().locks);
+        if let Some(path_guards) = path_locks.try_lock_all(names)
+            && let Some(lock_freeze) = locks.try_freeze()
+        {
+            return Ok((path_guards, lock_freeze));
+        }
+        self.check_may_wait()?;
+        let path_guards = path_locks.lock(names);
+        Ok((path_guards, locks.freeze()))
+    }
+
+    /// Refuses what may have to wait, to those who can't.
+    fn check_may_wait(&self) -> Result<()> {
+        if self.refuses_to_wait { Err(Error::Filesystem(std::io::ErrorKind::WouldBlock.into())) } else { Ok(()) }
     }
 
     /// Returns the flag that cancels the work of this view and its clones.

@@ -6,6 +6,7 @@ use super::{OverwriteMode, View, WriteConditions};
 use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::authorize::EntrySlot;
 use crate::tree::fs::{Errno, Stat};
+use crate::tree::index::IndexChange;
 use crate::tree::{EntryKind, Error, Result, TreeOutage};
 
 impl View {
@@ -31,6 +32,10 @@ impl View {
         conditions: &WriteConditions<'_>,
     ) -> Result<bool> {
         let (source, stat) = self.removal_slot(TreeOperation::Move, from)?;
+        // The links in a directory are looked for, and the locks of what is moved end in the store.
+        if stat.is_directory() || !self.shared().locks.is_empty() {
+            self.check_may_wait()?;
+        }
         let target = self.move_target(&source, to)?;
         // rename(2) of a name to itself succeeds and does nothing.
         if overwrite == OverwriteMode::Posix && source.path == target.path {
@@ -47,6 +52,7 @@ impl View {
         }
         // rename(2) fails between mounts, even of one file system.
         if source.directory_stat.mount_key() != target.directory_stat.mount_key() {
+            self.check_may_wait()?;
             return self.move_cross_device(&source, &stat, &target, overwrite, conditions);
         }
         // Links and directories that are created in the source while it is walked make it be checked again.
@@ -69,8 +75,7 @@ impl View {
         checked_links: &CheckedLinks<'_>,
     ) -> Result<Option<bool>> {
         // Lock order: names, locks, index, link moves (see `link_moves`).
-        let path_guards = self.shared().path_locks.lock(&[&source.path, &target.path]);
-        let lock_freeze = self.shared().locks.freeze();
+        let guards = self.lock_names(&[&source.path, &target.path])?;
         let checked_move = self.check_move(source, target, overwrite, conditions)?;
         // Two names of one file: rename(2) leaves both, and so both keep their nodes.
         if overwrite == OverwriteMode::Posix
@@ -78,13 +83,7 @@ impl View {
         {
             return Ok(Some(true));
         }
-        // Before the change begins: no node can be named while it is under way.
-        self.shared().index.prepare_move(&source.path, &target.path, self.session().login())?;
-        // Where something is named, or two steps are needed, the intent is on disk before the effect.
-        let change = match checked_move.exchanged(overwrite) {
-            Some(old) => self.shared().index.begin_swap(&source.path, &target.path, old.entry_identity())?,
-            None => self.shared().index.begin_move(&source.path, &target.path)?,
-        };
+        let change = self.begin_move(source, target, checked_move.exchanged(overwrite))?;
         if !self.rename_if_unchanged(source, target, overwrite, &checked_move, checked_links)? {
             return Ok(None);
         }
@@ -98,8 +97,27 @@ impl View {
         // Locks do not move with the entry (RFC 4918 section 7.6).
         self.shared().locks.remove_subtree(&source.path);
         self.shared().locks.remove_below(&target.path);
-        drop((lock_freeze, path_guards));
+        drop(guards);
         Ok(Some(checked_move.replaced.is_some()))
+    }
+
+    /// Announces a move to the index; `exchanged` is the entry with which the moved one is exchanged.
+    fn begin_move(&self, source: &EntrySlot, target: &EntrySlot, exchanged: Option<&Stat>) -> Result<IndexChange<'_>> {
+        let index = &self.shared().index;
+        // Nearly always nothing is named there.
+        if exchanged.is_none()
+            && let Some(change) = index.try_begin_move(&source.path, &target.path)?
+        {
+            return Ok(change);
+        }
+        self.check_may_wait()?;
+        // Before the change begins: no node can be named while it is under way.
+        index.prepare_move(&source.path, &target.path, self.session().login())?;
+        // Where something is named, or two steps are needed, the intent is on disk before the effect.
+        match exchanged {
+            Some(old) => index.begin_swap(&source.path, &target.path, old.entry_identity()),
+            None => index.begin_move(&source.path, &target.path),
+        }
     }
 
     /// Returns the target slot of a move.

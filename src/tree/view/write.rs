@@ -268,15 +268,22 @@ impl View {
         effect: impl FnOnce(&EntrySlot, &Stat) -> Result<()>,
     ) -> Result<()> {
         let (slot, _) = self.removal_slot(TreeOperation::Delete, path)?;
+        // The locks of what is removed end in the store.
+        if !self.shared().locks.is_empty() {
+            self.check_may_wait()?;
+        }
         // Held until the index has followed: nothing new gets the name before the old node ends.
-        let _path_guard = self.shared().path_locks.lock(&[&slot.path]);
-        let _lock_freeze = self.shared().locks.freeze();
+        let _guards = self.lock_names(&[&slot.path])?;
         self.check_locks(&slot.directory_path(), conditions.lock_tokens)?;
         self.check_subtree_locks(&slot.path, conditions.lock_tokens)?;
         (conditions.evaluate)()?;
         let stat = slot.stat()?.ok_or(Error::Absent)?;
         // Logged before the effect where the entry has a node: a kill in between is completed at the next start.
-        let change = self.shared().index.begin_remove(&slot.path)?;
+        let index = &self.shared().index;
+        let change = match index.try_begin_remove(&slot.path)? {
+            Some(change) => change,
+            None => self.check_may_wait().and_then(|()| index.begin_remove(&slot.path))?,
+        };
         effect(&slot, &stat)?;
         // Before the index: a power cut must not bring the entry back without its node.
         self.sync_directory(&slot.directory)?;

@@ -16,6 +16,7 @@ mod moves;
 mod sync;
 mod uploads;
 mod whole_uploads;
+mod without_waiting;
 
 use std::fs;
 use std::path::PathBuf;
