@@ -5,6 +5,7 @@
 //! that: windows that are open to uploads, and bytes of responses that the client has not taken yet.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::http::{
     AuthenticatedSession, RequestBody, ResponseBody, UnreadBody, bytes_with_reservation, current_date_header,
     set_retry_after, text_response,
 };
-use crate::net::{DeferredEofStream, EofGate, MinTransferRate};
+use crate::net::{DeferredEofStream, EofGate, GatheredWrites, MinTransferRate, WriteFlusher};
 
 /// Connection preface of a client that uses HTTP/2 (RFC 9113 section 3.4).
 pub(super) const CONNECTION_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -63,7 +64,9 @@ where
 {
     let peer = http_connection.peer;
     let eof_gate = EofGate::default();
-    let handshake = server_builder().handshake(DeferredEofStream::new(stream, eof_gate.clone()));
+    let stream = GatheredWrites::new(DeferredEofStream::new(stream, eof_gate.clone()));
+    let flusher = stream.flusher();
+    let handshake = server_builder().handshake(stream);
     let Ok(Ok(mut connection)) = tokio::time::timeout_at(deadline, handshake).await else {
         tracing::debug!(%peer, "the HTTP/2 handshake failed");
         return;
@@ -77,7 +80,7 @@ where
     let mut window = ReceiveWindow::Initial;
     loop {
         tokio::select! {
-            accepted = accept_stream(&mut connection, &eof_gate) => match accepted {
+            accepted = accept_stream(&mut connection, &eof_gate, &flusher) => match accepted {
                 Some(Ok((request, respond))) => start_stream(http_connection, request, respond, &streams).await,
                 Some(Err(error)) => {
                     tracing::debug!(%peer, %error, "connection ended early");
@@ -126,20 +129,25 @@ where
 
 /// Waits for the next stream; the end of the connection is reported once all streams before it were accepted.
 async fn accept_stream<S>(
-    connection: &mut server::Connection<S, Bytes>,
+    connection: &mut server::Connection<GatheredWrites<S>, Bytes>,
     eof_gate: &EofGate,
-) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
+    flusher: &WriteFlusher<S>,
+) -> Option<io::Result<(Request<RecvStream>, SendResponse<Bytes>)>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     poll_fn(|cx| {
-        let accepted = connection.poll_accept(cx);
+        if let Poll::Ready(accepted) = connection.poll_accept(cx) {
+            return Poll::Ready(accepted.map(|accepted| accepted.map_err(io::Error::other)));
+        }
         // h2 has taken up all that was read. Together with the end of the connection, it would forget the last
         // requests.
-        if accepted.is_pending() {
-            eof_gate.allow_eof();
+        eof_gate.allow_eof();
+        // All streams that were ready have written: their responses leave together.
+        match flusher.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
-        accepted
     })
     .await
 }
