@@ -276,13 +276,9 @@ async fn handle_stream(http_connection: Arc<HttpConnection>, stream: AcceptedStr
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
         }
     };
-    send_response(
-        response,
-        is_head,
-        respond,
-        (&http_connection.service.http2_budgets.responses, http_connection.service.transfer_rate_window),
-    )
-    .await;
+    let service = &http_connection.service;
+    let limits = (&service.http2_budgets.responses, service.transfer_rate_window);
+    pin!(send_response(response, is_head, respond, limits)).await;
 }
 
 fn send_continue(respond: &mut SendResponse<Bytes>) {
@@ -319,7 +315,7 @@ async fn send_response(
     match respond.send_response(Response::from_parts(parts, ()), is_last) {
         Ok(stream) if !is_last => {
             let reservation = reservation.map(Arc::new);
-            send_body(body, BodyStream { stream, session, reservation, transfer_rate_window }).await;
+            pin!(send_body(body, BodyStream { stream, session, reservation, transfer_rate_window })).await;
         }
         Ok(_) => {}
         Err(error) => {

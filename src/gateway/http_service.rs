@@ -1,5 +1,6 @@
 //! Routing of HTTP requests to the module that answers their path.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl HttpService {
         }
         // WebDAV refuses content codings itself, after authentication.
         if Webdav::serves_path(path) {
-            return self.webdav.handle(request, origin).await;
+            return pin!(self.webdav.handle(request, origin)).await;
         }
         // Stored or parsed as it is, a coded body would be garbage; decoding it would invite decompression bombs.
         if !request.body().is_end_stream() && has_content_coding(request.headers()) {

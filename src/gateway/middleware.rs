@@ -2,6 +2,7 @@
 //! server, and adds the CORS headers.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -40,7 +41,7 @@ impl RequestMiddleware {
         // Read here, since the handler consumes the request. Refusals get the headers, too: without them a browser
         // hides their status from the page.
         let cors = CorsHeaders::for_request(&self.cors_origins, &request);
-        let mut response = next(request).await;
+        let mut response = pin!(next(request)).await;
         if let Some(cors) = cors {
             cors.apply(response.headers_mut());
         }

@@ -1,6 +1,7 @@
 //! One HTTP request of any version: the checks before it is routed, and the drain of its unread body after.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -104,7 +105,8 @@ impl HttpConnection {
         write_permit: Option<OwnedSemaphorePermit>,
     ) -> Response<ResponseBody> {
         if is_cancellable(request.method()) {
-            return self.handle(request, unread_body).await;
+            // Pinned, here and wherever the rest of a request is awaited: a future that is passed on by value is copied.
+            return pin!(self.handle(request, unread_body)).await;
         }
         // Streams that were reset no longer count against the limit of h2; their work does here. Otherwise a rapid
         // reset (CVE-2023-44487) would start any number of changes.
@@ -119,7 +121,7 @@ impl HttpConnection {
         // A task of its own: the stream's future is dropped on a reset, and a change must not stop half-way.
         let work = tokio::spawn(async move {
             let _permit = permit;
-            connection.handle(request, unread_body).await
+            pin!(connection.handle(request, unread_body)).await
         });
         work.await.unwrap_or_else(|_| internal_error())
     }
@@ -136,8 +138,8 @@ impl HttpConnection {
         let file_transfer = self.file_transfer.clone().filter(|_| request.version() < Version::HTTP_2);
         request.extensions_mut().insert(ConnectionHandle { connection, file_transfer });
         // The middleware runs first: every check below sees the normalized target.
-        let next = async |request| self.handle_normalized(request, unread_body).await;
-        self.settings.middleware.handle(self.peer, &self.last_host, request, next).await
+        let next = async |request| pin!(self.handle_normalized(request, unread_body)).await;
+        pin!(self.settings.middleware.handle(self.peer, &self.last_host, request, next)).await
     }
 
     async fn handle_normalized(
@@ -147,7 +149,7 @@ impl HttpConnection {
     ) -> Response<ResponseBody> {
         self.request_received.store(true, Ordering::Relaxed);
         let version = request.version();
-        let mut response = self.route_checked(request).await;
+        let mut response = pin!(self.route_checked(request)).await;
         let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
         match unread_body.into_unread() {
             Some(unread_rest) => self.drain_unread_body(unread_rest, version, session.clone(), &mut response),
@@ -186,7 +188,8 @@ impl HttpConnection {
         if !self.is_transport_allowed(origin) {
             return text_response(StatusCode::FORBIDDEN, CLEARTEXT_REFUSAL);
         }
-        let mut response = self.service.route(request, origin, &self.settings.middleware.cors_origins).await;
+        let routed = pin!(self.service.route(request, origin, &self.settings.middleware.cors_origins));
+        let mut response = routed.await;
         if origin.encrypted {
             set_hsts_header(response.headers_mut());
         }

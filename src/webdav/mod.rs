@@ -42,6 +42,7 @@ mod upload_quota;
 mod write_range;
 mod xml;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -128,7 +129,7 @@ impl Webdav {
         } else {
             match request_context::authenticate(&self.auth, &head, source).await {
                 Ok(session) => {
-                    let mut response = self.dispatch(method, head, &mut body, session.clone()).await;
+                    let mut response = pin!(self.dispatch(method, head, &mut body, session.clone())).await;
                     // The gateway takes it out again, and resets the connection if the session ends before the response
                     // does.
                     response.extensions_mut().insert(AuthenticatedSession(session));
@@ -182,7 +183,7 @@ impl Webdav {
             }
         };
         // Only a request that succeeds is recorded as a use: a refused one must not extend a sliding expiration.
-        let result = self.handle_in_tree(method, &context, body).await;
+        let result = pin!(self.handle_in_tree(method, &context, body)).await;
         match result {
             Ok(response) => {
                 session.record_use();
@@ -210,7 +211,7 @@ impl Webdav {
         match method {
             // Handled in `dispatch`, whatever the path is: the response must reveal nothing of it.
             DavMethod::Options => Ok(options_response()),
-            DavMethod::Get | DavMethod::Head => get::handle(context).await,
+            DavMethod::Get | DavMethod::Head => pin!(get::handle(context)).await,
             // In boxes but for GET: otherwise its future, which is copied, has room for the largest of these.
             // `Upload-Complete` alone makes a PUT or POST a resumable upload, whatever its value.
             DavMethod::Put | DavMethod::Post if context.headers.contains_key("upload-complete") => {
