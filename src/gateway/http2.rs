@@ -20,12 +20,12 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header}
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::http2_budgets::{MAX_STREAMS, UNAUTHENTICATED_WINDOW_BYTES};
-use super::request_handler::HttpConnection;
+use super::request_handler::{HttpConnection, WriteSlot, internal_error};
 use crate::auth::Session;
 use crate::domain::{Login, QuotaReservation, UserQuotas};
 use crate::http::{
@@ -45,6 +45,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Time after which widening the windows is tried again, where the client has not acknowledged the settings before.
 const WINDOW_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// Duration above which a change that the connection carries out itself delays the other streams too much.
+const INLINE_CHANGE_LIMIT: Duration = Duration::from_micros(100);
+/// Number of changes that get a task each, after one that was above [`INLINE_CHANGE_LIMIT`].
+const CHANGES_IN_TASKS: u32 = 64;
 /// Time between two pings of the client, and time in which it has to acknowledge one.
 const PING_INTERVAL_AND_TIMEOUT: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
@@ -77,11 +81,11 @@ where
     let streams = TaskTracker::new();
     // A closed tracker still takes tasks, and only a closed one reports that it is empty.
     streams.close();
-    let mut window = ReceiveWindow::Initial;
+    let (mut window, mut inline_changes) = (ReceiveWindow::Initial, InlineChanges::default());
     loop {
         tokio::select! {
             accepted = accept_stream(&mut connection, &eof_gate, &flusher) => match accepted {
-                Some(Ok((request, respond))) => start_stream(http_connection, request, respond, &streams).await,
+                Some(Ok(accepted)) => start_stream(http_connection, accepted, &streams, &mut inline_changes).await,
                 Some(Err(error)) => {
                     tracing::debug!(%peer, %error, "connection ended early");
                     return;
@@ -156,34 +160,70 @@ where
 struct AcceptedStream {
     request: Box<Request<RequestBody>>,
     unread: UnreadBody,
-    /// Slot of a request that may change something.
-    write_permit: Option<OwnedSemaphorePermit>,
+    write_slot: WriteSlot,
     continue_requested: oneshot::Receiver<()>,
     respond: SendResponse<Bytes>,
+}
+
+impl AcceptedStream {
+    fn new(http_connection: &HttpConnection, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+        http_connection.request_received.store(true, Ordering::Relaxed);
+        // Now, before the end of the connection is read: h2 then no longer knows that a request had no body.
+        let (continue_sender, continue_requested) = oneshot::channel();
+        let write_slot = http_connection.try_reserve_write(request.method());
+        let (request, unread) =
+            RequestBody::from_http2(request, continue_sender, http_connection.service.transfer_rate_window);
+        Self { request, unread, write_slot, continue_requested, respond }
+    }
+}
+
+/// Choice of where the changes of a connection are carried out: one after the other by the connection, while each is
+/// short, or at the same time by tasks.
+#[derive(Default)]
+struct InlineChanges {
+    changes_in_tasks: u32,
+}
+
+impl InlineChanges {
+    fn is_next_inline(&mut self) -> bool {
+        let is_inline = self.changes_in_tasks == 0;
+        self.changes_in_tasks = self.changes_in_tasks.saturating_sub(1);
+        is_inline
+    }
+
+    fn record_duration(&mut self, duration: Duration) {
+        if duration > INLINE_CHANGE_LIMIT {
+            self.changes_in_tasks = CHANGES_IN_TASKS;
+        }
+    }
 }
 
 /// Answers a stream: at once where nothing has to be waited for, otherwise in a task of its own.
 async fn start_stream(
     http_connection: &Arc<HttpConnection>,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    (request, respond): (Request<RecvStream>, SendResponse<Bytes>),
     streams: &TaskTracker,
+    inline_changes: &mut InlineChanges,
 ) {
-    http_connection.request_received.store(true, Ordering::Relaxed);
-    // Now, before the end of the connection is read: h2 then no longer knows that a request had no body.
-    let (continue_sender, continue_requested) = oneshot::channel();
-    let write_permit = http_connection.try_reserve_write(request.method());
-    let (request, unread) =
-        RequestBody::from_http2(request, continue_sender, http_connection.service.transfer_rate_window);
-    let accepted = AcceptedStream { request, unread, write_permit, continue_requested, respond };
+    let accepted = AcceptedStream::new(http_connection, request, respond);
+    let is_change = !matches!(accepted.write_slot, WriteSlot::NotNeeded);
     let mut answering = Box::pin(handle_stream(Arc::clone(http_connection), accepted));
+    if is_change && !inline_changes.is_next_inline() {
+        streams.spawn(answering);
+        return;
+    }
     // A task costs more than the response to a small GET, and those of one connection contend for the locks of h2. The
     // connection waits no longer than it would for such a response over HTTP/1. A panic ends this stream alone.
+    let started = is_change.then(Instant::now);
     let first_poll = poll_fn(|cx| {
         let poll = AssertUnwindSafe(|| answering.as_mut().poll(cx).is_ready());
         Poll::Ready(catch_unwind(poll))
     });
-    if matches!(first_poll.await, Ok(false)) {
+    let is_done = first_poll.await;
+    if let Some(started) = started {
+        inline_changes.record_duration(started.elapsed());
+    }
+    if matches!(is_done, Ok(false)) {
         streams.spawn(answering);
     }
 }
@@ -255,27 +295,46 @@ async fn ping_until_unanswered(ping_pong: Option<PingPong>) {
     }
 }
 
-/// Answers one stream. The work on a request whose stream is reset is dropped, unless it changes something.
+/// Answers one stream. The work on a request whose stream is reset is dropped, unless it changes something and has its
+/// slot: then it is carried out to its end, since a change must not stop half-way.
 async fn handle_stream(http_connection: Arc<HttpConnection>, stream: AcceptedStream) {
-    let AcceptedStream { request, unread, write_permit, mut continue_requested, mut respond } = stream;
+    let AcceptedStream { request, unread, write_slot, mut continue_requested, mut respond } = stream;
     let is_head = request.method() == Method::HEAD;
-    let mut work = pin!(http_connection.handle_http2(request, unread, write_permit));
+    let write_permit = tokio::select! {
+        // The slot first: a change has to begin although its stream has ended by now.
+        biased;
+        permit = http_connection.acquire_write(write_slot) => permit,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let mut work = pin!(http_connection.handle(request, unread));
+    // A panic is answered, as that of a task is.
+    let mut work = poll_fn(move |cx| {
+        let poll = AssertUnwindSafe(|| work.as_mut().poll(cx));
+        catch_unwind(poll).unwrap_or_else(|_| Poll::Ready(internal_error()))
+    });
     let mut may_send_continue = true;
     let response = loop {
         tokio::select! {
-            // The work first: a change has to begin although its stream has ended by now.
+            // The work first, for the same reason.
             biased;
-            response = work.as_mut() => break response,
+            response = &mut work => break response,
             requested = &mut continue_requested, if may_send_continue => {
                 may_send_continue = false;
                 if requested.is_ok() {
                     send_continue(&mut respond);
                 }
             }
-            // Cancels the work by its drop; that of a changing request goes on in its own task.
-            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => {
+                drop(respond);
+                if write_permit.is_some() {
+                    work.await;
+                }
+                return;
+            }
         }
     };
+    // The slot is that of the change, which is done, and not of the response.
+    drop(write_permit);
     let service = &http_connection.service;
     let limits = (&service.http2_budgets.responses, service.transfer_rate_window);
     pin!(send_response(response, is_head, respond, limits)).await;
@@ -438,4 +497,19 @@ async fn wait_for_capacity(
         }
     }
     Some(stream.capacity())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_change_sends_the_next_ones_to_tasks() {
+        let mut changes = InlineChanges::default();
+        assert!(changes.is_next_inline());
+        changes.record_duration(INLINE_CHANGE_LIMIT);
+        assert!(changes.is_next_inline());
+        changes.record_duration(2 * INLINE_CHANGE_LIMIT);
+        assert_eq!((0..1000).position(|_| changes.is_next_inline()), Some(CHANGES_IN_TASKS as usize));
+    }
 }

@@ -67,6 +67,18 @@ pub(super) struct HttpConnection {
     pub(super) write_permits: Arc<Semaphore>,
 }
 
+/// Slot of a request over HTTP/2 among those that may change something.
+///
+/// Streams that were reset no longer count against the limit of h2; their changes, which go on, do here. Otherwise a rapid
+/// reset (CVE-2023-44487) would start any number of them.
+pub(super) enum WriteSlot {
+    /// The request changes nothing.
+    NotNeeded,
+    Reserved(OwnedSemaphorePermit),
+    /// The request has to wait for the end of another.
+    AllTaken,
+}
+
 impl AuthenticatedConnection for HttpConnection {
     fn on_authenticated(&self, session: &Session) -> Result<(), TooManyConnections> {
         // Nearly every request repeats the credential before it: there is nothing to count, and no watch to replace.
@@ -87,43 +99,28 @@ impl AuthenticatedConnection for HttpConnection {
 }
 
 impl HttpConnection {
-    /// Reserves a slot for a request over HTTP/2 that may change something; `None` for any other, and when all are taken.
+    /// Reserves a slot for a request over HTTP/2 that may change something.
     ///
     /// Call it when the stream is accepted, before anything is awaited. Once the connection has ended, all slots are
     /// acquired to wait for the changes under way: a request that asked for its slot only then would be behind that, be
     /// found without a client, and be lost.
-    pub(super) fn try_reserve_write(&self, method: &Method) -> Option<OwnedSemaphorePermit> {
-        if is_cancellable(method) { None } else { Arc::clone(&self.write_permits).try_acquire_owned().ok() }
+    pub(super) fn try_reserve_write(&self, method: &Method) -> WriteSlot {
+        match is_cancellable(method) {
+            true => WriteSlot::NotNeeded,
+            false => {
+                Arc::clone(&self.write_permits).try_acquire_owned().map_or(WriteSlot::AllTaken, WriteSlot::Reserved)
+            }
+        }
     }
 
-    /// Answers a request over HTTP/2. One that may change something is carried out to its end although its stream is
-    /// reset or its connection lost, once it has its slot.
-    pub(super) async fn handle_http2(
-        self: &Arc<Self>,
-        request: Box<Request<RequestBody>>,
-        unread_body: UnreadBody,
-        write_permit: Option<OwnedSemaphorePermit>,
-    ) -> Response<ResponseBody> {
-        if is_cancellable(request.method()) {
-            // Pinned, here and wherever the rest of a request is awaited: a future that is passed on by value is copied.
-            return pin!(self.handle(request, unread_body)).await;
+    /// Waits for a slot, where all were taken.
+    pub(super) async fn acquire_write(&self, slot: WriteSlot) -> Option<OwnedSemaphorePermit> {
+        match slot {
+            WriteSlot::NotNeeded => None,
+            WriteSlot::Reserved(permit) => Some(permit),
+            // The semaphore is never closed.
+            WriteSlot::AllTaken => Arc::clone(&self.write_permits).acquire_owned().await.ok(),
         }
-        // Streams that were reset no longer count against the limit of h2; their work does here. Otherwise a rapid
-        // reset (CVE-2023-44487) would start any number of changes.
-        let permit = match write_permit {
-            Some(permit) => permit,
-            None => match Arc::clone(&self.write_permits).acquire_owned().await {
-                Ok(permit) => permit,
-                Err(_) => return internal_error(),
-            },
-        };
-        let connection = Arc::clone(self);
-        // A task of its own: the stream's future is dropped on a reset, and a change must not stop half-way.
-        let work = tokio::spawn(async move {
-            let _permit = permit;
-            pin!(connection.handle(request, unread_body)).await
-        });
-        work.await.unwrap_or_else(|_| internal_error())
     }
 
     pub(super) async fn handle(
@@ -138,6 +135,7 @@ impl HttpConnection {
         let file_transfer = self.file_transfer.clone().filter(|_| request.version() < Version::HTTP_2);
         request.extensions_mut().insert(ConnectionHandle { connection, file_transfer });
         // The middleware runs first: every check below sees the normalized target.
+        // Pinned, here and wherever the rest of a request is awaited: a future that is passed on by value is copied.
         let next = async |request| pin!(self.handle_normalized(request, unread_body)).await;
         pin!(self.settings.middleware.handle(self.peer, &self.last_host, request, next)).await
     }
@@ -255,6 +253,6 @@ fn set_hsts_header(headers: &mut HeaderMap) {
     }
 }
 
-fn internal_error() -> Response<ResponseBody> {
+pub(super) fn internal_error() -> Response<ResponseBody> {
     text_response(StatusCode::INTERNAL_SERVER_ERROR, "internal server error")
 }
