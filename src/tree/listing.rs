@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::authorize::OpenEntry;
 use super::directory_handle::DirectoryHandle;
-use super::fs::{DirectoryFd, DirectoryStream};
+use super::fs::{self, DirectoryFd, DirectoryStream, Stat};
 use super::handle_access::HandleAccess;
+use super::stat_batch::{NamedStat, StatBatch};
 use super::{AttributeChanges, Entry, EntryKind, Error, FilesystemSpace, Result, View};
+use crate::auth::Session;
 use crate::domain::{EntryName, NodeId, Permission, TreeAccess, TreeOperation, TreePath};
 
 /// The entries of a directory, in no order, without `.` and `..`. They are read from the directory as the iterator
@@ -40,7 +42,9 @@ enum ListingSource {
 struct ReadableListing {
     handle: Arc<DirectoryHandle>,
     names: DirectoryStream,
-    batch: std::vec::IntoIter<EntryName>,
+    batch: StatBatch,
+    /// Whether another thread may help to read the metadata.
+    reads_ahead: bool,
     path: TreePath,
     permission: Permission,
     /// Access by which it was opened.
@@ -64,7 +68,8 @@ impl DirectoryListing {
         let readable = ReadableListing {
             handle: Arc::clone(&handle),
             names,
-            batch: Vec::new().into_iter(),
+            batch: StatBatch::new(Vec::new()),
+            reads_ahead: false,
             path: directory.path,
             permission: directory.permission,
             access,
@@ -193,67 +198,87 @@ impl DirectoryListing {
         }
     }
 
+    /// Has another thread help to read the metadata of a large directory. For work that has a work permit, and goes through
+    /// all entries.
+    pub fn read_ahead(&mut self) {
+        if let ListingSource::Readable(readable) = &mut self.source {
+            readable.reads_ahead = true;
+            readable.batch.add_helper(readable.names.directory(), self.view.session());
+        }
+    }
+
     fn next_entry(&mut self) -> Result<Option<Entry>> {
         loop {
-            let name = match &mut self.source {
+            let entry = match &mut self.source {
                 ListingSource::Ended => return Ok(None),
                 ListingSource::Failed => return Err(repeated_failure()),
-                ListingSource::VisibleChildren(names) => names.pop_first(),
-                ListingSource::Readable(readable) => readable.next_name()?,
+                ListingSource::VisibleChildren(names) => {
+                    let Some(name) = names.pop_first() else { return Ok(None) };
+                    self.entry(name)?
+                }
+                ListingSource::Readable(readable) => {
+                    let Some((name, stat)) = readable.next_named_stat(self.view.session())? else { return Ok(None) };
+                    readable.entry(&self.view, self.follow, name, stat)?
+                }
             };
-            let Some(name) = name else { return Ok(None) };
-            if let Some(entry) = self.entry(name)? {
+            if let Some(entry) = entry {
                 return Ok(Some(entry));
             }
         }
     }
 
     fn entry(&self, name: EntryName) -> Result<Option<Entry>> {
-        let ListingSource::Readable(readable) = &self.source else {
-            // Its path now: after a rename, its entries would all be absent at the old one.
-            let directory = match &self.handle {
-                Some(handle) => handle.authorize_use(),
-                None => self.visible_path(),
-            };
-            return absent_as_none(directory.and_then(|directory| self.view.stat(&directory.child(&name))));
+        if let ListingSource::Readable(readable) = &self.source {
+            let stat = readable.names.stat_entry(&name);
+            return readable.entry(&self.view, self.follow, name, stat);
+        }
+        // Its path now: after a rename, its entries would all be absent at the old one.
+        let directory = match &self.handle {
+            Some(handle) => handle.authorize_use(),
+            None => self.visible_path(),
         };
-        let stat = match readable.names.stat_entry(&name).map_err(Error::from) {
+        absent_as_none(directory.and_then(|directory| self.view.stat(&directory.child(&name))))
+    }
+}
+
+impl ReadableListing {
+    fn entry(&self, view: &View, follow: bool, name: EntryName, stat: fs::Result<Stat>) -> Result<Option<Entry>> {
+        let stat = match stat.map_err(Error::from) {
             // Removed since its name was read.
             Err(Error::Absent) => return Ok(None),
             stat => stat?,
         };
         match stat.kind {
             None => Ok(None),
-            Some(EntryKind::Symlink) if self.follow => absent_as_none(self.view.stat(&readable.path.child(&name))),
-            Some(EntryKind::Symlink) => absent_as_none(self.view.link_stat(&readable.path.child(&name))),
+            Some(EntryKind::Symlink) if follow => absent_as_none(view.stat(&self.path.child(&name))),
+            Some(EntryKind::Symlink) => absent_as_none(view.link_stat(&self.path.child(&name))),
             Some(EntryKind::File | EntryKind::Directory) => {
-                let permission = if readable.has_nested_grants {
-                    readable.permission_of(&self.view, &name)?
-                } else {
-                    readable.permission
-                };
+                let permission =
+                    if self.has_nested_grants { self.permission_of(view, &name)? } else { self.permission };
                 // The name moves into the entry: of a large directory, each allocation counts.
-                Ok(Some(self.view.entry_named(name, &stat, permission)))
+                Ok(Some(view.entry_named(name, &stat, permission)))
             }
         }
     }
-}
 
-impl ReadableListing {
-    fn next_name(&mut self) -> Result<Option<EntryName>> {
-        if let Some(name) = self.batch.next() {
-            return Ok(Some(name));
+    fn next_named_stat(&mut self, session: &Session) -> Result<Option<NamedStat>> {
+        if let Some(named_stat) = self.batch.next(self.names.directory()) {
+            return Ok(Some(named_stat));
         }
         // The path of the directory now: after a rename, entries are authorized by the new one.
         self.path = self.handle.authorize_use()?;
-        self.batch = match self.names.next_batch().map_err(Error::from) {
+        let names = match self.names.next_batch().map_err(Error::from) {
             // getdents64(2) refuses a directory that was removed; as readdir(3), that is its end.
             Err(Error::Absent) if self.handle.is_removed() => return Ok(None),
             // It is still there: the file system fails. `Absent` would read as an entry that was removed meanwhile.
             Err(Error::Absent) => return Err(Error::Filesystem(io::ErrorKind::NotFound.into())),
-            batch => batch?.into_iter(),
+            batch => batch?,
         };
-        Ok(self.batch.next())
+        self.batch = StatBatch::new(names);
+        if self.reads_ahead {
+            self.batch.add_helper(self.names.directory(), session);
+        }
+        Ok(self.batch.next(self.names.directory()))
     }
 
     fn permission_of(&self, view: &View, name: &EntryName) -> Result<Permission> {

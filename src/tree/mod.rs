@@ -38,6 +38,7 @@ mod property;
 mod reader;
 mod reattach;
 mod slot_id;
+mod stat_batch;
 mod sync_fingerprints;
 mod tags;
 #[cfg(test)]

@@ -89,7 +89,7 @@ impl MemberWalk {
     }
 
     fn open(&mut self, relative_path: TreePath) -> Result<()> {
-        let listing = match self.view.list(&self.directory.join(&relative_path), true) {
+        let mut listing = match self.view.list(&self.directory.join(&relative_path), true) {
             // Removed, replaced or hidden since it was listed. For the directory itself that is an error.
             Err(Error::Absent | Error::Forbidden | Error::RefusedByHost(_) | Error::NotADirectory)
                 if !relative_path.is_root() =>
@@ -98,6 +98,7 @@ impl MemberWalk {
             }
             listing => listing?,
         };
+        listing.read_ahead();
         self.path.clear();
         if !relative_path.is_root() {
             self.path.extend_from_slice(relative_path.as_bytes());
