@@ -3,7 +3,7 @@
 //!
 //! Each member is two hashes under a random key of the process: of its path, and of the state that the journal has of it.
 //! A report looks at every member again; only those whose hashes differ are looked up in the journal. Where there are no
-//! fingerprints, as after a restart, the journal itself is compared and they are made again.
+//! fingerprints, as after a restart, they are made of the journal, which is read once for that.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 
 use super::{Entry, EntryKind, Timestamp};
 use crate::domain::{Login, UnixMillis, UserQuotaLimits};
+use crate::store::{self, Store};
 
-/// Maximum size of the fingerprints, in bytes. At a bound those that were used least recently are dropped, and a directory
-/// that exceeds it by itself is compared with its journal.
+/// Maximum size of the fingerprints, in bytes. At a bound those that were used least recently are dropped, and those
+/// of a directory that exceeds it by itself are made anew for each report.
 const FINGERPRINT_LIMITS: UserQuotaLimits = UserQuotaLimits { per_user: 64 << 20, total: 256 << 20 };
 /// Time without a report after which fingerprints are dropped.
 const FINGERPRINT_IDLE_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -68,6 +69,14 @@ impl SyncFingerprints {
         }
     }
 
+    /// Sets the state of a member, or removes it where it has none.
+    fn set(&mut self, path: u64, state: Option<u64>) {
+        match state {
+            Some(state) => drop(self.0.insert(path, state)),
+            None => drop(self.0.remove(&path)),
+        }
+    }
+
     /// Returns the number of members.
     pub(super) fn len(&self) -> usize {
         self.0.len()
@@ -106,7 +115,23 @@ impl SyncFingerprintCache {
         }
     }
 
-    /// Takes the fingerprints of a journal out, so that a comparison that fails leaves none.
+    /// Returns the fingerprints of the members that a journal has: those that were kept, or those of the journal in the
+    /// store. They are taken out, so that a comparison that fails leaves none. The caller holds the lock of the journal.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub(super) fn take_or_read(&self, journal: i64, store: &Store) -> store::Result<SyncFingerprints> {
+        if let Some(known) = self.take(journal) {
+            return Ok(known);
+        }
+        let mut known = SyncFingerprints::default();
+        store.visit_sync_members(journal, |path, content_tag| {
+            known.set(self.hash_path(path), content_tag.map(|tag| self.key.hash_one(tag)));
+        })?;
+        Ok(known)
+    }
+
+    /// Takes the fingerprints of a journal that were kept.
     pub(super) fn take(&self, journal: i64) -> Option<SyncFingerprints> {
         self.by_journal.lock().remove(&journal).map(|cached| cached.fingerprints)
     }

@@ -16,7 +16,7 @@
 //!
 //! Each comparison looks at every member, since a file that the host changes in place leaves no trace in its directory. It
 //! does not read the journal for that: hashes of the members that the journal has are kept in memory
-//! ([`crate::tree::sync_fingerprints`]), and only members that differ are looked up in it and written to it.
+//! ([`crate::tree::sync_fingerprints`]), and only members that differ are written to it.
 
 use super::View;
 use super::member_walk::{MemberLookup, MemberWalk};
@@ -98,13 +98,21 @@ impl View {
         let token = self.session().token();
         let (store, cache) = (self.shared().index.store(), &self.shared().sync_fingerprints);
         let journal = store.ensure_sync_journal(token, directory, depth_infinity, now)?;
-        let mut comparison = JournalComparison::new(self, journal, directory, depth_infinity, cache.take(journal.id));
-        // Before the walk adds members: only a walk that finds fewer of the known ones has to look for removed members.
-        let known_count = comparison.count_known()?;
+        let mut known = cache.take_or_read(journal.id, store)?;
+        if known.len() > SYNC_MAX_MEMBERS {
+            // An earlier comparison that failed for too many members has recorded them, but did not look for removed ones.
+            let mut none_found = SyncFingerprints::default();
+            self.record_removed(journal.id, directory, depth_infinity, &mut none_found, |_, _| ())?;
+            known = cache.take_or_read(journal.id, store)?;
+            if known.len() > SYNC_MAX_MEMBERS {
+                return Err(Error::NoSpace);
+            }
+        }
+        let mut comparison = JournalComparison::new(self, journal, directory, depth_infinity, known);
         comparison.walk()?;
-        if comparison.known_seen < known_count {
-            comparison.record_removed()?;
-            store.purge_removed_sync_entries(journal.id, JOURNAL_MAX_REMOVED_MEMBERS)?;
+        // Only a walk that finds fewer of the known members has to look for removed ones.
+        if comparison.known_seen < comparison.known.len() {
+            self.record_removed(journal.id, directory, depth_infinity, &mut comparison.found, |_, _| ())?;
         }
         let updated = store.find_sync_journal(token, directory, depth_infinity, now)?.ok_or(Error::Absent)?;
         // On disk before the number is given out: another change must not get it after a power cut. Also where this
@@ -124,8 +132,8 @@ struct JournalComparison<'a> {
     journal: SyncJournal,
     directory: &'a TreePath,
     depth_infinity: bool,
-    /// Fingerprints of the members that the journal has; `None` where they are not known, and the journal is asked.
-    known: Option<SyncFingerprints>,
+    /// Fingerprints of the members that the journal has.
+    known: SyncFingerprints,
     /// Fingerprints of the members found.
     found: SyncFingerprints,
     /// Members found that may have to be recorded.
@@ -135,7 +143,7 @@ struct JournalComparison<'a> {
     /// Number of the last member of the chunks that were recorded.
     packed_through: i64,
     /// Number of members found that the journal contains.
-    known_seen: u64,
+    known_seen: usize,
     /// Number of members found.
     seen: usize,
 }
@@ -146,9 +154,9 @@ impl<'a> JournalComparison<'a> {
         journal: SyncJournal,
         directory: &'a TreePath,
         depth_infinity: bool,
-        known: Option<SyncFingerprints>,
+        known: SyncFingerprints,
     ) -> Self {
-        let found = SyncFingerprints::with_capacity(known.as_ref().map_or(0, SyncFingerprints::len));
+        let found = SyncFingerprints::with_capacity(known.len());
         Self {
             view,
             journal,
@@ -162,28 +170,6 @@ impl<'a> JournalComparison<'a> {
             known_seen: 0,
             seen: 0,
         }
-    }
-
-    /// Returns the number of members that the journal has.
-    fn count_known(&mut self) -> Result<u64> {
-        if let Some(known) = &self.known {
-            return Ok(known.len() as u64);
-        }
-        let store = self.view.shared().index.store();
-        // Each member is looked up by its path now.
-        store.unpack_sync_chunks(self.journal.id)?;
-        let mut known_count = store.count_sync_entries(self.journal.id)?;
-        if known_count > SYNC_MAX_MEMBERS as u64 {
-            // An earlier comparison that failed for too many members has recorded them, but did not look for removed
-            // ones.
-            self.record_removed()?;
-            known_count = store.count_sync_entries(self.journal.id)?;
-            if known_count > SYNC_MAX_MEMBERS as u64 {
-                return Err(Error::NoSpace);
-            }
-            self.found = SyncFingerprints::default();
-        }
-        Ok(known_count)
     }
 
     /// Walks through all entries that a PROPFIND of the same depth lists.
@@ -207,12 +193,10 @@ impl<'a> JournalComparison<'a> {
         if !self.found.insert(path_hash, state_hash) {
             return Ok(());
         }
-        if let Some(known) = &self.known {
-            let known_state = known.state_of(path_hash);
-            self.known_seen += u64::from(known_state.is_some());
-            if known_state == Some(state_hash) {
-                return Ok(());
-            }
+        let known_state = self.known.state_of(path_hash);
+        self.known_seen += usize::from(known_state.is_some());
+        if known_state == Some(state_hash) {
+            return Ok(());
         }
         let content_tag = member_state(entry);
         if self.journal.last_number == 0 {
@@ -236,54 +220,58 @@ impl<'a> JournalComparison<'a> {
             self.chunk.clear();
             return Ok(());
         }
-        let changed = match self.known {
-            // Fingerprints have told that already.
-            Some(_) => std::mem::take(&mut self.batch),
-            None => self.take_changed()?,
-        };
+        let changed = std::mem::take(&mut self.batch);
         Ok(store.record_sync_entries(self.journal.id, &changed)?)
     }
+}
 
-    /// Takes the members of the batch that differ from those of the journal.
-    fn take_changed(&mut self) -> Result<Vec<SyncEntry>> {
-        let paths: Vec<&[u8]> = self.batch.iter().map(|sync_entry| sync_entry.path.as_slice()).collect();
-        let known_tags = self.view.shared().index.store().sync_entry_tags(self.journal.id, &paths)?;
-        self.known_seen += known_tags.iter().filter(|tag| tag.is_some()).count() as u64;
-        let with_known_tags = self.batch.drain(..).zip(known_tags);
-        let changed = with_known_tags.filter(|(sync_entry, known_tag)| sync_entry.content_tag != *known_tag);
-        Ok(changed.map(|(sync_entry, _)| sync_entry).collect())
-    }
-
-    /// Records as removed the members of the journal that no listing shows any more.
-    fn record_removed(&mut self) -> Result<()> {
-        let store = self.view.shared().index.store();
+impl View {
+    /// Records as removed the members of a journal that are not among those found, and that no listing shows any more.
+    /// Those that the walk has missed go to `add_missed` and to those found. The caller holds the lock of the journal.
+    pub(super) fn record_removed(
+        &self,
+        journal: i64,
+        directory: &TreePath,
+        depth_infinity: bool,
+        found: &mut SyncFingerprints,
+        mut add_missed: impl FnMut(&[u8], Entry),
+    ) -> Result<()> {
+        let (store, cache) = (self.shared().index.store(), &self.shared().sync_fingerprints);
         let mut last = Vec::new();
         loop {
             // By the last path and not by an offset: rows that are recorded meanwhile shift nothing.
-            let batch = store.sync_entries_after(self.journal.id, &last, SYNC_BATCH_MEMBERS)?;
+            let mut batch = store.sync_entries_after(journal, &last, SYNC_BATCH_MEMBERS)?;
             let Some(end) = batch.last() else { break };
             last.clone_from(&end.path);
-            self.record_removed_of(batch)?;
+            batch.retain(|sync_entry| found.state_of(cache.hash_path(&sync_entry.path)).is_none());
+            let mut lookup = MemberLookup::new(self, directory, depth_infinity);
+            self.record_removed_of(journal, &mut lookup, found, batch, &mut add_missed)?;
         }
         // Those without a row. One that is recorded as removed gets a row, which takes precedence.
         let mut after = 0;
-        while let Some((last_number, batch)) = store.packed_sync_entries(self.journal.id, after)? {
+        let is_missing = |path: &[u8], found: &SyncFingerprints| found.state_of(cache.hash_path(path)).is_none();
+        while let Some((last_number, batch)) =
+            store.packed_sync_entries(journal, after, |path| is_missing(path, found))?
+        {
             after = last_number;
-            self.record_removed_of(batch)?;
+            let mut lookup = MemberLookup::new(self, directory, depth_infinity);
+            self.record_removed_of(journal, &mut lookup, found, batch, &mut add_missed)?;
         }
-        Ok(())
+        Ok(store.purge_removed_sync_entries(journal, JOURNAL_MAX_REMOVED_MEMBERS)?)
     }
 
-    fn record_removed_of(&mut self, batch: Vec<SyncEntry>) -> Result<()> {
-        self.view.cancellation().check()?;
-        let cache = &self.view.shared().sync_fingerprints;
-        let mut lookup = MemberLookup::new(self.view, self.directory, self.depth_infinity);
+    fn record_removed_of(
+        &self,
+        journal: i64,
+        lookup: &mut MemberLookup,
+        found: &mut SyncFingerprints,
+        missing: Vec<SyncEntry>,
+        add_missed: &mut impl FnMut(&[u8], Entry),
+    ) -> Result<()> {
+        self.cancellation().check()?;
+        let cache = &self.shared().sync_fingerprints;
         let mut removed = Vec::new();
-        for sync_entry in batch {
-            let path_hash = cache.hash_path(&sync_entry.path);
-            if self.found.state_of(path_hash).is_some() {
-                continue;
-            }
+        for sync_entry in missing {
             // Looked up by name: the walk may have missed an entry that was renamed during it.
             match lookup.find(&sync_entry.path)? {
                 None => removed.push(SyncEntry { content_tag: None, ..sync_entry }),
@@ -291,10 +279,12 @@ impl<'a> JournalComparison<'a> {
                     let state_hash = cache.hash_state(&entry);
                     // What differs is recorded by the next comparison, for which it must not be the known state.
                     let is_recorded = sync_entry.content_tag.as_deref() == Some(&*member_state(&entry));
-                    self.found.insert(path_hash, if is_recorded { state_hash } else { !state_hash });
+                    let known_state = if is_recorded { state_hash } else { !state_hash };
+                    found.insert(cache.hash_path(&sync_entry.path), known_state);
+                    add_missed(&sync_entry.path, entry);
                 }
             }
         }
-        Ok(self.view.shared().index.store().record_sync_entries(self.journal.id, &removed)?)
+        Ok(self.shared().index.store().record_sync_entries(journal, &removed)?)
     }
 }

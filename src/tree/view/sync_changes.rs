@@ -102,11 +102,12 @@ impl View {
             initial: None,
         };
         // Without a limit of the client: a page that it limits is cheap, and the next ones continue in the journal.
-        if since.is_none() && limit >= JOURNAL_ROWS_PER_REPORT && journal.is_none_or(|journal| journal.last_number == 0)
+        if since.is_none()
+            && limit >= JOURNAL_ROWS_PER_REPORT
+            && let Some((initial, point)) =
+                InitialSync::begin(self, directory, depth_infinity, JOURNAL_ROWS_PER_REPORT, now)?
         {
-            let journal = store.ensure_sync_journal(self.session().token(), directory, depth_infinity, now)?;
-            changes.point = SyncPoint { journal: journal.id, number: 0, base: 0 };
-            changes.initial = Some(Box::new(InitialSync::new(self, directory, depth_infinity, now)));
+            (changes.point, changes.initial) = (point, Some(Box::new(initial)));
             return Ok(Some(changes));
         }
         if let Some(journal) = journal {

@@ -365,3 +365,87 @@ fn comparison_during_first_report_ends_its_page_and_nothing_is_lost() {
     assert_eq!(all.len(), 590);
     assert_eq!(report_page(&view, Some(second.point), usize::MAX).names(), [""; 0]);
 }
+
+#[test]
+fn second_report_without_token_compares_and_reports_in_one_walk() {
+    let (fixture, view) = fixture_with_many_files();
+    let first = report_page(&view, None, usize::MAX);
+    let forget = || drop(view.shared().sync_fingerprints.take(first.point.journal));
+    for is_after_restart in [false, true] {
+        write_outside_gateway(&fixture, "/a/7", &format!("another {is_after_restart}"));
+        let (removed, added) = (format!("{}", 8 + u8::from(is_after_restart)), format!("new-{is_after_restart}"));
+        fs::remove_file(host_path(&fixture, &format!("/a/{removed}"))).expect("removed");
+        write_outside_gateway(&fixture, &format!("/a/{added}"), "new");
+        if is_after_restart {
+            forget();
+        }
+        let (second, reads, queries, commits) = counted_page(&view, None);
+        assert_eq!((second.members.len(), second.truncated), (500, false));
+        assert!(second.members.values().all(Option::is_some) && second.members.contains_key(&added));
+        assert!(reads < 530 && queries < 30 && commits < 6, "{reads} reads, {queries} queries, {commits} commits");
+        assert_eq!(report_page(&view, Some(second.point), usize::MAX).names(), [""; 0]);
+        let since_first = report_page(&view, Some(first.point), usize::MAX);
+        assert!(since_first.members[&removed].is_none() && since_first.members["7"].is_some());
+        assert!(since_first.members.contains_key(&added));
+    }
+}
+
+#[test]
+fn comparison_during_second_report_loses_nothing() {
+    let (fixture, view) = fixture_with_files(&[]);
+    for number in 0..590 {
+        write_outside_gateway(&fixture, &format!("/a/{number}"), "old");
+    }
+    report_page(&view, None, usize::MAX);
+    let mut changes = begin_changes(&view, None, usize::MAX);
+    let mut walked = BTreeSet::new();
+    for _ in 0..500 {
+        let SyncItem::Member(member) = changes.next_item().expect("sent") else { panic!("a member") };
+        walked.insert(member.path.to_string());
+    }
+    // One member of the first batch, which was reported, and those of the next, which have to be recorded.
+    let reported = walked.first().expect("some").clone();
+    fs::remove_file(host_path(&fixture, &reported)).expect("removed");
+    for number in 0..590 {
+        let path = format!("/a/{number}");
+        if !walked.contains(&path) {
+            write_outside_gateway(&fixture, &path, "changed since");
+        }
+    }
+    view.compare_with_journal(&tree_path("/a"), true, now()).expect("compared");
+    let first = collect_page(changes);
+    assert!(first.truncated);
+    let second = report_page(&view, Some(first.point), usize::MAX);
+    assert_eq!((second.members.len(), second.truncated), (590, false), "all are reported again");
+    let name = reported.trim_start_matches("/a/");
+    assert!(second.members[name].is_none(), "removed after it was reported");
+    let entry = |name: &str| view.stat(&tree_path(&format!("/a/{name}"))).ok().map(|entry| entry.etag);
+    assert!(second.members.iter().all(|(name, etag)| *etag == entry(name)));
+    assert_eq!(report_page(&view, Some(second.point), usize::MAX).names(), [""; 0]);
+}
+
+#[test]
+fn member_that_the_walk_of_a_second_report_misses_is_reported_at_its_end() {
+    let (fixture, view) = fixture_with_files(&[]);
+    fixture.tree.ensure_directory(&tree_path("/a/sub")).expect("created");
+    for number in 0..511 {
+        write_outside_gateway(&fixture, &format!("/a/{number}"), "old");
+    }
+    write_outside_gateway(&fixture, "/a/sub/file", "old");
+    write_outside_gateway(&fixture, "/a/sub/other", "old");
+    report_page(&view, None, usize::MAX);
+    let mut changes = begin_changes(&view, None, usize::MAX);
+    let mut next_path = || match changes.next_item().expect("sent") {
+        SyncItem::Member(member) => Ok(member.path.to_string()),
+        SyncItem::PageEnd { point, truncated } => Err((point, truncated)),
+    };
+    // All that is in `/a` itself, in one batch.
+    (0..512).for_each(|_| drop(next_path().expect("a member")));
+    rename(&fixture, "/a/sub/file", "/elsewhere/file");
+    assert_eq!(next_path().expect("a member"), "/a/sub/other");
+    rename(&fixture, "/elsewhere/file", "/a/sub/file");
+    assert_eq!(next_path().expect("a member"), "/a/sub/file");
+    let (point, truncated) = next_path().expect_err("the end");
+    assert!(!truncated);
+    assert_eq!(report_page(&view, Some(point), usize::MAX).names(), [""; 0]);
+}
