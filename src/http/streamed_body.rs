@@ -34,11 +34,8 @@ pub trait BlockProducer: Send + 'static {
     }
 
     /// Returns the number of bytes still to come, where that is known.
-    fn remaining_bytes(&self) -> Option<u64>;
-
-    /// Tells whether a block keeps a processor busy for long: it is then produced under a work permit of its user.
-    fn is_cpu_bound(&self) -> bool {
-        false
+    fn remaining_bytes(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -80,27 +77,9 @@ impl<S: BlockProducer> StreamedBody<S> {
     }
 
     fn produce_ahead(&mut self, mut source: S) {
-        let is_cpu_bound = source.is_cpu_bound();
-        let produce = move || {
+        self.next_step = Some(spawn_blocking(move || {
             let step = source.next_block();
             (source, step)
-        };
-        if !is_cpu_bound {
-            self.next_step = Some(spawn_blocking(produce));
-            return;
-        }
-        let session = self.session.clone();
-        self.next_step = Some(tokio::spawn(async move {
-            // Without a permit the block is produced all the same: the response has begun.
-            let permit = session.acquire_heavy_followup_permit().await;
-            let produced = spawn_blocking(move || {
-                let _permit = permit;
-                produce()
-            });
-            match produced.await {
-                Ok(step) => step,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            }
         }));
     }
 
@@ -109,16 +88,6 @@ impl<S: BlockProducer> StreamedBody<S> {
         self.session.record_use();
         self.remaining_bytes = self.remaining_bytes.map(|remaining| remaining.saturating_sub(block.len() as u64));
         Poll::Ready(Some(Ok(Frame::data(block))))
-    }
-}
-
-impl<S> Drop for StreamedBody<S> {
-    /// Aborts a block that still waits for its work permit.
-    fn drop(&mut self) {
-        // Has no effect on a block that is already being read: blocking work can't be interrupted.
-        if let Some(task) = &self.next_step {
-            task.abort();
-        }
     }
 }
 

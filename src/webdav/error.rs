@@ -1,5 +1,8 @@
 //! Errors of WebDAV requests, and their mapping to a status and body, which is the last step of a request.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
@@ -10,7 +13,10 @@ use super::response::set_header;
 use super::xml;
 use crate::auth::{AuthError, TooMuchWork};
 use crate::domain::{PathError, TreePath};
-use crate::http::{RequestBodyError, ResponseBody, add_challenges, full, set_retry_after, text_response};
+use crate::http::{
+    BlockProducer, BodyStart, RequestBodyError, ResponseBody, add_challenges, full, queued_body, set_retry_after,
+    text_response,
+};
 use crate::store::{ClientStoreError, StoreError};
 use crate::tree::{self, View};
 
@@ -164,6 +170,32 @@ pub(super) async fn run_cpu_bound<T: Send + 'static>(
     // A streamed response goes on using this view: an armed guard would cancel it here.
     cancel_guard.disarm();
     result
+}
+
+/// Produces a body as [`run_cpu_bound`] runs work: `start` produces the first block, and the same thread goes on with the
+/// next ones. What was `begun` without a permit is handed to it if there is a permit at once; a request that waits for
+/// one holds nothing.
+///
+/// # Errors
+/// As [`run_cpu_bound`].
+pub(super) async fn run_streamed<B: Send + 'static, S: BlockProducer>(
+    view: &View,
+    begun: Option<B>,
+    start: impl FnOnce(Option<B>) -> Result<BodyStart<S>> + Send + 'static,
+) -> Result<ResponseBody> {
+    let mut permit = pin!(view.session().acquire_heavy_permit());
+    let (permit, begun) = match poll_fn(|cx| Poll::Ready(permit.as_mut().poll(cx))).await {
+        Poll::Ready(permit) => (permit, begun),
+        Poll::Pending => {
+            drop(begun);
+            (permit.await, None)
+        }
+    };
+    let permit = permit.map_err(|TooMuchWork| Error::Busy)?;
+    let cancel_guard = view.cancellation().cancel_on_drop();
+    let body = queued_body(view.session(), permit, move || start(begun)).await;
+    cancel_guard.disarm();
+    body.unwrap_or(Err(Error::TaskPanicked))
 }
 
 /// Request that an error is the response to.

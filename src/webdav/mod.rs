@@ -3,7 +3,8 @@
 //! Every request passes one guard first: [`request_context`] authenticates it and parses the path, the destination, the
 //! conditions and the lock tokens. Each method has a file that turns them into one operation of the view. [`error`]
 //! maps a refusal to a status, as the last step. Blocking work runs off the runtime, in one step where one is enough,
-//! and long responses are produced while they are sent ([`crate::http::streamed_body`]).
+//! and long responses are produced while they are sent ([`crate::http::streamed_body`], and
+//! [`crate::http::queued_body`] for listings).
 
 mod adaptive_blocking;
 mod checksum;

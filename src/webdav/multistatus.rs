@@ -13,9 +13,10 @@ use crate::tree::{DavLock, PATGATE_NAMESPACE, PropertyName};
 pub(super) const MULTISTATUS_END: &str = "</D:multistatus>\n";
 
 /// Size from which the first block of a streamed multistatus is sent: small, so that the client reads it while the next
-/// one is written. Each further block is twice as long, up to the maximum.
+/// one is written.
 const FIRST_BLOCK_BYTES: usize = 32 << 10;
-const MAX_BLOCK_BYTES: usize = 256 << 10;
+/// Size of each further block: it is written and sent while it is in the cache of a processor.
+const BLOCK_BYTES: usize = 64 << 10;
 /// Room for the entry that exceeds a block, which saves a reallocation.
 const LAST_ENTRY_BYTES: usize = 4 << 10;
 
@@ -40,8 +41,8 @@ impl MultistatusBlock {
 
     /// Takes the block and begins the next one; `done` tells that there is none.
     pub(super) fn take(&mut self, done: bool) -> Bytes {
-        self.full_bytes = MAX_BLOCK_BYTES.min(self.full_bytes * 2);
-        let next = if done { String::new() } else { String::with_capacity(self.full_bytes + LAST_ENTRY_BYTES) };
+        self.full_bytes = BLOCK_BYTES;
+        let next = if done { String::new() } else { String::with_capacity(BLOCK_BYTES + LAST_ENTRY_BYTES) };
         std::mem::replace(&mut self.text, next).into()
     }
 }

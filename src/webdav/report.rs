@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use super::error::{Error, Result, run_cpu_bound};
+use super::error::{Error, Result, run_streamed};
 use super::headers::{self, DepthHeader};
 use super::multistatus::MultistatusBlock;
 use super::propfind::{PropfindPlan, PropfindRow};
@@ -19,7 +19,7 @@ use super::sync_token::{format_sync_token, parse_sync_token};
 use super::xml::XmlElement;
 use super::{multistatus, read_small_body, xml};
 use crate::domain::{EntryName, TreePath};
-use crate::http::{BlockProducer, BodyError, RequestBody, ResponseBody, full, streamed_body};
+use crate::http::{BlockProducer, BodyError, BodyStart, RequestBody, ResponseBody};
 use crate::tree::{self, ChangedMember, DeadProperty, SyncChanges, SyncItem, SyncPoint, View};
 
 /// Handles REPORT.
@@ -30,7 +30,9 @@ use crate::tree::{self, ChangedMember, DeadProperty, SyncChanges, SyncItem, Sync
 pub(super) async fn handle(context: &Arc<RequestContext>, body: &mut RequestBody) -> Result<Response<ResponseBody>> {
     let bytes = read_small_body(body, xml::XML_BODY_MAX_BYTES).await?;
     let task_context = Arc::clone(context);
-    run_cpu_bound(&context.view, move || sync_collection(&task_context, &bytes)).await
+    run_streamed(&context.view, None::<()>, move |_| sync_collection(&task_context, &bytes))
+        .await
+        .map(multistatus::response)
 }
 
 /// Parsed body of a `sync-collection` report.
@@ -73,7 +75,7 @@ fn parse_sync_collection(context: &RequestContext, bytes: &[u8]) -> Result<SyncC
     })
 }
 
-fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Response<ResponseBody>> {
+fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<BodyStart<SyncCollectionReport>> {
     let SyncCollectionRequest { since, recursive, limit, plan } = parse_sync_collection(context, bytes)?;
     if !context.view.stat(&context.path)?.is_directory() {
         return Err(Error::UnsupportedReport);
@@ -96,8 +98,7 @@ fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Respon
     };
     // Errors of the first block still become a status.
     let first = report.fill_block().map_err(map_member_limit)?;
-    let body = if report.done { full(first) } else { streamed_body(context.view.session(), first, report) };
-    Ok(multistatus::response(body))
+    Ok(if report.done { BodyStart::Whole(first) } else { BodyStart::Partial(first, report) })
 }
 
 /// Turns the error of a directory that is too large to compare into its WebDAV condition.
@@ -224,13 +225,5 @@ impl BlockProducer for SyncCollectionReport {
             return Ok(None);
         }
         self.fill_block().map(Some).map_err(|error| BodyError(error.to_string()))
-    }
-
-    fn remaining_bytes(&self) -> Option<u64> {
-        None
-    }
-
-    fn is_cpu_bound(&self) -> bool {
-        true
     }
 }

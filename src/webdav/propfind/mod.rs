@@ -15,12 +15,12 @@ pub(super) use self::plan::{PropfindPlan, PropfindRow};
 use self::request::PropfindRequest;
 use self::traversal::PropfindTraversal;
 use super::adaptive_blocking::AdaptiveBlocking;
-use super::error::{Error, Result, run_blocking, run_cpu_bound};
+use super::error::{Error, Result, run_blocking, run_streamed};
 use super::headers::{self, DepthHeader};
 use super::request_context::RequestContext;
 use super::{WebdavOptions, multistatus, read_small_body, xml};
 use crate::domain::{UserQuotaLimits, UserQuotas};
-use crate::http::{RequestBody, ResponseBody, bytes_with_reservation, full, streamed_body};
+use crate::http::{BodyStart, RequestBody, ResponseBody, bytes_with_reservation, full};
 
 /// Maximum size of a buffered response of infinite depth. For a longer one the remaining entries are only counted, and
 /// the response is produced again while it is sent.
@@ -70,15 +70,15 @@ pub(super) async fn handle(
     let response = match depth {
         // A single entry needs no permit, and does not queue behind listings.
         DepthHeader::Zero => {
-            let (task_context, task_limits, is_short) = (Arc::clone(context), limits.clone(), is_short(&bytes));
-            let respond = move || respond(&task_context, &bytes, depth, &task_limits);
+            let (task_context, is_short) = (Arc::clone(context), is_short(&bytes));
+            let respond = move || respond_with_entry(&task_context, &bytes);
             if is_short { limits.adaptive_blocking.run(respond).await? } else { run_blocking(respond).await? }
         }
         DepthHeader::One => respond_with_members(context, bytes, limits).await?,
         DepthHeader::Infinity => {
             let (task_context, limits) = (Arc::clone(context), limits.clone());
-            let respond = move || respond(&task_context, &bytes, depth, &limits);
-            run_cpu_bound(&context.view, respond).await?
+            let respond = move |_| respond_with_tree(&task_context, &bytes, &limits);
+            run_streamed(&context.view, None::<()>, respond).await.map(multistatus::response)?
         }
     };
     Ok(if headers::prefers_minimal(&context.headers) { with_preference_applied(response) } else { response })
@@ -95,41 +95,49 @@ fn with_preference_applied(mut response: Response<ResponseBody>) -> Response<Res
     response
 }
 
+/// Responds for a single entry.
+fn respond_with_entry(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Response<ResponseBody>> {
+    let mut traversal = start_traversal(context, &parse_request(bytes)?, DepthHeader::Zero)?;
+    Ok(multistatus::response(full(traversal.fill_block()?)))
+}
+
 /// Responds for a directory and its members. A small one is listed inline where that is fast: neither a switch to another
-/// thread nor a permit of work is needed for it.
+/// thread nor a permit of work is needed for it. A larger one goes on from there.
 async fn respond_with_members(
     context: &Arc<RequestContext>,
     bytes: Vec<u8>,
     limits: &PropfindLimits,
 ) -> Result<Response<ResponseBody>> {
-    let attempt = match is_short(&bytes) {
-        true => limits.adaptive_blocking.try_inline(|| respond_if_small(context, &bytes)),
+    let is_short = is_short(&bytes);
+    let mut begun = match is_short {
+        true => limits.adaptive_blocking.try_inline(|| begin_listing(context, &bytes)).transpose()?,
         false => None,
     };
-    // Where nothing is known of the speed yet, or the last ones were slow.
-    let is_small_untried = is_short(&bytes) && attempt.is_none();
-    if let Some(response) = attempt.transpose()?.flatten() {
-        return Ok(response);
+    if let Some(mut traversal) = begun.take_if(|traversal| traversal.is_done()) {
+        return Ok(multistatus::response(full(traversal.fill_block()?)));
     }
+    // Where nothing is known of the speed yet, or the last ones were slow: the speed of this one decides about the next.
+    let is_measured = is_short && begun.is_none();
     let (task_context, limits) = (Arc::clone(context), limits.clone());
-    let respond = move || {
-        let context = task_context;
-        // Tried here: its speed decides about the next.
-        if is_small_untried
-            && let Some(response) = limits.adaptive_blocking.run_timed(|| respond_if_small(&context, &bytes))?
-        {
-            return Ok(response);
-        }
-        respond(&context, &bytes, DepthHeader::One, &limits)
+    let start = move |begun: Option<PropfindTraversal>| {
+        let mut traversal = match begun {
+            Some(traversal) => traversal,
+            None if is_measured => limits.adaptive_blocking.run_timed(|| begin_listing(&task_context, &bytes))?,
+            None => start_traversal(&task_context, &parse_request(&bytes)?, DepthHeader::One)?,
+        };
+        traversal.set_permitted();
+        let first = traversal.fill_block()?;
+        // One directory needs no limit: it is streamed, whatever its size.
+        Ok(if traversal.is_done() { BodyStart::Whole(first) } else { BodyStart::Partial(first, traversal) })
     };
-    run_cpu_bound(&context.view, respond).await
+    Ok(multistatus::response(run_streamed(&context.view, begun, start).await?))
 }
 
-/// Responds for an entry and its members if they are [`SMALL_LISTING_ENTRIES`] at most, and fit in one block.
-fn respond_if_small(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<Option<Response<ResponseBody>>> {
+/// Begins to list an entry and its members, with [`SMALL_LISTING_ENTRIES`] of them at most.
+fn begin_listing(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<PropfindTraversal> {
     let mut traversal = start_traversal(context, &parse_request(bytes)?, DepthHeader::One)?;
-    let text = traversal.fill_small_block(SMALL_LISTING_ENTRIES)?;
-    Ok(traversal.is_done().then(|| multistatus::response(full(text))))
+    traversal.write_members(SMALL_LISTING_ENTRIES)?;
+    Ok(traversal)
 }
 
 fn parse_request(bytes: &[u8]) -> Result<PropfindRequest> {
@@ -150,35 +158,31 @@ fn start_traversal(
     Ok(PropfindTraversal::new(Arc::clone(context), plan, depth, requested)?)
 }
 
-fn respond(
+/// Responds for an entry and all that is below it.
+fn respond_with_tree(
     context: &Arc<RequestContext>,
     bytes: &[u8],
-    depth: DepthHeader,
     limits: &PropfindLimits,
-) -> Result<Response<ResponseBody>> {
+) -> Result<BodyStart<PropfindTraversal>> {
     let propfind_request = parse_request(bytes)?;
-    let mut traversal = start_traversal(context, &propfind_request, depth)?;
-    if depth == DepthHeader::Infinity {
-        traversal.limit_entries(limits.max_entries);
-    }
+    let mut traversal = start_traversal(context, &propfind_request, DepthHeader::Infinity)?;
+    traversal.limit_entries(limits.max_entries);
+    traversal.set_permitted();
     // Errors up to here become a status; once the response is streamed they can only end it early.
     let first = traversal.fill_block()?;
     if traversal.is_done() {
-        return Ok(multistatus::response(full(first)));
-    }
-    // One directory needs no limit: it is streamed, whatever its size.
-    if depth != DepthHeader::Infinity {
-        return Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)));
+        return Ok(BodyStart::Whole(first));
     }
     // The limit is checked before anything is sent: a 403 can't follow the start of a 207.
     if let Some(whole) = buffer_whole(context, first, &mut traversal, &limits.buffers)? {
-        return Ok(multistatus::response(full(whole)));
+        return Ok(BodyStart::Whole(whole));
     }
     traversal.count_remaining()?;
     // Without a limit: the tree may have grown since, and a response in progress is not broken off for that.
-    let mut traversal = start_traversal(context, &propfind_request, depth)?;
+    let mut traversal = start_traversal(context, &propfind_request, DepthHeader::Infinity)?;
+    traversal.set_permitted();
     let first = traversal.fill_block()?;
-    Ok(multistatus::response(streamed_body(context.view.session(), first, traversal)))
+    Ok(BodyStart::Partial(first, traversal))
 }
 
 /// Returns a response that begins with `first`, where all of it may be held; otherwise the traversal goes on.

@@ -29,6 +29,8 @@ pub(super) struct PropfindTraversal {
     max_entries: usize,
     /// Whether entries are only counted, not written.
     count_only: bool,
+    /// Whether it runs under a work permit.
+    has_permit: bool,
     done: bool,
 }
 
@@ -65,6 +67,7 @@ impl PropfindTraversal {
             entry_count: 1,
             max_entries: usize::MAX,
             count_only: false,
+            has_permit: false,
             done: false,
         };
         traversal.write_requested_entry(&requested, &entry, depth == DepthHeader::Zero)?;
@@ -74,12 +77,20 @@ impl PropfindTraversal {
         Ok(traversal)
     }
 
+    /// Tells that the traversal goes on under a work permit, and may have another thread help.
+    pub(super) fn set_permitted(&mut self) {
+        self.has_permit = true;
+        if let Some(directory) = &mut self.current {
+            directory.listing.read_ahead();
+        }
+    }
+
     /// Makes the traversal fail at more entries than this, the requested one not counted.
     pub(super) fn limit_entries(&mut self, max_entries: usize) {
         self.max_entries = max_entries.saturating_add(1);
     }
 
-    /// Tells whether the last block was returned.
+    /// Tells whether the last entry was written.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
@@ -95,20 +106,21 @@ impl PropfindTraversal {
         self.fill_block().map(drop)
     }
 
-    /// Writes the next entries, up to about one block.
+    /// Writes the next entries, up to about one block, and returns it.
     ///
     /// # Errors
     /// The errors of listing, [`Error::InfiniteDepth`].
     pub(super) fn fill_block(&mut self) -> Result<Bytes> {
-        self.fill_small_block(usize::MAX)
+        self.write_members(usize::MAX)?;
+        Ok(self.block.take(self.done))
     }
 
-    /// Writes the next entries as [`PropfindTraversal::fill_block`] does, but none after this number of members.
+    /// Writes the next entries into the block, but none after this number of members.
     ///
     /// # Errors
     /// As [`PropfindTraversal::fill_block`].
-    pub(super) fn fill_small_block(&mut self, max_members: usize) -> Result<Bytes> {
-        while !self.block.is_full() && self.entry_count <= max_members.saturating_add(1) {
+    pub(super) fn write_members(&mut self, max_members: usize) -> Result<()> {
+        while !self.done && !self.block.is_full() && self.entry_count <= max_members.saturating_add(1) {
             // At each entry: a client that is gone must not keep a thread busy.
             self.context.view.cancellation().check()?;
             if self.entry_count > self.max_entries {
@@ -121,7 +133,6 @@ impl PropfindTraversal {
                     None => {
                         self.block.text.push_str(multistatus::MULTISTATUS_END);
                         self.done = true;
-                        break;
                     }
                 }
                 continue;
@@ -133,7 +144,7 @@ impl PropfindTraversal {
                 None => self.current = None,
             }
         }
-        Ok(self.block.take(self.done))
+        Ok(())
     }
 
     /// Lists a directory that was resolved at a path.
@@ -145,7 +156,10 @@ impl PropfindTraversal {
             Some(Err(tree::Error::Unsupported)) => None,
             Some(dead) => Some(dead?),
         };
-        let listing = directory.into_listing(true)?;
+        let mut listing = directory.into_listing(true)?;
+        if self.has_permit {
+            listing.read_ahead();
+        }
         let href = self.context.client_root.href(&path, true);
         self.current = Some(TraversedDirectory { path, href, listing, dead_properties: dead });
         Ok(())
@@ -260,14 +274,6 @@ impl BlockProducer for PropfindTraversal {
             return Ok(None);
         }
         self.fill_block().map(Some).map_err(|error| BodyError(error.to_string()))
-    }
-
-    fn remaining_bytes(&self) -> Option<u64> {
-        None
-    }
-
-    fn is_cpu_bound(&self) -> bool {
-        true
     }
 }
 
