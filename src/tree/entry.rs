@@ -39,27 +39,39 @@ impl Etag {
         bytes[8..].copy_from_slice(&self.1.to_be_bytes());
         bytes
     }
+
+    /// Appends the tag as it is displayed. A listing writes one for each file, and this takes a fraction of the time of
+    /// formatting it.
+    pub fn append_to(self, out: &mut String) {
+        let (text, start) = self.text();
+        out.push_str(std::str::from_utf8(&text[start..]).unwrap_or_default());
+    }
+
+    /// Returns the text of the tag, which is `{:x}-{:016x}`, and where it starts.
+    fn text(self) -> ([u8; 33], usize) {
+        let mut text = [b'-'; 33];
+        text[..16].copy_from_slice(&hex_digits(self.0));
+        text[17..].copy_from_slice(&hex_digits(self.1));
+        // The first number has no leading zeros, and one digit at least.
+        (text, (self.0.leading_zeros() as usize / 4).min(15))
+    }
 }
 
 impl fmt::Display for Etag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // As `{:x}-{:016x}`, which takes several times as long: a listing writes one for each file.
-        let mut text = [b'-'; 33];
-        for (index, digit) in text[..16].iter_mut().enumerate() {
-            *digit = hex_digit(self.0, 15 - index);
-        }
-        for (index, digit) in text[17..].iter_mut().enumerate() {
-            *digit = hex_digit(self.1, 15 - index);
-        }
-        // The first number has no leading zeros, and one digit at least.
-        let leading_zeros = (self.0.leading_zeros() as usize / 4).min(15);
-        f.write_str(std::str::from_utf8(&text[leading_zeros..]).unwrap_or_default())
+        let (text, start) = self.text();
+        f.write_str(std::str::from_utf8(&text[start..]).unwrap_or_default())
     }
 }
 
-/// Returns one of the 16 hexadecimal digits of a number, the last one at `position` 0.
-fn hex_digit(number: u64, position: usize) -> u8 {
-    b"0123456789abcdef"[(number >> (4 * position) & 0xf) as usize]
+/// Returns the 16 hexadecimal digits of a number.
+fn hex_digits(number: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [0; 16];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
+    }
+    digits
 }
 
 /// Metadata of a file, directory or link as one session may see it.

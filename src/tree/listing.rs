@@ -243,10 +243,10 @@ impl DirectoryListing {
 
 impl ReadableListing {
     fn entry(&self, view: &View, follow: bool, name: EntryName, stat: fs::Result<Stat>) -> Result<Option<Entry>> {
-        let stat = match stat.map_err(Error::from) {
+        let stat = match stat {
+            Ok(stat) => stat,
             // Removed since its name was read.
-            Err(Error::Absent) => return Ok(None),
-            stat => stat?,
+            Err(error) => return absent_as_none(Err(error.into())),
         };
         match stat.kind {
             None => Ok(None),

@@ -94,5 +94,10 @@ impl ClientRoot {
 /// Appends a name with all but unreserved characters percent-encoded (RFC 3986 section 2.3).
 pub(super) fn percent_encode(name: &[u8], out: &mut String) {
     // The digits are upper case, and no unreserved character is escaped: some clients compare hrefs as strings.
-    out.extend(percent_encoding::percent_encode(name, &ALL_BUT_UNRESERVED));
+    let is_unreserved = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    match std::str::from_utf8(name) {
+        // Most names of most directories.
+        Ok(text) if name.iter().all(is_unreserved) => out.push_str(text),
+        _ => out.extend(percent_encoding::percent_encode(name, &ALL_BUT_UNRESERVED)),
+    }
 }

@@ -224,7 +224,9 @@ impl LiveProperty {
             Self::ContentType => out.push_str(subject.media_types.media_type(&entry.name)),
             Self::Etag => {
                 let Some(etag) = entry.etag else { return false };
-                let _ = write!(out, "\"{etag}\"");
+                out.push('"');
+                etag.append_to(out);
+                out.push('"');
             }
             Self::LastModified | Self::NonstandardLastModified | Self::Win32LastModifiedTime => {
                 date::write_http_date(entry.modified, out)
