@@ -26,8 +26,8 @@ use super::last_host::LastHost;
 use super::request_handler::{HttpConnection, is_cancellable};
 use crate::http::{LastSession, RequestBody};
 use crate::net::{
-    AcceptedConnection, DrainLimits, FileTransfer, FileTransferStream, LingeringStream, PeerShutdown, ReadAheadStream,
-    RewindStream, UnreadInput, WriteTimeoutStream,
+    AcceptedConnection, DrainLimits, FileTransfer, FileTransferStream, LingeringStream, PeerShutdown, RewindStream,
+    UnreadInput, WriteTimeoutStream,
 };
 
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ impl HttpService {
             match tls {
                 None => connection.serve_requests(stream).await,
                 Some(config) => {
-                    let handshake = TlsAcceptor::from(config).accept(ReadAheadStream::new(stream));
+                    let handshake = TlsAcceptor::from(config).accept(stream);
                     match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
                         Ok(Ok(stream)) => connection.serve_requests(stream).await,
                         Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
