@@ -1,5 +1,6 @@
 """The cases of the sync-collection report (RFC 6578), as multiples of a PROPFIND of the same folder: few servers have it."""
 
+import itertools
 import os
 import re
 import statistics
@@ -9,6 +10,7 @@ from cases import Failed, Missing, case
 from dav_cases import PROPFIND, propfind
 
 COUNT = 100000
+COPY_NUMBERS = itertools.count()
 SUPPORTED = b'<propfind xmlns="DAV:"><prop><supported-report-set/></prop></propfind>'
 PROPERTIES = re.search(rb"<D:prop>.*</D:prop>", PROPFIND, re.S)[0]
 
@@ -57,10 +59,11 @@ def sync_first(t):
     """A sync-collection report of 100,000 files, all its pages, of a folder that was never reported on, over the time of a
     PROPFIND of the folder with the same properties."""
     folder(t)
-    t.fresh("copy-100k/")
-    t.copy("list-100k/", "copy-100k/")
-    result = full_report(t, "copy-100k/")
-    t.fresh("copy-100k/")
+    # Another name each time: the server remembers what it reported of a folder that was at this path before.
+    name = f"copy-100k-{next(COPY_NUMBERS)}/"
+    t.copy("list-100k/", name)
+    result = full_report(t, name)
+    t.fresh(name)
     return result
 
 
