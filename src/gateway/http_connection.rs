@@ -45,7 +45,7 @@ impl HttpService {
     /// Serves one connection to its end.
     pub(super) async fn serve(self, connection: AcceptedConnection, stop: CancellationToken) {
         let AcceptedConnection { stream, peer, encrypted, permit } = connection;
-        // A token of its own: who waits for one takes its lock each time that he is polled, and all connections wait.
+        // A token of its own: each poll of a wait for one takes its lock, which all connections would share.
         let stop = stop.child_token();
         let abort = CancellationToken::new();
         let (peer_shutdown, disconnect_probe) = (PeerShutdown::default(), DisconnectProbe::default());

@@ -55,6 +55,22 @@ impl AdaptiveBlocking {
         })
     }
 
+    /// Runs a change in a view of the tree: here as [`AdaptiveBlocking::try_in_view`] does, otherwise on another thread.
+    ///
+    /// # Errors
+    /// The error of the work.
+    pub(super) async fn run_in_view<T: Send + 'static>(
+        &self,
+        view: &View,
+        work: impl Fn(&View) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if let Some(result) = self.try_in_view(view, &work) {
+            return result;
+        }
+        let (this, view) = (self.clone(), view.clone());
+        run_blocking(move || this.run_timed(|| work(&view))).await
+    }
+
     fn runs_inline(&self) -> bool {
         // Relaxed: the score is a hint, on which no other data depends.
         self.0.load(Ordering::Relaxed) >= INLINE_SCORE_THRESHOLD

@@ -39,13 +39,17 @@ pub(super) async fn mkcol(
         // Properties are written to the store.
         return run_blocking(move || extended_mkcol(&context, &bytes, attributes)).await;
     }
-    name_changes.run(move || create_directory(&context, &attributes)).await
+    let view = context.view.clone();
+    name_changes.run_in_view(&view, move |view| create_directory(&context, view, &attributes)).await
 }
 
-fn create_directory(context: &RequestContext, attributes: &AttributeChanges) -> Result<Response<ResponseBody>> {
+fn create_directory(
+    context: &RequestContext,
+    view: &View,
+    attributes: &AttributeChanges,
+) -> Result<Response<ResponseBody>> {
     let is_timed = attributes.modified.is_some();
-    let created =
-        context.with_preconditions(|conditions| context.view.create_directory(&context.path, attributes, conditions));
+    let created = context.with_preconditions(|conditions| view.create_directory(&context.path, attributes, conditions));
     // Without a requested time, "not supported" has another cause, and keeps its status.
     created.map_err(|error| if is_timed { Error::from_time_error(error) } else { error })?;
     let mut response = empty_response(StatusCode::CREATED);
@@ -129,9 +133,5 @@ pub(super) async fn delete(
         context.with_preconditions(|conditions| view.remove_all(&context.path, conditions))?;
         Ok(empty_response(StatusCode::NO_CONTENT))
     };
-    if let Some(result) = name_changes.try_in_view(&view, &delete) {
-        return result;
-    }
-    let name_changes = name_changes.clone();
-    run_blocking(move || name_changes.run_timed(|| delete(&view))).await
+    name_changes.run_in_view(&view, delete).await
 }

@@ -113,9 +113,9 @@ impl View {
         Self { tree, session, cancellation: CancellationFlag::default(), refuses_to_wait: false }
     }
 
-    /// Returns a view for an async task. Its [`View::remove_all`] and [`View::rename`] are refused, before any effect, where
-    /// they would write to the store, wait for a change that does, or go through a directory: with [`Error::Filesystem`] of
-    /// [`std::io::ErrorKind::WouldBlock`]. They are to be called again then, on a thread that may block and with this view.
+    /// Returns a view for an async task. Its [`View::create_directory`], [`View::remove_all`] and [`View::rename`] are
+    /// refused, before any effect, where they would write to the store, wait for a change that does, or go through a
+    /// directory: with [`Error::Filesystem`] of [`std::io::ErrorKind::WouldBlock`]. They are to be called again then, on a thread that may block and with this view.
     pub fn without_waiting(&self) -> Self {
         Self { refuses_to_wait: true, ..self.clone() }
     }

@@ -208,8 +208,7 @@ impl View {
             }
             Ok(slot) => slot,
         };
-        let _path_guard = self.shared().path_locks.lock(&[&slot.path]);
-        let _lock_freeze = self.shared().locks.freeze();
+        let _guards = self.lock_names(&[&slot.path])?;
         self.check_create_or_replace(&slot, None, conditions)?;
         create(&slot)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::Permission;
-use crate::tree::{LockRequest, OverwriteMode};
+use crate::tree::{AttributeChanges, LockRequest, OverwriteMode};
 
 /// Tells whether an operation was refused because it may have to wait.
 fn would_wait<T: std::fmt::Debug>(outcome: Result<T>) -> bool {
@@ -64,7 +64,10 @@ fn what_concerns_a_node_is_refused() {
 #[test]
 fn nothing_is_changed_while_there_are_locks_or_others_change_names() {
     let (fixture, view) = fixture();
-    let held = view.shared().path_locks.lock(&[&tree_path("/a/one")]);
+    let held = view.shared().path_locks.lock(&[&tree_path("/a/one"), &tree_path("/a/new")]);
+    let create =
+        |view: &View| view.create_directory(&tree_path("/a/new"), &AttributeChanges::default(), &NO_CONDITIONS);
+    assert!(would_wait(create(&view.without_waiting())));
     assert!(would_wait(remove(&view, "/a/one")));
     assert!(would_wait(rename(&view, "/a/two", "/a/one")));
     drop(held);
