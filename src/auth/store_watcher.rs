@@ -12,7 +12,7 @@ use super::last_used::LastUsedTable;
 use crate::domain::{AuditEvent, UsageCount};
 use crate::store::{StoreError, TokenUse};
 
-/// Time between two polls for writes of other processes; those of this process wake the watcher.
+/// Time between two polls for writes of other processes; those of this process that advance the epoch wake the watcher.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Number of failed polls in a row after which all sessions end, because their tokens can't be checked.
 const MAX_CONSECUTIVE_FAILURES: u32 = 4;

@@ -27,6 +27,15 @@ use super::{Result, Store, StoreError, WriteDurability};
 
 const EPOCH_FILE_NAME: &str = "patgate.epoch";
 
+/// Whether a write had to publish another epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EpochChange {
+    /// Another epoch was published: what a session may do may have changed.
+    Published,
+    /// The published epoch was that of the write already.
+    Unchanged,
+}
+
 /// The file that holds the published epoch.
 pub(super) struct EpochFile(File);
 
@@ -52,15 +61,17 @@ impl EpochFile {
     }
 
     /// Writes the epoch that a transaction is about to commit to the file. The transaction must hold the write lock.
-    pub(super) fn publish(&self, transaction: &Connection, state_dir: &Path) -> Result<()> {
+    pub(super) fn publish(&self, transaction: &Connection, state_dir: &Path) -> Result<EpochChange> {
         let epoch = read_epoch(transaction)?;
         // Most writes don't advance the epoch and leave the file as it is.
         if self.matches(epoch) {
-            return Ok(());
+            return Ok(EpochChange::Unchanged);
         }
         // Not synced: after a power cut, opening the store publishes the epoch again.
         let written = self.0.write_all_at(&encode_epoch(epoch), 0);
-        written.map_err(|source| StoreError::StateDirectory { path: state_dir.join(EPOCH_FILE_NAME), source })
+        written
+            .map(|()| EpochChange::Published)
+            .map_err(|source| StoreError::StateDirectory { path: state_dir.join(EPOCH_FILE_NAME), source })
     }
 }
 

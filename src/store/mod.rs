@@ -277,7 +277,8 @@ impl Store {
         self.inner.write_count.load(Ordering::Acquire)
     }
 
-    /// Waits for the next write of this process after the call, even if the future is first polled later.
+    /// Waits for the next write of this process after the call that publishes another epoch, even if the future is first
+    /// polled later.
     pub fn changed(&self) -> impl Future<Output = ()> + Send + '_ {
         self.inner.changed.notified()
     }

@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 use rusqlite::{Transaction, TransactionBehavior};
 
 use super::ballast::{BallastShare, DiskFault};
+use super::epoch::EpochChange;
 use super::{Result, Store, StoreError, WriteDurability, WriterConnections};
 
 /// Maximum time that a write waits for other writes, of this process and of all processes together: callers must not
@@ -125,7 +126,7 @@ impl Store {
         writers: &mut WriterConnections,
         durability: WriteDurability,
         change: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> Result<T> {
+    ) -> Result<(T, EpochChange)> {
         let connection = match durability {
             WriteDurability::Synced => &mut writers.synced,
             WriteDurability::Lazy => &mut writers.lazy,
@@ -139,25 +140,32 @@ impl Store {
         super::testing::before_commit(&transaction)?;
         // Published before the commit, both under the write lock: a cache that trusts the epoch file depends on this
         // order.
-        self.inner.epoch_file.publish(&transaction, self.state_dir())?;
+        let epoch_change = self.inner.epoch_file.publish(&transaction, self.state_dir())?;
         #[cfg(test)]
         super::testing::crash_point();
         transaction.commit()?;
         #[cfg(test)]
         super::testing::crash_point();
-        Ok(value)
+        Ok((value, epoch_change))
     }
 
-    /// Counts a finished write and wakes those that wait for one ([`Store::changed`]).
-    fn publish_write<T>(&self, writers: MutexGuard<'_, WriterConnections>, outcome: Result<T>) -> Result<T> {
+    /// Counts a finished write, and wakes those that wait for a new epoch ([`Store::changed`]).
+    fn publish_write<T>(
+        &self,
+        writers: MutexGuard<'_, WriterConnections>,
+        outcome: Result<(T, EpochChange)>,
+    ) -> Result<T> {
         // Any other outcome, also another error, shows that the lock was free: the hold-off ends.
         *self.inner.busy_at.lock() = matches!(outcome, Err(StoreError::Busy)).then(Instant::now);
-        let value = outcome?;
+        let (value, epoch_change) = outcome?;
         // Unlocked first: tasks that are woken below may write themselves.
         drop(writers);
         // Before the wake-up, so that whoever wakes sees the new count.
         self.inner.write_count.fetch_add(1, Ordering::Release);
-        self.inner.changed.notify_waiters();
+        // Most writes, such as those of locks and properties, concern no session.
+        if epoch_change == EpochChange::Published {
+            self.inner.changed.notify_waiters();
+        }
         Ok(value)
     }
 }

@@ -104,18 +104,17 @@ impl RequestConditions {
 
     /// Tells whether there is any condition to evaluate before a change.
     pub(super) fn apply_to_writes(&self) -> bool {
-        self.if_match.is_some()
-            || self.if_none_match.is_some()
-            || self.unmodified_since.is_some()
-            || self.if_header.is_some()
+        self.compare_current() || self.if_header.is_some()
+    }
+
+    /// Tells whether a change depends on the validators of the entry, apart from the `If` header.
+    fn compare_current(&self) -> bool {
+        self.if_match.is_some() || self.if_none_match.is_some() || self.unmodified_since.is_some()
     }
 
     /// Tells whether there is any condition to evaluate before a read, other than `If` and If-Range.
     pub(super) fn apply_to_reads(&self) -> bool {
-        self.if_match.is_some()
-            || self.if_none_match.is_some()
-            || self.unmodified_since.is_some()
-            || self.modified_since.is_some()
+        self.compare_current() || self.modified_since.is_some()
     }
 
     /// Tells whether there is an `If` header, which may concern other entries than the requested one.
@@ -170,7 +169,9 @@ impl RequestConditions {
     pub(super) fn evaluate_if_header(&self, if_context: IfContext<'_>, path: &TreePath) -> tree::Result<()> {
         let Some(if_header) = &self.if_header else { return Ok(()) };
         // Resource tags are resolved like paths, spellings of Unicode included, so that both name the same entry.
-        let look_up = |resource: Option<&[u8]>| match resource {
+        let look_up = |resource: Option<&[u8]>, needs_etag: bool| match resource {
+            // Clients that lock each file they write send its lock token and nothing else.
+            None if !needs_etag => locked_state(if_context.view, path),
             None => resource_state(if_context.view, path),
             Some(url) => match resource_url::resolve_in_prefix(url, if_context.server, if_context.url_prefix) {
                 Ok(resource) => resource_state(
@@ -195,6 +196,9 @@ impl RequestConditions {
             return Ok(());
         }
         self.evaluate_if_header(if_context, path)?;
+        if !self.compare_current() {
+            return Ok(());
+        }
         let current = found_or_none(if_context.view.stat(path))?;
         match self.evaluate(current.as_ref().map(Validators::from).as_ref(), false) {
             ConditionOutcome::Proceed => Ok(()),
@@ -209,8 +213,13 @@ impl RequestConditions {
 fn resource_state(view: &View, path: &TreePath) -> tree::Result<IfResourceState> {
     // A missing and a hidden entry both have no state, so conditions can't tell them apart.
     let etag = found_or_none(view.stat(path))?.and_then(|entry| entry.etag).map(|tag| tag.to_string());
+    Ok(IfResourceState { etag, ..locked_state(view, path)? })
+}
+
+/// Returns the state of a resource without its entity tag.
+fn locked_state(view: &View, path: &TreePath) -> tree::Result<IfResourceState> {
     let locks = found_or_none(view.locks(path))?.unwrap_or_default();
-    Ok(IfResourceState { etag, lock_tokens: locks.into_iter().map(|lock| lock.token).collect() })
+    Ok(IfResourceState { etag: None, lock_tokens: locks.into_iter().map(|lock| lock.token).collect() })
 }
 
 fn found_or_none<T>(found: tree::Result<T>) -> tree::Result<Option<T>> {

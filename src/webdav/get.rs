@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::adaptive_blocking::AdaptiveBlocking;
 use super::conditions::{ConditionOutcome, Validators};
-use super::error::{Result, run_blocking, run_cpu_bound};
+use super::error::{Error, Result, run_blocking, run_cpu_bound};
 use super::method::DavMethod;
 use super::range::{self, RangeSelection};
 use super::request_context::RequestContext;
@@ -38,16 +39,27 @@ const WANT_REPR_DIGEST: &str = "want-repr-digest";
 ///
 /// # Errors
 /// The errors of the tree, and [`tree::Error::PreconditionFailed`].
-pub(super) async fn handle(context: &Arc<RequestContext>) -> Result<Response<ResponseBody>> {
+pub(super) async fn handle(
+    context: &Arc<RequestContext>,
+    lookups: &AdaptiveBlocking,
+) -> Result<Response<ResponseBody>> {
     // First without blocking. Only successes: every refusal is left to the slow path, which finds its reason.
     if let Some(response) = respond_from_cache(context) {
         return Ok(response);
+    }
+    // Clients ask for a file before they create it. The directory is in memory then, but not that the name is missing.
+    let looked_up = lookups.try_inline(|| Ok(context.view.stat(&context.path)?));
+    if matches!(looked_up, Some(Err(Error::Tree(tree::Error::Absent)))) {
+        return open_and_respond(context);
     }
     let task_context = Arc::clone(context);
     match context.headers.contains_key(WANT_REPR_DIGEST) {
         // The digest is a header: the whole file is read before the first byte is sent.
         true => run_cpu_bound(&context.view, move || open_and_respond(&task_context)).await,
-        false => run_blocking(move || open_and_respond(&task_context)).await,
+        false => {
+            let lookups = lookups.clone();
+            run_blocking(move || lookups.run_timed(|| open_and_respond(&task_context))).await
+        }
     }
 }
 
@@ -396,7 +408,8 @@ mod tests {
             while let Poll::Ready(permit) = pin!(session.acquire_heavy_permit()).poll(&mut poll) {
                 permits.push(permit.expect("a turn"));
             }
-            let mut asked = pin!(handle(&context));
+            let lookups = AdaptiveBlocking::default();
+            let mut asked = pin!(handle(&context, &lookups));
             assert!(asked.as_mut().poll(&mut poll).is_pending());
             // The one thread for blocking work would have done it before this.
             tokio::task::spawn_blocking(|| ()).await.expect("done");
@@ -413,7 +426,7 @@ mod tests {
         let context = digest_of_large_file(&fixture, &runtime);
         context.view.read(&context.path).expect("there");
         context.view.cancellation().cancel();
-        let error = runtime.block_on(handle(&context)).expect_err("cancelled");
+        let error = runtime.block_on(handle(&context, &AdaptiveBlocking::default())).expect_err("cancelled");
         assert!(matches!(error, super::super::error::Error::Tree(tree::Error::SessionEnded(_))), "{error:?}");
     }
 
@@ -446,7 +459,7 @@ mod tests {
                 let context = RequestContext::new(DavMethod::Get, Box::new(head), &fixture.tree, session, now)
                     .await
                     .expect("read");
-                let response = handle(&context).await.expect("answered");
+                let response = handle(&context, &AdaptiveBlocking::default()).await.expect("answered");
                 response.into_body().collect().await.expect("whole").to_bytes()
             });
             assert_eq!(body.len(), size);

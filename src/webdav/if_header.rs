@@ -81,17 +81,19 @@ impl IfHeader {
             .collect()
     }
 
-    /// Tells whether one of the lists is true; `look_up` returns the current state of a resource.
+    /// Tells whether one of the lists is true; `look_up` returns the current state of a resource, with its entity tag
+    /// where the second argument asks for it.
     ///
     /// # Errors
     /// The errors of `look_up`.
     pub(super) fn holds<E>(
         &self,
-        mut look_up: impl FnMut(Option<&[u8]>) -> Result<IfResourceState, E>,
+        mut look_up: impl FnMut(Option<&[u8]>, bool) -> Result<IfResourceState, E>,
     ) -> Result<bool, E> {
         // Stops at the first list that is true: each lookup may read the entry and its locks.
         for list in &self.lists {
-            let state = look_up(list.resource.as_deref())?;
+            let needs_etag = list.conditions.iter().any(|c| matches!(c.state, IfConditionState::EntityTag(_)));
+            let state = look_up(list.resource.as_deref(), needs_etag)?;
             if list.conditions.iter().all(|condition| condition.holds(&state)) {
                 return Ok(true);
             }
@@ -159,7 +161,7 @@ mod tests {
             etag: etag.map(str::to_owned),
             lock_tokens: tokens.iter().map(|token| LockToken::new(*token)).collect(),
         };
-        header.holds(|_| Ok::<_, Infallible>(state.clone())).expect("never fails")
+        header.holds(|_, _| Ok::<_, Infallible>(state.clone())).expect("never fails")
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct Webdav {
     adaptive_blocking: AdaptiveBlocking,
     /// Of MKCOL, DELETE and MOVE.
     name_changes: AdaptiveBlocking,
+    /// Of GET and HEAD.
+    file_lookups: AdaptiveBlocking,
 }
 
 impl Webdav {
@@ -108,6 +110,7 @@ impl Webdav {
             uploads,
             adaptive_blocking: AdaptiveBlocking::default(),
             name_changes: AdaptiveBlocking::default(),
+            file_lookups: AdaptiveBlocking::default(),
         }
     }
 
@@ -212,7 +215,7 @@ impl Webdav {
         match method {
             // Handled in `dispatch`, whatever the path is: the response must reveal nothing of it.
             DavMethod::Options => Ok(options_response()),
-            DavMethod::Get | DavMethod::Head => pin!(get::handle(context)).await,
+            DavMethod::Get | DavMethod::Head => pin!(get::handle(context, &self.file_lookups)).await,
             // In boxes but for GET: otherwise its future, which is copied, has room for the largest of these.
             // `Upload-Complete` alone makes a PUT or POST a resumable upload, whatever its value.
             DavMethod::Put | DavMethod::Post if context.headers.contains_key("upload-complete") => {
