@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod explain;
 mod fresh_state;
+mod huge_pages;
 mod man;
 mod node;
 mod open_state;

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::context::CommandContext;
 use super::serve::{ready_line, run_server};
 use super::signals::{HarmlessSignals, stop_on_signals};
-use super::{CommandError, Result, output, rlimit, system_user, token_format};
+use super::{CommandError, Result, huge_pages, output, rlimit, system_user, token_format};
 use crate::auth::Clock;
 use crate::domain::{Login, Permission, Roles, TreePath};
 use crate::gateway::{Gateway, GatewayDependencies, GatewaySettings, StartError};
@@ -52,6 +52,7 @@ impl QuickstartCommand {
     /// Serves until SIGTERM, SIGINT or SIGQUIT.
     pub(super) fn run(self, context: &CommandContext) -> Result {
         telemetry::start_logging(context.log_level("warn"), LogFormat::Text).map_err(CommandError::new)?;
+        huge_pages::disable();
         let limit = rlimit::raise_open_file_limit();
         let root = std::path::absolute(&self.dir)?;
         if root.exists() && !root.is_dir() {

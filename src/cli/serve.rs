@@ -6,7 +6,7 @@ use super::context::CommandContext;
 use super::open_state::tree_durability;
 use super::setting_flags::SettingFlags;
 use super::signals::{HarmlessSignals, stop_on_signals};
-use super::{CommandError, Result, capabilities, output, rlimit};
+use super::{CommandError, Result, capabilities, huge_pages, output, rlimit};
 use crate::api::ApiOptions;
 use crate::config::{self, Config, ConfigSources, Count, LoadedConfig};
 use crate::domain::{PropertyQuota, StateLimits, UploadSpaceLimits};
@@ -44,6 +44,7 @@ impl ServeCommand {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        huge_pages::disable();
         let (limit, doors) = (rlimit::raise_open_file_limit(), loaded.config.listen_config());
         if let Some(shortage) = rlimit::limit_warning(limit, &doors) {
             tracing::warn!("{shortage}");
