@@ -123,7 +123,10 @@ impl PausableClient {
                 let _ = to_client.write_all(&buffer[..size]).await;
             }
         });
-        Self { client: SshClient::over_stream(client_stream, client::Config::default()).await, running }
+        // For all that a test asks for at once: where the buffer of its channel is full, russh's client reads nothing and
+        // takes no further request until the test has received something.
+        let config = client::Config { channel_buffer_size: 1024, ..client::Config::default() };
+        Self { client: SshClient::over_stream(client_stream, config).await, running }
     }
 }
 
