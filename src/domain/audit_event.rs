@@ -76,6 +76,10 @@ event_kinds! {
     PolicyChanged = "policy.changed",
     /// Open sessions ended because their token was revoked or expired, or were closed by a user.
     SessionEnded = "session.ended",
+    /// A network was banned, by an administrator or for too many failed logins.
+    BanAdded = "ban.added",
+    /// A ban was removed before its end.
+    BanRemoved = "ban.removed",
 }
 
 impl fmt::Display for EventKind {

@@ -9,6 +9,7 @@
 mod access;
 mod access_explanation;
 mod audit_event;
+mod ban;
 mod base62;
 pub mod client_guides;
 mod expiry;
@@ -39,6 +40,7 @@ mod web_address;
 pub use access::{AccessDenial, ChainLink, EffectiveGrant, NodeIdentity, PathAccess, ResolvedScope, TreeAccess};
 pub use access_explanation::{AccessExplanation, AccessQuery, AccessSource, DecidingRule, TargetError};
 pub use audit_event::{Actor, AuditEvent, EventKind, SystemUser, escape_for_terminal};
+pub use ban::{Ban, BanOrigin, BannedNetwork};
 pub use expiry::{Policy, PolicyViolation, TokenExpiry};
 pub use foreign_role::{ForeignRole, ForeignRoles};
 pub use forwarding_headers::ForwardingHeaders;

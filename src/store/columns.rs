@@ -7,7 +7,8 @@ use rusqlite::{Result as SqlResult, Row};
 
 use super::{Result, StoreError};
 use crate::domain::{
-    ForeignRoles, Login, NodeId, Permission, Role, Roles, TokenExpiry, TokenId, TokenLimits, TreePath, UnixMillis,
+    BannedNetwork, ForeignRoles, Login, NodeId, Permission, Role, Roles, TokenExpiry, TokenId, TokenLimits, TreePath,
+    UnixMillis,
 };
 
 fn parse_column<T: FromStr>(value: ValueRef<'_>) -> FromSqlResult<T> {
@@ -29,6 +30,18 @@ macro_rules! impl_text_columns {
     )*};
 }
 impl_text_columns!(TokenId, Login, Role);
+
+impl FromSql for BannedNetwork {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        parse_column(value)
+    }
+}
+
+impl ToSql for BannedNetwork {
+    fn to_sql(&self) -> SqlResult<ToSqlOutput<'_>> {
+        Ok(self.to_string().into())
+    }
+}
 
 impl FromSql for UnixMillis {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {

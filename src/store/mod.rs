@@ -13,6 +13,7 @@ mod audit;
 mod audit_context;
 mod audit_trim;
 mod ballast;
+mod bans;
 mod checksums;
 mod clock_checkpoint;
 mod columns;
@@ -109,6 +110,7 @@ const MIGRATION_STEPS: &[M<'static>] = &[
     M::up(include_str!("schema_14.sql")),
     M::up(include_str!("schema_15.sql")),
     M::up(include_str!("schema_16.sql")),
+    M::up(include_str!("schema_17.sql")),
 ];
 const MIGRATIONS: Migrations<'static> = Migrations::from_slice(MIGRATION_STEPS);
 const MAX_IDLE_READERS: usize = 16;
