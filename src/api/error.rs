@@ -243,6 +243,8 @@ fn classify_token_error(error: &tokens::Error) -> (StatusCode, &'static str) {
         Error::UnknownUser(_) => (StatusCode::NOT_FOUND, "unknown-user"),
         Error::UnknownToken(_) => (StatusCode::NOT_FOUND, "unknown-token"),
         Error::GrantNotFound { .. } => (StatusCode::NOT_FOUND, "no-grant"),
+        Error::UnknownBan(_) => (StatusCode::NOT_FOUND, "unknown-ban"),
+        Error::InvalidBan(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-ban"),
         Error::UserExists(_) => (StatusCode::CONFLICT, "user-exists"),
         Error::UserDisabled(_) => (StatusCode::CONFLICT, "user-disabled"),
         Error::TokenInactive(..) => (StatusCode::CONFLICT, "dead-token"),

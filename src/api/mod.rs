@@ -6,6 +6,7 @@
 //! `tokens` decides who may do what.
 
 mod audit;
+mod bans;
 mod error;
 mod explain;
 mod extract;
@@ -148,6 +149,8 @@ fn authenticated_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::find))
         .routes(routes!(policy::show, policy::change))
+        .routes(routes!(bans::list, bans::add))
+        .routes(routes!(bans::remove))
         .routes(routes!(audit::list))
         .routes(routes!(explain::explain))
         .routes(routes!(oauth::introspect))

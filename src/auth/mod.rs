@@ -8,10 +8,12 @@
 mod audit_buffer;
 mod clock;
 mod clock_jumps;
+mod defender;
 mod hashing_pool;
 mod last_used;
 mod pepper;
 mod random;
+mod rejection_reason;
 mod secret_hash;
 mod session;
 mod store_watcher;
@@ -28,6 +30,7 @@ mod work_permits;
 mod worker_pool;
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -36,13 +39,15 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use crate::domain::{
-    AuditEvent, EventKind, Login, Peer, Secret, TokenId, TokenText, UnixMillis, UsageCount, UsageKind,
+    Actor, AuditEvent, EventKind, Login, Peer, Secret, TokenId, TokenText, UnixMillis, UsageCount, UsageKind,
 };
 use crate::store::{SecretHash, Store, StoreError, TokenState};
 
 use audit_buffer::{AuditBuffer, EventOrigin};
+use defender::Defender;
 use hashing_pool::HashingPool;
 use last_used::LastUsedTable;
+use rejection_reason::RejectionReason;
 use throttle::LoginThrottle;
 use token_state::{CachedCredentials, CachedToken, DigestedSecretHash, TokenCache};
 use usage_counters::UsageCounters;
@@ -51,6 +56,7 @@ use work_permits::WorkPermitPools;
 use worker_pool::WorkerPool;
 
 pub use clock::Clock;
+pub use defender::{AddressRefusal, DefenderSettings};
 pub use random::{fill_random, generate_secret, generate_token, generate_token_id};
 pub use secret_hash::SecretHasher;
 pub use session::{CredentialId, CurrentAccess, Session, SessionEnded};
@@ -118,6 +124,7 @@ struct AuthCore {
     verified_secrets: Arc<VerifiedSecrets>,
     secret_hash_runs: AtomicU64,
     throttle: LoginThrottle,
+    defender: Defender,
     token_cache: TokenCache,
     last_used: LastUsedTable,
     /// Held while uses are written to the store, so that a reader waits for those that another thread has taken.
@@ -130,67 +137,6 @@ struct AuthCore {
     work_permits: WorkPermitPools,
     session_numbers: AtomicU64,
     watcher_pool: WorkerPool,
-}
-
-/// Reason why a credential was rejected. Only the log and the audit trail see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RejectionReason {
-    Malformed,
-    Unknown,
-    WrongSecret,
-    RetiredSecret,
-    WrongLogin,
-    Revoked,
-    Expired,
-    Disabled,
-    DeniedByLimits,
-    Throttled,
-}
-
-impl RejectionReason {
-    /// Returns the reason as text for the audit trail.
-    fn describe(self) -> &'static str {
-        match self {
-            RejectionReason::Malformed => "the text presented is not a token",
-            RejectionReason::Unknown => "there is no such token",
-            RejectionReason::WrongSecret => "the secret is wrong",
-            RejectionReason::RetiredSecret => "the secret was replaced by a rotation",
-            RejectionReason::WrongLogin => "the token belongs to another user",
-            RejectionReason::Revoked => "the token, or one above it, was revoked",
-            RejectionReason::Expired => "the token, or one above it, has expired",
-            RejectionReason::Disabled => "the user is disabled",
-            RejectionReason::DeniedByLimits => "the token's limits exclude the protocol, address or program",
-            RejectionReason::Throttled => "too many failed attempts from this address",
-        }
-    }
-
-    /// Tells whether the attempt may be a guess. One with a secret that is or was valid is not, whatever else is wrong:
-    /// the user name, an expired or revoked token, limits.
-    fn is_guess(self) -> bool {
-        match self {
-            // No wildcard: a new reason has to decide here. A sync client that retries with a revoked token for days
-            // must not fill the bucket, or a mistyped token from the same address would be throttled.
-            RejectionReason::Malformed | RejectionReason::Unknown | RejectionReason::WrongSecret => true,
-            RejectionReason::RetiredSecret
-            | RejectionReason::WrongLogin
-            | RejectionReason::Revoked
-            | RejectionReason::Expired
-            | RejectionReason::Disabled
-            | RejectionReason::DeniedByLimits
-            | RejectionReason::Throttled => false,
-        }
-    }
-
-    fn event_kind(self) -> EventKind {
-        match self {
-            // These need a secret that was valid once. The administrator has to see them apart from guesses: the token
-            // may have leaked.
-            RejectionReason::RetiredSecret | RejectionReason::Revoked | RejectionReason::Expired => {
-                EventKind::DeadSecretUsed
-            }
-            _ => EventKind::AttemptRefused,
-        }
-    }
 }
 
 /// Rejected credential, with the token that it names and that token's owner where they exist.
@@ -265,6 +211,7 @@ impl Authenticator {
             store,
             clock,
             throttle: LoginThrottle::default(),
+            defender: Defender::default(),
             token_cache: TokenCache::default(),
             last_used: LastUsedTable::default(),
             flush_lock: Mutex::default(),
@@ -297,6 +244,19 @@ impl Authenticator {
             }
             Err(AuthFailure::Rejected(rejected)) => Err(self.core.reject(&rejected, &peer)),
         }
+    }
+
+    /// Returns why nothing is accepted from an address; `None` where it is neither denied nor banned. To be asked before a
+    /// credential is read.
+    pub fn address_refusal(&self, address: IpAddr) -> Option<AddressRefusal> {
+        let AuthCore { defender, clock, store, .. } = &*self.core;
+        defender.refusal(address, clock.now(), clock.boottime(), store)
+    }
+
+    /// Replaces the settings of the defender.
+    pub fn set_defender_settings(&self, settings: DefenderSettings) {
+        self.core.defender.set_settings(settings);
+        self.core.close_refused_sessions();
     }
 
     /// Returns the id of the valid token with this text. Opens no session, and ignores the token's limits.
@@ -406,6 +366,9 @@ impl AuthCore {
     /// Records a rejected attempt, and returns the error for its caller: after too many guesses, one that says to wait.
     fn reject(&self, rejected: &RejectedCredential, peer: &Peer) -> AuthError {
         let now = self.clock.boottime();
+        if rejected.reason.is_guess() {
+            self.count_for_ban(peer);
+        }
         // After the credential was checked: otherwise one guesser would lock out valid tokens from its address.
         match self.throttle.retry_after(peer.address, now).filter(|_| rejected.reason.is_guess()) {
             Some(wait) => {
@@ -422,6 +385,34 @@ impl AuthCore {
                 }
                 self.record_rejection(rejected, peer);
                 AuthError::Denied
+            }
+        }
+    }
+
+    /// Counts a guess, and records the ban that it leads to.
+    fn count_for_ban(&self, peer: &Peer) {
+        let Some(ban) = self.defender.record_failure(peer.address, self.clock.now(), self.clock.boottime()) else {
+            return;
+        };
+        // A token that was used from there a moment ago, of which the store doesn't know yet.
+        let network = ban.network.first_address();
+        if self.last_used.new_addresses().iter().any(|seen| seen.network == network) {
+            self.defender.remember_known_address(network, self.clock.boottime());
+        }
+        tracing::warn!(network = %ban.network, protocol = %peer.protocol, "banned: {}", ban.reason);
+        let event = AuditEvent::new(self.clock.now(), EventKind::BanAdded).with_actor(Actor::Server).with_peer(peer);
+        let event = event.with_detail(ban.describe());
+        self.audit_buffer.record(EventOrigin::Unauthenticated, event);
+    }
+
+    /// Closes the sessions from addresses that an administrator has banned or denied.
+    fn close_refused_sessions(&self) {
+        let now = self.clock.now();
+        for cached_token in self.token_cache.with_open_sessions() {
+            for (number, session) in cached_token.sessions() {
+                if self.defender.is_refused_by_administrator(session.peer.address, now) {
+                    cached_token.evict(number);
+                }
             }
         }
     }

@@ -72,6 +72,12 @@ impl AuthCore {
             }
         }
         self.close_sessions_after_failures(state.failures);
+        match self.defender.reload(&self.store) {
+            Ok(true) => self.close_refused_sessions(),
+            Ok(false) => {}
+            // Those in memory hold until they can be read.
+            Err(error) => self.warn_store("bans can't be read from the store", &error),
+        }
         self.token_cache.evict_idle(self.clock.boottime_ms());
     }
 
@@ -101,6 +107,9 @@ impl AuthCore {
         // Uses before expirations: the store computes the instant of an expiration from the last use in the row.
         self.record_uses(|uses| uses.take_due(now), false);
         self.record_expired();
+        if let Err(error) = self.defender.store_bans(&self.store, now) {
+            self.warn_not_written("bans", &error);
+        }
         self.persist(self.audit_buffer.take_due(now), self.usage_counters.take_due(now));
     }
 
@@ -167,10 +176,16 @@ impl AuthCore {
     /// Logs a failed write, at most once in [`WARNING_INTERVAL`]: a full disk lasts, and writes are tried several times
     /// a second.
     fn warn_not_written(&self, what: &str, error: &StoreError) {
+        let message = format!("{what} were not written to the store: they are kept in memory, and tried again");
+        self.warn_store(&message, error);
+    }
+
+    /// Logs a fault of the store, at most once in [`WARNING_INTERVAL`].
+    fn warn_store(&self, message: &str, error: &StoreError) {
         let mut warned_at = self.warned_at.lock();
         if warned_at.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             *warned_at = Some(Instant::now());
-            tracing::warn!(%error, "{what} were not written to the store: they are kept in memory, and tried again");
+            tracing::warn!(%error, "{message}");
         }
     }
 

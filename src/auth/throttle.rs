@@ -10,10 +10,12 @@
 //! [`Clock::boottime`]: super::clock::Clock::boottime
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+
+use crate::domain::BannedNetwork;
 
 /// Number of failures that an address may make at once.
 const BURST_FAILURES: u32 = 20;
@@ -23,9 +25,18 @@ const LEAK_INTERVAL: Duration = Duration::from_secs(3);
 const MAX_TRACKED_ADDRESSES: usize = 1 << 16;
 
 /// Buckets of the addresses that failed lately.
-#[derive(Default)]
 pub(super) struct LoginThrottle {
+    /// Number of failures that fill a bucket.
+    capacity: u32,
+    /// Time in which one of them leaks from a bucket.
+    leak_interval: Duration,
     buckets: Mutex<LeakyBuckets>,
+}
+
+impl Default for LoginThrottle {
+    fn default() -> Self {
+        Self::new(BURST_FAILURES, LEAK_INTERVAL)
+    }
 }
 
 #[derive(Default)]
@@ -36,6 +47,11 @@ struct LeakyBuckets {
 }
 
 impl LoginThrottle {
+    /// Creates buckets that `capacity` failures at once fill, of which one leaks in each `leak_interval`.
+    pub(super) fn new(capacity: u32, leak_interval: Duration) -> Self {
+        Self { capacity, leak_interval, buckets: Mutex::default() }
+    }
+
     /// Returns how long an address has to wait until it may try again; `None` when it need not.
     pub(super) fn retry_after(&self, address: IpAddr, now: Duration) -> Option<Duration> {
         let buckets = self.buckets.lock();
@@ -48,31 +64,42 @@ impl LoginThrottle {
             buckets.overflow_empty_at
         })?;
         // The wait is the time by which one more failure would overflow the bucket: one interval at most.
-        let wait = (empty_at.saturating_sub(now) + LEAK_INTERVAL).saturating_sub(BURST_FAILURES * LEAK_INTERVAL);
+        let wait =
+            (empty_at.saturating_sub(now) + self.leak_interval).saturating_sub(self.capacity * self.leak_interval);
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Records a failure. A full bucket gets no fuller.
-    pub(super) fn record_failure(&self, address: IpAddr, now: Duration) {
+    /// Records a failure. A full bucket gets no fuller. Returns whether the address has a bucket of its own, and that is
+    /// full.
+    pub(super) fn record_failure(&self, address: IpAddr, now: Duration) -> bool {
         let mut buckets = self.buckets.lock();
         let network = address_prefix(address);
         // Only a new address pays for a scan of the table.
         if !buckets.empty_at.contains_key(&network) {
-            buckets.prune_empty(now);
+            buckets.prune_empty(now, self.leak_interval);
         }
-        let empty_at = match buckets.empty_at.len() < MAX_TRACKED_ADDRESSES || buckets.empty_at.contains_key(&network) {
+        let has_own_bucket = buckets.empty_at.len() < MAX_TRACKED_ADDRESSES || buckets.empty_at.contains_key(&network);
+        let empty_at = match has_own_bucket {
             true => buckets.empty_at.entry(network).or_insert(now),
             false => buckets.overflow_empty_at.get_or_insert(now),
         };
         // Capped at a full bucket: a flood doesn't lengthen the wait of an honest client behind the same address.
-        *empty_at = ((*empty_at).max(now) + LEAK_INTERVAL).min(now + BURST_FAILURES * LEAK_INTERVAL);
+        let filled = (*empty_at).max(now) + self.leak_interval;
+        *empty_at = filled.min(now + self.capacity * self.leak_interval);
+        // What leaked since the last failure counts for the part of an interval that it took.
+        has_own_bucket && filled + self.leak_interval > now + self.capacity * self.leak_interval
+    }
+
+    /// Empties the bucket of an address.
+    pub(super) fn forget(&self, address: IpAddr) {
+        self.buckets.lock().empty_at.remove(&address_prefix(address));
     }
 }
 
 impl LeakyBuckets {
     /// Removes empty buckets when there are too many, at most once in the time in which one failure leaks.
-    fn prune_empty(&mut self, now: Duration) {
-        let pruned_recently = self.pruned_at.is_some_and(|at| now.saturating_sub(at) < LEAK_INTERVAL);
+    fn prune_empty(&mut self, now: Duration, leak_interval: Duration) {
+        let pruned_recently = self.pruned_at.is_some_and(|at| now.saturating_sub(at) < leak_interval);
         if self.empty_at.len() >= MAX_TRACKED_ADDRESSES && !pruned_recently {
             self.empty_at.retain(|_, empty_at| *empty_at > now);
             self.pruned_at = Some(now);
@@ -82,11 +109,7 @@ impl LeakyBuckets {
 
 /// Returns the network that an address is counted as: itself, or the /64 that an IPv6 host draws its addresses from.
 pub(super) fn address_prefix(address: IpAddr) -> IpAddr {
-    // IPv4-mapped addresses count as IPv4. Otherwise all of IPv4 would share the bucket of one /64.
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        address => address,
-    }
+    BannedNetwork::of_address(address).first_address()
 }
 
 #[cfg(test)]

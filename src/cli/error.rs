@@ -128,6 +128,7 @@ fn problem_hint(problem: &ProblemDetails) -> Option<String> {
         "role-not-held" => return Some(format!("give the user the role first: patgate admin user roles {user} ROLE…")),
         "no-grant" => return Some(format!("patgate admin user show {user} shows its grants")),
         "outside-reach" => return Some(reach_hint(user, problem.reach.as_deref().unwrap_or_default())),
+        "unknown-ban" => "patgate admin ban list shows the bans in force",
         "unknown-token" => "patgate apitoken list shows the ids",
         "dead-token" => "create a new one: patgate admin user token -u LOGIN",
         "grace" => "give --grace 24h or less",

@@ -3,6 +3,7 @@
 mod apitoken;
 mod audit;
 mod backend;
+mod ban;
 mod capabilities;
 mod client;
 mod completions;
@@ -121,7 +122,7 @@ impl CliCommand {
     }
 }
 
-/// Manage users and their tokens
+/// Manage users and their tokens, and bans of addresses
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   patgate admin user create alice")]
@@ -133,6 +134,7 @@ struct AdminArgs {
 #[derive(Debug, Subcommand)]
 enum AdminSubcommand {
     User(user::UserCommand),
+    Ban(ban::BanCommand),
 }
 
 /// Runs the command in the arguments, of which the first is the program's name.
@@ -167,6 +169,7 @@ fn dispatch(command: CliCommand, context: &CommandContext) -> Result {
         CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::User(command) }) | CliCommand::User(command) => {
             command.run(context)
         }
+        CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::Ban(command) }) => command.run(context),
         CliCommand::Apitoken(command) => command.run(context),
         CliCommand::Node(command) => command.run(context),
         CliCommand::Policy(command) => command.run(context),

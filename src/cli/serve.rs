@@ -8,6 +8,7 @@ use super::setting_flags::SettingFlags;
 use super::signals::{HarmlessSignals, stop_on_signals};
 use super::{CommandError, Result, capabilities, huge_pages, output, rlimit};
 use crate::api::ApiOptions;
+use crate::auth::DefenderSettings;
 use crate::config::{self, Config, ConfigSources, Count, LoadedConfig};
 use crate::domain::{PropertyQuota, StateLimits, UploadSpaceLimits};
 use crate::gateway::{
@@ -132,6 +133,7 @@ fn start_logging(config: &Config) -> Result<LogControl> {
 
 fn gateway_settings(config: Config) -> GatewaySettings {
     let Config { root, state, settings, tls } = config;
+    let defender = defender_settings(&settings);
     let connection_limits = |connections: Count<1>, per_user: Count<1>| ConnectionLimits {
         connections: connections.0,
         per_user: per_user.0,
@@ -183,9 +185,21 @@ fn gateway_settings(config: Config) -> GatewaySettings {
             http: settings.proxy_protocol.http,
             sftp: settings.proxy_protocol.sftp,
         },
+        defender,
         durability: tree_durability(settings.durability),
         open_file_limits: None,
         drain_timeout: settings.drain_seconds.0,
+    }
+}
+
+fn defender_settings(settings: &config::Settings) -> DefenderSettings {
+    DefenderSettings {
+        ban_after: u32::try_from(settings.ban_after.0).unwrap_or(u32::MAX),
+        ban_window: settings.ban_window_seconds.0,
+        ban_time: settings.ban_seconds.0,
+        ban_time_max: settings.ban_seconds_max.0,
+        allow_addresses: settings.allow_addresses.0.clone(),
+        deny_addresses: settings.deny_addresses.0.clone(),
     }
 }
 

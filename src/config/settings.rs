@@ -129,6 +129,20 @@ declare_settings! {
     unauthenticated_connections: Count<1> = Default("256"),
     /// Maximum number of those from one address (one /64 of IPv6).
     unauthenticated_connections_per_address: Count<1> = Default("64"),
+    /// Number of failed logins from one address (one /64 of IPv6), over all protocols and within ban_window_seconds, after
+    /// which it is banned. 0 bans none. Addresses from which a live token was used before are spared.
+    [reloadable] ban_after: Count<0> = Default("200"),
+    /// Seconds after which a failed login doesn't count any more, from 1 to 86400.
+    [reloadable] ban_window_seconds: Seconds<1, 86_400> = Default("600"),
+    /// Seconds for which an address is banned for the first time, up to 2592000; each time soon after the last one takes
+    /// twice as long.
+    [reloadable] ban_seconds: Seconds<1, 2_592_000> = Default("600"),
+    /// Maximum number of those seconds.
+    [reloadable] ban_seconds_max: Seconds<1, 2_592_000> = Default("86400"),
+    /// Networks that are never refused, whatever fails there.
+    [reloadable] allow_addresses: NetworkList = Default(""),
+    /// Networks from which nothing is accepted.
+    [reloadable] deny_addresses: NetworkList = Default(""),
     /// Maximum number of entries in a WebDAV listing of infinite depth; a client that asks for more is told to list
     /// directory by directory. 0 refuses them all.
     propfind_infinity_entries: EntryCount = Default("10000"),

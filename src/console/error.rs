@@ -172,7 +172,9 @@ fn store_error_status(error: &StoreError) -> StatusCode {
 fn token_error_status(error: &tokens::Error) -> StatusCode {
     use tokens::Error;
     match error {
-        Error::UnknownUser(_) | Error::UnknownToken(_) | Error::GrantNotFound { .. } => StatusCode::NOT_FOUND,
+        Error::UnknownUser(_) | Error::UnknownToken(_) | Error::UnknownBan(_) | Error::GrantNotFound { .. } => {
+            StatusCode::NOT_FOUND
+        }
         Error::Forbidden(_) | Error::RestrictedToken => StatusCode::FORBIDDEN,
         Error::SessionEnded => StatusCode::UNAUTHORIZED,
         Error::UserExists(_) | Error::VersionConflict(_) | Error::TokenInactive(..) => StatusCode::CONFLICT,
@@ -198,6 +200,7 @@ fn token_error_status(error: &tokens::Error) -> StatusCode {
         | Error::Policy(_)
         | Error::WindowWithoutExpiration
         | Error::Label(_)
+        | Error::InvalidBan(_)
         | Error::InvalidSetting(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Error::Store(error) => store_error_status(error),
@@ -207,7 +210,7 @@ fn token_error_status(error: &tokens::Error) -> StatusCode {
 }
 
 /// Turns the message of another module into a sentence.
-fn to_sentence(text: &str) -> String {
+pub(super) fn to_sentence(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };

@@ -27,6 +27,8 @@ pub(super) enum ConsoleSection {
     Users,
     /// The policy.
     Policy,
+    /// Banned addresses.
+    Bans,
     /// The audit trail.
     Audit,
 }
@@ -80,6 +82,7 @@ impl PageFrame {
         let sections_by_role = [
             (ConsoleSection::Users, Role::ManageUsers),
             (ConsoleSection::Policy, Role::ManagePolicy),
+            (ConsoleSection::Bans, Role::ManagePolicy),
             (ConsoleSection::Audit, Role::ReadAudit),
         ];
         let sections_by_role =
@@ -117,6 +120,7 @@ impl ConsoleSection {
             ConsoleSection::Explain => ("/console/explain", "Explain", include_str!("templates/icons/explain.svg")),
             ConsoleSection::Users => ("/console/people", "Users", include_str!("templates/icons/users.svg")),
             ConsoleSection::Policy => ("/console/policy", "Policy", include_str!("templates/icons/policy.svg")),
+            ConsoleSection::Bans => ("/console/bans", "Bans", include_str!("templates/icons/ban.svg")),
             ConsoleSection::Audit => ("/console/audit", "Audit", include_str!("templates/icons/audit.svg")),
         }
     }

@@ -6,6 +6,7 @@
 
 mod assets;
 mod audit;
+mod bans;
 mod blocking;
 mod browser_sessions;
 mod content;
@@ -140,6 +141,8 @@ fn router() -> Router<Arc<ConsoleState>> {
         .route("/console/people/{login}/delete", get(users::confirm_delete).post(users::delete))
         .route("/console/people/{login}/{what}", post(users::update))
         .route("/console/policy", get(policy::show).post(policy::update))
+        .route("/console/bans", get(bans::list).post(bans::add))
+        .route("/console/bans/remove", post(bans::remove))
         .route("/console/audit", get(audit::show))
         .route("/console/explain", get(explain::show))
         .route("/console/sessions", get(sessions::list))

@@ -13,6 +13,7 @@ use super::readiness::ReadinessCheck;
 use super::reload::LiveSettings;
 use super::{cors, cross_origin};
 use crate::api::Api;
+use crate::auth::Authenticator;
 use crate::console::Console;
 use crate::domain::AllowedOrigins;
 use crate::http::{
@@ -29,6 +30,7 @@ const ABOUT_PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8
 /// Router of HTTP requests. Clones share all state.
 #[derive(Clone)]
 pub(super) struct HttpService {
+    pub(super) auth: Authenticator,
     pub(super) webdav: Webdav,
     pub(super) api: Api,
     pub(super) console: Console,

@@ -140,6 +140,7 @@ impl Gateway {
             dependencies.clock.restore(checkpoint);
         }
         let auth = Authenticator::new(store.clone(), dependencies.clock.clone())?;
+        auth.set_defender_settings(settings.defender.clone());
         let options = tree::TreeOptions { root: settings.root.clone(), durability: settings.durability };
         let clock = dependencies.clock.clone();
         let tree = Tree::open(options, store.clone(), clock.clone())
@@ -159,6 +160,7 @@ impl Gateway {
         let tokens = TokenService::new(store.clone(), dependencies.clock.clone());
         let tokens = tokens.with_tree(tree.clone()).with_authenticator(auth.clone());
         let service = HttpService {
+            auth: auth.clone(),
             webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
             api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
             console: Console::new(tokens, tree.clone(), auth.clone(), dependencies.clock, sftp_address),
@@ -210,7 +212,7 @@ impl Gateway {
 
     /// Returns the handle that replaces settings while the gateway runs.
     pub fn reloader(&self) -> GatewayReloader {
-        GatewayReloader { live_settings: Arc::clone(&self.live_settings) }
+        GatewayReloader { live_settings: Arc::clone(&self.live_settings), auth: self.auth.clone() }
     }
 
     /// Serves until `stop` is cancelled, then drains connections within the configured timeout, then writes the uses

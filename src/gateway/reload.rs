@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::middleware::RequestMiddleware;
 use super::settings::GatewaySettings;
+use crate::auth::Authenticator;
 use crate::http::TrustedProxies;
 use crate::net::{self, TlsError};
 
@@ -50,10 +51,11 @@ pub enum ReloadError {
 #[derive(Clone)]
 pub struct GatewayReloader {
     pub(super) live_settings: Arc<ArcSwap<LiveSettings>>,
+    pub(super) auth: Authenticator,
 }
 
 impl GatewayReloader {
-    /// Reads certificate and key again and replaces them, `public_url`, `cors_origins` and `drain` by those of
+    /// Reads certificate and key again and replaces them, `public_url`, `cors_origins`, `drain` and the defender's by those of
     /// `settings`, for connections from now on; all other settings are ignored.
     ///
     /// # Errors
@@ -66,6 +68,7 @@ impl GatewayReloader {
             return Err(ReloadError::TlsSwitched);
         }
         self.live_settings.store(Arc::new(new));
+        self.auth.set_defender_settings(settings.defender.clone());
         Ok(())
     }
 }

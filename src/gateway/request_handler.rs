@@ -17,7 +17,7 @@ use super::http_service::HttpService;
 use super::last_host::LastHost;
 use super::malformed::reject_malformed;
 use super::reload::LiveSettings;
-use crate::auth::Session;
+use crate::auth::{AddressRefusal, Session};
 use crate::http::{
     AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, LastSession, RequestBody, RequestSource,
     ResponseBody, UnreadBody, UnreadBodyRest, text_response,
@@ -182,6 +182,9 @@ impl HttpConnection {
             self.last_host.set(&request, address);
         }
         let origin = self.service.proxies.request_source(self.peer, self.encrypted, request.headers());
+        if let Some(refusal) = self.service.auth.address_refusal(origin.address) {
+            return refused_address_response(refusal);
+        }
         // Before any credential is read: a token that was sent in the clear must not work, or nobody notices.
         if !self.is_transport_allowed(origin) {
             return text_response(StatusCode::FORBIDDEN, CLEARTEXT_REFUSAL);
@@ -238,6 +241,13 @@ impl HttpConnection {
         let is_local = self.peer.to_canonical().is_loopback() && origin.is_confidential();
         self.service.allow_cleartext || origin.encrypted || is_local
     }
+}
+
+/// Refuses a request because of its address, and ends the connection.
+fn refused_address_response(refusal: AddressRefusal) -> Response<ResponseBody> {
+    let mut response = text_response(StatusCode::FORBIDDEN, refusal.to_string());
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Tells whether a request of this method is cancelled when its client disconnects.

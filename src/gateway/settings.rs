@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::ApiOptions;
+use crate::auth::DefenderSettings;
 use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertyQuota, PublicUrl, StateLimits, UserQuotaLimits};
 use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
@@ -51,6 +52,8 @@ pub struct GatewaySettings {
     pub cors_origins: AllowedOrigins,
     /// Listeners at which connections of trusted proxies begin with a PROXY header.
     pub proxy_protocol: ProxyProtocolListeners,
+    /// Bans of addresses from which too many logins fail, and lists of addresses.
+    pub defender: DefenderSettings,
     /// Durability that a write has before success is returned.
     pub durability: CommitDurability,
     /// Bounds on HTTP connections.
@@ -98,6 +101,7 @@ impl GatewaySettings {
             public_url: None,
             cors_origins: AllowedOrigins::None,
             proxy_protocol: ProxyProtocolListeners::default(),
+            defender: DefenderSettings::default(),
             durability: CommitDurability::Full,
             http_connection_limits: limits,
             http_idle_timeout: Duration::from_secs(75),

@@ -132,6 +132,11 @@ impl Sftp {
     /// Serves one connection until it ends. After `stop` is cancelled, it ends as soon as the requests that were
     /// received are answered and the files that are open are closed.
     pub async fn serve(&self, connection: AcceptedConnection, stop: CancellationToken) {
+        // Before the key exchange, which costs more than everything else that a stranger may ask for.
+        if let Some(refusal) = self.auth().address_refusal(connection.peer.ip()) {
+            tracing::debug!(peer = %connection.peer, "an SFTP connection was refused: {refusal}");
+            return;
+        }
         connection::serve(self.clone(), connection, stop).await;
     }
 

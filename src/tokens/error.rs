@@ -1,7 +1,9 @@
 //! Errors of token and user management.
 
 use crate::auth::AuthError;
-use crate::domain::{ExceedsPrivileges, Lifetime, Login, NodeId, PolicyViolation, Role, TokenId, TreePath, UnixMillis};
+use crate::domain::{
+    BannedNetwork, ExceedsPrivileges, Lifetime, Login, NodeId, PolicyViolation, Role, TokenId, TreePath, UnixMillis,
+};
 use crate::store::{StoreError, TokenState};
 use crate::tree;
 
@@ -133,6 +135,12 @@ pub enum Error {
     /// The policy key or value is invalid.
     #[error("{0}")]
     InvalidSetting(String),
+    /// The ban is invalid, or would shut the caller out.
+    #[error("{0}")]
+    InvalidBan(String),
+    /// The network is not banned.
+    #[error("{0} is not banned")]
+    UnknownBan(BannedNetwork),
     /// The queue of argon2 or of store operations is full.
     #[error("the server is busy: try again")]
     Busy,

@@ -5,6 +5,7 @@
 //! comes before the first effect.
 
 mod audit;
+mod bans;
 mod error;
 mod expiring;
 mod explain;
@@ -24,6 +25,7 @@ use crate::domain::{Login, Policy, PolicySetting, Role};
 use crate::store::{Store, StoreError, User};
 use crate::tree::Tree;
 
+pub use bans::BanRequest;
 pub use error::Error;
 pub use expiring::TokenListSummary;
 pub use issue::IssuedToken;

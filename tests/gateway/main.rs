@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used)]
 
 mod audit;
+mod bans;
 mod bug_reports;
 mod capabilities;
 mod client_replays;

@@ -1,5 +1,6 @@
 //! Requests and responses in JSON: one type for the REST API and for `--json` of the command line.
 
+mod ban;
 mod event;
 mod explanation;
 mod nodes_and_policy;
@@ -9,6 +10,7 @@ mod token_requests;
 mod user;
 
 pub use super::error::ProblemDetails;
+pub use ban::{BanResponse, CreateBanRequest};
 pub use event::EventResponse;
 pub use explanation::{ExplainRequest, ExplainResponse, ExplainSource};
 pub use nodes_and_policy::{NodeResponse, PolicyResponse, UpdatePolicyRequest};

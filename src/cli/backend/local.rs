@@ -4,13 +4,14 @@ use super::super::open_state::OpenState;
 use super::super::{CommandError, Result};
 use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
-    CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret, UserResponse,
+    BanResponse, CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret,
+    UserResponse,
 };
-use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
+use crate::domain::{AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{
-    self, Grant, GrantTarget, HomeOption, IssuedToken, NarrowRequest, RotatedToken, StateFilter, TokenQuery,
-    TokenRequest, UserRequest,
+    self, BanRequest, Grant, GrantTarget, HomeOption, IssuedToken, NarrowRequest, RotatedToken, StateFilter,
+    TokenQuery, TokenRequest, UserRequest,
 };
 use crate::tree;
 
@@ -133,6 +134,19 @@ impl ManagementBackend for LocalBackend {
 
     fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse> {
         Ok(self.0.tokens.change_policy(&self.0.principal, &[setting])?.into())
+    }
+
+    fn bans(&self) -> Result<Vec<BanResponse>> {
+        let bans = self.0.tokens.bans(&self.0.principal)?;
+        Ok(bans.into_iter().map(BanResponse::from).collect())
+    }
+
+    fn add_ban(&self, request: &BanRequest) -> Result<BanResponse> {
+        Ok(self.0.tokens.add_ban(&self.0.principal, request)?.into())
+    }
+
+    fn remove_ban(&self, network: BannedNetwork) -> Result {
+        Ok(self.0.tokens.remove_ban(&self.0.principal, network)?)
     }
 
     fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>> {

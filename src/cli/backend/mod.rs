@@ -7,11 +7,12 @@ mod remote;
 use super::error::CREATE_PATH_HINT;
 use super::{CommandError, Result};
 use crate::api::types::{
-    CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret, UserResponse,
+    BanResponse, CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret,
+    UserResponse,
 };
-use crate::domain::{AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
+use crate::domain::{AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
-use crate::tokens::{Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{BanRequest, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use local::LocalBackend;
 pub(super) use remote::{RemoteBackend, RemoteOptions, read_ca_certificates, root_cause};
@@ -68,6 +69,12 @@ pub(super) trait ManagementBackend {
     fn policy(&self) -> Result<PolicyResponse>;
     /// Changes one key of the policy.
     fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse>;
+    /// Lists the bans in force.
+    fn bans(&self) -> Result<Vec<BanResponse>>;
+    /// Bans a network.
+    fn add_ban(&self, request: &BanRequest) -> Result<BanResponse>;
+    /// Removes a ban.
+    fn remove_ban(&self, network: BannedNetwork) -> Result;
     /// Returns the matching events from a cursor on.
     fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>>;
     /// Explains whether a token may carry out an operation.

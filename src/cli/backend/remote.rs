@@ -16,16 +16,16 @@ use zeroize::Zeroizing;
 use super::super::{CommandError, Result};
 use super::{ENTRIES_PER_REQUEST, ManagementBackend, no_such_path};
 use crate::api::types::{
-    CreateGrantRequest, CreateUserRequest, CreatedUserResponse, EventResponse, ExplainRequest, ExplainResponse,
-    NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest, RevokedTokensResponse, RotateTokenRequest,
-    TokenWithSecret, UpdatePolicyRequest, UpdateUserRequest, UserResponse,
+    BanResponse, CreateBanRequest, CreateGrantRequest, CreateUserRequest, CreatedUserResponse, EventResponse,
+    ExplainRequest, ExplainResponse, NodeResponse, PolicyResponse, ProblemDetails, RevokeTokensRequest,
+    RevokedTokensResponse, RotateTokenRequest, TokenWithSecret, UpdatePolicyRequest, UpdateUserRequest, UserResponse,
 };
 use crate::domain::{
-    ALL_BUT_UNRESERVED, AccessQuery, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
+    ALL_BUT_UNRESERVED, AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
 };
 use crate::net::{self, TlsFailure};
 use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
-use crate::tokens::{self, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{self, BanRequest, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
 /// Timeout of a request.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -300,6 +300,18 @@ impl ManagementBackend for RemoteBackend {
 
     fn set_policy(&self, setting: PolicySetting) -> Result<PolicyResponse> {
         self.send_json(Method::PATCH, "/policy", &UpdatePolicyRequest::from_setting(setting))
+    }
+
+    fn bans(&self) -> Result<Vec<BanResponse>> {
+        self.get("/bans")
+    }
+
+    fn add_ban(&self, request: &BanRequest) -> Result<BanResponse> {
+        self.send_json(Method::POST, "/bans", &CreateBanRequest::from(request))
+    }
+
+    fn remove_ban(&self, network: BannedNetwork) -> Result {
+        self.delete(&format!("/bans/{}", percent_encode(&network.to_string())))
     }
 
     fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>> {
