@@ -1,18 +1,14 @@
 //! Counts of token uses and refusals: kept in memory by the hour, written to the store once a minute.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::domain::{Protocol, UnixMillis, UsageCount, UsageKind};
+use crate::domain::{COUNTER_STRIPES, Protocol, UnixMillis, UsageCount, UsageKind, stripe_of_thread};
 
 /// Time between two writes of counts, and so the time whose counts a crash loses.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Number of tables that threads spread their counts over.
-const STRIPES: usize = 16;
 
 type CountTable = HashMap<(UnixMillis, Protocol, UsageKind), u64>;
 
@@ -20,7 +16,7 @@ type CountTable = HashMap<(UnixMillis, Protocol, UsageKind), u64>;
 #[derive(Default)]
 pub(super) struct UsageCounters {
     /// A thread adds to one of these, so that requests at the same time seldom wait for one another.
-    stripes: [CountStripe; STRIPES],
+    stripes: [CountStripe; COUNTER_STRIPES],
     flushed_at: Mutex<Option<UnixMillis>>,
 }
 
@@ -81,15 +77,6 @@ impl UsageCounters {
 fn add(table: &mut CountTable, key: (UnixMillis, Protocol, UsageKind), by: u64) {
     let count = table.entry(key).or_default();
     *count = count.saturating_add(by);
-}
-
-/// Returns the number of the table that this thread adds to.
-fn stripe_of_thread() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static STRIPE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES;
-    }
-    STRIPE.with(|stripe| *stripe)
 }
 
 #[cfg(test)]
