@@ -131,6 +131,7 @@ impl Config {
         let (state, tls) = (state_directory(&settings, sources), settings.tls_files());
         let config = Self { root, state, settings, tls };
         warnings.extend(config.cleartext_warning());
+        warnings.extend(config.metrics_warning());
         Ok(LoadedConfig { config, warnings, texts })
     }
 
@@ -150,6 +151,18 @@ impl Config {
         Some(format!(
             "HTTP listens on {http} without TLS: off loopback {answered} will be answered; \
              set tls_cert and tls_key, trusted_proxies, or insecure_http"
+        ))
+    }
+}
+
+impl Config {
+    /// Warns of metrics that other machines may read.
+    fn metrics_warning(&self) -> Option<String> {
+        let metrics = self.settings.metrics.0.filter(|metrics| !metrics.ip().to_canonical().is_loopback())?;
+        Some(format!(
+            "metrics listens on {metrics}: whoever reaches that address reads them without a token; let a firewall \
+             admit Prometheus alone, or turn it off and read /metrics on the HTTP listener with a token that has the \
+             role metrics.read"
         ))
     }
 }

@@ -1,6 +1,13 @@
-//! What the gateway says of itself: tracing to stderr, as text or JSON lines, and among it the audit
-//! trail, under the target `patgate::audit`. No secret is ever an argument of an event, and of a token that somebody put
+//! What the gateway says of itself: the log, counts of finished operations ([`operation`]), and their metrics.
+//!
+//! The log is tracing to stderr, as text or JSON lines, and among it the audit trail, under the target `patgate::audit`. No secret is ever an argument of an event, and of a token that somebody put
 //! into a path or a name the secret is struck from what is written, whoever logs it.
+
+pub mod metric_catalog;
+mod metrics_page;
+mod operation;
+mod operation_counters;
+mod process_usage;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -8,7 +15,49 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::reload::Handle;
 
-use crate::domain::{AuditEvent, escape_for_terminal, redact_tokens_in_bytes};
+use crate::domain::{AuditEvent, EventKind, StripedCounters, escape_for_terminal, redact_tokens_in_bytes};
+
+pub use metrics_page::{METRICS_MEDIA_TYPE, MetricsPage};
+pub use operation::{FinishedOperation, HttpArea, HttpMethodName, OperationKind, OperationStatus, SftpRequestName};
+use operation_counters::OperationCounters;
+pub use operation_counters::OperationCounts;
+pub use process_usage::{add_process_metrics, unix_seconds};
+
+/// Record of what was done since the start. Every operation is reported to it once, when it has ended.
+pub struct OperationRecorder {
+    operations: OperationCounters,
+    audit_events: StripedCounters,
+}
+
+impl Default for OperationRecorder {
+    fn default() -> Self {
+        Self { operations: OperationCounters::default(), audit_events: StripedCounters::new(EventKind::ALL.len()) }
+    }
+}
+
+impl OperationRecorder {
+    /// Records an operation that has ended.
+    pub fn record(&self, operation: &FinishedOperation) {
+        self.operations.count(operation);
+    }
+
+    /// Counts an event of the audit trail.
+    pub fn count_audit_event(&self, event: &AuditEvent) {
+        if let Some(index) = EventKind::ALL.iter().position(|kind| *kind == event.kind) {
+            self.audit_events.add(index, event.count);
+        }
+    }
+
+    /// Returns the counts of operations, by kind.
+    pub fn operation_counts(&self) -> Vec<OperationCounts> {
+        self.operations.counts()
+    }
+
+    /// Returns the counts of all kinds of audit events.
+    pub fn audit_event_counts(&self) -> Vec<(EventKind, u64)> {
+        EventKind::ALL.iter().copied().zip(self.audit_events.sums()).collect()
+    }
+}
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

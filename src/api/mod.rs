@@ -11,6 +11,7 @@ mod error;
 mod explain;
 mod extract;
 mod guard;
+mod metrics;
 mod nodes;
 mod oauth;
 mod openapi;
@@ -46,11 +47,12 @@ use crate::tree::Tree;
 
 use error::{Error, Result};
 use guard::ApiCaller;
+pub use metrics::MetricsRenderer;
 
 /// Maximum size of a request body.
 const REQUEST_BODY_BYTES: usize = 64 * 1024;
 
-/// The handler of `/api/…` and `/auth/…`; clones share all state.
+/// The handler of `/api/…`, `/auth/…` and `/metrics`; clones share all state.
 #[derive(Clone)]
 pub struct Api {
     router: Router,
@@ -70,6 +72,7 @@ struct ApiState {
     tree: Tree,
     auth: Authenticator,
     options: ApiOptions,
+    metrics: Option<MetricsRenderer>,
 }
 
 impl ApiState {
@@ -91,9 +94,23 @@ impl ApiState {
 }
 
 impl Api {
-    /// Creates the handler.
+    /// Creates the handler, without metrics.
     pub fn new(tokens: TokenService, tree: Tree, auth: Authenticator, options: ApiOptions) -> Self {
-        let state = ApiState { tokens, tree, auth, options };
+        Self::for_state(ApiState { tokens, tree, auth, options, metrics: None })
+    }
+
+    /// Creates the handler, with the maker of the page of metrics.
+    pub fn with_metrics(
+        tokens: TokenService,
+        tree: Tree,
+        auth: Authenticator,
+        options: ApiOptions,
+        metrics: MetricsRenderer,
+    ) -> Self {
+        Self::for_state(ApiState { tokens, tree, auth, options, metrics: Some(metrics) })
+    }
+
+    fn for_state(state: ApiState) -> Self {
         let (routes, document) = authenticated_routes().split_for_parts();
         let document = Bytes::from(document.to_json().unwrap_or_default());
         let router = routes
@@ -152,6 +169,7 @@ fn authenticated_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(bans::list, bans::add))
         .routes(routes!(bans::remove))
         .routes(routes!(audit::list))
+        .routes(routes!(metrics::show))
         .routes(routes!(explain::explain))
         .routes(routes!(oauth::introspect))
         .routes(routes!(oauth::revoke))

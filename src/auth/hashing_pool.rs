@@ -86,6 +86,11 @@ impl HashingPool {
         thread::available_parallelism().map_or(1, usize::from).min(MAX_HASHING_THREADS)
     }
 
+    /// Returns the number of jobs in the queue.
+    pub(super) fn queued_jobs(&self) -> usize {
+        self.shared.queue.lock().queued
+    }
+
     /// Puts a job of a user into the queue.
     pub(super) fn submit(&self, user: &Login, job: HashingJob) -> Result<QueueTicket, HashingBusy> {
         let ticket = self.shared.queue.lock().push(user, job)?;

@@ -6,6 +6,8 @@
 //! from the next request, and open sessions end or narrow within a second.
 
 mod audit_buffer;
+mod auth_statistics;
+mod authentication_counters;
 mod clock;
 mod clock_jumps;
 mod defender;
@@ -44,6 +46,7 @@ use crate::domain::{
 use crate::store::{SecretHash, Store, StoreError, TokenState};
 
 use audit_buffer::{AuditBuffer, EventOrigin};
+use authentication_counters::{AuthOutcome, AuthenticationCounters};
 use defender::Defender;
 use hashing_pool::HashingPool;
 use last_used::LastUsedTable;
@@ -55,6 +58,7 @@ use verified_secrets::{PhcDigest, SecretFingerprint, VerifiedSecrets};
 use work_permits::WorkPermitPools;
 use worker_pool::WorkerPool;
 
+pub use auth_statistics::AuthStatistics;
 pub use clock::Clock;
 pub use defender::{AddressRefusal, DefenderSettings};
 pub use random::{fill_random, generate_secret, generate_token, generate_token_id};
@@ -133,6 +137,7 @@ struct AuthCore {
     warned_at: Mutex<Option<Instant>>,
     audit_buffer: AuditBuffer,
     usage_counters: UsageCounters,
+    authentication_counters: AuthenticationCounters,
     /// Permits for work on blocking threads.
     work_permits: WorkPermitPools,
     session_numbers: AtomicU64,
@@ -218,6 +223,7 @@ impl Authenticator {
             warned_at: Mutex::default(),
             audit_buffer: AuditBuffer::default(),
             usage_counters: UsageCounters::default(),
+            authentication_counters: AuthenticationCounters::default(),
             work_permits: WorkPermitPools::default(),
             session_numbers: AtomicU64::new(0),
             // A thread of its own: sessions have to end within a second also while all blocking threads are busy.
@@ -233,16 +239,25 @@ impl Authenticator {
     /// [`AuthError`]; [`AuthError::Denied`] for every wrong credential alike.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, AuthError> {
         let (address, protocol) = (peer.address, peer.protocol);
+        let counters = &self.core.authentication_counters;
         match self.core.verify_credential(&credential, &peer).await {
-            Ok((cached_token, digest)) => Ok(Session::open(self.core.clone(), cached_token, peer, digest)),
+            Ok((cached_token, digest)) => {
+                counters.count(protocol, AuthOutcome::ACCEPTED);
+                Ok(Session::open(self.core.clone(), cached_token, peer, digest))
+            }
             Err(AuthFailure::Error(error)) => {
+                counters.count(protocol, AuthOutcome::failed(&error));
                 // Logged here, because the audit trail has no event for it: no credential was rejected.
                 if matches!(error, AuthError::Busy) {
                     tracing::warn!(%address, %protocol, "a login was not verified: the queue for argon2 is full");
                 }
                 Err(error)
             }
-            Err(AuthFailure::Rejected(rejected)) => Err(self.core.reject(&rejected, &peer)),
+            Err(AuthFailure::Rejected(rejected)) => {
+                let error = self.core.reject(&rejected, &peer);
+                counters.count(protocol, AuthOutcome::rejected(rejected.reason, &error));
+                Err(error)
+            }
         }
     }
 

@@ -120,7 +120,8 @@ pub(super) fn ready_line(gateway: &Gateway) -> String {
     let scheme = if gateway.is_tls() { "https" } else { "http" };
     let http = gateway.http_address().map(|address| format!(" http={scheme}://{address}"));
     let sftp = gateway.sftp_address().map(|address| format!(" sftp={address}"));
-    format!("patgate ready{}{}", http.unwrap_or_default(), sftp.unwrap_or_default())
+    let metrics = gateway.metrics_address().map(|address| format!(" metrics=http://{address}"));
+    ["patgate ready".to_owned()].into_iter().chain(http).chain(sftp).chain(metrics).collect()
 }
 
 fn start_logging(config: &Config) -> Result<LogControl> {
@@ -174,6 +175,7 @@ fn gateway_settings(config: Config) -> GatewaySettings {
         state_directory: state,
         http: settings.http.0,
         sftp: settings.sftp.0,
+        metrics: settings.metrics.0,
         tls: tls.map(|tls| (tls.certificate, tls.key)),
         insecure_http: settings.insecure_http,
         trusted_proxies: settings.trusted_proxies.0,

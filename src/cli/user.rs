@@ -59,7 +59,8 @@ struct CreateUserArgs {
     #[arg(long = "grant", value_name = "PATH:PERM")]
     grants: Vec<Grant>,
     /// Role in the REST API and the console that its tokens may have: admin (everything), users.manage, policy.manage,
-    /// audit.read, security.generate_tokens, security.authentication_lookup or security.revoke_tokens; repeatable
+    /// audit.read, metrics.read, security.generate_tokens, security.authentication_lookup or security.revoke_tokens;
+    /// repeatable
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<Role>,
     /// Create no home
@@ -84,7 +85,7 @@ A token has a role only if it is created with --role, too.")]
 struct SetRolesArgs {
     /// The login
     login: Login,
-    /// admin (everything), users.manage, policy.manage, audit.read, security.generate_tokens,
+    /// admin (everything), users.manage, policy.manage, audit.read, metrics.read, security.generate_tokens,
     /// security.authentication_lookup or security.revoke_tokens
     #[arg(value_name = "ROLE", required_unless_present = "none", conflicts_with = "none")]
     roles: Vec<Role>,

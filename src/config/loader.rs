@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -179,6 +180,15 @@ impl ConfigLoader {
                 self.add_error(self.location_of("sftp"), format!("http and sftp can't both listen on {http}"));
             }
             _ => {}
+        }
+        let taken = |other: Option<SocketAddr>| {
+            settings.metrics.0.filter(|metrics| Some(*metrics) == other && metrics.port() != 0)
+        };
+        for (name, other) in [("http", settings.http.0), ("sftp", settings.sftp.0)] {
+            if let Some(metrics) = taken(other) {
+                let message = format!("metrics and {name} can't both listen on {metrics}");
+                self.add_error(self.location_of("metrics"), message);
+            }
         }
     }
 

@@ -66,6 +66,9 @@ declare_settings! {
     http: ListenAddress = Default("127.0.0.1:8080"),
     /// Address on which SFTP listens; "off" for none. Port 0 takes any free one.
     sftp: ListenAddress = Default("127.0.0.1:2022"),
+    /// Address on which metrics are read at /metrics, without a token; "off" for none. Port 0 takes any free one. A token
+    /// with the role metrics.read reads them at /metrics of the HTTP listener, too.
+    metrics: ListenAddress = Default("off"),
     /// Certificate chain for HTTPS, PEM. Needs tls_key.
     [reloadable] tls_cert: Option<FilePath> = Example("/etc/patgate/cert.pem"),
     /// Private key of tls_cert, PEM.

@@ -77,6 +77,7 @@ pub(super) fn role_description(name: &str) -> &'static str {
         Ok(Role::ManageUsers) => "manage users and grants",
         Ok(Role::ManagePolicy) => "change the policy",
         Ok(Role::ReadAudit) => "read the audit trail",
+        Ok(Role::ReadMetrics) => "read the metrics of the server",
         Err(_) => "",
     }
 }

@@ -12,6 +12,7 @@ mod audit_event;
 mod ban;
 mod base62;
 pub mod client_guides;
+mod duration_histogram;
 mod expiry;
 mod foreign_role;
 mod forwarding_headers;
@@ -42,6 +43,9 @@ pub use access::{AccessDenial, ChainLink, EffectiveGrant, NodeIdentity, PathAcce
 pub use access_explanation::{AccessExplanation, AccessQuery, AccessSource, DecidingRule, TargetError};
 pub use audit_event::{Actor, AuditEvent, EventKind, SystemUser, escape_for_terminal};
 pub use ban::{Ban, BanOrigin, BannedNetwork};
+pub use duration_histogram::{
+    DURATION_BUCKET_BOUNDS, DURATION_BUCKETS, DurationCounts, DurationHistogram, duration_bucket,
+};
 pub use expiry::{Policy, PolicyViolation, TokenExpiry};
 pub use foreign_role::{ForeignRole, ForeignRoles};
 pub use forwarding_headers::ForwardingHeaders;

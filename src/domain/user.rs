@@ -74,11 +74,13 @@ pub enum Role {
     ManagePolicy,
     /// Read the audit trail.
     ReadAudit,
+    /// Read the metrics of the server.
+    ReadMetrics,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Role; 7] = [
+    pub const ALL: [Role; 8] = [
         Role::Admin,
         Role::GenerateTokens,
         Role::AuthenticationLookup,
@@ -86,6 +88,7 @@ impl Role {
         Role::ManageUsers,
         Role::ManagePolicy,
         Role::ReadAudit,
+        Role::ReadMetrics,
     ];
 
     /// Returns the role's name in commands, JSON and the store.
@@ -98,6 +101,7 @@ impl Role {
             Role::ManageUsers => "users.manage",
             Role::ManagePolicy => "policy.manage",
             Role::ReadAudit => "audit.read",
+            Role::ReadMetrics => "metrics.read",
         }
     }
 }

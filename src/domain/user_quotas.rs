@@ -64,6 +64,11 @@ impl UserQuotas {
         QuotaReservation { quotas: self.clone(), login: login.clone(), amount }
     }
 
+    /// Returns the limits.
+    pub fn limits(&self) -> UserQuotaLimits {
+        self.limits
+    }
+
     /// Returns the amount that is reserved in all.
     pub fn total_reserved(&self) -> u64 {
         self.usage.lock().total

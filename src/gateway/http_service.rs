@@ -20,6 +20,7 @@ use crate::http::{
     RequestBody, RequestSource, ResponseBody, TrustedProxies, empty, full, has_content_coding, is_path_within,
     set_retry_after, text_response,
 };
+use crate::telemetry::{HttpArea, OperationRecorder};
 use crate::tree::{OUTAGE_RETRY_AFTER, Tree};
 use crate::webdav::Webdav;
 
@@ -38,6 +39,7 @@ pub(super) struct HttpService {
     pub(super) tree: Tree,
     pub(super) live_settings: Arc<ArcSwap<LiveSettings>>,
     pub(super) proxies: Arc<TrustedProxies>,
+    pub(super) recorder: Arc<OperationRecorder>,
     pub(super) allow_cleartext: bool,
     pub(super) idle_timeout: Duration,
     pub(super) transfer_rate_window: Duration,
@@ -56,7 +58,7 @@ impl HttpService {
             return response;
         }
         let path = request.uri().path();
-        let is_api = is_path_within(path, "/api") || is_path_within(path, "/auth");
+        let is_api = is_api_path(path);
         // The console checks its own forms, which carry a CSRF secret as well.
         if !is_path_within(path, "/console") && cross_origin::is_refused(allowed, &request, origin) {
             let message = cross_origin::REFUSAL_MESSAGE;
@@ -106,6 +108,20 @@ impl HttpService {
             text_response(StatusCode::SERVICE_UNAVAILABLE, format!("{subject} is not available: {outage}"));
         set_retry_after(response.headers_mut(), OUTAGE_RETRY_AFTER);
         response
+    }
+}
+
+fn is_api_path(path: &str) -> bool {
+    is_path_within(path, "/api") || is_path_within(path, "/auth") || path == "/metrics"
+}
+
+/// Returns the part of the server that answers a path, as [`HttpService::route`] chooses it.
+pub(super) fn area_of_path(path: &str) -> HttpArea {
+    match path {
+        _ if Webdav::serves_path(path) => HttpArea::Webdav,
+        _ if is_api_path(path) => HttpArea::Api,
+        _ if is_path_within(path, "/console") => HttpArea::Console,
+        _ => HttpArea::Other,
     }
 }
 

@@ -2,6 +2,7 @@
 //! longer keeps.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Authenticator, Clock};
 use crate::domain::UnixMillis;
 use crate::store::{ClockJump, EventCursor, EventFilter, Store, StoreError};
-use crate::telemetry;
+use crate::telemetry::{self, OperationRecorder};
 use crate::tokens::TokenService;
 use crate::tree::Tree;
 
@@ -30,12 +31,20 @@ struct MaintenanceTask {
     last_logged_event: Option<u64>,
     next_cleanup: UnixMillis,
     clock: Clock,
+    /// Record in which events are counted.
+    recorder: Arc<OperationRecorder>,
     /// Running time of the last write of the clock's checkpoint, and the jumps that were pending then.
     last_saved_clock: Option<(Duration, Vec<ClockJump>)>,
 }
 
 /// Logs events and cleans up until `stop` is cancelled; logs events once more then.
-pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tree, stop: CancellationToken) {
+pub(super) async fn run_maintenance(
+    store: Store,
+    auth: Authenticator,
+    tree: Tree,
+    recorder: Arc<OperationRecorder>,
+    stop: CancellationToken,
+) {
     let clock = auth.clock().clone();
     let tokens = TokenService::new(store.clone(), clock.clone()).with_authenticator(auth);
     let (last_logged_event, next_cleanup) = (store.latest_event_id().ok(), clock.now());
@@ -46,6 +55,7 @@ pub(super) async fn run_maintenance(store: Store, auth: Authenticator, tree: Tre
         tree,
         next_cleanup,
         clock: clock.clone(),
+        recorder,
         last_saved_clock: None,
     };
     loop {
@@ -138,7 +148,10 @@ impl MaintenanceTask {
                 EventCursor::After(last_logged_event),
                 AUDIT_PAGE_EVENTS,
             )?;
-            events.iter().for_each(|row| telemetry::log_audit_event(&row.event));
+            for row in &events {
+                telemetry::log_audit_event(&row.event);
+                self.recorder.count_audit_event(&row.event);
+            }
             last_logged_event = events.last().map_or(last_logged_event, |row| row.id);
             // After each page, so that a failure later on logs no event twice.
             self.last_logged_event = Some(last_logged_event);
@@ -177,6 +190,7 @@ mod tests {
             last_logged_event: fixture.store.latest_event_id().ok(),
             next_cleanup: fixture.clock.now(),
             clock: fixture.clock.clone(),
+            recorder: Arc::default(),
             last_saved_clock: None,
         };
         let event = AuditEvent::new(fixture.clock.now(), EventKind::SessionEnded);

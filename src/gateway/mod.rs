@@ -17,8 +17,11 @@ mod http_service;
 mod last_host;
 mod maintenance_task;
 mod malformed;
+mod metrics_collector;
+mod metrics_listener;
 mod middleware;
 mod mount_monitor;
+mod operation_report;
 mod proxy_protocol;
 mod readiness;
 mod reload;
@@ -45,12 +48,15 @@ use crate::http::TrustedProxies;
 use crate::net::{self, ConnectionLimiter, TlsError};
 use crate::sftp::{HostKeys, Sftp};
 use crate::store::{DiskFault, Store, StoreError};
+use crate::telemetry::OperationRecorder;
 use crate::tokens::TokenService;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
 use http_service::HttpService;
 use http2_budgets::Http2Budgets;
+use metrics_collector::{MetricSources, MetricsCollector};
+use metrics_listener::MetricsListener;
 use proxy_protocol::ProxyProtocolReader;
 use readiness::ReadinessCheck;
 use reload::LiveSettings;
@@ -104,15 +110,30 @@ pub struct GatewayDependencies {
     pub host_keys: Option<HostKeys>,
 }
 
+/// Listener that is bound, with the bounds on its connections and what answers them.
+struct BoundListener<S> {
+    listener: TcpListener,
+    limiter: ConnectionLimiter,
+    service: S,
+}
+
+impl<S> BoundListener<S> {
+    fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+}
+
 /// Gateway that listens and does not serve yet.
 pub struct Gateway {
     store: Store,
     auth: Authenticator,
     tree: Tree,
-    http: Option<(TcpListener, HttpService)>,
-    sftp: Option<(TcpListener, Sftp)>,
+    http: Option<BoundListener<HttpService>>,
+    sftp: Option<BoundListener<Sftp>>,
+    metrics: Option<MetricsListener>,
     settings: GatewaySettings,
     live_settings: Arc<ArcSwap<LiveSettings>>,
+    recorder: Arc<OperationRecorder>,
 }
 
 impl Gateway {
@@ -128,29 +149,9 @@ impl Gateway {
         // The addresses are bound before the store is opened: a second instance fails here, with the state untouched.
         let http = bind_listener(settings.http).await?;
         let sftp = bind_listener(settings.sftp).await?;
+        let metrics = bind_listener(settings.metrics).await?;
 
-        let store = Store::open(&settings.state_directory)?;
-        store.set_property_quota(settings.property_space);
-        store.set_state_limits(settings.state_limits);
-        if !store.restore_ballast()? {
-            tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::message));
-        }
-        if let Some(checkpoint) = store.clock_checkpoint()? {
-            // Before the first login: by a jump since the last run no expiration may become final.
-            dependencies.clock.restore(checkpoint);
-        }
-        let auth = Authenticator::new(store.clone(), dependencies.clock.clone())?;
-        auth.set_defender_settings(settings.defender.clone());
-        let options = tree::TreeOptions { root: settings.root.clone(), durability: settings.durability };
-        let clock = dependencies.clock.clone();
-        let tree = Tree::open(options, store.clone(), clock.clone())
-            .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
-        tree.keep_interrupted_uploads(interrupted_upload_policy(&settings));
-        if let Some(limits) = settings.open_file_limits {
-            tree.limit_open_files(limits);
-        }
-        // Only a root that could be opened is recorded, for the commands that run beside the server.
-        store.set_served_root(&settings.root)?;
+        let (store, auth, tree) = open_state(&settings, &dependencies)?;
         let keys = match (&sftp, dependencies.host_keys) {
             (Some(_), Some(keys)) => Some(keys),
             (Some(_), None) => Some(HostKeys::open(&settings.state_directory).map_err(StartError::HostKeys)?),
@@ -159,30 +160,51 @@ impl Gateway {
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
         let tokens = TokenService::new(store.clone(), dependencies.clock.clone());
         let tokens = tokens.with_tree(tree.clone()).with_authenticator(auth.clone());
+        let recorder = Arc::<OperationRecorder>::default();
+        let http_limiter = ConnectionLimiter::new(settings.http_connection_limits);
+        let sftp_limiter = ConnectionLimiter::new(settings.sftp_connection_limits);
+        let webdav = Webdav::new(tree.clone(), auth.clone(), settings.webdav_options);
+        let limiters = [("http", http.is_some(), &http_limiter), ("sftp", sftp.is_some(), &sftp_limiter)].into_iter();
+        let collector = MetricsCollector::new(MetricSources {
+            recorder: Arc::clone(&recorder),
+            store: store.clone(),
+            auth: auth.clone(),
+            tree: tree.clone(),
+            webdav: webdav.clone(),
+            limiters: limiters
+                .filter(|(_, is_on, _)| *is_on)
+                .map(|(name, _, limiter)| (name, limiter.clone()))
+                .collect(),
+            live_settings: Arc::clone(&live_settings),
+        });
         let service = HttpService {
             auth: auth.clone(),
-            webdav: Webdav::new(tree.clone(), auth.clone(), settings.webdav_options),
-            api: Api::new(tokens.clone(), tree.clone(), auth.clone(), settings.api_options),
+            webdav,
+            api: api(&settings, &tokens, (&tree, &auth), collector.clone()),
             console: Console::new(tokens, tree.clone(), auth.clone(), dependencies.clock, sftp_address),
             readiness: ReadinessCheck::for_store(store.clone()),
             tree: tree.clone(),
             live_settings: Arc::clone(&live_settings),
             proxies,
+            recorder: Arc::clone(&recorder),
             allow_cleartext: settings.insecure_http,
             idle_timeout: settings.http_idle_timeout,
             transfer_rate_window: settings.http_transfer_rate_window,
             http2_budgets: Http2Budgets::default(),
         };
-        let http = http.map(|listener| (listener, service));
+        let http = http.map(|listener| BoundListener { listener, limiter: http_limiter, service });
         let sftp = sftp.zip(keys).map(|(listener, keys)| {
-            (listener, Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options))
+            let service = Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options);
+            let service = service.with_recorder(Arc::clone(&recorder));
+            BoundListener { listener, limiter: sftp_limiter, service }
         });
-        Ok(Self { store, auth, tree, http, sftp, settings, live_settings })
+        let metrics = metrics.map(|listener| MetricsListener::new(listener, collector));
+        Ok(Self { store, auth, tree, http, sftp, metrics, settings, live_settings, recorder })
     }
 
     /// Returns the address of the HTTP listener; `None` where HTTP is off.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+        self.http.as_ref().and_then(BoundListener::address)
     }
 
     /// Tells whether HTTP is served over TLS.
@@ -192,7 +214,12 @@ impl Gateway {
 
     /// Returns the address of the SFTP listener; `None` where SFTP is off.
     pub fn sftp_address(&self) -> Option<SocketAddr> {
-        self.sftp.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+        self.sftp.as_ref().and_then(BoundListener::address)
+    }
+
+    /// Returns the address of the listener for metrics; `None` where there is none.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(MetricsListener::address)
     }
 
     /// Returns the store, for a program that embeds the gateway and manages users itself.
@@ -218,15 +245,14 @@ impl Gateway {
     /// Serves until `stop` is cancelled, then drains connections within the configured timeout, then writes the uses
     /// and events that memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { store, auth, tree, http, sftp, settings, live_settings } = self;
+        let Self { store, auth, tree, http, sftp, metrics, settings, live_settings, recorder } = self;
         let connections = TaskTracker::new();
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
-        spawn_background_tasks(&background, store, auth, &tree, &background_stop);
+        spawn_background_tasks(&background, (store, auth, recorder), &tree, &background_stop);
 
         let listeners = TaskTracker::new();
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
-        if let Some((listener, service)) = http {
-            let limiter = ConnectionLimiter::new(settings.http_connection_limits);
+        if let Some(BoundListener { listener, limiter, service }) = http {
             let (connections, connection_stop) = (connections.clone(), stop.clone());
             let proxy_reader = ProxyProtocolReader::new(settings.proxy_protocol.http, &proxies);
             let serve = move |connection| {
@@ -241,8 +267,7 @@ impl Gateway {
             };
             listeners.spawn(net::accept(listener, limiter, stop.clone(), serve));
         }
-        if let Some((listener, sftp)) = sftp {
-            let limiter = ConnectionLimiter::new(settings.sftp_connection_limits);
+        if let Some(BoundListener { listener, limiter, service: sftp }) = sftp {
             let (connections, connection_stop) = (connections.clone(), stop.clone());
             let proxy_reader = ProxyProtocolReader::new(settings.proxy_protocol.sftp, &proxies);
             let serve = move |connection| {
@@ -255,6 +280,10 @@ impl Gateway {
                 });
             };
             listeners.spawn(net::accept(listener, limiter, stop.clone(), serve));
+        }
+
+        if let Some(metrics) = metrics {
+            listeners.spawn(metrics.run(connections.clone(), stop.clone()));
         }
 
         stop.cancelled().await;
@@ -275,16 +304,56 @@ impl Gateway {
     }
 }
 
+/// Opens the store and the served directory.
+fn open_state(
+    settings: &GatewaySettings,
+    dependencies: &GatewayDependencies,
+) -> Result<(Store, Authenticator, Tree), StartError> {
+    let store = Store::open(&settings.state_directory)?;
+    store.set_property_quota(settings.property_space);
+    store.set_state_limits(settings.state_limits);
+    if !store.restore_ballast()? {
+        tracing::warn!("{}", store.disk_fault().map_or("", DiskFault::message));
+    }
+    if let Some(checkpoint) = store.clock_checkpoint()? {
+        // Before the first login: by a jump since the last run no expiration may become final.
+        dependencies.clock.restore(checkpoint);
+    }
+    let auth = Authenticator::new(store.clone(), dependencies.clock.clone())?;
+    auth.set_defender_settings(settings.defender.clone());
+    let options = tree::TreeOptions { root: settings.root.clone(), durability: settings.durability };
+    let tree = Tree::open(options, store.clone(), dependencies.clock.clone())
+        .map_err(|source| StartError::Tree { path: settings.root.clone(), source })?;
+    tree.keep_interrupted_uploads(interrupted_upload_policy(settings));
+    if let Some(limits) = settings.open_file_limits {
+        tree.limit_open_files(limits);
+    }
+    // Only a root that could be opened is recorded, for the commands that run beside the server.
+    store.set_served_root(&settings.root)?;
+    Ok((store, auth, tree))
+}
+
+fn api(
+    settings: &GatewaySettings,
+    tokens: &TokenService,
+    (tree, auth): (&Tree, &Authenticator),
+    collector: MetricsCollector,
+) -> Api {
+    let metrics = Arc::new(move || collector.page());
+    Api::with_metrics(tokens.clone(), tree.clone(), auth.clone(), settings.api_options, metrics)
+}
+
 /// Starts the tasks beside serving, which end once `stop` is cancelled.
 fn spawn_background_tasks(
     background: &TaskTracker,
-    store: Store,
-    auth: Authenticator,
+    (store, auth, recorder): (Store, Authenticator, Arc<OperationRecorder>),
     tree: &Tree,
     stop: &CancellationToken,
 ) {
     let maintenance_stop = CancellationToken::new();
-    background.spawn(maintenance_task::run_maintenance(store, auth.clone(), tree.clone(), maintenance_stop.clone()));
+    let maintenance =
+        maintenance_task::run_maintenance(store, auth.clone(), tree.clone(), recorder, maintenance_stop.clone());
+    background.spawn(maintenance);
     background.spawn(mount_monitor::monitor_mounts(tree.clone(), stop.clone()));
     // Maintenance stops after the watcher, so that the events of its last flush reach the log.
     let maintenance_stop = maintenance_stop.drop_guard();

@@ -2,7 +2,7 @@
 //! so that a reload breaks none.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
@@ -16,6 +16,8 @@ use crate::net::{self, TlsError};
 pub(super) struct LiveSettings {
     /// TLS configuration of the HTTP listener; `None` for cleartext.
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Time at which its certificate expires.
+    pub(super) certificate_expiry: Option<SystemTime>,
     pub(super) middleware: RequestMiddleware,
     pub(super) drain_timeout: Duration,
 }
@@ -27,12 +29,16 @@ impl LiveSettings {
             Some((certificate, key)) => Some(net::server_config(certificate, key, &["h2", "http/1.1"])?),
             None => None,
         };
+        let certificate_expiry = match &settings.tls {
+            Some((certificate, _)) => net::certificate_expiry(certificate)?,
+            None => None,
+        };
         let middleware = RequestMiddleware {
             proxies: Arc::clone(proxies),
             public_url: settings.public_url.clone(),
             cors_origins: settings.cors_origins.clone(),
         };
-        Ok(Self { tls, middleware, drain_timeout: settings.drain_timeout })
+        Ok(Self { tls, certificate_expiry, middleware, drain_timeout: settings.drain_timeout })
     }
 }
 

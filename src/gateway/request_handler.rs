@@ -16,6 +16,7 @@ use super::disconnect_probe::DisconnectProbe;
 use super::http_service::HttpService;
 use super::last_host::LastHost;
 use super::malformed::reject_malformed;
+use super::operation_report::OperationReport;
 use super::reload::LiveSettings;
 use crate::auth::{AddressRefusal, Session};
 use crate::http::{
@@ -147,6 +148,7 @@ impl HttpConnection {
     ) -> Response<ResponseBody> {
         self.request_received.store(true, Ordering::Relaxed);
         let version = request.version();
+        let report = OperationReport::begin(&self.service.recorder, &request, &unread_body);
         let mut response = pin!(self.route_checked(request)).await;
         let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
         match unread_body.into_unread() {
@@ -157,6 +159,7 @@ impl HttpConnection {
         if version < Version::HTTP_2 && self.user_limit_reached.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        let mut response = report.follow(response);
         match session {
             Some(session) if version >= Version::HTTP_2 => {
                 // `http2.rs` takes the session out again, and resets the stream when it ends: one revoked token must

@@ -38,6 +38,8 @@ pub struct GatewaySettings {
     pub http: Option<SocketAddr>,
     /// Address of the SFTP listener; `None` turns SFTP off.
     pub sftp: Option<SocketAddr>,
+    /// Address of the listener for metrics alone; `None` for none.
+    pub metrics: Option<SocketAddr>,
     /// PEM files of certificate chain and key; `None` serves cleartext HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether cleartext HTTP is accepted from any address.
@@ -94,6 +96,7 @@ impl GatewaySettings {
             state_directory: state.into(),
             http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
             sftp: Some((Ipv4Addr::LOCALHOST, 2022).into()),
+            metrics: None,
             tls: None,
             insecure_http: false,
             trusted_proxies: Vec::new(),

@@ -28,6 +28,6 @@ pub use forwarded::{RequestSource, TrustedProxies};
 pub use last_session::{LastSession, user_agent};
 pub use public_address::{ForwardedAddress, PublicAddress, ServerName};
 pub use queued_body::{BodyStart, queued_body};
-pub use request_body::{RequestBody, RequestBodyError, UnreadBody, UnreadBodyRest};
+pub use request_body::{ReceivedBytes, RequestBody, RequestBodyError, UnreadBody, UnreadBodyRest};
 pub use request_target::{is_path_within, normalized_path, normalized_target};
 pub use streamed_body::{BlockBufferPool, BlockProducer, streamed_body};

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -69,7 +69,19 @@ struct Http2Body {
 struct BodyReadState {
     /// Whether the body was polled: a client that waits for `100 Continue` has then been sent it.
     was_polled: AtomicBool,
+    /// Number of bytes that were read of the body.
+    received: AtomicU64,
     unread: Mutex<Option<BodySource>>,
+}
+
+/// Counter of the bytes that were read of a body; what is drained of it does not count.
+pub struct ReceivedBytes(Arc<BodyReadState>);
+
+impl ReceivedBytes {
+    /// Returns the number of bytes that were read until now.
+    pub fn get(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
+    }
 }
 
 /// Handle on the part of a body that the response leaves unread.
@@ -138,14 +150,18 @@ impl HttpBody for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         // hyper sends `100 Continue` at the first poll: a later drain must know.
         self.state.was_polled.store(true, Ordering::Relaxed);
-        let Self { source: source_slot, min_rate, .. } = &mut *self;
+        let Self { source: source_slot, min_rate, state } = &mut *self;
         let Some(source) = source_slot else { return Poll::Ready(None) };
         let Poll::Ready(frame) = source.poll_frame(cx) else {
             // Only time spent waiting for the client counts, not that of a slow disk.
             return min_rate.poll_too_slow(cx).map(|()| Some(Err(RequestBodyError::TooSlow)));
         };
         match &frame {
-            Some(Ok(frame)) => min_rate.record_transferred(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                min_rate.record_transferred(bytes);
+                state.received.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
             // Ended or failed: nothing is left to drain, and a finished transport must not be polled again.
             Some(Err(_)) | None => *source_slot = None,
         }
@@ -216,6 +232,11 @@ impl Drop for RequestBody {
 }
 
 impl UnreadBody {
+    /// Returns the counter of the bytes that are read of the body.
+    pub fn received_bytes(&self) -> ReceivedBytes {
+        ReceivedBytes(Arc::clone(&self.state))
+    }
+
     /// Returns the unread rest of the body; `None` where it was read to its end.
     pub fn into_unread(self) -> Option<UnreadBodyRest> {
         let source = self.state.unread.lock().take()?;

@@ -43,6 +43,21 @@ pub struct ConnectionLimits {
     pub unauthenticated_per_address: usize,
 }
 
+/// Numbers of connections of a listener, by their state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionUsage {
+    /// Of users.
+    pub authenticated: usize,
+    /// Of callers who have not proven themselves.
+    pub unauthenticated: usize,
+    /// Told to end in favour of others.
+    pub closing: usize,
+    /// Without a permit yet.
+    pub waiting: usize,
+    /// Bound on those without a permit.
+    pub max_waiting: usize,
+}
+
 /// Bounds on the connections of a listener that wait for a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PendingLimits {
@@ -159,6 +174,20 @@ impl ConnectionLimiter {
         table.pending += 1;
         table.pending_by_address.insert(network, from_here + 1);
         Some(PendingConnection { limiter: self.clone(), address })
+    }
+
+    /// Returns the bounds.
+    pub fn limits(&self) -> ConnectionLimits {
+        self.limits
+    }
+
+    /// Returns how many connections are open and wait, by their state.
+    pub fn usage(&self) -> ConnectionUsage {
+        let table = self.table.lock();
+        let (unauthenticated, closing) = (table.unauthenticated, table.closing);
+        let authenticated = table.connections.len().saturating_sub(unauthenticated + closing);
+        let (waiting, max_waiting) = (table.pending, self.limits.pending().total);
+        ConnectionUsage { authenticated, unauthenticated, closing, waiting, max_waiting }
     }
 
     /// Returns how many connections are open.

@@ -15,7 +15,9 @@ mod write_timeout;
 
 pub use connection_activity::ActiveRequest;
 pub(crate) use connection_limit::address_network;
-pub use connection_limit::{ConnectionLimiter, ConnectionLimits, ConnectionPermit, TooManyConnections};
+pub use connection_limit::{
+    ConnectionLimiter, ConnectionLimits, ConnectionPermit, ConnectionUsage, TooManyConnections,
+};
 pub use deferred_eof::{DeferredEofStream, EofGate};
 pub use file_transfer::{FileTransfer, FileTransferStream, MAX_FILE_RANGE_BYTES};
 pub use gathered_writes::{GatheredWrites, WriteFlusher};
@@ -23,5 +25,7 @@ pub use lingering_close::{DrainLimits, LingeringStream, UnreadInput};
 pub use listen::{AcceptedConnection, accept, set_peer_timeout};
 pub use min_transfer_rate::MinTransferRate;
 pub use rewind::RewindStream;
-pub use tls::{TlsError, TlsFailure, check_certificate, install_default_crypto_provider, server_config};
+pub use tls::{
+    TlsError, TlsFailure, certificate_expiry, check_certificate, install_default_crypto_provider, server_config,
+};
 pub use write_timeout::{PeerShutdown, WriteTimeoutStream};

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 use rustls::client::WebPkiServerVerifier;
@@ -163,6 +164,39 @@ fn describe_certificate_error(error: &rustls::CertificateError) -> &'static str 
 /// # Errors
 /// [`TlsError`] when the file can't be read.
 pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, TlsError> {
+    let problem = verify_certificate(certificate, UnixTime::now())?.map(|error| match error {
+        CertificateError::UnknownIssuer | CertificateError::NotValidForName => None,
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            presented.is_empty().then_some("it names no host (subjectAltName)")
+        }
+        error => Some(describe_certificate_error(&error)),
+    });
+    Ok(problem.flatten())
+}
+
+/// Returns the time at which the first certificate of a file expires; `None` where it has no such time that can be read.
+///
+/// # Errors
+/// [`TlsError`] when the file can't be read.
+pub fn certificate_expiry(certificate: &Path) -> Result<Option<SystemTime>, TlsError> {
+    // The last second of the year 9999, which certificates without an end name (RFC 5280 section 4.1.2.5): an earlier end
+    // is part of the error.
+    const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
+    let rejection = verify_certificate(certificate, UnixTime::since_unix_epoch(END_OF_TIME))?;
+    Ok(match rejection {
+        Some(CertificateError::ExpiredContext { not_after, .. }) => {
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after.as_secs()))
+        }
+        _ => None,
+    })
+}
+
+/// Returns the reason for which a client rejects a certificate at a time that knows its authority and looks for a name that
+/// no certificate has.
+///
+/// # Errors
+/// [`TlsError`] when the file can't be read.
+fn verify_certificate(certificate: &Path, now: UnixTime) -> Result<Option<CertificateError>, TlsError> {
     let chain = read_certificate_chain(certificate)?;
     let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(None) };
     let mut roots = rustls::RootCertStore::empty();
@@ -170,19 +204,12 @@ pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, Tls
     roots.add_parsable_certificates(chain.iter().cloned());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() else {
-        return Ok(Some("it is damaged or not a certificate"));
+        return Ok(Some(CertificateError::BadEncoding));
     };
     // No certificate is for this name (RFC 6761): a rejection for the name alone means that all else is valid.
     let name = ServerName::try_from("patgate.invalid").map_err(|_| rustls::Error::General("no name".to_owned()))?;
-    let result = verifier.verify_server_cert(end_entity, intermediates, &name, &[], UnixTime::now());
-    Ok(match result {
-        Err(rustls::Error::InvalidCertificate(error)) => match error {
-            CertificateError::UnknownIssuer | CertificateError::NotValidForName => None,
-            CertificateError::NotValidForNameContext { presented, .. } => {
-                presented.is_empty().then_some("it names no host (subjectAltName)")
-            }
-            error => Some(describe_certificate_error(&error)),
-        },
+    Ok(match verifier.verify_server_cert(end_entity, intermediates, &name, &[], now) {
+        Err(rustls::Error::InvalidCertificate(error)) => Some(error),
         Ok(_) | Err(_) => None,
     })
 }
@@ -231,4 +258,28 @@ pub fn server_config(
         .with_single_cert(chain, key)?;
     config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expiry_of_every_certificate_is_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/tls");
+        for (name, seconds) in [
+            ("server.pem", 4_948_944_508),
+            ("self.pem", 4_948_944_508),
+            ("expired.pem", 1_609_459_200),
+            ("ca.pem", 4_948_944_508),
+        ] {
+            let expiry = certificate_expiry(&folder.join(name)).expect("readable").expect("a time");
+            assert_eq!(
+                expiry.duration_since(SystemTime::UNIX_EPOCH).map(|time| time.as_secs()).ok(),
+                Some(seconds),
+                "{name}"
+            );
+        }
+        assert!(certificate_expiry(&folder.join("key.pem")).is_err(), "it is no certificate");
+    }
 }

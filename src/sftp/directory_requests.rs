@@ -78,6 +78,7 @@ mod tests {
             hash_limiter: HashLimiter::new(),
             symlink_link_first: false,
             closing: CancellationToken::new(),
+            recorder: Arc::default(),
         }))
     }
 

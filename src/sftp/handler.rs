@@ -222,6 +222,7 @@ impl SshHandler {
                 .client_identification()
                 .is_some_and(|client| sends_symlink_link_first(&client)),
             closing: self.signals.closing.clone(),
+            recorder: self.sftp.recorder(),
         };
         // An idle session is not a pending login: as an active request it is never evicted for a new connection.
         let (sftp_session, active_request) = (Arc::new(sftp_session), self.permit.begin_request());

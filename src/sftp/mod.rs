@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Authenticator;
 use crate::domain::{UserQuotaLimits, UserQuotas};
 use crate::net::AcceptedConnection;
+use crate::telemetry::OperationRecorder;
 use crate::tree::Tree;
 
 pub use host_keys::HostKeys;
@@ -102,6 +103,7 @@ struct SftpInner {
     hash_limiter: HashLimiter,
     preauth_slots: PreauthSlots,
     options: SftpOptions,
+    recorder: Arc<OperationRecorder>,
 }
 
 impl Sftp {
@@ -126,7 +128,17 @@ impl Sftp {
             hash_limiter: HashLimiter::new(),
             preauth_slots: PreauthSlots::for_half_the_cpus(),
             options,
+            recorder: Arc::default(),
         }))
+    }
+
+    /// Returns the server with the record to which it reports its operations. Call it before the first clone.
+    #[must_use]
+    pub fn with_recorder(mut self, recorder: Arc<OperationRecorder>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.recorder = recorder;
+        }
+        self
     }
 
     /// Serves one connection until it ends. After `stop` is cancelled, it ends as soon as the requests that were
@@ -158,6 +170,10 @@ impl Sftp {
 
     fn preauth_slots(&self) -> &PreauthSlots {
         &self.0.preauth_slots
+    }
+
+    fn recorder(&self) -> Arc<OperationRecorder> {
+        Arc::clone(&self.0.recorder)
     }
 
     fn options(&self) -> &SftpOptions {

@@ -22,6 +22,9 @@ const SSH_FXP_NAME: u8 = 104;
 const SSH_FXP_ATTRS: u8 = 105;
 const SSH_FXP_EXTENDED_REPLY: u8 = 201;
 
+/// Number of bytes of a DATA reply in front of its data: packet length, type, id and data length.
+pub(super) const DATA_HEADER_BYTES: usize = 13;
+
 /// Encoded replies, in the order of their requests.
 #[derive(Debug, Default)]
 pub(super) struct ReplyBatch(Vec<u8>);
@@ -34,8 +37,12 @@ impl ReplyBatch {
 
     /// Returns whether a DATA reply of `data` bytes fits into the batch; into an empty batch it always does.
     pub(super) fn fits_data(&self, data: usize) -> bool {
-        // 13 bytes: packet length, type, id and data length.
-        self.0.is_empty() || self.0.len() + data + 13 <= REPLY_BATCH_BYTES
+        self.0.is_empty() || self.0.len() + data + DATA_HEADER_BYTES <= REPLY_BATCH_BYTES
+    }
+
+    /// Returns the number of bytes of the encoded replies.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Returns the encoded replies.
@@ -61,10 +68,11 @@ impl ReplyBatch {
         self.status(id, SftpStatus::Ok, "");
     }
 
-    /// Adds the STATUS of an error.
-    pub(super) fn error(&mut self, id: u32, error: &Error) {
+    /// Adds the STATUS of an error, and returns it.
+    pub(super) fn error(&mut self, id: u32, error: &Error) -> SftpStatus {
         let (status, message) = error.status();
         self.status(id, status, &message);
+        status
     }
 
     fn status(&mut self, id: u32, status: SftpStatus, message: &str) {
@@ -89,7 +97,7 @@ impl ReplyBatch {
     /// Those of `read`, and [`Error::Eof`] when it reads nothing; nothing is added then.
     pub(super) fn data(&mut self, id: u32, length: usize, read: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<()> {
         let start = self.begin_reply(SSH_FXP_DATA, id);
-        let data = start + 13;
+        let data = start + DATA_HEADER_BYTES;
         // The file is read right into the batch; the length field is patched when it is known.
         self.0.resize(data + length, 0);
         let result = match read(self.0.get_mut(data..).unwrap_or_default()) {

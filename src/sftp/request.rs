@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::attributes::SftpAttributes;
 use super::packet_input::PacketFrame;
+use crate::telemetry::SftpRequestName;
 
 /// Error for a request whose body is truncated or inconsistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,51 @@ pub(super) enum SftpRequest {
 }
 
 impl SftpRequest {
+    /// Returns the name of the request in metrics and in the access log.
+    pub(super) fn name(&self) -> SftpRequestName {
+        match self {
+            Self::Open { .. } => SftpRequestName::Open,
+            Self::Close(_) => SftpRequestName::Close,
+            Self::Read { .. } => SftpRequestName::Read,
+            Self::Write { .. } => SftpRequestName::Write,
+            Self::Stat(_) => SftpRequestName::Stat,
+            Self::Lstat(_) => SftpRequestName::Lstat,
+            Self::Fstat(_) => SftpRequestName::Fstat,
+            Self::Setstat { .. } => SftpRequestName::Setstat,
+            Self::Lsetstat { .. } => SftpRequestName::Lsetstat,
+            Self::Fsetstat { .. } => SftpRequestName::Fsetstat,
+            Self::Opendir(_) => SftpRequestName::Opendir,
+            Self::Readdir(_) => SftpRequestName::Readdir,
+            Self::Mkdir { .. } => SftpRequestName::Mkdir,
+            Self::Rmdir(_) => SftpRequestName::Rmdir,
+            Self::Remove(_) => SftpRequestName::Remove,
+            Self::Rename { .. } => SftpRequestName::Rename,
+            Self::PosixRename { .. } => SftpRequestName::PosixRename,
+            Self::Hardlink { .. } => SftpRequestName::Hardlink,
+            Self::Symlink { .. } => SftpRequestName::Symlink,
+            Self::Readlink(_) => SftpRequestName::Readlink,
+            Self::Realpath(_) => SftpRequestName::Realpath,
+            Self::ExpandPath(_) => SftpRequestName::ExpandPath,
+            Self::HomeDirectory(_) => SftpRequestName::HomeDirectory,
+            Self::Statvfs(_) => SftpRequestName::Statvfs,
+            Self::Fstatvfs(_) => SftpRequestName::Fstatvfs,
+            Self::Fsync(_) => SftpRequestName::Fsync,
+            Self::CopyData { .. } => SftpRequestName::CopyData,
+            Self::CheckFileName { .. } | Self::CheckFileHandle { .. } => SftpRequestName::CheckFile,
+            Self::Limits => SftpRequestName::Limits,
+            Self::UsersGroupsById { .. } => SftpRequestName::UsersGroupsById,
+            Self::Unknown => SftpRequestName::Other,
+        }
+    }
+
+    /// Returns the number of bytes of content that the request carries.
+    pub(super) fn content_bytes(&self) -> u64 {
+        match self {
+            Self::Write { data, .. } => data.iter().map(|piece| piece.len() as u64).sum(),
+            _ => 0,
+        }
+    }
+
     /// Returns the name of the request and the path that it changes or reads, for the log.
     pub(super) fn describe(&self) -> (&'static str, Option<Bytes>) {
         let (name, path) = match self {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -9,14 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
 use crate::domain::{Login, TreePath};
+use crate::telemetry::{FinishedOperation, OperationKind, OperationRecorder, OperationStatus, SftpRequestName};
 use crate::tree::{self, SessionFiles, View};
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, SftpStatus};
 use super::handles::SftpHandleTable;
 use super::hash_limit::HashLimiter;
 use super::packet_input::{MAX_PACKET_BYTES, PacketFrame};
-use super::reply::{REPLY_BATCH_BYTES, ReplyBatch};
-use super::request::{ClientPacket, SftpRequest};
+use super::reply::{DATA_HEADER_BYTES, REPLY_BATCH_BYTES, ReplyBatch};
+use super::request::{ClientPacket, MalformedSftpRequest, SftpRequest};
 
 /// Maximum data of one READ reply and one WRITE, as announced by `limits@openssh.com`.
 pub(super) const MAX_DATA_BYTES: usize = 261_120;
@@ -35,6 +37,8 @@ pub(super) struct SftpSession {
     pub(super) symlink_link_first: bool,
     /// Cancelled when the connection ends.
     pub(super) closing: CancellationToken,
+    /// Record to which every request is reported.
+    pub(super) recorder: Arc<OperationRecorder>,
 }
 
 impl SftpSession {
@@ -124,6 +128,8 @@ impl ChannelWorker {
     fn process_while(&mut self, accepts: impl Fn(&Self, &ClientPacket) -> bool) -> WorkerOutcome {
         let mut replies = ReplyBatch::default();
         let (mut protocol_error, mut used) = (false, false);
+        // Of the next request: the end of one is the start of another, which saves a look at the clock.
+        let mut started_at = Instant::now();
         // Checked for each request: once the connection ends, no further one takes effect.
         while !self.session.closing.is_cancelled() && !replies.is_full() {
             let Some(packet) = self.next_packet() else { break };
@@ -139,21 +145,7 @@ impl ChannelWorker {
                     replies.version();
                 }
                 ClientPacket::Request(id, request) if self.initialized => {
-                    let described = request.as_ref().ok().map(SftpRequest::describe);
-                    let result =
-                        request.map_err(|_| Error::Malformed).and_then(|r| self.handle_request(id, r, &mut replies));
-                    if let (Some((operation, path)), Err(Error::Tree(tree::Error::RefusedByHost(error)))) =
-                        (described, &result)
-                    {
-                        let path = path.map(|path| String::from_utf8_lossy(&path).escape_debug().to_string());
-                        tree::log_host_refusal(operation, path, error);
-                    }
-                    // Refused requests are no use of the token: they must not extend its sliding expiration. EOF ends
-                    // every download.
-                    used |= matches!(result, Ok(()) | Err(Error::Eof));
-                    if let Err(error) = result {
-                        replies.error(id, &error);
-                    }
+                    used |= self.answer_request(id, request, &mut replies, &mut started_at);
                 }
                 // A request before INIT or a packet without an id can't be answered; the session ends.
                 ClientPacket::Request(..) | ClientPacket::Truncated => {
@@ -171,6 +163,41 @@ impl ChannelWorker {
             open_handles: self.handles.len(),
             protocol_error,
         }
+    }
+
+    /// Answers a request and reports it; returns whether it was a use of the token.
+    fn answer_request(
+        &mut self,
+        id: u32,
+        request: std::result::Result<SftpRequest, MalformedSftpRequest>,
+        replies: &mut ReplyBatch,
+        started_at: &mut Instant,
+    ) -> bool {
+        let described = request.as_ref().ok().map(SftpRequest::describe);
+        let name = request.as_ref().map_or(SftpRequestName::Other, SftpRequest::name);
+        let received_bytes = request.as_ref().map_or(0, SftpRequest::content_bytes);
+        let reply_start = replies.len();
+        let result = request.map_err(|_| Error::Malformed).and_then(|r| self.handle_request(id, r, replies));
+        if let (Some((operation, path)), Err(Error::Tree(tree::Error::RefusedByHost(error)))) = (described, &result) {
+            let path = path.map(|path| String::from_utf8_lossy(&path).escape_debug().to_string());
+            tree::log_host_refusal(operation, path, error);
+        }
+        let is_data = name == SftpRequestName::Read && result.is_ok();
+        let sent_bytes = if is_data { replies.len().saturating_sub(reply_start + DATA_HEADER_BYTES) } else { 0 };
+        // Refused requests are no use of the token: they must not extend its sliding expiration. EOF ends every
+        // download.
+        let is_use = matches!(result, Ok(()) | Err(Error::Eof));
+        let status = result.map_or_else(|error| replies.error(id, &error), |()| SftpStatus::Ok);
+        let ended_at = Instant::now();
+        self.session.recorder.record(&FinishedOperation {
+            kind: OperationKind::Sftp(name),
+            status: OperationStatus::Sftp(status.code()),
+            received_bytes,
+            sent_bytes: sent_bytes as u64,
+            duration: ended_at.saturating_duration_since(*started_at),
+        });
+        *started_at = ended_at;
+        is_use
     }
 
     fn pending_work(&self) -> PendingWork {
@@ -298,5 +325,5 @@ fn clamp_read_length(length: u32) -> usize {
     usize::try_from(length).map_or(MAX_DATA_BYTES, |length| length.min(MAX_DATA_BYTES))
 }
 
-// With its header of 13 bytes, the largest DATA reply fits into one batch.
-const _: () = assert!(MAX_DATA_BYTES + 13 <= REPLY_BATCH_BYTES);
+// With its header, the largest DATA reply fits into one batch.
+const _: () = assert!(MAX_DATA_BYTES + DATA_HEADER_BYTES <= REPLY_BATCH_BYTES);

@@ -142,12 +142,12 @@ impl BallastFile {
     }
 
     /// Returns the present size of the ballast; `None` where there is none.
-    fn allocated_bytes(&self) -> Option<u64> {
+    pub(super) fn allocated_bytes(&self) -> Option<u64> {
         fs::metadata(&self.path).ok().map(|allocated| allocated.size())
     }
 
     /// Returns the full size of the ballast: less on a small file system.
-    fn target_bytes(&self) -> u64 {
+    pub(super) fn target_bytes(&self) -> u64 {
         let share = statvfs(&self.state_dir)
             .map_or(MAX_BALLAST_BYTES, |disk| disk.f_blocks * disk.f_frsize / DISK_FRACTION_DIVISOR);
         // In whole steps, so that two processes agree on the size while the file system grows by less than one.
@@ -160,7 +160,7 @@ impl BallastFile {
     }
 
     /// Returns the number of free bytes for the user of this process.
-    fn free_bytes(&self) -> u64 {
+    pub(super) fn free_bytes(&self) -> u64 {
         statvfs(&self.state_dir).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize)
     }
 }

@@ -34,6 +34,7 @@ mod quota;
 mod retention;
 mod secret_hash;
 mod sqlite;
+mod statistics;
 mod sync_chunks;
 mod sync_journals;
 #[cfg(test)]
@@ -58,7 +59,7 @@ use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
-use crate::domain::{PropertyQuota, StateLimits};
+use crate::domain::{DurationHistogram, PropertyQuota, StateLimits};
 use epoch::EpochFile;
 use sqlite::{open_reader, open_writer};
 
@@ -78,6 +79,7 @@ pub(crate) use migration::PEPPER_FILE_NAME;
 pub(crate) use nodes::{CompletedMove, NodePathStep, NodeRow};
 pub(crate) use properties::{PropertyRow, PropertyTotals, PropertyUpdate};
 pub use secret_hash::SecretHash;
+pub use statistics::{RowCounts, StoreStatistics};
 pub(crate) use sync_chunks::SyncChunk;
 use sync_journals::JournalWriteCounters;
 pub(crate) use sync_journals::{NumberedSyncEntry, SyncEntry, SyncJournal};
@@ -143,6 +145,7 @@ struct StoreInner {
     watcher: Mutex<Connection>,
     epoch_file: EpochFile,
     write_count: AtomicU64,
+    write_durations: DurationHistogram,
     /// Id of the audit event from which on events are counted again.
     recount_after_event: AtomicU64,
     /// Number of tokens that may be inserted before all of them are counted again.
@@ -235,6 +238,7 @@ impl Store {
                 watcher,
                 epoch_file,
                 write_count: AtomicU64::new(0),
+                write_durations: DurationHistogram::default(),
                 recount_after_event: AtomicU64::new(0),
                 token_headroom: AtomicU64::new(0),
                 changed: Notify::new(),

@@ -231,7 +231,7 @@ fn amount(c: &Connection, resource: &str, login: &Login) -> Result<u64> {
 }
 
 /// Returns the amount of a resource in all.
-fn total_amount(c: &Connection, resource: &str) -> Result<u64> {
+pub(super) fn total_amount(c: &Connection, resource: &str) -> Result<u64> {
     let select = "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM usage WHERE resource = ?1";
     Ok(c.prepare_cached(select)?.query_row([resource], |row| row.get::<_, i64>(0))?.unsigned_abs())
 }

@@ -43,9 +43,11 @@ impl Store {
         durability: WriteDurability,
         change: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut writers = self.lock_writers(self.lock_timeout())?;
-        let value = self.commit(&mut writers, durability, change);
-        self.publish_write(writers, value)
+        self.time_write(|| {
+            let mut writers = self.lock_writers(self.lock_timeout())?;
+            let value = self.commit(&mut writers, durability, change);
+            self.publish_write(writers, value)
+        })
     }
 
     /// Runs a write that must not fail for lack of space: it may use its share of the ballast.
@@ -68,20 +70,31 @@ impl Store {
         share: impl Fn() -> Option<BallastShare>,
         mut change: impl FnMut(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        // Locked during all attempts, so that no other write of this process takes the space that the ballast releases.
-        let mut writers = self.lock_writers(self.lock_timeout())?;
-        // After a rollback the closure runs again as a whole, so it must not have effects outside of the transaction
-        // that can't be repeated.
-        let value = loop {
-            match self.commit(&mut writers, durability, &mut change) {
-                Err(StoreError::DiskFull) => match share() {
-                    Some(share) if self.inner.ballast_file.release(share)? => {}
-                    _ => break Err(StoreError::DiskFull),
-                },
-                outcome => break outcome,
-            }
-        };
-        self.publish_write(writers, value)
+        self.time_write(|| {
+            // Locked during all attempts, so that no other write of this process takes the space that the ballast
+            // releases.
+            let mut writers = self.lock_writers(self.lock_timeout())?;
+            // After a rollback the closure runs again as a whole, so it must not have effects outside of the transaction
+            // that can't be repeated.
+            let value = loop {
+                match self.commit(&mut writers, durability, &mut change) {
+                    Err(StoreError::DiskFull) => match share() {
+                        Some(share) if self.inner.ballast_file.release(share)? => {}
+                        _ => break Err(StoreError::DiskFull),
+                    },
+                    outcome => break outcome,
+                }
+            };
+            self.publish_write(writers, value)
+        })
+    }
+
+    /// Counts the duration of a write, with its wait for others, whether it succeeds or not.
+    fn time_write<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        let started_at = Instant::now();
+        let outcome = write();
+        self.inner.write_durations.record(started_at.elapsed());
+        outcome
     }
 
     /// Refuses writes that make the database grow while a part of the ballast is in use, so that the rest is kept.

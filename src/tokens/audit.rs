@@ -1,4 +1,4 @@
-//! Reading the audit trail and the usage counts.
+//! Reading the audit trail, the usage counts and the metrics.
 
 use super::{Principal, Result, TokenService};
 use crate::domain::{Role, UnixMillis, UsageCount};
@@ -36,6 +36,14 @@ impl TokenService {
     pub fn usage_counts(&self, principal: &Principal, since: UnixMillis) -> Result<Vec<UsageCount>> {
         principal.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.usage_counts(since)?)
+    }
+
+    /// Checks that the principal may read the server's metrics.
+    ///
+    /// # Errors
+    /// [`super::Error::Forbidden`].
+    pub fn authorize_metrics(&self, principal: &Principal) -> Result<()> {
+        principal.authorized_caller()?.require_role(Role::ReadMetrics)
     }
 
     /// Returns the current time of the clock that decides expirations.

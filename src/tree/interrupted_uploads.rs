@@ -143,6 +143,11 @@ impl InterruptedUploads {
         Self { store, clock, policy, bytes, by_slot }
     }
 
+    /// Returns the number of uploads that are kept.
+    fn len(&self) -> usize {
+        self.by_slot.lock().len()
+    }
+
     /// Tells whether no upload is kept.
     pub(super) fn is_empty(&self) -> bool {
         self.by_slot.lock().is_empty()
@@ -273,6 +278,11 @@ impl Tree {
         if !self.shared.interrupted_uploads.is_empty() {
             self.shared.interrupted_uploads.discard_expired();
         }
+    }
+
+    /// Returns the number of interrupted uploads that may be resumed.
+    pub fn interrupted_upload_count(&self) -> usize {
+        self.shared.interrupted_uploads.len()
     }
 
     /// Returns the counter of bytes of unfinished uploads, for protocols that keep uploads of their own.

@@ -33,6 +33,11 @@ impl OpenFileLimit {
 }
 
 impl Tree {
+    /// Returns how many files and directories are open, and how many may be; `None` while no limit is set.
+    pub fn open_file_usage(&self) -> Option<(u64, u64)> {
+        self.shared.open_limit.0.get().map(|quotas| (quotas.total_reserved(), quotas.limits().total))
+    }
+
     /// Limits how many files and directories are open at once. Only the first call has an effect.
     pub fn limit_open_files(&self, limits: UserQuotaLimits) {
         let _ = self.shared.open_limit.0.set(UserQuotas::new(limits));

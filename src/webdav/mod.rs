@@ -121,6 +121,11 @@ impl Webdav {
         prefixes.into_iter().any(|prefix| is_path_within(path, prefix))
     }
 
+    /// Returns the number of uploads that wait for more requests.
+    pub fn unfinished_upload_count(&self) -> usize {
+        self.uploads.count()
+    }
+
     /// Handles one request; errors are part of the response.
     pub async fn handle(&self, request: Box<Request<RequestBody>>, source: RequestSource) -> Response<ResponseBody> {
         let (head, mut body) = request.into_parts();

@@ -105,6 +105,12 @@ impl UnfinishedUploads {
         Self(Arc::new(UploadsInner { tree, quota, clock, table: Mutex::new(table), update_lock: Mutex::default() }))
     }
 
+    /// Returns the number of unfinished uploads.
+    pub(super) fn count(&self) -> usize {
+        let table = self.0.table.lock();
+        table.resumable.len() + table.chunked.len()
+    }
+
     /// Spawns the task that removes expired uploads, and those of invalid tokens, until the last clone is dropped.
     pub(super) fn spawn_expiration_task(&self) {
         // Weak: the task must not keep the tree open after shutdown.

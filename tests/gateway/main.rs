@@ -26,6 +26,7 @@ mod http2_transport;
 mod immediate_revocation;
 mod kill_recovery;
 mod long_paths;
+mod metrics;
 mod modification_times;
 mod open_file_limits;
 mod open_files;

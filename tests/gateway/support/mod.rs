@@ -36,6 +36,9 @@ pub(crate) struct Fixture {
     pub(crate) clock: Clock,
     pub(crate) http: SocketAddr,
     pub(crate) sftp: SocketAddr,
+    /// Address of the listener for metrics, where the settings ask for one.
+    #[allow(dead_code, reason = "for tests/gateway")]
+    pub(crate) metrics: Option<SocketAddr>,
     stop: CancellationToken,
     running: Option<JoinHandle<()>>,
 }
@@ -60,6 +63,7 @@ impl Fixture {
             clock,
             http: ([127, 0, 0, 1], 0).into(),
             sftp: ([127, 0, 0, 1], 0).into(),
+            metrics: None,
             stop: CancellationToken::new(),
             running: None,
         };
@@ -90,6 +94,7 @@ impl Fixture {
         let gateway = Gateway::open(settings, parts).await.expect("the gateway starts");
         self.http = gateway.http_address().expect("HTTP");
         self.sftp = gateway.sftp_address().expect("SFTP");
+        self.metrics = gateway.metrics_address();
         self.stop = CancellationToken::new();
         self.running = Some(tokio::spawn(gateway.run(self.stop.clone())));
     }
