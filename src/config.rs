@@ -1,6 +1,7 @@
 //! How the gateway is to run: defaults, a file, the environment and flags, in rising order, read once into a [`Config`]
 //! that nothing has to check again. All faults are reported at once, each with its location.
 
+mod access_log_values;
 mod error;
 mod example;
 mod keys;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 use loader::{ConfigLoader, ReadSettings};
 
+pub use access_log_values::{AccessLogFormatSetting, AccessLogOperationsSetting, AccessLogSetting};
 pub use error::{ConfigError, InvalidSetting};
 pub use example::example_file;
 pub use keys::{ConfigKey, InitialValue};

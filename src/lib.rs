@@ -16,7 +16,7 @@
 //! * [`console`]: web pages over the same calls
 //! * [`gateway`]: the composition root: opens everything, starts listeners, drains
 //! * [`config`]: file, environment and flags, as one typed configuration
-//! * [`telemetry`]: the log
+//! * [`telemetry`]: the log, metrics and the access log
 //! * [`cli`]: the command line
 
 pub mod api;

@@ -1,15 +1,20 @@
-//! What the gateway says of itself: the log, counts of finished operations ([`operation`]), and their metrics.
+//! What the gateway says of itself: the log, counts of finished operations ([`operation`]) with their metrics,
+//! and the access log ([`access_log`]).
 //!
 //! The log is tracing to stderr, as text or JSON lines, and among it the audit trail, under the target `patgate::audit`. No secret is ever an argument of an event, and of a token that somebody put
 //! into a path or a name the secret is struck from what is written, whoever logs it.
 
+mod access_log;
+mod access_log_line;
 pub mod metric_catalog;
 mod metrics_page;
 mod operation;
 mod operation_counters;
 mod process_usage;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
@@ -17,6 +22,9 @@ use tracing_subscriber::reload::Handle;
 
 use crate::domain::{AuditEvent, EventKind, StripedCounters, escape_for_terminal, redact_tokens_in_bytes};
 
+use access_log::AccessLog;
+pub use access_log::{AccessLogSettings, AccessLogTarget};
+pub use access_log_line::{AccessLogFormat, LoginResult, OperationDetails, decoded_path};
 pub use metrics_page::{METRICS_MEDIA_TYPE, MetricsPage};
 pub use operation::{FinishedOperation, HttpArea, HttpMethodName, OperationKind, OperationStatus, SftpRequestName};
 use operation_counters::OperationCounters;
@@ -27,15 +35,69 @@ pub use process_usage::{add_process_metrics, unix_seconds};
 pub struct OperationRecorder {
     operations: OperationCounters,
     audit_events: StripedCounters,
+    access_log: Option<AccessLog>,
+    /// Differs from process to process, so that ids of requests do.
+    id_prefix: u32,
+    last_id: AtomicU64,
 }
 
 impl Default for OperationRecorder {
     fn default() -> Self {
-        Self { operations: OperationCounters::default(), audit_events: StripedCounters::new(EventKind::ALL.len()) }
+        Self {
+            operations: OperationCounters::default(),
+            audit_events: StripedCounters::new(EventKind::ALL.len()),
+            access_log: None,
+            // The keys of the hasher are random; ids need be no secret.
+            id_prefix: (RandomState::new().hash_one(()) >> 32) as u32,
+            last_id: AtomicU64::new(0),
+        }
     }
 }
 
 impl OperationRecorder {
+    /// Returns a record that writes an access log.
+    ///
+    /// # Errors
+    /// The error of the log's file.
+    pub fn with_access_log(settings: AccessLogSettings) -> io::Result<Self> {
+        Ok(Self { access_log: Some(AccessLog::open(settings)?), ..Self::default() })
+    }
+
+    /// Tells whether there is an access log, for which details are needed.
+    pub fn is_logging(&self) -> bool {
+        self.access_log.is_some()
+    }
+
+    /// Returns a new id of a request: 16 hexadecimal digits.
+    pub fn next_request_id(&self) -> String {
+        let number = self.last_id.fetch_add(1, Ordering::Relaxed);
+        format!("{:08x}{number:08x}", self.id_prefix)
+    }
+
+    /// Writes the line of an operation to the access log.
+    pub fn log(&self, operation: &FinishedOperation, details: &OperationDetails) {
+        if let Some(log) = &self.access_log {
+            log.log(operation, details);
+        }
+    }
+
+    /// Has the access log opened anew, after its file was renamed; returns whether there is one.
+    pub fn reopen_access_log(&self) -> bool {
+        self.access_log.as_ref().map(AccessLog::reopen).is_some()
+    }
+
+    /// Writes the lines of the access log that wait, and closes it. May block.
+    pub fn close_access_log(&self) {
+        if let Some(log) = &self.access_log {
+            log.close();
+        }
+    }
+
+    /// Returns how many lines of the access log were written and dropped; `None` where there is none.
+    pub fn access_log_lines(&self) -> Option<(u64, u64)> {
+        self.access_log.as_ref().map(AccessLog::line_counts)
+    }
+
     /// Records an operation that has ended.
     pub fn record(&self, operation: &FinishedOperation) {
         self.operations.count(operation);

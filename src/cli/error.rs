@@ -255,6 +255,9 @@ impl From<StartError> for CommandError {
             StartError::Tls(_) => {
                 "--tls-cert and --tls-key name files in PEM: the certificate with its chain, and its key"
             }
+            StartError::AccessLog(_) => {
+                "access_log names a file whose directory exists and may be written, stderr or off"
+            }
             StartError::HostKeys(_) => BROKEN_HOST_KEY_HINT,
             StartError::Store(error) => return Self::new(error.to_string()).with_hint(store_hint(error)),
             StartError::Tree { .. } | StartError::OverlappingDirectories { .. } => DOCTOR_HINT,

@@ -70,7 +70,7 @@ impl QuickstartCommand {
             let stop = stop_on_signals()?;
             let hangup_stop = stop.clone();
             // There is no configuration to reload, and whoever closes the terminal is done with it.
-            tokio::spawn(harmless.handle(move || hangup_stop.cancel()));
+            tokio::spawn(harmless.handle(move || hangup_stop.cancel(), || false));
             self.print_instructions(context, &gateway, &root, &state)?;
             // Not earlier: if the secret could not be printed, nobody knows it, and the state is worth nothing.
             context.keep_state();

@@ -16,7 +16,7 @@ use crate::gateway::{
 };
 use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
-use crate::telemetry::{self, LogControl, LogFormat};
+use crate::telemetry::{self, AccessLogFormat, AccessLogSettings, AccessLogTarget, LogControl, LogFormat};
 use crate::webdav::WebdavOptions;
 
 /// Serve a folder over WebDAV and SFTP
@@ -29,8 +29,8 @@ use crate::webdav::WebdavOptions;
 
 Prints one line on stdout when it is ready, with the addresses it got. SIGTERM, SIGINT and SIGQUIT let
 transfers under way finish within drain_seconds; a second one cuts them. SIGHUP reads the configuration
-file, the certificate and the key again; settings that can't change while the server runs are named in
-the log.")]
+file, the certificate and the key again, and opens the access log anew; settings that can't change while
+the server runs are named in the log. SIGUSR1 opens the access log anew and does nothing else.")]
 pub(super) struct ServeCommand {
     #[command(flatten)]
     settings: SettingFlags,
@@ -61,8 +61,9 @@ impl ServeCommand {
             let gateway = Gateway::open(settings, GatewayDependencies::default()).await?;
             site.keep_state();
             let stop = stop_on_signals()?;
-            let mut reload = ConfigReload { sources, started_with: loaded, log, reloader: gateway.reloader() };
-            tokio::spawn(harmless.handle(move || reload.run()));
+            let reloader = gateway.reloader();
+            let mut reload = ConfigReload { sources, started_with: loaded, log, reloader: reloader.clone() };
+            tokio::spawn(harmless.handle(move || reload.run(), move || reloader.reopen_access_log()));
             output::print_line(&ready_line(&gateway))?;
             gateway.run(stop).await;
             Ok(())
@@ -82,6 +83,8 @@ struct ConfigReload {
 impl ConfigReload {
     /// Reads the configuration again and applies it, or logs why it can't be applied and leaves all as it is.
     fn run(&mut self) {
+        // Whatever the file holds: logrotate has renamed the log.
+        self.reloader.reopen_access_log();
         match self.apply() {
             Ok(()) => tracing::info!("the configuration was reloaded"),
             Err(reason) => tracing::error!("the configuration was not reloaded, the old one stays: {reason}"),
@@ -132,6 +135,20 @@ fn start_logging(config: &Config) -> Result<LogControl> {
     telemetry::start_logging(&config.settings.log.0, format).map_err(CommandError::new)
 }
 
+fn access_log_settings(settings: &config::Settings) -> Option<AccessLogSettings> {
+    let target = match &settings.access_log {
+        config::AccessLogSetting::Off => return None,
+        config::AccessLogSetting::Stderr => AccessLogTarget::Stderr,
+        config::AccessLogSetting::File(path) => AccessLogTarget::File(path.clone()),
+    };
+    let format = match settings.access_log_format {
+        config::AccessLogFormatSetting::Json => AccessLogFormat::Json,
+        config::AccessLogFormatSetting::Combined => AccessLogFormat::Combined,
+    };
+    let writes_only = settings.access_log_operations == config::AccessLogOperationsSetting::Writes;
+    Some(AccessLogSettings { target, format, writes_only })
+}
+
 fn gateway_settings(config: Config) -> GatewaySettings {
     let Config { root, state, settings, tls } = config;
     let defender = defender_settings(&settings);
@@ -176,6 +193,7 @@ fn gateway_settings(config: Config) -> GatewaySettings {
         http: settings.http.0,
         sftp: settings.sftp.0,
         metrics: settings.metrics.0,
+        access_log: access_log_settings(&settings),
         tls: tls.map(|tls| (tls.certificate, tls.key)),
         insecure_http: settings.insecure_http,
         trusted_proxies: settings.trusted_proxies.0,

@@ -1,5 +1,5 @@
-//! Signals of a running server: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP reloads what has a configuration, SIGUSR1 and
-//! SIGUSR2 do nothing.
+//! Signals of a running server: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP reloads what has a configuration, SIGUSR1 has the
+//! access log opened anew, SIGUSR2 does nothing.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,14 +21,17 @@ impl HarmlessSignals {
         })
     }
 
-    /// Calls `on_hangup` on every SIGHUP, and ignores the others, for as long as the process runs. Signals that arrived
-    /// since [`HarmlessSignals::register`] count once.
-    pub(super) async fn handle(self, mut on_hangup: impl FnMut()) {
+    /// Calls `on_hangup` on every SIGHUP and `reopen_logs` on every SIGUSR1, which returns whether there are any, and ignores
+    /// SIGUSR2, for as long as the process runs. Signals that arrived since [`HarmlessSignals::register`] count once.
+    pub(super) async fn handle(self, mut on_hangup: impl FnMut(), reopen_logs: impl Fn() -> bool) {
         let Self { mut hangup, user: [mut user1, mut user2] } = self;
         loop {
             tokio::select! {
                 _ = hangup.recv() => on_hangup(),
-                _ = user1.recv() => tracing::info!("SIGUSR1 has no effect: SIGTERM stops the server"),
+                _ = user1.recv() => match reopen_logs() {
+                    true => tracing::info!("the access log was opened anew"),
+                    false => tracing::info!("SIGUSR1 has no effect: SIGTERM stops the server"),
+                },
                 _ = user2.recv() => tracing::info!("SIGUSR2 has no effect: SIGTERM stops the server"),
             }
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::access_log_values::AccessLogSetting;
 use super::error::{ConfigError, InvalidSetting, SettingLocation};
 use super::keys::ConfigKey;
 use super::settings::{CONFIG_KEYS, Settings, find_key};
@@ -207,6 +208,13 @@ impl ConfigLoader {
         }
         let state = settings.state.as_ref().map_or(default_state_directory, |state| &state.0);
         let (real_root, real_state) = (resolve_existing_links(root), resolve_existing_links(state));
+        // What clients do must not be what they are served.
+        if let AccessLogSetting::File(log) = &settings.access_log
+            && resolve_existing_links(log).starts_with(&real_root)
+        {
+            let text = format!("access_log {} may not lie in root {}", log.display(), root.display());
+            self.add_error(self.location_of("access_log"), text);
+        }
         if real_root.starts_with(&real_state) || real_state.starts_with(&real_root) {
             let text = format!("state {} and root {} may not contain each other", state.display(), root.display());
             let location =

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, PublicUrl, UploadSpace};
 
+use super::access_log_values::{AccessLogFormatSetting, AccessLogOperationsSetting, AccessLogSetting};
 use super::keys::{ConfigKey, InitialValue};
 use super::values::{
     Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilterSetting, LogFormatSetting,
@@ -161,6 +162,12 @@ declare_settings! {
     property_space_per_user: ByteSize = Default("64MiB"),
     /// Seconds for which transfers in progress may continue after SIGTERM.
     [reloadable] drain_seconds: Seconds<0, 3600> = Default("10"),
+    /// File to which one line is written for each operation; "stderr" for the log's place, "off" for none.
+    access_log: AccessLogSetting = Default("off"),
+    /// Format of those lines: "json" for one object a line, "combined" for the format of web servers.
+    access_log_format: AccessLogFormatSetting = Default("json"),
+    /// Operations that have a line: "all", or "writes" for those that may change something, and refused logins.
+    access_log_operations: AccessLogOperationsSetting = Default("all"),
     /// Level of the log on stderr: error, warn, info, debug or trace, also by module ("info,patgate::sftp=debug").
     [reloadable] log: LogFilterSetting = Default("info"),
     /// Format of the log: "text" for people, "json" for one object a line.

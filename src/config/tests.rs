@@ -205,3 +205,30 @@ fn sftp_timeouts_outside_their_range_are_refused() {
         assert!(matches!(&faults[..], [fault] if fault.contains(range)), "{key}: {faults:?}");
     }
 }
+
+#[test]
+fn access_log_is_a_file_outside_the_served_folder() {
+    let (_dir, faulty) = sources("root = \"ROOT\"\naccess_log = \"ROOT/log\"\naccess_log_format = \"xml\"\n");
+    assert_eq!(
+        load_errors(&faulty),
+        [
+            "patgate.toml:3: access_log_format = \"xml\": give json or combined",
+            "patgate.toml:2: access_log files/log may not lie in root files",
+        ]
+    );
+    let (_dir, mut sources) = sources("root = \"ROOT\"\naccess_log = \"/var/log/patgate/access.log\"\n");
+    sources.flags = vec![flag("access_log", "stderr"), flag("access_log_format", "combined")];
+    let log = Config::load(&sources).expect("loads").config.settings;
+    assert_eq!((log.access_log, log.access_log_format), (AccessLogSetting::Stderr, AccessLogFormatSetting::Combined));
+}
+
+#[test]
+fn metrics_off_loopback_are_warned_of() {
+    let (_dir, mut sources) = sources("root = \"ROOT\"\nmetrics = \"0.0.0.0:9090\"\n");
+    let warnings = Config::load(&sources).expect("loads").warnings;
+    assert!(warnings.len() == 1 && warnings[0].starts_with("metrics listens on 0.0.0.0:9090: "), "{warnings:?}");
+    sources.flags = vec![flag("metrics", "127.0.0.1:8080")];
+    assert_eq!(load_errors(&sources), ["--metrics: metrics and http can't both listen on 127.0.0.1:8080"]);
+    sources.flags = vec![flag("metrics", "127.0.0.1:0")];
+    assert_eq!(Config::load(&sources).expect("loads").warnings, [""; 0]);
+}

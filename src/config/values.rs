@@ -286,7 +286,7 @@ fn list_items(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Reads a path; a relative one is taken from the working directory.
-fn absolute_path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
         return Err("give a path".to_owned());
     }

@@ -63,6 +63,25 @@ impl fmt::Display for UnixMillis {
     }
 }
 
+impl UnixMillis {
+    /// Returns RFC 3339 in UTC with milliseconds: `2026-05-05T08:00:00.123Z`.
+    pub fn format_with_millis(self) -> String {
+        self.format("%Y-%m-%dT%H:%M:%S.%3fZ")
+    }
+
+    /// Returns the time as the access logs of web servers show it: `05/May/2026:08:00:00 +0000`.
+    pub fn format_common_log(self) -> String {
+        self.format("%d/%b/%Y:%H:%M:%S +0000")
+    }
+
+    fn format(self, format: &str) -> String {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(timestamp) => timestamp.strftime(format).to_string(),
+            Err(_) => "out of range".to_owned(),
+        }
+    }
+}
+
 impl FromStr for UnixMillis {
     type Err = String;
 

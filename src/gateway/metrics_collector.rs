@@ -88,6 +88,10 @@ impl MetricSources {
         );
         let sent = labels.iter().zip(&counts).filter(|(_, counts)| counts.sent_bytes > 0);
         page.add(&metrics::SENT_BYTES, sent.map(|(labels, counts)| (&labels[..], counts.sent_bytes as f64)));
+        if let Some((written, dropped)) = self.recorder.access_log_lines() {
+            page.add_value(&metrics::ACCESS_LOG_LINES, written as f64);
+            page.add_value(&metrics::ACCESS_LOG_DROPPED, dropped as f64);
+        }
         let events: Vec<_> = self.recorder.audit_event_counts();
         let events: Vec<_> = events.iter().map(|(kind, count)| ([kind.as_str()], *count as f64)).collect();
         page.add(&metrics::AUDIT_EVENTS, events.iter().map(|(labels, count)| (&labels[..], *count)));

@@ -88,6 +88,9 @@ pub enum StartError {
         /// Reason.
         source: io::Error,
     },
+    /// The access log can't be opened.
+    #[error("the access log can't be written: {0}")]
+    AccessLog(#[source] io::Error),
     /// The SSH host keys can't be read or created.
     #[error("the SSH host keys can't be used: {0}")]
     HostKeys(#[source] io::Error),
@@ -151,6 +154,7 @@ impl Gateway {
         let sftp = bind_listener(settings.sftp).await?;
         let metrics = bind_listener(settings.metrics).await?;
 
+        let recorder = open_recorder(&settings)?;
         let (store, auth, tree) = open_state(&settings, &dependencies)?;
         let keys = match (&sftp, dependencies.host_keys) {
             (Some(_), Some(keys)) => Some(keys),
@@ -160,7 +164,6 @@ impl Gateway {
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
         let tokens = TokenService::new(store.clone(), dependencies.clock.clone());
         let tokens = tokens.with_tree(tree.clone()).with_authenticator(auth.clone());
-        let recorder = Arc::<OperationRecorder>::default();
         let http_limiter = ConnectionLimiter::new(settings.http_connection_limits);
         let sftp_limiter = ConnectionLimiter::new(settings.sftp_connection_limits);
         let webdav = Webdav::new(tree.clone(), auth.clone(), settings.webdav_options);
@@ -239,7 +242,11 @@ impl Gateway {
 
     /// Returns the handle that replaces settings while the gateway runs.
     pub fn reloader(&self) -> GatewayReloader {
-        GatewayReloader { live_settings: Arc::clone(&self.live_settings), auth: self.auth.clone() }
+        GatewayReloader {
+            live_settings: Arc::clone(&self.live_settings),
+            auth: self.auth.clone(),
+            recorder: Arc::clone(&self.recorder),
+        }
     }
 
     /// Serves until `stop` is cancelled, then drains connections within the configured timeout, then writes the uses
@@ -248,7 +255,7 @@ impl Gateway {
         let Self { store, auth, tree, http, sftp, metrics, settings, live_settings, recorder } = self;
         let connections = TaskTracker::new();
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
-        spawn_background_tasks(&background, (store, auth, recorder), &tree, &background_stop);
+        spawn_background_tasks(&background, (store, auth, Arc::clone(&recorder)), &tree, &background_stop);
 
         let listeners = TaskTracker::new();
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
@@ -301,6 +308,8 @@ impl Gateway {
         if let Err(error) = tokio::task::spawn_blocking(move || tree.wait_for_background_deletes()).await {
             tracing::warn!(%error, "background removals did not finish");
         }
+        // Last, with the lines of all that was drained.
+        let _ = tokio::task::spawn_blocking(move || recorder.close_access_log()).await;
     }
 }
 
@@ -331,6 +340,15 @@ fn open_state(
     // Only a root that could be opened is recorded, for the commands that run beside the server.
     store.set_served_root(&settings.root)?;
     Ok((store, auth, tree))
+}
+
+/// Opens the record of operations, with its access log where there is one.
+fn open_recorder(settings: &GatewaySettings) -> Result<Arc<OperationRecorder>, StartError> {
+    let recorder = match settings.access_log.clone() {
+        Some(access_log) => OperationRecorder::with_access_log(access_log).map_err(StartError::AccessLog)?,
+        None => OperationRecorder::default(),
+    };
+    Ok(Arc::new(recorder))
 }
 
 fn api(

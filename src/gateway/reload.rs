@@ -11,6 +11,7 @@ use super::settings::GatewaySettings;
 use crate::auth::Authenticator;
 use crate::http::TrustedProxies;
 use crate::net::{self, TlsError};
+use crate::telemetry::OperationRecorder;
 
 /// Settings of the gateway that [`GatewayReloader::reload`] replaces.
 pub(super) struct LiveSettings {
@@ -58,9 +59,15 @@ pub enum ReloadError {
 pub struct GatewayReloader {
     pub(super) live_settings: Arc<ArcSwap<LiveSettings>>,
     pub(super) auth: Authenticator,
+    pub(super) recorder: Arc<OperationRecorder>,
 }
 
 impl GatewayReloader {
+    /// Has the access log opened anew, after its file was renamed; returns whether there is one.
+    pub fn reopen_access_log(&self) -> bool {
+        self.recorder.reopen_access_log()
+    }
+
     /// Reads certificate and key again and replaces them, `public_url`, `cors_origins`, `drain` and the defender's by those of
     /// `settings`, for connections from now on; all other settings are ignored.
     ///

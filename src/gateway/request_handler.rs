@@ -148,7 +148,7 @@ impl HttpConnection {
     ) -> Response<ResponseBody> {
         self.request_received.store(true, Ordering::Relaxed);
         let version = request.version();
-        let report = OperationReport::begin(&self.service.recorder, &request, &unread_body);
+        let report = OperationReport::begin(&self.service, (self.peer, self.encrypted), &request, &unread_body);
         let mut response = pin!(self.route_checked(request)).await;
         let session = response.extensions_mut().remove().map(|AuthenticatedSession(session)| session);
         match unread_body.into_unread() {
@@ -159,7 +159,7 @@ impl HttpConnection {
         if version < Version::HTTP_2 && self.user_limit_reached.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let mut response = report.follow(response);
+        let mut response = report.follow(response, session.as_ref());
         match session {
             Some(session) if version >= Version::HTTP_2 => {
                 // `http2.rs` takes the session out again, and resets the stream when it ends: one revoked token must

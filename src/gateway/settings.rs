@@ -11,6 +11,7 @@ use crate::auth::DefenderSettings;
 use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertyQuota, PublicUrl, StateLimits, UserQuotaLimits};
 use crate::net::ConnectionLimits;
 use crate::sftp::SftpOptions;
+use crate::telemetry::AccessLogSettings;
 use crate::tree::CommitDurability;
 use crate::webdav::WebdavOptions;
 
@@ -40,6 +41,8 @@ pub struct GatewaySettings {
     pub sftp: Option<SocketAddr>,
     /// Address of the listener for metrics alone; `None` for none.
     pub metrics: Option<SocketAddr>,
+    /// Access log; `None` for none.
+    pub access_log: Option<AccessLogSettings>,
     /// PEM files of certificate chain and key; `None` serves cleartext HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether cleartext HTTP is accepted from any address.
@@ -97,6 +100,7 @@ impl GatewaySettings {
             http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
             sftp: Some((Ipv4Addr::LOCALHOST, 2022).into()),
             metrics: None,
+            access_log: None,
             tls: None,
             insecure_http: false,
             trusted_proxies: Vec::new(),

@@ -20,7 +20,9 @@ use crate::domain::{Peer, Protocol, QuotaReservation};
 use crate::net::{ActiveRequest, ConnectionPermit};
 use crate::tree::SessionFiles;
 
+use super::access_log::{SessionLog, record_login};
 use super::channel::{self, ShutdownSignals};
+use super::error::SftpStatus;
 use super::monitored_stream::ConnectionControl;
 use super::worker::{ChannelWorker, SftpSession};
 use super::{Sftp, algorithms};
@@ -141,6 +143,7 @@ impl SshHandler {
         let _check = control.reply_monitor().pause_for_token_check();
         // Before the check: the time of the reply must not tell an unknown login from a wrong secret.
         let earliest_reply = Instant::now() + MIN_REJECTION_TIME;
+        let login_started_at = std::time::Instant::now();
         let peer = Peer {
             protocol: Protocol::Sftp,
             // A token's address limits name IPv4 addresses, which a dual-stack listener reports as mapped IPv6.
@@ -149,6 +152,7 @@ impl SshHandler {
         };
         let token = Zeroizing::new(token.trim_ascii().to_vec());
         let credential = Credential { login: Some(login.trim().to_owned()), token };
+        let client = (peer.address, peer.user_agent.clone());
         let auth = self.sftp.auth().clone();
         // Aborts on drop: a lost connection takes its attempt out of the queue for argon2.
         let authentication =
@@ -160,6 +164,7 @@ impl SshHandler {
         drop(active_request);
         let (delay, is_rejection) = match outcome {
             Ok(Ok(session)) => {
+                record_login(&self.sftp.recorder(), client, Ok(&session), login_started_at);
                 self.start_session(session);
                 return Auth::Accept;
             }
@@ -176,6 +181,8 @@ impl SshHandler {
                 (Duration::ZERO, false)
             }
         };
+        let status = if is_rejection { SftpStatus::PermissionDenied } else { SftpStatus::Failure };
+        record_login(&self.sftp.recorder(), client, Err(status), login_started_at);
         tokio::time::sleep_until(earliest_reply.max(Instant::now() + delay)).await;
         let disconnect =
             if is_rejection { self.login_attempts.count_rejected_token() } else { self.login_attempts.count_probe() };
@@ -222,6 +229,7 @@ impl SshHandler {
                 .client_identification()
                 .is_some_and(|client| sends_symlink_link_first(&client)),
             closing: self.signals.closing.clone(),
+            access_log: SessionLog::new(&self.sftp.recorder(), &session),
             recorder: self.sftp.recorder(),
         };
         // An idle session is not a pending login: as an active request it is never evicted for a new connection.

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::tree::OpenFile;
 
+use super::access_log::HandleLog;
 use super::error::{Error, Result};
 use super::open_directory::SftpDirectory;
 use super::request::HandleId;
@@ -19,6 +20,8 @@ pub(super) struct SftpHandle {
     pub(super) target: HandleTarget,
     /// Number of bytes written through the handle.
     bytes_written: u64,
+    /// Its use, where that is logged.
+    log: Option<Box<HandleLog>>,
     /// Counts toward the session's `max_handles` until the handle is dropped.
     _permit: OwnedSemaphorePermit,
 }
@@ -51,6 +54,11 @@ impl SftpHandle {
         // Before the write: one that fails may have written a part.
         self.bytes_written = self.bytes_written.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
         Ok(self.file()?.write_at(data, offset)?)
+    }
+
+    /// Takes the log of the handle's use.
+    pub(super) fn take_log(&mut self) -> Option<Box<HandleLog>> {
+        self.log.take()
     }
 
     /// Closes the handle; an upload is committed.
@@ -91,7 +99,7 @@ impl SftpHandleTable {
         // Ids are never reused: a late request on a closed handle must not reach another file.
         self.last_id += 1;
         let id = HandleId(self.last_id);
-        self.open.insert(id, SftpHandle { target, bytes_written: 0, _permit: permit });
+        self.open.insert(id, SftpHandle { target, bytes_written: 0, log: None, _permit: permit });
         id
     }
 
@@ -115,6 +123,28 @@ impl SftpHandleTable {
     pub(super) fn is_sync_blocking(&self, id: HandleId) -> bool {
         // Bytes since OPEN, not since the last sync: rather too many syncs than too few run on a blocking thread.
         self.open.get(&id).is_some_and(|handle| handle.bytes_written > INLINE_SYNC_MAX_BYTES)
+    }
+
+    /// Has the use of the handle logged that was opened last.
+    pub(super) fn set_last_log(&mut self, log: Box<HandleLog>) {
+        if let Some(handle) = self.open.get_mut(&HandleId(self.last_id)) {
+            handle.log = Some(log);
+        }
+    }
+
+    /// Returns the log of a handle's use.
+    pub(super) fn log_mut(&mut self, id: HandleId) -> Option<&mut HandleLog> {
+        self.open.get_mut(&id)?.log.as_deref_mut()
+    }
+
+    /// Takes the log of a handle's use.
+    pub(super) fn take_log(&mut self, id: HandleId) -> Option<Box<HandleLog>> {
+        self.open.get_mut(&id)?.log.take()
+    }
+
+    /// Returns the path by which a handle was opened, where its use is logged.
+    pub(super) fn log_path(&self, id: HandleId) -> Option<Vec<u8>> {
+        self.open.get(&id)?.log.as_ref().map(|log| log.path().to_vec())
     }
 
     /// Returns two different handles.

@@ -7,6 +7,7 @@
 //! in `file_requests`, `check_file`, `directory_requests` and `path_requests`, on the session's open files
 //! ([`crate::tree::SessionFiles`]).
 
+mod access_log;
 mod algorithms;
 mod attributes;
 mod channel;
@@ -19,6 +20,7 @@ mod handler;
 mod handles;
 mod hash_limit;
 mod host_keys;
+mod logged_request;
 mod login_reply_monitor;
 mod monitored_stream;
 mod open_directory;

@@ -13,6 +13,7 @@ use crate::domain::{Login, TreePath};
 use crate::telemetry::{FinishedOperation, OperationKind, OperationRecorder, OperationStatus, SftpRequestName};
 use crate::tree::{self, SessionFiles, View};
 
+use super::access_log::SessionLog;
 use super::error::{Error, Result, SftpStatus};
 use super::handles::SftpHandleTable;
 use super::hash_limit::HashLimiter;
@@ -39,6 +40,8 @@ pub(super) struct SftpSession {
     pub(super) closing: CancellationToken,
     /// Record to which every request is reported.
     pub(super) recorder: Arc<OperationRecorder>,
+    /// What the access log says of the session; `None` where there is no such log.
+    pub(super) access_log: Option<Arc<SessionLog>>,
 }
 
 impl SftpSession {
@@ -115,9 +118,14 @@ impl ChannelWorker {
     /// committed.
     pub(super) fn close_handles(&mut self) -> bool {
         let mut all_committed = true;
-        for handle in self.handles.drain() {
+        for mut handle in self.handles.drain() {
+            let log = handle.take_log();
             // Goes on after an error: one refused upload must not keep the others from being committed.
-            if let Err(error) = handle.close() {
+            let closed = handle.close();
+            if let Some(log) = log {
+                log.finish(closed.as_ref().map_or_else(|error| error.status().0, |()| SftpStatus::Ok));
+            }
+            if let Err(error) = closed {
                 tracing::info!(login = %self.session.login(), %error, "can't commit an upload that its client did not close");
                 all_committed = false;
             }
@@ -176,7 +184,7 @@ impl ChannelWorker {
         let described = request.as_ref().ok().map(SftpRequest::describe);
         let name = request.as_ref().map_or(SftpRequestName::Other, SftpRequest::name);
         let received_bytes = request.as_ref().map_or(0, SftpRequest::content_bytes);
-        let reply_start = replies.len();
+        let (logged, reply_start) = (self.logged_request(&request), replies.len());
         let result = request.map_err(|_| Error::Malformed).and_then(|r| self.handle_request(id, r, replies));
         if let (Some((operation, path)), Err(Error::Tree(tree::Error::RefusedByHost(error)))) = (described, &result) {
             let path = path.map(|path| String::from_utf8_lossy(&path).escape_debug().to_string());
@@ -189,13 +197,17 @@ impl ChannelWorker {
         let is_use = matches!(result, Ok(()) | Err(Error::Eof));
         let status = result.map_or_else(|error| replies.error(id, &error), |()| SftpStatus::Ok);
         let ended_at = Instant::now();
-        self.session.recorder.record(&FinishedOperation {
+        let operation = FinishedOperation {
             kind: OperationKind::Sftp(name),
             status: OperationStatus::Sftp(status.code()),
             received_bytes,
             sent_bytes: sent_bytes as u64,
             duration: ended_at.saturating_duration_since(*started_at),
-        });
+        };
+        self.session.recorder.record(&operation);
+        if let Some(logged) = logged {
+            self.log_request(logged, &operation, status);
+        }
         *started_at = ended_at;
         is_use
     }

@@ -104,6 +104,10 @@ declare_metrics! {
         "Number of the served folder and of file systems mounted in it that are not available.";
     TREE_FREE: Gauge "patgate_tree_free_bytes" [] =
         "Free space on the file system of the served folder; absent while it is not available.";
+    ACCESS_LOG_LINES: Counter "patgate_access_log_lines_total" [] =
+        "Lines written to the access log; absent without one.";
+    ACCESS_LOG_DROPPED: Counter "patgate_access_log_dropped_lines_total" [] =
+        "Lines of the access log that were dropped, since its queue was full or it could not be written.";
     BUILD_INFO: Gauge "patgate_build_info" ["version"] =
         "Always 1; the version is a label.";
     PROCESS_START: Gauge "process_start_time_seconds" [] =

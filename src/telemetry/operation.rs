@@ -67,7 +67,7 @@ impl HttpMethodName {
 }
 
 declare_names! {
-    /// Request of an SFTP client.
+    /// Request of an SFTP client, and its login.
     SftpRequestName {
         Open = "OPEN",
         Close = "CLOSE",
@@ -99,6 +99,7 @@ declare_names! {
         CheckFile = "check-file",
         Limits = "limits",
         UsersGroupsById = "users-groups-by-id",
+        Login = "LOGIN",
         Other = "other",
     }
 }

@@ -100,6 +100,44 @@ fn sighup_reloads_the_log_filter() {
 }
 
 #[test]
+fn renamed_access_log_is_opened_anew_on_sighup_and_sigusr1_and_loses_no_line() {
+    let fixture = CliFixture::new();
+    let log = fixture.state().with_extension("access");
+    let mut server = ConfiguredServer::start(&fixture, &format!("access_log = {:?}\n", log.display().to_string()));
+    let mut connection = TcpStream::connect(&server.http).expect("it listens");
+    // Even where the file of settings is broken by then.
+    let signals = [("USR1", "", "was opened anew"), ("HUP", "no_such_setting = 1\n", "was not reloaded")];
+    for (round, (signal, settings, outcome)) in signals.into_iter().enumerate() {
+        for _ in 0..20 {
+            ConfiguredServer::allows_cors_origin(&mut connection);
+        }
+        std::fs::rename(&log, log.with_extension(round.to_string())).expect("renamed");
+        for _ in 0..20 {
+            ConfiguredServer::allows_cors_origin(&mut connection);
+        }
+        if !settings.is_empty() {
+            std::fs::write(&server.file, settings).expect("written");
+        }
+        server.signal(signal);
+        server.read_log_until(outcome);
+        // The thread that writes opens it when it is woken.
+        while !log.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+    ConfiguredServer::allows_cors_origin(&mut connection);
+    drop(connection);
+    server.signal("TERM");
+    assert_eq!(server.server.wait_for_exit(), Some(0));
+    let lines = |path: &Path| std::fs::read_to_string(path).expect("a log").lines().count();
+    let (first, second) = (lines(&log.with_extension("0")), lines(&log.with_extension("1")));
+    assert_eq!((first + second + lines(&log), lines(&log)), (81, 1));
+    assert!(first >= 20 && second >= 20, "{first} and {second}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&log).expect("there").permissions());
+    assert_eq!(mode & 0o137, 0, "whoever may read logs, and nobody else");
+}
+
+#[test]
 fn invalid_configuration_is_rejected_on_sighup_as_a_whole() {
     let fixture = CliFixture::new();
     let mut server = ConfiguredServer::start(&fixture, "cors_origins = [\"https://app.example\"]\n");

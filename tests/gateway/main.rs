@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used)]
 
+mod access_log;
 mod audit;
 mod bans;
 mod bug_reports;
