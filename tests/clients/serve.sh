@@ -4,10 +4,11 @@
 
 # With KDE's programs comes a back end for sound; the one that plays nothing is small.
 client_packages=(ansible-core apache2 borgbackup cadaver caddy chromium curl davfs2 dbus-daemon default-jdk-headless
-    duplicity ffmpeg filezilla fuse3 git gvfs gvfs-backends kde-cli-tools keepassxc kio kio-extras lftp libglib2.0-bin
-    libhttpclient-java libmono-system4.0-cil libreoffice-writer-nogui litmus mono-mcs mono-runtime nginx openssh-client
-    openssh-sftp-server phonon4qt5-backend-null php-cli php-phpseclib3 prometheus putty-tools python3 python3-asyncssh
-    python3-paramiko python3-pexpect python3-uno python3-venv rclone restic rsync sshfs sshpass unison vim-tiny)
+    duplicity fail2ban ffmpeg filezilla fuse3 git gvfs gvfs-backends kde-cli-tools keepassxc kio kio-extras lftp
+    libglib2.0-bin libhttpclient-java libmono-system4.0-cil libreoffice-writer-nogui litmus logrotate mono-mcs
+    mono-runtime nginx openssh-client openssh-sftp-server phonon4qt5-backend-null php-cli php-phpseclib3 prometheus
+    putty-tools python3 python3-asyncssh python3-paramiko python3-pexpect python3-uno python3-venv rclone restic rsync
+    sshfs sshpass unison vim-tiny)
 
 # build PROFILE: builds the program (dev or release) and sets GATEWAY to its path. A GATEWAY that is set is used as it
 # is.
