@@ -175,6 +175,8 @@ impl MetricSources {
         page.add(&metrics::TOKENS, tokens.iter().map(|(labels, count)| (&labels[..], *count)));
         let (enabled, disabled) = (rows.enabled_users as f64, rows.disabled_users as f64);
         page.add(&metrics::USERS, [(&["enabled"][..], enabled), (&["disabled"], disabled)]);
+        let (automatic, manual) = (rows.automatic_bans as f64, rows.manual_bans as f64);
+        page.add(&metrics::BANS, [(&["automatic"][..], automatic), (&["manual"], manual)]);
         let stored_tokens = rows.live_tokens + rows.expired_tokens + rows.revoked_tokens;
         let mut quotas = vec![
             ("property_bytes", rows.property_bytes, rows.max_property_bytes),

@@ -41,6 +41,10 @@ pub struct RowCounts {
     pub enabled_users: u64,
     /// Users that are disabled.
     pub disabled_users: u64,
+    /// Networks that are banned automatically at this moment.
+    pub automatic_bans: u64,
+    /// Networks that an administrator has banned.
+    pub manual_bans: u64,
     /// Named nodes.
     pub named_nodes: u64,
     /// Bytes of dead properties.
@@ -87,7 +91,10 @@ impl Store {
             let expired_tokens = count(c, recorded, &[])? + count(c, due, &[&now])?;
             let users = count(c, "SELECT count(*) FROM users", &[])?;
             let disabled_users = count(c, "SELECT count(*) FROM users WHERE disabled_at IS NOT NULL", &[])?;
+            let bans = "SELECT count(*) FROM bans WHERE automatic = ?1 AND (until IS NULL OR until > ?2)";
             Ok(RowCounts {
+                automatic_bans: count(c, bans, &[&1, &now])?,
+                manual_bans: count(c, bans, &[&0, &now])?,
                 live_tokens: tokens.saturating_sub(revoked_tokens + expired_tokens),
                 expired_tokens,
                 revoked_tokens,
@@ -111,7 +118,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{TokenExpiry, UserQuotaLimits};
+    use crate::domain::{Ban, BanOrigin, TokenExpiry, UserQuotaLimits};
     use crate::store::testing;
 
     #[test]
@@ -139,6 +146,19 @@ mod tests {
         assert_eq!(by_status(now), (2, 0, 2));
         assert_eq!(by_status(now.saturating_add(Duration::from_secs(60))), (1, 1, 2));
         let counts = store.row_counts(now).expect("counted");
+        assert_eq!((counts.automatic_bans, counts.manual_bans), (0, 0));
+        let ban = |network: &str, until| Ban {
+            network: network.parse().expect("a network"),
+            since: now,
+            until,
+            origin: BanOrigin::Manual,
+            repeats: 0,
+            reason: String::new(),
+        };
+        store.add_ban(&ban("192.0.2.1", None)).expect("stored");
+        store.add_ban(&ban("192.0.2.2", Some(now.saturating_add(Duration::from_secs(1))))).expect("stored");
+        let manual_bans = |now| store.row_counts(now).expect("counted").manual_bans;
+        assert_eq!((manual_bans(now), manual_bans(now.saturating_add(Duration::from_secs(1)))), (2, 1));
         assert_eq!((counts.enabled_users, counts.disabled_users, counts.limits.tokens.total), (2, 0, 7));
     }
 

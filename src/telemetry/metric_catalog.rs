@@ -86,6 +86,8 @@ declare_metrics! {
         "Stored tokens by their own status: live, expired or revoked. Those of disabled users count as they are stored.";
     USERS: Gauge "patgate_users" ["status"] =
         "Users, enabled or disabled.";
+    BANS: Gauge "patgate_bans" ["origin"] =
+        "Networks from which no login is accepted at this moment: banned automatically, or manually by an administrator.";
     AUDIT_EVENTS: Counter "patgate_audit_events_total" ["event"] =
         "Events of the audit trail since the start, of this process and of commands beside it; repeated ones count as often as they happened.";
     UNFINISHED_UPLOADS: Gauge "patgate_unfinished_uploads" ["protocol"] =

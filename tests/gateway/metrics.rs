@@ -87,6 +87,7 @@ async fn operations_over_webdav_are_counted_exactly() {
             ("patgate_argon2_runs_total{purpose=\"verify\"}", 1.0),
             ("patgate_tokens{status=\"live\"}", 1.0),
             ("patgate_users{status=\"enabled\"}", 1.0),
+            ("patgate_bans{origin=\"manual\"}", 0.0),
             ("patgate_root_available", 1.0),
             ("patgate_store_healthy", 1.0),
             ("patgate_connections_max{listener=\"sftp\",state=\"open\"}", 1024.0),
