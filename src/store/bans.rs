@@ -114,10 +114,9 @@ fn upsert_ban(t: &Transaction<'_>, ban: &Ban) -> Result<()> {
 fn delete_ended_bans(t: &Transaction<'_>, now: UnixMillis) -> Result<()> {
     let ended_before = now.saturating_sub(ENDED_BAN_RETENTION);
     t.prepare_cached("DELETE FROM bans WHERE until <= ?1")?.execute([ended_before])?;
-    // `LIMIT -1` means no limit: OFFSET needs one.
     let sql = "DELETE FROM bans WHERE network IN \
-         (SELECT network FROM bans WHERE automatic = 1 ORDER BY until DESC LIMIT -1 OFFSET ?1)";
-    t.prepare_cached(sql)?.execute([sql_limit(MAX_AUTOMATIC_BANS)])?;
+         (SELECT network FROM bans WHERE automatic = 1 ORDER BY until DESC LIMIT ?1 OFFSET ?2)";
+    t.prepare_cached(sql)?.execute([sql_limit(usize::MAX), sql_limit(MAX_AUTOMATIC_BANS)])?;
     Ok(())
 }
 
