@@ -24,8 +24,7 @@ pub struct AuthStatistics {
 impl Authenticator {
     /// Returns figures for metrics.
     pub fn statistics(&self) -> AuthStatistics {
-        let mut sessions =
-            BTreeMap::from([Protocol::Webdav, Protocol::Sftp, Protocol::Api].map(|protocol| (protocol, 0)));
+        let mut sessions = BTreeMap::from(Protocol::ALL.map(|protocol| (protocol, 0)));
         for cached_token in self.core.token_cache.with_open_sessions() {
             for (_, session) in cached_token.sessions() {
                 *sessions.entry(session.peer.protocol).or_default() += 1;

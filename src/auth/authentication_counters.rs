@@ -4,8 +4,7 @@ use super::AuthError;
 use super::rejection_reason::RejectionReason;
 use crate::domain::{Protocol, StripedCounters};
 
-const PROTOCOLS: [Protocol; 3] = [Protocol::Webdav, Protocol::Sftp, Protocol::Api];
-/// All outcomes; the index of each is its counter.
+/// Names of all outcomes; the index of each is that of its counter.
 const OUTCOMES: [&str; 13] = [
     "accepted",
     "malformed",
@@ -22,37 +21,37 @@ const OUTCOMES: [&str; 13] = [
     "error",
 ];
 
-/// Outcome of an authentication.
+/// Outcome of an authentication, by its name.
 #[derive(Clone, Copy)]
-pub(super) struct AuthOutcome(usize);
+pub(super) struct AuthOutcome(&'static str);
 
 impl AuthOutcome {
-    pub(super) const ACCEPTED: Self = Self(0);
+    pub(super) const ACCEPTED: Self = Self("accepted");
 
     /// Returns the outcome of a rejected credential, for which the caller was given an error.
     pub(super) fn rejected(reason: RejectionReason, error: &AuthError) -> Self {
         if matches!(error, AuthError::Throttled(_)) {
-            return Self(10);
+            return Self("throttled");
         }
         Self(match reason {
-            RejectionReason::Malformed => 1,
-            RejectionReason::Unknown => 2,
-            RejectionReason::WrongSecret => 3,
-            RejectionReason::RetiredSecret => 4,
-            RejectionReason::WrongLogin => 5,
-            RejectionReason::Revoked => 6,
-            RejectionReason::Expired => 7,
-            RejectionReason::Disabled => 8,
-            RejectionReason::DeniedByLimits => 9,
-            RejectionReason::Throttled => 10,
+            RejectionReason::Malformed => "malformed",
+            RejectionReason::Unknown => "unknown",
+            RejectionReason::WrongSecret => "wrong_secret",
+            RejectionReason::RetiredSecret => "retired_secret",
+            RejectionReason::WrongLogin => "wrong_login",
+            RejectionReason::Revoked => "revoked",
+            RejectionReason::Expired => "expired",
+            RejectionReason::Disabled => "disabled",
+            RejectionReason::DeniedByLimits => "denied_by_limits",
+            RejectionReason::Throttled => "throttled",
         })
     }
 
     /// Returns the outcome of an attempt that was not judged.
     pub(super) fn failed(error: &AuthError) -> Self {
         match error {
-            AuthError::Busy | AuthError::TooManyConnections => Self(11),
-            AuthError::Denied | AuthError::Throttled(_) | AuthError::Store(_) => Self(12),
+            AuthError::Busy | AuthError::TooManyConnections => Self("busy"),
+            AuthError::Denied | AuthError::Throttled(_) | AuthError::Store(_) => Self("error"),
         }
     }
 }
@@ -62,20 +61,56 @@ pub(super) struct AuthenticationCounters(StripedCounters);
 
 impl Default for AuthenticationCounters {
     fn default() -> Self {
-        Self(StripedCounters::new(PROTOCOLS.len() * OUTCOMES.len()))
+        Self(StripedCounters::new(Protocol::ALL.len() * OUTCOMES.len()))
     }
 }
 
 impl AuthenticationCounters {
     pub(super) fn count(&self, protocol: Protocol, outcome: AuthOutcome) {
-        let of_protocol = PROTOCOLS.iter().position(|known| *known == protocol).unwrap_or(0);
-        self.0.add(of_protocol * OUTCOMES.len() + outcome.0, 1);
+        let indexes = (
+            Protocol::ALL.iter().position(|known| *known == protocol),
+            OUTCOMES.iter().position(|name| *name == outcome.0),
+        );
+        if let (Some(of_protocol), Some(of_outcome)) = indexes {
+            self.0.add(of_protocol * OUTCOMES.len() + of_outcome, 1);
+        }
     }
 
     /// Returns the counts that are not zero.
     pub(super) fn counts(&self) -> Vec<(Protocol, &'static str, u64)> {
-        let names = PROTOCOLS.into_iter().flat_map(|protocol| OUTCOMES.map(|outcome| (protocol, outcome)));
+        let names = Protocol::ALL.into_iter().flat_map(|protocol| OUTCOMES.map(|outcome| (protocol, outcome)));
         let counts = names.zip(self.0.sums()).map(|((protocol, outcome), count)| (protocol, outcome, count));
         counts.filter(|(_, _, count)| *count > 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_a_counter() {
+        let reasons = [
+            RejectionReason::Malformed,
+            RejectionReason::Unknown,
+            RejectionReason::WrongSecret,
+            RejectionReason::RetiredSecret,
+            RejectionReason::WrongLogin,
+            RejectionReason::Revoked,
+            RejectionReason::Expired,
+            RejectionReason::Disabled,
+            RejectionReason::DeniedByLimits,
+            RejectionReason::Throttled,
+        ];
+        let rejected = reasons.map(|reason| AuthOutcome::rejected(reason, &AuthError::Denied));
+        let others =
+            [AuthOutcome::ACCEPTED, AuthOutcome::failed(&AuthError::Busy), AuthOutcome::failed(&AuthError::Denied)];
+        let counters = AuthenticationCounters::default();
+        for protocol in Protocol::ALL {
+            rejected.iter().chain(&others).for_each(|outcome| counters.count(protocol, *outcome));
+        }
+        let counts = counters.counts();
+        assert_eq!(counts.len(), Protocol::ALL.len() * OUTCOMES.len());
+        assert!(counts.iter().all(|(.., count)| *count == 1), "{counts:?}");
     }
 }

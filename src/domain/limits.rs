@@ -23,6 +23,11 @@ pub enum Protocol {
     Api,
 }
 
+impl Protocol {
+    /// All protocols.
+    pub const ALL: [Self; 3] = [Self::Webdav, Self::Sftp, Self::Api];
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
