@@ -62,21 +62,13 @@ pub(super) async fn add(submitted: SubmittedForm) -> Result<Response> {
     run_with_permit(submitted.caller.light_permit(), move || {
         // The role first: a caller without it learns nothing.
         let bans = state.tokens.bans(&principal)?;
-        let added = parse_request(&fields)
-            .and_then(|request| match state.tokens.add_ban(&principal, &request) {
-                Err(Error::InvalidBan(reason)) => Err(reason),
-                other => Ok(other),
-            })
-            .map_err(|reason| (StatusCode::UNPROCESSABLE_ENTITY, reason));
-        match added {
-            Ok(added) => {
-                added?;
-                Ok(Redirect::to("/console/bans").into_response())
-            }
-            Err((status, reason)) => {
+        match parse_request(&fields).map(|request| state.tokens.add_ban(&principal, &request)) {
+            Ok(Ok(_)) => Ok(Redirect::to("/console/bans").into_response()),
+            Ok(Err(Error::InvalidBan(reason))) | Err(reason) => {
                 let error = Some(super::error::to_sentence(&reason));
-                render_list(status, frame, &bans, state.auth.now(), fields, error)
+                render_list(StatusCode::UNPROCESSABLE_ENTITY, frame, &bans, state.auth.now(), fields, error)
             }
+            Ok(Err(error)) => Err(error.into()),
         }
     })
     .await
