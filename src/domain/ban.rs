@@ -44,6 +44,18 @@ impl BannedNetwork {
     }
 }
 
+/// Returns the IPv4 network of an IPv4-mapped one; `::/96` and shorter prefixes stay IPv6 networks.
+fn canonical_network(network: IpNet) -> IpNet {
+    const MAPPED_PREFIX_LENGTH: u8 = 96;
+    let length = network.prefix_len().checked_sub(MAPPED_PREFIX_LENGTH);
+    match (network.network().to_canonical(), length) {
+        (IpAddr::V4(address), Some(length)) if matches!(network, IpNet::V6(_)) => {
+            Ipv4Net::new(address, length).map_or(network, IpNet::V4)
+        }
+        _ => network,
+    }
+}
+
 fn prefix_of(address: Ipv6Addr) -> Ipv6Net {
     // The length is at most 128, so the network exists; without it the address alone would be banned.
     Ipv6Net::new(address, IPV6_PREFIX_LENGTH).map_or(Ipv6Net::from(address), |network| network.trunc())
@@ -72,8 +84,7 @@ impl FromStr for BannedNetwork {
                 "{text:?} is not an IP address or network: give one such as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64"
             )
         })?;
-        // `::/96` and shorter prefixes contain mapped addresses of IPv4: they stay IPv6 networks.
-        Ok(Self(network.trunc()))
+        Ok(Self(canonical_network(network.trunc())))
     }
 }
 
@@ -150,6 +161,8 @@ mod tests {
             ("2001:db8::1", "2001:db8::/64"),
             ("2001:db8:1:2::7/48", "2001:db8:1::/48"),
             ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7/120", "192.0.2.0/24"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
         ] {
             assert_eq!(network(text).to_string(), canonical);
             assert_eq!(network(canonical), network(text));
