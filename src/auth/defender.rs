@@ -26,7 +26,7 @@ use crate::store::{Store, StoreError};
 
 /// Time after the end of a ban in which a further one of the same address lasts longer.
 const REPEAT_WINDOW: Duration = Duration::from_secs(7 * 86_400);
-/// Maximum number of automatic bans that wait to be stored; further ones are kept in memory alone.
+/// Maximum number of automatic bans that wait to be stored; at the bound no further address is banned.
 const MAX_UNSTORED_BANS: usize = 1000;
 /// Maximum number of addresses whose tokens are remembered; beyond it all are forgotten, and looked up again.
 const MAX_KNOWN_ADDRESSES: usize = 1 << 16;
@@ -88,7 +88,10 @@ impl std::fmt::Display for AddressRefusal {
 #[derive(Default)]
 pub(super) struct Defender {
     rules: ArcSwap<DefenderRules>,
-    bans: Mutex<BanTable>,
+    /// Read by every request, without a lock that they would share.
+    bans: ArcSwap<BanTable>,
+    /// Locked while `bans` is replaced.
+    changes: Mutex<BanChanges>,
     /// Whether anything may be refused: requests look no further where not.
     refuses_any: AtomicBool,
     /// Addresses of which it was looked up lately whether a live token was used from them.
@@ -98,16 +101,20 @@ pub(super) struct Defender {
 #[derive(Default)]
 struct DefenderRules {
     settings: DefenderSettings,
-    failures: Option<LoginThrottle>,
+    failures: Option<Arc<LoginThrottle>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct BanTable {
     /// Bans of single hosts, ended ones included.
     hosts: HashMap<BannedNetwork, Ban>,
     /// Bans of larger networks.
     networks: Vec<Ban>,
-    /// Version of the bans in the store that these are.
+}
+
+#[derive(Default)]
+struct BanChanges {
+    /// Version of the bans in the store that the table was made of.
     version: Option<i64>,
     /// Automatic bans that are not stored yet.
     unstored: Vec<Ban>,
@@ -133,15 +140,27 @@ impl BanTable {
 impl Defender {
     /// Replaces the settings. Failures are counted anew where their bounds change.
     pub(super) fn set_settings(&self, settings: DefenderSettings) {
+        let _changes = self.changes.lock();
+        let former = self.rules.load();
+        let has_same_bounds =
+            settings.ban_after == former.settings.ban_after && settings.ban_window == former.settings.ban_window;
         let failures = match settings.ban_after {
             0 => None,
-            count => Some(LoginThrottle::new(count, settings.ban_window / count)),
+            _ if has_same_bounds && former.failures.is_some() => former.failures.clone(),
+            count => Some(Arc::new(LoginThrottle::new(count, settings.ban_window / count))),
         };
         self.rules.store(Arc::new(DefenderRules { settings, failures }));
-        self.update_refuses_any(&self.bans.lock());
+        self.update_refuses_any();
     }
 
-    fn update_refuses_any(&self, bans: &BanTable) {
+    /// Replaces the table of bans. The caller holds the lock of the changes.
+    fn replace_bans(&self, bans: BanTable) {
+        self.bans.store(Arc::new(bans));
+        self.update_refuses_any();
+    }
+
+    fn update_refuses_any(&self) {
+        let bans = self.bans.load();
         let denies = !self.rules.load().settings.deny_addresses.is_empty();
         let refuses_any = denies || !bans.hosts.is_empty() || !bans.networks.is_empty();
         self.refuses_any.store(refuses_any, Ordering::Release);
@@ -150,17 +169,16 @@ impl Defender {
     /// Reads the bans again where they have changed in the store; returns whether they have.
     pub(super) fn reload(&self, store: &Store) -> Result<bool, StoreError> {
         let version = store.bans_version()?;
-        if self.bans.lock().version == Some(version) {
+        if self.changes.lock().version == Some(version) {
             return Ok(false);
         }
         let (version, stored) = store.all_bans()?;
-        let mut bans = self.bans.lock();
-        let unstored = std::mem::take(&mut bans.unstored);
-        let mut table = BanTable { version: Some(version), unstored: unstored.clone(), ..BanTable::default() };
+        let mut changes = self.changes.lock();
+        changes.version = Some(version);
+        let mut bans = BanTable::default();
         // Those in the store take precedence: an administrator may have replaced one since.
-        unstored.into_iter().chain(stored).for_each(|ban| table.insert(ban));
-        *bans = table;
-        self.update_refuses_any(&bans);
+        changes.unstored.iter().cloned().chain(stored).for_each(|ban| bans.insert(ban));
+        self.replace_bans(bans);
         Ok(true)
     }
 
@@ -195,7 +213,7 @@ impl Defender {
         if contains(&rules.settings.deny_addresses, address) {
             return Some((AddressRefusal::Denied, BanOrigin::Manual));
         }
-        self.bans.lock().find(address, now).map(|ban| (AddressRefusal::Banned(ban.until), ban.origin))
+        self.bans.load().find(address, now).map(|ban| (AddressRefusal::Banned(ban.until), ban.origin))
     }
 
     fn was_token_used_from(&self, address: IpAddr, now: UnixMillis, boottime: Duration, store: &Store) -> bool {
@@ -207,16 +225,12 @@ impl Defender {
         }
         // In doubt it is spared: a fault of the store must not turn users away.
         let is_known = store.was_live_token_used_from(address, now).unwrap_or(true);
-        self.remember(network, is_known, boottime);
+        self.remember_address(network, is_known, boottime);
         is_known
     }
 
-    /// Remembers for a while that a live token was used from a network, by its first address.
-    pub(super) fn remember_known_address(&self, network: IpAddr, boottime: Duration) {
-        self.remember(network, true, boottime);
-    }
-
-    fn remember(&self, network: IpAddr, is_known: bool, boottime: Duration) {
+    /// Remembers for a while whether a live token was used from a network, by its first address.
+    pub(super) fn remember_address(&self, network: IpAddr, is_known: bool, boottime: Duration) {
         let mut known_addresses = self.known_addresses.lock();
         if known_addresses.len() >= MAX_KNOWN_ADDRESSES {
             known_addresses.clear();
@@ -233,8 +247,10 @@ impl Defender {
         if contains(&settings.allow_addresses, address) || !failures.record_failure(address, boottime) {
             return None;
         }
-        let mut bans = self.bans.lock();
-        if bans.find(address, now).is_some() {
+        let mut changes = self.changes.lock();
+        let bans = self.bans.load();
+        // Without the bound a flood would fill memory while the store can't be written.
+        if bans.find(address, now).is_some() || changes.unstored.len() >= MAX_UNSTORED_BANS {
             return None;
         }
         // Counted anew: an address that is spared is banned again only for as many failures.
@@ -250,23 +266,22 @@ impl Defender {
         let reason = format!("{} failed logins within {} s", settings.ban_after, settings.ban_window.as_secs());
         let until = Some(now.saturating_add(duration));
         let ban = Ban { network, since: now, until, origin: BanOrigin::Automatic, repeats, reason };
-        if bans.unstored.len() < MAX_UNSTORED_BANS {
-            bans.unstored.push(ban.clone());
-        }
+        changes.unstored.push(ban.clone());
+        let mut bans = BanTable::clone(&bans);
         bans.insert(ban.clone());
-        self.update_refuses_any(&bans);
+        self.replace_bans(bans);
         Some(ban)
     }
 
     /// Stores the automatic bans that are not stored yet.
     pub(super) fn store_bans(&self, store: &Store, now: UnixMillis) -> Result<(), StoreError> {
-        let unstored = self.bans.lock().unstored.clone();
+        let unstored = self.changes.lock().unstored.clone();
         if unstored.is_empty() {
             return Ok(());
         }
         store.add_automatic_bans(&unstored, now)?;
         // Further ones were added behind these.
-        self.bans.lock().unstored.drain(..unstored.len());
+        self.changes.lock().unstored.drain(..unstored.len());
         Ok(())
     }
 }
@@ -327,6 +342,31 @@ mod tests {
             let (at, boottime) = (now().saturating_add(elapsed), FIRST + elapsed);
             assert_eq!(defender.record_failure(address("192.0.2.7"), at, boottime), None);
         }
+    }
+
+    #[test]
+    fn unstored_bans_are_bounded() {
+        let (_temp_dir, store) = open_temp_store();
+        let defender = defender(|settings| settings.ban_after = 1);
+        let ban = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            defender.record_failure(IpAddr::from([10, 0, high, low]), now(), FIRST)
+        };
+        assert_eq!((0..1200).filter_map(ban).count(), MAX_UNSTORED_BANS);
+        assert_eq!(defender.bans.load().hosts.len(), MAX_UNSTORED_BANS);
+        defender.store_bans(&store, now()).expect("stored");
+        assert!(ban(1100).is_some(), "there is room again");
+    }
+
+    #[test]
+    fn reload_with_the_same_bounds_keeps_the_failures() {
+        let defender = defender(|_| ());
+        assert_eq!(fail(&defender, "192.0.2.7", 4, now(), FIRST), None);
+        defender.set_settings(DefenderSettings { ban_after: 5, ..DefenderSettings::default() });
+        assert!(fail(&defender, "192.0.2.7", 1, now(), FIRST).is_some());
+        assert_eq!(fail(&defender, "192.0.2.8", 4, now(), FIRST), None);
+        defender.set_settings(DefenderSettings { ban_after: 6, ..DefenderSettings::default() });
+        assert_eq!(fail(&defender, "192.0.2.8", 5, now(), FIRST), None, "counted anew");
     }
 
     #[test]

@@ -412,7 +412,7 @@ impl AuthCore {
         // A token that was used from there a moment ago, of which the store doesn't know yet.
         let network = ban.network.first_address();
         if self.last_used.new_addresses().iter().any(|seen| seen.network == network) {
-            self.defender.remember_known_address(network, self.clock.boottime());
+            self.defender.remember_address(network, true, self.clock.boottime());
         }
         tracing::warn!(network = %ban.network, protocol = %peer.protocol, "banned: {}", ban.reason);
         let event = AuditEvent::new(self.clock.now(), EventKind::BanAdded).with_actor(Actor::Server).with_peer(peer);
