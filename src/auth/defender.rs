@@ -68,8 +68,31 @@ impl Default for DefenderSettings {
 pub enum AddressRefusal {
     /// It is in [`DefenderSettings::deny_addresses`].
     Denied,
-    /// It is banned, until this time if there is one.
+    /// An administrator has banned it, until this time if there is one.
     Banned(Option<UnixMillis>),
+    /// It is banned for failed logins.
+    TooManyFailures {
+        /// Time at which the ban ends.
+        until: UnixMillis,
+        /// Time until then.
+        remaining: Duration,
+    },
+}
+
+impl AddressRefusal {
+    /// Returns the refusal by a ban that is in force.
+    fn of_ban(ban: &Ban, now: UnixMillis) -> Self {
+        match (ban.origin, ban.until) {
+            (BanOrigin::Automatic, Some(until)) => {
+                Self::TooManyFailures { until, remaining: until.saturating_duration_since(now) }
+            }
+            (BanOrigin::Automatic | BanOrigin::Manual, until) => Self::Banned(until),
+        }
+    }
+
+    fn is_by_administrator(self) -> bool {
+        matches!(self, Self::Denied | Self::Banned(_))
+    }
 }
 
 impl std::fmt::Display for AddressRefusal {
@@ -79,6 +102,9 @@ impl std::fmt::Display for AddressRefusal {
             AddressRefusal::Banned(None) => f.write_str("this address is banned: ask the administrator"),
             AddressRefusal::Banned(Some(until)) => {
                 write!(f, "this address is banned until {until}: wait, or ask the administrator")
+            }
+            AddressRefusal::TooManyFailures { until, .. } => {
+                write!(f, "too many logins have failed from this address: wait until {until}, or ask the administrator")
             }
         }
     }
@@ -193,27 +219,27 @@ impl Defender {
         if !self.refuses_any.load(Ordering::Acquire) {
             return None;
         }
-        let (refusal, origin) = self.find_refusal(address, now)?;
+        let refusal = self.find_refusal(address, now)?;
         let is_spared =
-            origin == BanOrigin::Automatic && self.was_token_used_from(address.to_canonical(), now, boottime, store);
+            !refusal.is_by_administrator() && self.was_token_used_from(address.to_canonical(), now, boottime, store);
         (!is_spared).then_some(refusal)
     }
 
     /// Tells whether an administrator has banned or denied an address.
     pub(super) fn is_refused_by_administrator(&self, address: IpAddr, now: UnixMillis) -> bool {
-        self.find_refusal(address, now).is_some_and(|(_, origin)| origin == BanOrigin::Manual)
+        self.find_refusal(address, now).is_some_and(AddressRefusal::is_by_administrator)
     }
 
-    fn find_refusal(&self, address: IpAddr, now: UnixMillis) -> Option<(AddressRefusal, BanOrigin)> {
+    fn find_refusal(&self, address: IpAddr, now: UnixMillis) -> Option<AddressRefusal> {
         let address = address.to_canonical();
         let rules = self.rules.load();
         if contains(&rules.settings.allow_addresses, address) {
             return None;
         }
         if contains(&rules.settings.deny_addresses, address) {
-            return Some((AddressRefusal::Denied, BanOrigin::Manual));
+            return Some(AddressRefusal::Denied);
         }
-        self.bans.load().find(address, now).map(|ban| (AddressRefusal::Banned(ban.until), ban.origin))
+        self.bans.load().find(address, now).map(|ban| AddressRefusal::of_ban(ban, now))
     }
 
     fn was_token_used_from(&self, address: IpAddr, now: UnixMillis, boottime: Duration, store: &Store) -> bool {
@@ -324,7 +350,8 @@ mod tests {
             let until = at.saturating_add(Duration::from_secs(60 * minutes));
             assert_eq!(ban.until, Some(until));
             let refusal = |at, from: &str| defender.refusal(address(from), at, boottime, &store);
-            assert_eq!(refusal(at, "192.0.2.7"), Some(AddressRefusal::Banned(Some(until))));
+            let remaining = Duration::from_secs(60 * minutes);
+            assert_eq!(refusal(at, "192.0.2.7"), Some(AddressRefusal::TooManyFailures { until, remaining }));
             assert_eq!(refusal(at, "192.0.2.8"), None, "another address");
             assert_eq!(refusal(until, "192.0.2.7"), None, "the ban has ended");
             (at, boottime) = (until, boottime + Duration::from_secs(60 * minutes));

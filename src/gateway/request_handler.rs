@@ -21,7 +21,7 @@ use super::reload::LiveSettings;
 use crate::auth::{AddressRefusal, Session};
 use crate::http::{
     AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, LastSession, RequestBody, RequestSource,
-    ResponseBody, UnreadBody, UnreadBodyRest, text_response,
+    ResponseBody, UnreadBody, UnreadBodyRest, set_retry_after, text_response,
 };
 use crate::net::{ConnectionPermit, DrainLimits, FileTransfer, PeerShutdown, TooManyConnections, UnreadInput};
 
@@ -246,11 +246,22 @@ impl HttpConnection {
     }
 }
 
-/// Refuses a request because of its address, and ends the connection.
+/// Refuses a request because of its address. A ban for failed logins is answered as guesses that come too fast are; where
+/// an administrator refuses the address, the connection ends.
 fn refused_address_response(refusal: AddressRefusal) -> Response<ResponseBody> {
-    let mut response = text_response(StatusCode::FORBIDDEN, refusal.to_string());
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+    let message = refusal.to_string();
+    match refusal {
+        AddressRefusal::TooManyFailures { remaining, .. } => {
+            let mut response = text_response(StatusCode::TOO_MANY_REQUESTS, message);
+            set_retry_after(response.headers_mut(), remaining);
+            response
+        }
+        AddressRefusal::Denied | AddressRefusal::Banned(_) => {
+            let mut response = text_response(StatusCode::FORBIDDEN, message);
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    }
 }
 
 /// Tells whether a request of this method is cancelled when its client disconnects.

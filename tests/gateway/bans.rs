@@ -74,8 +74,8 @@ async fn failed_logins_ban_an_address_on_both_protocols_and_spare_known_ones() {
     for address in ["192.0.2.7", "203.0.113.9"] {
         guess_from(&gateway, address, 5).await;
     }
-    assert_eq!(status_from(&gateway.dav("alice", "a guess"), "192.0.2.7").await, 403);
-    assert_eq!(status_from(&alice, "192.0.2.7").await, 403, "no token was used from there");
+    assert_eq!(status_from(&gateway.dav("alice", "a guess"), "192.0.2.7").await, 429);
+    assert_eq!(status_from(&alice, "192.0.2.7").await, 429, "no token was used from there");
     assert_eq!(status_from(&alice, "192.0.2.8").await, 207, "another address");
     assert_eq!(status_from(&alice, "203.0.113.9").await, 207, "a stranger behind the same address bars nobody");
     assert_eq!(ssh_greeting(&gateway, "192.0.2.7").await, b"", "before the key exchange");
@@ -110,7 +110,11 @@ async fn failed_logins_over_sftp_count_with_those_over_http() {
     for _ in 0..2 {
         assert!(crate::support::SftpClient::connect(gateway.sftp, "alice", "a guess").await.is_none());
     }
-    assert_eq!(guesser.status("PROPFIND", "/dav/").await, 403);
+    let refused = guesser.send("PROPFIND", "/dav/", &[("depth", "0")], "").await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.text().contains("too many logins have failed from this address"), "{}", refused.text());
+    let wait: u64 = refused.header("retry-after").parse().expect("seconds");
+    assert!((1..=600).contains(&wait), "{wait}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
