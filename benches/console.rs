@@ -55,7 +55,11 @@ async fn start_with_many_tokens(folder: &Path, stop: CancellationToken) -> (Stri
     for number in 0..TOKEN_COUNT {
         std::fs::write(many.join(format!("file {number}")), "").expect("a file");
     }
-    let parts = GatewayDependencies { clock: Clock::system(), host_keys: Some(HostKeys::ephemeral()) };
+    let parts = GatewayDependencies {
+        clock: Clock::system(),
+        host_keys: Some(HostKeys::ephemeral()),
+        ..GatewayDependencies::default()
+    };
     let gateway = Gateway::open(settings(folder), parts).await.expect("it starts");
     let tokens = TokenService::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
     let login: patgate::domain::Login = "alice".parse().expect("a login");

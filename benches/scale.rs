@@ -175,7 +175,11 @@ fn bench_startup(group: &mut ScaleGroup<'_>, runtime: &Runtime, site: &BenchStat
     let keys = HostKeys::ephemeral();
     group.bench_function("start", |b| {
         b.iter(|| {
-            let parts = GatewayDependencies { clock: Clock::system(), host_keys: Some(keys.clone()) };
+            let parts = GatewayDependencies {
+                clock: Clock::system(),
+                host_keys: Some(keys.clone()),
+                ..GatewayDependencies::default()
+            };
             drop(runtime.block_on(Gateway::open(site.settings(), parts)).expect("it starts"));
         });
     });

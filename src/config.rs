@@ -27,7 +27,7 @@ pub use settings::{CONFIG_KEYS, Settings};
 pub use unknown_key::{RENAMED_KEYS, RenamedKey};
 pub use values::{
     ConfigValueType, Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilterSetting,
-    LogFormatSetting, NetworkList, ProxyProtocolSetting, Seconds, SettingValue,
+    LogFormatSetting, NetworkList, ProxyProtocolSetting, SandboxSetting, Seconds, SettingValue,
 };
 
 /// The files that TLS needs.
@@ -85,6 +85,8 @@ pub struct LocalConfig {
     pub root: Option<PathBuf>,
     /// When changes are answered.
     pub durability: DurabilitySetting,
+    /// Whether the server is confined.
+    pub sandbox: SandboxSetting,
 }
 
 /// Where a configured server answers.
@@ -206,7 +208,12 @@ impl LocalConfig {
     pub fn load(sources: &ConfigSources) -> Result<Self, ConfigError> {
         let settings = ConfigLoader::read(sources).finish()?.settings;
         let state = state_directory(&settings, sources);
-        Ok(Self { state, root: settings.root.map(|root| root.0), durability: settings.durability })
+        Ok(Self {
+            state,
+            root: settings.root.map(|root| root.0),
+            durability: settings.durability,
+            sandbox: settings.sandbox,
+        })
     }
 }
 

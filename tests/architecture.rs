@@ -106,6 +106,8 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("infer", &["tree"]),
     ("ipnet", &["domain", "net", "http", "config", "gateway", "cli"]),
     ("jiff", &["domain", "webdav", "sftp", "cli"]),
+    ("landlock", &["cli"]),
+    ("listenfd", &["net"]),
     ("md5", &["webdav", "sftp"]),
     ("mimalloc", &["main"]),
     ("mime_guess", &["domain", "webdav", "tree", "console"]),

@@ -158,6 +158,11 @@ impl CommandContext {
         *self.new_state.borrow_mut() = FreshState::detect(state);
     }
 
+    /// Returns the topmost directory that the command creates for its state, if there is one.
+    pub(super) fn topmost_new_directory(&self) -> Option<PathBuf> {
+        self.new_state.borrow().as_ref().and_then(FreshState::topmost_created).map(Path::to_owned)
+    }
+
     /// Keeps the state directory that the command created.
     pub(super) fn keep_state(&self) {
         self.new_state.take();

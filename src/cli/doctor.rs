@@ -14,9 +14,10 @@ use serde::Serialize;
 use super::context::CommandContext;
 use super::error::{BROKEN_HOST_KEY_HINT, OTHER_TREE_HINT};
 use super::open_state::has_state;
+use super::sandbox::{self, SandboxFiles, SandboxPaths};
 use super::{CommandError, Result, output, rlimit};
 use crate::auth::{Clock, SecretHasher};
-use crate::config::{ListenConfig, LocalConfig, TlsFiles};
+use crate::config::{ListenConfig, LocalConfig, SandboxSetting, TlsFiles};
 use crate::domain::UnixMillis;
 use crate::net;
 use crate::sftp::HostKeys;
@@ -85,6 +86,7 @@ impl DoctorCommand {
         checks.extend(check_served_directory(store.as_ref(), &local));
         checks.extend(listen_config.tls.as_ref().map(check_certificate));
         checks.push(check_openat2());
+        checks.push(check_sandbox(&local, &listen_config, store.as_ref()));
         checks.push(check_open_file_limit(&listen_config));
         let checkpoint = store.as_ref().and_then(|store| store.clock_checkpoint().ok().flatten());
         checks.push(check_clock(Clock::system().now(), checkpoint.as_ref()));
@@ -321,6 +323,27 @@ fn check_openat2() -> DoctorCheck {
             );
             check("kernel", CheckStatus::Fail, detail)
         }
+    }
+}
+
+/// Checks whether a server started from here would be confined, and why not.
+fn check_sandbox(local: &LocalConfig, listen_config: &ListenConfig, store: Option<&Store>) -> DoctorCheck {
+    let name = "sandbox";
+    if local.sandbox == SandboxSetting::Off {
+        return check(name, CheckStatus::Warning, "sandbox = \"off\": the server can read whatever its user can");
+    }
+    let stored = store.and_then(|store| store.served_root().ok().flatten());
+    let root = local.root.clone().or(stored).unwrap_or_else(|| local.state.clone());
+    let files = SandboxFiles {
+        root: &root,
+        state: &local.state,
+        config_file: None,
+        tls: listen_config.tls.as_ref(),
+        access_log: None,
+    };
+    match sandbox::check_support().and_then(|()| SandboxPaths::new(files, local.sandbox)) {
+        Ok(_) => check(name, CheckStatus::Ok, "the server reaches its own files alone (Landlock)"),
+        Err(error) => check(name, CheckStatus::Warning, format!("the server would not be confined: {error}")),
     }
 }
 

@@ -258,6 +258,9 @@ impl From<StartError> for CommandError {
             StartError::AccessLog(_) => {
                 "access_log names a file whose directory exists and may be written, stderr or off"
             }
+            StartError::UnusedListener { .. } | StartError::InheritedListener { .. } => {
+                "the socket units of the service decide where it listens: docs/systemd.md"
+            }
             StartError::HostKeys(_) => BROKEN_HOST_KEY_HINT,
             StartError::Store(error) => return Self::new(error.to_string()).with_hint(store_hint(error)),
             StartError::Tree { .. } | StartError::OverlappingDirectories { .. } => DOCTOR_HINT,

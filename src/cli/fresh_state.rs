@@ -30,6 +30,11 @@ impl FreshState {
         Some(Self { directory: directory.to_owned(), topmost_created: missing.last().map(Path::to_owned) })
     }
 
+    /// Returns the topmost directory that initialization creates.
+    pub(super) fn topmost_created(&self) -> Option<&Path> {
+        self.topmost_created.as_deref()
+    }
+
     /// Removes all files that were created since. Spares files that existed before, and a state that a server uses.
     pub(super) fn discard(self) {
         let names = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.file_name());

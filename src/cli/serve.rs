@@ -1,20 +1,25 @@
 //! `patgate serve`: runs the gateway until it is told to stop.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
 use clap::Args;
 
 use super::context::CommandContext;
 use super::open_state::tree_durability;
+use super::sandbox::{SandboxFiles, SandboxPaths};
 use super::setting_flags::SettingFlags;
 use super::signals::{HarmlessSignals, stop_on_signals};
-use super::{CommandError, Result, capabilities, huge_pages, output, rlimit};
+use super::{CommandError, Result, capabilities, huge_pages, output, rlimit, service_manager};
 use crate::api::ApiOptions;
 use crate::auth::DefenderSettings;
-use crate::config::{self, Config, ConfigSources, Count, LoadedConfig};
+use crate::config::{self, Config, ConfigSources, Count, LoadedConfig, SandboxSetting};
 use crate::domain::{PropertyQuota, StateLimits, UploadSpaceLimits};
 use crate::gateway::{
     Gateway, GatewayDependencies, GatewayReloader, GatewaySettings, HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners,
 };
-use crate::net::ConnectionLimits;
+use crate::net::{ConnectionLimits, InheritedListeners};
 use crate::sftp::SftpOptions;
 use crate::telemetry::{self, AccessLogFormat, AccessLogSettings, AccessLogTarget, LogControl, LogFormat};
 use crate::webdav::WebdavOptions;
@@ -39,6 +44,8 @@ pub(super) struct ServeCommand {
 impl ServeCommand {
     /// Serves until SIGTERM, SIGINT or SIGQUIT.
     pub(super) fn run(self, site: &CommandContext) -> Result {
+        // Before the first thread: the variables that announce the sockets are removed.
+        let listeners = inherited_listeners()?;
         let sources = site.config_sources(self.settings.0);
         let loaded = Config::load(&sources)?;
         let log = start_logging(&loaded.config)?;
@@ -54,17 +61,25 @@ impl ServeCommand {
         if let Some(limit) = limit {
             rlimit::descriptor_budget(limit, &doors).limit_settings(&mut settings);
         }
+        site.will_create_state(&settings.state_directory);
+        let sandbox = confine(&loaded.config, sources.file.as_deref(), site)?;
         run_server(async {
             // Before the state is opened: a service manager may send SIGHUP at any time.
             let harmless = HarmlessSignals::register()?;
-            site.will_create_state(&settings.state_directory);
-            let gateway = Gateway::open(settings, GatewayDependencies::default()).await?;
+            let dependencies = GatewayDependencies { listeners, ..GatewayDependencies::default() };
+            let gateway = Gateway::open(settings, dependencies).await?;
             site.keep_state();
             let stop = stop_on_signals()?;
             let reloader = gateway.reloader();
-            let mut reload = ConfigReload { sources, started_with: loaded, log, reloader: reloader.clone() };
+            tokio::spawn({
+                let reloader = reloader.clone();
+                service_manager::notify_when_stopping(stop.clone(), move || reloader.drain_timeout())
+            });
+            tokio::spawn(service_manager::feed_watchdog(gateway.store().clone()));
+            let mut reload = ConfigReload { sources, started_with: loaded, log, reloader: reloader.clone(), sandbox };
             tokio::spawn(harmless.handle(move || reload.run(), move || reloader.reopen_access_log()));
             output::print_line(&ready_line(&gateway))?;
+            service_manager::notify_ready();
             gateway.run(stop).await;
             Ok(())
         })
@@ -78,23 +93,42 @@ struct ConfigReload {
     started_with: LoadedConfig,
     log: LogControl,
     reloader: GatewayReloader,
+    /// What the server can read since it was started; `None` where it is not confined.
+    sandbox: Option<SandboxPaths>,
 }
 
 impl ConfigReload {
     /// Reads the configuration again and applies it, or logs why it can't be applied and leaves all as it is.
     fn run(&mut self) {
+        service_manager::notify_reloading();
         // Whatever the file holds: logrotate has renamed the log.
         self.reloader.reopen_access_log();
         match self.apply() {
             Ok(()) => tracing::info!("the configuration was reloaded"),
             Err(reason) => tracing::error!("the configuration was not reloaded, the old one stays: {reason}"),
         }
+        service_manager::notify_ready();
+    }
+
+    /// Returns what to add to the reason why files can't be read, where the sandbox is one.
+    fn sandbox_hint(&self, newer: &Config) -> String {
+        let Some(sandbox) = &self.sandbox else { return String::new() };
+        let files = newer.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
+        match files.into_iter().find(|file| !sandbox.covers(file)) {
+            Some(file) => {
+                let directory = file.parent().unwrap_or(file).display();
+                format!("; since the server was started its sandbox keeps {directory} out of its reach: restart it")
+            }
+            None => String::new(),
+        }
     }
 
     fn apply(&mut self) -> std::result::Result<(), String> {
         let newer = Config::load(&self.sources).map_err(|error| error.to_string().replace('\n', "; "))?;
         let filter = self.log.parse_log_filter(&newer.config.settings.log.0)?;
-        self.reloader.reload(&gateway_settings(newer.config.clone())).map_err(|error| error.to_string())?;
+        self.reloader
+            .reload(&gateway_settings(newer.config.clone()))
+            .map_err(|error| error.to_string() + &self.sandbox_hint(&newer.config))?;
         // Last, since it can't fail any more.
         self.log.set_filter(filter);
         for warning in &newer.warnings {
@@ -106,6 +140,40 @@ impl ConfigReload {
         }
         Ok(())
     }
+}
+
+/// Confines the server to the files of its configuration, as far as `sandbox` says and the kernel can. Returns to which.
+fn confine(config: &Config, config_file: Option<&Path>, site: &CommandContext) -> Result<Option<SandboxPaths>> {
+    let setting = config.settings.sandbox;
+    if setting == SandboxSetting::Off {
+        return Ok(None);
+    }
+    // A rule needs a directory that is there.
+    DirBuilder::new().recursive(true).mode(0o700).create(&config.state)?;
+    let files = SandboxFiles {
+        root: &config.root,
+        state: &config.state,
+        config_file,
+        tls: config.tls.as_ref(),
+        access_log: config.settings.access_log.file(),
+    };
+    let confined = SandboxPaths::new(files, setting)
+        .map(|paths| paths.with_new_state(site.topmost_new_directory().as_deref()))
+        .and_then(|paths| paths.enforce().map(|()| paths));
+    match confined {
+        Ok(paths) => Ok(Some(paths)),
+        Err(error) => {
+            tracing::info!("the server is not confined by a sandbox: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// Returns the listeners that the service manager has passed to this process.
+fn inherited_listeners() -> Result<InheritedListeners> {
+    InheritedListeners::from_environment().map_err(|error| {
+        CommandError::new(error.to_string()).with_hint("examples/systemd shows socket units: docs/systemd.md")
+    })
 }
 
 /// Runs a server to its end.

@@ -1,6 +1,6 @@
 //! Types of the settings of the access log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::values::{ConfigValueType, SettingValue, absolute_path};
 
@@ -14,6 +14,16 @@ pub enum AccessLogSetting {
     Stderr,
     /// A file, by its absolute path.
     File(PathBuf),
+}
+
+impl AccessLogSetting {
+    /// Returns the file; `None` where it is none.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Off | Self::Stderr => None,
+        }
+    }
 }
 
 impl SettingValue for AccessLogSetting {

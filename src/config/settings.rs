@@ -11,7 +11,7 @@ use super::access_log_values::{AccessLogFormatSetting, AccessLogOperationsSettin
 use super::keys::{ConfigKey, InitialValue};
 use super::values::{
     Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilterSetting, LogFormatSetting,
-    NetworkList, ProxyProtocolSetting, Seconds, SettingValue,
+    NetworkList, ProxyProtocolSetting, SandboxSetting, Seconds, SettingValue,
 };
 
 /// Declares the settings: `/// documentation`, `name: Type = Default("text"),`, with `[reloadable]` in front
@@ -160,6 +160,11 @@ declare_settings! {
     property_space: ByteSize = Default("1GiB"),
     /// Part of that space that the properties set by one user may take.
     property_space_per_user: ByteSize = Default("64MiB"),
+    /// Whether the server gives up its access to all files but the served directory, the state directory and the
+    /// directories of the configured files (Landlock, Linux 5.19): "auto", "strict" or "off". "auto" leaves a served file
+    /// system that is mounted in the root directory without it, and allows one that is mounted below by the directory in
+    /// which it is mounted: else it would not be found again after it was mounted anew.
+    sandbox: SandboxSetting = Default("auto"),
     /// Seconds for which transfers in progress may continue after SIGTERM.
     [reloadable] drain_seconds: Seconds<0, 3600> = Default("10"),
     /// File to which one line is written for each operation; "stderr" for the log's place, "off" for none.

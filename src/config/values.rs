@@ -169,6 +169,32 @@ impl SettingValue for DurabilitySetting {
     }
 }
 
+/// Whether a server gives up its access to files that it does not need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SandboxSetting {
+    /// Where the kernel can, and a served file system is found again after it was mounted anew.
+    #[default]
+    Auto,
+    /// Where the kernel can.
+    Strict,
+    /// Never.
+    Off,
+}
+
+impl SettingValue for SandboxSetting {
+    const VALUE_TYPE: ConfigValueType = ConfigValueType::Text;
+    const VALUE_NAME: &'static str = "auto|strict|off";
+
+    fn parse_setting(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "strict" => Ok(Self::Strict),
+            "off" => Ok(Self::Off),
+            _ => Err("give auto, strict or off".to_owned()),
+        }
+    }
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormatSetting {

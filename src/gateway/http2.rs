@@ -99,12 +99,14 @@ where
                     return;
                 }
             }
-            () = http_connection.stop.cancelled(), if !stopping => {
+            // GOAWAY names the last request that is answered only after a round trip: those on their way are, too.
+            () = http_connection.drain.draining.cancelled(), if !stopping => {
                 stopping = true;
-                if !http_connection.request_received.load(Ordering::Relaxed) {
-                    return;
-                }
                 connection.graceful_shutdown();
+            }
+            // A connection without a request has nothing to lose, whether or not its client has acknowledged that.
+            () = http_connection.drain.end.cancelled(), if !http_connection.request_received.load(Ordering::Relaxed) => {
+                return;
             }
             // Wide windows are memory that a client can fill: they need a user in whose budget they count.
             login = http_connection.owner.authenticated(), if matches!(window, ReceiveWindow::Initial) => {

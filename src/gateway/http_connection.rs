@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection_owner::ConnectionOwner;
 use super::disconnect_probe::{DisconnectProbe, ProbedStream, run_with_disconnect_probe};
+use super::drain::DrainSignals;
 use super::http_service::HttpService;
 use super::http2;
 use super::http2_budgets::MAX_STREAMS;
@@ -43,10 +44,9 @@ const LINGERING_CLOSE_LIMITS: DrainLimits = DrainLimits {
 
 impl HttpService {
     /// Serves one connection to its end.
-    pub(super) async fn serve(self, connection: AcceptedConnection, stop: CancellationToken) {
+    pub(super) async fn serve(self, connection: AcceptedConnection, drain: DrainSignals) {
         let AcceptedConnection { stream, peer, encrypted, permit } = connection;
-        // A token of its own: each poll of a wait for one takes its lock, which all connections would share.
-        let stop = stop.child_token();
+        let drain = drain.for_connection();
         let abort = CancellationToken::new();
         let (peer_shutdown, disconnect_probe) = (PeerShutdown::default(), DisconnectProbe::default());
         let file_transfer = FileTransfer::default();
@@ -56,7 +56,7 @@ impl HttpService {
             .abort_on(abort.clone())
             .watch_peer_shutdown(peer_shutdown.clone());
         let unread_input = UnreadInput::default();
-        let stream = LingeringStream::new(stream, LINGERING_CLOSE_LIMITS, unread_input.clone(), stop.clone());
+        let stream = LingeringStream::new(stream, LINGERING_CLOSE_LIMITS, unread_input.clone(), drain.end.clone());
         // Once for the whole connection: a reload must not change rules between two of its requests.
         let settings = self.live_settings.load_full();
         let tls = settings.tls.clone();
@@ -76,7 +76,8 @@ impl HttpService {
             request_received: AtomicBool::new(false),
             abort,
             unread_input,
-            stop,
+            drain,
+            last_request: AtomicBool::new(false),
             // What goes through TLS is copied, and so are placeholders.
             file_transfer: tls.is_none().then_some(file_transfer),
             write_permits: Arc::new(Semaphore::new(MAX_STREAMS as usize)),
@@ -113,7 +114,7 @@ impl HttpConnection {
         // By the preface, not ALPN: clients with prior knowledge send it over cleartext (RFC 9113 section 3.3).
         let detected = tokio::select! {
             detected = tokio::time::timeout_at(deadline, RewindStream::detect_preface(stream, http2::CONNECTION_PREFACE)) => detected,
-            () = self.stop.cancelled() => return,
+            () = self.drain.end.cancelled() => return,
         };
         let connection = Arc::new(self);
         match detected {
@@ -159,7 +160,7 @@ impl HttpConnection {
             .serve_connection(TokioIo::new(ProbedStream::new(stream, self.disconnect_probe.clone())), service);
         let mut serving = pin!(serving);
         let mut first_request_deadline = pin!(tokio::time::sleep_until(deadline));
-        let (mut awaiting_first_request, mut stopping) = (true, false);
+        let (mut awaiting_first_request, mut draining, mut stopping) = (true, false, false);
         loop {
             tokio::select! {
                 result = serving.as_mut() => {
@@ -177,8 +178,13 @@ impl HttpConnection {
                         return;
                     }
                 }
+                // Nothing is closed yet: hyper would close a connection that is idle, whose client may be sending.
+                () = self.drain.draining.cancelled(), if !draining => {
+                    draining = true;
+                    self.last_request.store(true, Ordering::Relaxed);
+                }
                 // A connection without a request yet has nothing to lose; any other finishes the one that it is in.
-                () = self.stop.cancelled(), if !stopping => {
+                () = self.drain.end.cancelled(), if draining && !stopping => {
                     stopping = true;
                     if !self.request_received.load(Ordering::Relaxed) {
                         return;

@@ -10,6 +10,7 @@ mod connection_owner;
 mod cors;
 mod cross_origin;
 mod disconnect_probe;
+mod drain;
 mod http2;
 mod http2_budgets;
 mod http_connection;
@@ -30,13 +31,11 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+use arc_swap::ArcSwap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,7 +44,7 @@ use crate::api::Api;
 use crate::auth::{Authenticator, Clock};
 use crate::console::Console;
 use crate::http::TrustedProxies;
-use crate::net::{self, ConnectionLimiter, TlsError};
+use crate::net::{self, AcceptedConnection, ConnectionLimiter, InheritedListeners, TlsError};
 use crate::sftp::{HostKeys, Sftp};
 use crate::store::{DiskFault, Store, StoreError};
 use crate::telemetry::OperationRecorder;
@@ -53,6 +52,7 @@ use crate::tokens::TokenService;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
+use drain::{DrainSignals, drain_connections};
 use http_service::HttpService;
 use http2_budgets::Http2Budgets;
 use metrics_collector::{MetricSources, MetricsCollector};
@@ -91,6 +91,20 @@ pub enum StartError {
     /// The access log can't be opened.
     #[error("the access log can't be written: {0}")]
     AccessLog(#[source] io::Error),
+    /// The service manager holds a listener of a protocol that is off: its clients would never be answered.
+    #[error("the service manager passes a socket for {name}, which is off: turn {name} on, or stop that socket unit")]
+    UnusedListener {
+        /// Name of the setting.
+        name: &'static str,
+    },
+    /// A listener of the service manager that can't be used.
+    #[error("the socket for {name} that the service manager passes can't be used: {source}")]
+    InheritedListener {
+        /// Name of the setting.
+        name: &'static str,
+        /// Reason.
+        source: io::Error,
+    },
     /// The SSH host keys can't be read or created.
     #[error("the SSH host keys can't be used: {0}")]
     HostKeys(#[source] io::Error),
@@ -111,6 +125,8 @@ pub struct GatewayDependencies {
     pub clock: Clock,
     /// SSH host keys; those of the state directory where `None`.
     pub host_keys: Option<HostKeys>,
+    /// Listeners that are open already; the others are bound to the addresses of the settings.
+    pub listeners: InheritedListeners,
 }
 
 /// Listener that is bound, with the bounds on its connections and what answers them.
@@ -150,9 +166,9 @@ impl Gateway {
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
         let live_settings = Arc::new(ArcSwap::from_pointee(LiveSettings::load(&settings, &proxies)?));
         // The addresses are bound before the store is opened: a second instance fails here, with the state untouched.
-        let http = bind_listener(settings.http).await?;
-        let sftp = bind_listener(settings.sftp).await?;
-        let metrics = bind_listener(settings.metrics).await?;
+        let http = open_listener("http", settings.http, dependencies.listeners.http()).await?;
+        let sftp = open_listener("sftp", settings.sftp, dependencies.listeners.sftp()).await?;
+        let metrics = open_listener("metrics", settings.metrics, dependencies.listeners.metrics()).await?;
 
         let recorder = open_recorder(&settings)?;
         let (store, auth, tree) = open_state(&settings, &dependencies)?;
@@ -257,49 +273,34 @@ impl Gateway {
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
         spawn_background_tasks(&background, (store, auth, Arc::clone(&recorder)), &tree, &background_stop);
 
-        let listeners = TaskTracker::new();
+        let drain = DrainSignals::new(stop);
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
+        let server = ListenerServer { listeners: TaskTracker::new(), connections, drain: drain.clone() };
         if let Some(BoundListener { listener, limiter, service }) = http {
-            let (connections, connection_stop) = (connections.clone(), stop.clone());
             let proxy_reader = ProxyProtocolReader::new(settings.proxy_protocol.http, &proxies);
-            let serve = move |connection| {
-                let (service, proxy_reader, connection_stop) =
-                    (service.clone(), proxy_reader.clone(), connection_stop.clone());
-                // The PROXY header is read in the connection's task: a silent proxy must not stop the accept loop.
-                connections.spawn(async move {
-                    if let Some(connection) = proxy_reader.read_header(connection, &connection_stop).await {
-                        service.serve(connection, connection_stop).await;
-                    }
-                });
-            };
-            listeners.spawn(net::accept(listener, limiter, stop.clone(), serve));
+            server.spawn(listener, limiter, proxy_reader, move |connection, drain| {
+                service.clone().serve(connection, drain)
+            });
         }
         if let Some(BoundListener { listener, limiter, service: sftp }) = sftp {
-            let (connections, connection_stop) = (connections.clone(), stop.clone());
             let proxy_reader = ProxyProtocolReader::new(settings.proxy_protocol.sftp, &proxies);
-            let serve = move |connection| {
-                let (sftp, proxy_reader, connection_stop) =
-                    (sftp.clone(), proxy_reader.clone(), connection_stop.clone());
-                connections.spawn(async move {
-                    if let Some(connection) = proxy_reader.read_header(connection, &connection_stop).await {
-                        sftp.serve(connection, connection_stop).await;
-                    }
-                });
-            };
-            listeners.spawn(net::accept(listener, limiter, stop.clone(), serve));
+            server.spawn(listener, limiter, proxy_reader, move |connection, drain| {
+                let sftp = sftp.clone();
+                async move { sftp.serve(connection, drain.end).await }
+            });
         }
 
         if let Some(metrics) = metrics {
-            listeners.spawn(metrics.run(connections.clone(), stop.clone()));
+            server.listeners.spawn(metrics.run(server.connections.clone(), drain.draining.clone()));
         }
 
-        stop.cancelled().await;
+        drain.draining.cancelled().await;
         // First no new connections, then the open ones are drained: the other way round draining might never end.
-        listeners.close();
-        listeners.wait().await;
+        server.listeners.close();
+        server.listeners.wait().await;
         // Read now, since a reload may have replaced it.
         let drain_timeout = live_settings.load().drain_timeout;
-        drain_connections(&connections, drain_timeout).await;
+        drain_connections(&server.connections, &drain, drain_timeout).await;
         // After the drain: until then revocations have to end sessions, and the last uses have to be written.
         background_stop.cancel();
         background.close();
@@ -389,17 +390,51 @@ fn interrupted_upload_policy(settings: &GatewaySettings) -> tree::InterruptedUpl
     }
 }
 
-async fn drain_connections(connections: &TaskTracker, timeout: Duration) {
-    connections.close();
-    if tokio::time::timeout(timeout, connections.wait()).await.is_err() {
-        tracing::warn!("{} connections were closed after {} s", connections.len(), timeout.as_secs());
+/// Starts accept loops whose connections are tracked.
+struct ListenerServer {
+    listeners: TaskTracker,
+    connections: TaskTracker,
+    drain: DrainSignals,
+}
+
+impl ListenerServer {
+    /// Serves the connections of a listener, each in a task of its own.
+    fn spawn<F>(
+        &self,
+        listener: TcpListener,
+        limiter: ConnectionLimiter,
+        proxy_reader: ProxyProtocolReader,
+        serve: impl Fn(AcceptedConnection, DrainSignals) -> F + Clone + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (connections, drain) = (self.connections.clone(), self.drain.clone());
+        let serve_in_task = move |connection| {
+            let (serve, proxy_reader, drain) = (serve.clone(), proxy_reader.clone(), drain.clone());
+            // The PROXY header is read in the connection's task: a silent proxy must not stop the accept loop.
+            connections.spawn(async move {
+                if let Some(connection) = proxy_reader.read_header(connection, &drain.end).await {
+                    serve(connection, drain).await;
+                }
+            });
+        };
+        self.listeners.spawn(net::accept(listener, limiter, self.drain.draining.clone(), serve_in_task));
     }
 }
 
-async fn bind_listener(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
-    match address {
-        None => Ok(None),
-        Some(address) => match TcpListener::bind(address).await {
+/// Returns the listener of a protocol: the one that was handed in, or a new one; `None` where the protocol is off.
+async fn open_listener(
+    name: &'static str,
+    address: Option<SocketAddr>,
+    inherited: Option<io::Result<TcpListener>>,
+) -> Result<Option<TcpListener>, StartError> {
+    match (address, inherited) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(StartError::UnusedListener { name }),
+        (Some(_), Some(listener)) => {
+            listener.map(Some).map_err(|source| StartError::InheritedListener { name, source })
+        }
+        (Some(address), None) => match TcpListener::bind(address).await {
             Ok(listener) => Ok(Some(listener)),
             Err(source) => Err(StartError::Listen { address, source }),
         },

@@ -68,6 +68,11 @@ impl GatewayReloader {
         self.recorder.reopen_access_log()
     }
 
+    /// Returns the time for which connections would be drained now.
+    pub fn drain_timeout(&self) -> Duration {
+        self.live_settings.load().drain_timeout
+    }
+
     /// Reads certificate and key again and replaces them, `public_url`, `cors_origins`, `drain` and the defender's by those of
     /// `settings`, for connections from now on; all other settings are ignored.
     ///

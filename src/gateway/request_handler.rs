@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::abort_on_revocation;
 use super::connection_owner::ConnectionOwner;
 use super::disconnect_probe::DisconnectProbe;
+use super::drain::DrainSignals;
 use super::http_service::HttpService;
 use super::last_host::LastHost;
 use super::malformed::reject_malformed;
@@ -61,7 +62,9 @@ pub(super) struct HttpConnection {
     pub(super) request_received: AtomicBool,
     pub(super) abort: CancellationToken,
     pub(super) unread_input: UnreadInput,
-    pub(super) stop: CancellationToken,
+    pub(super) drain: DrainSignals,
+    /// Whether the connection is closed after the next response, because the server stops. Of HTTP/1 alone.
+    pub(super) last_request: AtomicBool,
     /// Files that go to the socket directly; none over TLS.
     pub(super) file_transfer: Option<FileTransfer>,
     /// Permits for changing requests under way over HTTP/2.
@@ -155,8 +158,9 @@ impl HttpConnection {
             Some(unread_rest) => self.drain_unread_body(unread_rest, version, session.clone(), &mut response),
             None => self.unread_input.clear(),
         }
-        // Refused because its user has too many connections: closing this one lets the next attempt succeed.
-        if version < Version::HTTP_2 && self.user_limit_reached.load(Ordering::Relaxed) {
+        // Its user has too many connections, and closing this one lets the next attempt succeed; or the server stops.
+        let closes = self.user_limit_reached.load(Ordering::Relaxed) || self.last_request.load(Ordering::Relaxed);
+        if version < Version::HTTP_2 && closes {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let mut response = report.follow(response, session.as_ref());
@@ -221,7 +225,7 @@ impl HttpConnection {
             self.unread_input.set();
             return;
         }
-        let (unread_input, stop) = (self.unread_input.clone(), self.stop.clone());
+        let (unread_input, stop) = (self.unread_input.clone(), self.drain.end.clone());
         // In a task: the response must not wait for the upload that it refuses.
         tokio::spawn(async move {
             let session_closed = async {

@@ -5,6 +5,7 @@ mod connection_limit;
 mod deferred_eof;
 mod file_transfer;
 mod gathered_writes;
+mod inherited_listeners;
 mod lingering_close;
 mod listen;
 mod min_transfer_rate;
@@ -21,6 +22,7 @@ pub use connection_limit::{
 pub use deferred_eof::{DeferredEofStream, EofGate};
 pub use file_transfer::{FileTransfer, FileTransferStream, MAX_FILE_RANGE_BYTES};
 pub use gathered_writes::{GatheredWrites, WriteFlusher};
+pub use inherited_listeners::{InheritedListenerError, InheritedListeners};
 pub use lingering_close::{DrainLimits, LingeringStream, UnreadInput};
 pub use listen::{AcceptedConnection, accept, set_peer_timeout};
 pub use min_transfer_rate::MinTransferRate;

@@ -192,6 +192,31 @@ fn sighup_replaces_the_certificate() {
 }
 
 #[test]
+fn sandbox_keeps_a_certificate_elsewhere_out_of_reach_of_a_reload() {
+    let fixture = CliFixture::new();
+    let doctor = fixture.run("doctor").stdout;
+    let sandbox = doctor.lines().find(|line| line.starts_with("sandbox")).expect("the check");
+    if sandbox.contains("Landlock (Linux") {
+        return println!("not tried: {sandbox}");
+    }
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let settings = |certificate: &Path, more: &str| {
+        let (certificate, key) = (certificate.display(), certificate_path("key"));
+        format!("tls_cert = \"{certificate}\"\ntls_key = \"{}\"\n{more}", key.display())
+    };
+    let certificate = elsewhere.path().join("cert.pem");
+    std::fs::copy(certificate_path("server"), &certificate).expect("copied");
+    for (sandbox, reloads) in [("strict", false), ("off", true)] {
+        let sandbox = format!("sandbox = \"{sandbox}\"\n");
+        let mut server = ConfiguredServer::start(&fixture, &settings(&certificate_path("elsewhere"), &sandbox));
+        let log = server.reload(&settings(&certificate, &sandbox));
+        assert_eq!(log.contains("the configuration was reloaded"), reloads, "{log}");
+        let reason = format!("sandbox keeps {} out of its reach: restart it", elsewhere.path().display());
+        assert_eq!(log.contains("Permission denied") && log.contains(&reason), !reloads, "{log}");
+    }
+}
+
+#[test]
 fn sigint_and_sigquit_drain_like_sigterm_and_user_signals_are_ignored() {
     for stop in ["QUIT", "INT", "TERM"] {
         let fixture = CliFixture::new();

@@ -47,6 +47,7 @@ mod rest_tokens;
 mod rfc4918;
 mod russh_upstream;
 mod scope_escape;
+mod service_restarts;
 mod sftp;
 mod sftp_conformance;
 mod sftp_files;

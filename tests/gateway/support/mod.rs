@@ -90,7 +90,11 @@ impl Fixture {
         settings.http = Some(([127, 0, 0, 1], 0).into());
         settings.sftp = Some(([127, 0, 0, 1], 0).into());
         adapt(&mut settings);
-        let parts = GatewayDependencies { clock: self.clock.clone(), host_keys: Some(HostKeys::ephemeral()) };
+        let parts = GatewayDependencies {
+            clock: self.clock.clone(),
+            host_keys: Some(HostKeys::ephemeral()),
+            ..GatewayDependencies::default()
+        };
         let gateway = Gateway::open(settings, parts).await.expect("the gateway starts");
         self.http = gateway.http_address().expect("HTTP");
         self.sftp = gateway.sftp_address().expect("SFTP");
