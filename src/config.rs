@@ -26,8 +26,9 @@ pub use keys::{ConfigKey, InitialValue};
 pub use settings::{CONFIG_KEYS, Settings};
 pub use unknown_key::{RENAMED_KEYS, RenamedKey};
 pub use values::{
-    ConfigValueType, Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilterSetting,
-    LogFormatSetting, NetworkList, ProxyProtocolSetting, SandboxSetting, Seconds, SettingValue,
+    ConfigValueType, Count, DirectoryPath, DomainList, DurabilitySetting, EntryCount, FilePath, HttpsUrl,
+    ListenAddress, LogFilterSetting, LogFormatSetting, MailAddress, NetworkList, ProxyProtocolSetting, SandboxSetting,
+    Seconds, SettingValue,
 };
 
 /// The files that TLS needs.
@@ -96,6 +97,8 @@ pub struct ListenConfig {
     pub http: Option<SocketAddr>,
     /// What HTTP is answered over TLS with.
     pub tls: Option<TlsFiles>,
+    /// Whether its certificate comes from a certificate authority, in place of files.
+    pub acme: bool,
     /// SFTP; `None`: nowhere.
     pub sftp: Option<SocketAddr>,
     /// HTTP connections at once.
@@ -147,7 +150,7 @@ impl Config {
     /// Warns of an HTTP listener that answers hardly anybody.
     fn cleartext_warning(&self) -> Option<String> {
         let http = self.settings.http.0.filter(|http| !http.ip().to_canonical().is_loopback())?;
-        if self.tls.is_some() || self.settings.insecure_http {
+        if self.tls.is_some() || !self.settings.acme_domains.0.is_empty() || self.settings.insecure_http {
             return None;
         }
         let answered =
@@ -177,6 +180,7 @@ impl ListenConfig {
         Self {
             http: settings.http.0,
             tls: settings.tls_files(),
+            acme: !settings.acme_domains.0.is_empty(),
             sftp: settings.sftp.0,
             http_connections: settings.http_connections.0,
             sftp_connections: settings.sftp_connections.0,

@@ -5,7 +5,7 @@ mod health;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -28,6 +28,9 @@ use crate::tree::{self, Tree};
 const EARLIEST_PLAUSIBLE_MILLIS: i64 = 1_767_225_600_000;
 /// Time that a clock may lie behind the last one that the server saw without a warning.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
+
+/// Days before its end below which a certificate is warned of.
+const EXPIRY_WARNING_DAYS: u64 = 14;
 
 /// Check state directory, served folder and system
 #[derive(Debug, Args)]
@@ -85,6 +88,7 @@ impl DoctorCommand {
         checks.extend(check_secret_modes(&local.state));
         checks.extend(check_served_directory(store.as_ref(), &local));
         checks.extend(listen_config.tls.as_ref().map(check_certificate));
+        checks.extend(listen_config.acme.then(|| check_acme_certificate(&local.state)));
         checks.push(check_openat2());
         checks.push(check_sandbox(&local, &listen_config, store.as_ref()));
         checks.push(check_open_file_limit(&listen_config));
@@ -216,13 +220,33 @@ fn check_certificate(files: &TlsFiles) -> DoctorCheck {
     let problem = net::server_config(&files.certificate, &files.key, &[]);
     let display_path = files.certificate.display();
     match problem.and_then(|_| net::check_certificate(&files.certificate)) {
-        Ok(None) => check("certificate", CheckStatus::Ok, format!("{display_path} and its key can be used")),
+        Ok(None) => {
+            let (status, expiry) = describe_expiry(&files.certificate);
+            check("certificate", status, format!("{display_path} and its key can be used{expiry}"))
+        }
         Ok(Some(problem)) => {
             let detail = format!("{display_path}: {problem}: clients refuse it; set tls_cert to another one");
             check("certificate", CheckStatus::Fail, detail)
         }
         Err(error) => check("certificate", CheckStatus::Fail, error.to_string()),
     }
+}
+
+/// Describes for how long a certificate is valid.
+fn describe_expiry(certificate: &Path) -> (CheckStatus, String) {
+    let Ok(Some(validity)) = net::certificate_validity(certificate) else { return (CheckStatus::Ok, String::new()) };
+    let days = validity.days_left(SystemTime::now());
+    let status = if days < EXPIRY_WARNING_DAYS { CheckStatus::Warning } else { CheckStatus::Ok };
+    (status, format!(", for {days} more days"))
+}
+
+fn check_acme_certificate(state: &Path) -> DoctorCheck {
+    let file = state.join("acme/certificate.pem");
+    if !file.exists() {
+        let detail = "the certificate authority has issued none yet: the log of the server says why";
+        return check("certificate", CheckStatus::Warning, detail);
+    }
+    check_certificate(&TlsFiles { certificate: file.clone(), key: file })
 }
 
 fn check_served_directory(store: Option<&Store>, local: &LocalConfig) -> Vec<DoctorCheck> {
@@ -340,6 +364,8 @@ fn check_sandbox(local: &LocalConfig, listen_config: &ListenConfig, store: Optio
         config_file: None,
         tls: listen_config.tls.as_ref(),
         access_log: None,
+        acme: listen_config.acme,
+        acme_ca: None,
     };
     match sandbox::check_support().and_then(|()| SandboxPaths::new(files, local.sandbox)) {
         Ok(_) => check(name, CheckStatus::Ok, "the server reaches its own files alone (Landlock)"),

@@ -78,6 +78,7 @@ pub(super) fn descriptor_budget_of_settings(limit: u64, settings: &GatewaySettin
     let listen_config = ListenConfig {
         http: settings.http,
         tls: None,
+        acme: false,
         sftp: settings.sftp,
         http_connections: settings.http_connection_limits.connections,
         sftp_connections: settings.sftp_connection_limits.connections,
@@ -148,6 +149,7 @@ mod tests {
         let mut listen_config = ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
+            acme: false,
             sftp: Some(([127, 0, 0, 1], 2).into()),
             http_connections: 100,
             sftp_connections: 1000,
@@ -165,6 +167,7 @@ mod tests {
         let listen_config = |connections: usize| ListenConfig {
             http: Some(([127, 0, 0, 1], 1).into()),
             tls: None,
+            acme: false,
             sftp: Some(([127, 0, 0, 1], 2).into()),
             http_connections: connections,
             sftp_connections: connections,

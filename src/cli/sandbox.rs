@@ -56,6 +56,10 @@ pub(super) struct SandboxFiles<'a> {
     pub(super) tls: Option<&'a TlsFiles>,
     /// The access log, which is opened anew after its file was renamed.
     pub(super) access_log: Option<&'a Path>,
+    /// Whether certificates come from a certificate authority, whose host name has to be resolved.
+    pub(super) acme: bool,
+    /// File with the certificate of that authority's server.
+    pub(super) acme_ca: Option<&'a Path>,
 }
 
 /// Reason why a server is not confined.
@@ -88,7 +92,7 @@ impl SandboxPaths {
         };
         let mut readable: Vec<PathBuf> = SYSTEM_PATHS.iter().map(PathBuf::from).collect();
         let tls = files.tls.into_iter().flat_map(|tls| [tls.certificate.as_path(), tls.key.as_path()]);
-        for file in tls.chain(files.config_file) {
+        for file in tls.chain(files.config_file).chain(files.acme_ca) {
             // Of the name and of what it leads to: programs replace links as well as files when they renew.
             let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
             readable.extend(file.parent().map(Path::to_owned));
@@ -98,6 +102,10 @@ impl SandboxPaths {
         if let Some(log) = files.access_log {
             let log = std::path::absolute(log).unwrap_or_else(|_| log.to_owned());
             writable.extend(log.parent().map(Path::to_owned));
+        }
+        if files.acme {
+            // Its files that name hosts are replaced by new ones while the server runs.
+            readable.push(PathBuf::from("/etc"));
         }
         Ok(Self { writable, readable, removable_from: None })
     }
@@ -215,8 +223,15 @@ mod tests {
         fs::write(path("outside/file"), "x").expect("written");
         let tls = TlsFiles { certificate: path("tls/cert.pem"), key: path("tls/key.pem") };
         let (root, state, log) = (path("root"), path("state"), path("log/access.log"));
-        let files =
-            SandboxFiles { root: &root, state: &state, config_file: None, tls: Some(&tls), access_log: Some(&log) };
+        let files = SandboxFiles {
+            root: &root,
+            state: &state,
+            config_file: None,
+            tls: Some(&tls),
+            access_log: Some(&log),
+            acme: false,
+            acme_ca: None,
+        };
         let paths = SandboxPaths::new(files, SandboxSetting::Strict).expect("no mount is looked for");
         assert!(paths.covers(&tls.key) && paths.covers(&path("state/new")) && !paths.covers(&path("outside/file")));
         if let Err(error) = check_support() {

@@ -3,6 +3,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -14,15 +15,19 @@ use super::signals::{HarmlessSignals, stop_on_signals};
 use super::{CommandError, Result, capabilities, huge_pages, output, rlimit, service_manager};
 use crate::api::ApiOptions;
 use crate::auth::DefenderSettings;
-use crate::config::{self, Config, ConfigSources, Count, LoadedConfig, SandboxSetting};
+use crate::config::{self, Config, ConfigSources, Count, LoadedConfig, SandboxSetting, Settings};
 use crate::domain::{PropertyQuota, StateLimits, UploadSpaceLimits};
 use crate::gateway::{
-    Gateway, GatewayDependencies, GatewayReloader, GatewaySettings, HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners,
+    AcmeSettings, Gateway, GatewayDependencies, GatewayReloader, GatewaySettings, HTTP_TRANSFER_RATE_WINDOW,
+    ProxyProtocolListeners,
 };
 use crate::net::{ConnectionLimits, InheritedListeners};
 use crate::sftp::SftpOptions;
 use crate::telemetry::{self, AccessLogFormat, AccessLogSettings, AccessLogTarget, LogControl, LogFormat};
 use crate::webdav::WebdavOptions;
+
+/// Time between two looks at whether certificate and key have changed.
+const CERTIFICATE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Serve a folder over WebDAV and SFTP
 #[derive(Debug, Args)]
@@ -150,12 +155,15 @@ fn confine(config: &Config, config_file: Option<&Path>, site: &CommandContext) -
     }
     // A rule needs a directory that is there.
     DirBuilder::new().recursive(true).mode(0o700).create(&config.state)?;
+    let acme_ca = config.settings.acme_ca_file.as_ref().map(|file| file.0.as_path());
     let files = SandboxFiles {
         root: &config.root,
         state: &config.state,
         config_file,
         tls: config.tls.as_ref(),
         access_log: config.settings.access_log.file(),
+        acme: !config.settings.acme_domains.0.is_empty(),
+        acme_ca,
     };
     let confined = SandboxPaths::new(files, setting)
         .map(|paths| paths.with_new_state(site.topmost_new_directory().as_deref()))
@@ -244,18 +252,7 @@ fn gateway_settings(config: Config) -> GatewaySettings {
                 total: settings.unfinished_upload_space,
             },
         },
-        sftp_options: SftpOptions {
-            login_timeout: settings.sftp_login_seconds.0,
-            max_channels: settings.sftp_channels.0,
-            max_handles: settings.sftp_handles.0,
-            max_connections_per_user: settings.sftp_connections_per_user.0,
-            max_login_attempts: settings.sftp_login_attempts.0,
-            keepalive_interval: settings.sftp_keepalive_seconds.0,
-            client_timeout: settings.sftp_unanswered_seconds.0,
-            idle_timeout: settings.sftp_idle_seconds.0,
-            upload_retention: settings.sftp_resume_seconds.0,
-            ..SftpOptions::default()
-        },
+        sftp_options: sftp_options(&settings),
         root,
         state_directory: state,
         http: settings.http.0,
@@ -263,6 +260,8 @@ fn gateway_settings(config: Config) -> GatewaySettings {
         metrics: settings.metrics.0,
         access_log: access_log_settings(&settings),
         tls: tls.map(|tls| (tls.certificate, tls.key)),
+        certificate_poll_interval: CERTIFICATE_POLL_INTERVAL,
+        acme: acme_settings(&settings),
         insecure_http: settings.insecure_http,
         trusted_proxies: settings.trusted_proxies.0,
         forwarding_headers: settings.forwarding_headers,
@@ -280,6 +279,21 @@ fn gateway_settings(config: Config) -> GatewaySettings {
     }
 }
 
+fn sftp_options(settings: &config::Settings) -> SftpOptions {
+    SftpOptions {
+        login_timeout: settings.sftp_login_seconds.0,
+        max_channels: settings.sftp_channels.0,
+        max_handles: settings.sftp_handles.0,
+        max_connections_per_user: settings.sftp_connections_per_user.0,
+        max_login_attempts: settings.sftp_login_attempts.0,
+        keepalive_interval: settings.sftp_keepalive_seconds.0,
+        client_timeout: settings.sftp_unanswered_seconds.0,
+        idle_timeout: settings.sftp_idle_seconds.0,
+        upload_retention: settings.sftp_resume_seconds.0,
+        ..SftpOptions::default()
+    }
+}
+
 fn defender_settings(settings: &config::Settings) -> DefenderSettings {
     DefenderSettings {
         ban_after: u32::try_from(settings.ban_after.0).unwrap_or(u32::MAX),
@@ -289,6 +303,17 @@ fn defender_settings(settings: &config::Settings) -> DefenderSettings {
         allow_addresses: settings.allow_addresses.0.clone(),
         deny_addresses: settings.deny_addresses.0.clone(),
     }
+}
+
+fn acme_settings(settings: &Settings) -> Option<AcmeSettings> {
+    let domains = settings.acme_domains.0.clone();
+    (!domains.is_empty()).then(|| AcmeSettings {
+        domains,
+        contact: settings.acme_contact.as_ref().map(|address| address.0.clone()),
+        directory: settings.acme_directory.0.clone(),
+        ca_file: settings.acme_ca_file.as_ref().map(|file| file.0.clone()),
+        http: settings.acme_http.0,
+    })
 }
 
 #[cfg(test)]

@@ -123,11 +123,21 @@ impl ConfigLoader {
             let location = error.span().map_or(SettingLocation::File(file.to_owned()), |span| line(span.start));
             self.add_error(location, error.message());
         }
-        let mut entries: Vec<_> = table.get_ref().iter().collect();
-        entries.sort_by_key(|(name, _)| name.span().start);
-        for (name, value) in entries {
-            let location = line(name.span().start);
-            let name: &str = name.get_ref();
+        let mut entries = Vec::new();
+        for (name, value) in table.get_ref() {
+            match value.get_ref() {
+                // `[acme]` with `domains` says the same as `acme_domains`.
+                DeValue::Table(acme) if name.get_ref() == "acme" => {
+                    let settings =
+                        acme.iter().map(|(name, value)| (name.span(), format!("acme_{}", name.get_ref()), value));
+                    entries.extend(settings);
+                }
+                _ => entries.push((name.span(), name.get_ref().to_string(), value)),
+            }
+        }
+        entries.sort_by_key(|(span, ..)| span.start);
+        for (span, name, value) in entries {
+            let (location, name) = (line(span.start), name.as_str());
             match find_key(name).map(|key| (key, toml_value_as_text(value.get_ref(), key.value_type))) {
                 Some((key, Ok(text))) => self.set(key, &text, location),
                 Some((_, Err(why))) => self.add_error(location, format!("{name}: {why}")),
@@ -167,6 +177,7 @@ impl ConfigLoader {
             (None, Some(_)) => self.add_error(self.location_of("tls_key"), "tls_key needs tls_cert"),
             (Some(_), Some(_)) | (None, None) => {}
         }
+        self.check_acme(settings);
         if settings.proxy_protocol != ProxyProtocolSetting::default() && settings.trusted_proxies.0.is_empty() {
             self.add_error(
                 self.location_of("proxy_protocol"),
@@ -190,6 +201,28 @@ impl ConfigLoader {
                 let message = format!("metrics and {name} can't both listen on {metrics}");
                 self.add_error(self.location_of("metrics"), message);
             }
+        }
+    }
+
+    fn check_acme(&mut self, settings: &Settings) {
+        if settings.acme_domains.0.is_empty() {
+            return;
+        }
+        if settings.tls_cert.is_some() {
+            self.add_error(
+                self.location_of("acme_domains"),
+                "acme_domains and tls_cert can't both give the certificate",
+            );
+        }
+        match (settings.http.0, settings.acme_http.0) {
+            (None, _) => self.add_error(self.location_of("acme_domains"), "acme_domains needs http, which is off"),
+            (Some(http), Some(acme)) if http == acme && http.port() != 0 => {
+                self.add_error(
+                    self.location_of("acme_http"),
+                    format!("http and acme_http can't both listen on {http}"),
+                );
+            }
+            _ => {}
         }
     }
 

@@ -10,8 +10,9 @@ use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, PublicUrl, Uplo
 use super::access_log_values::{AccessLogFormatSetting, AccessLogOperationsSetting, AccessLogSetting};
 use super::keys::{ConfigKey, InitialValue};
 use super::values::{
-    Count, DirectoryPath, DurabilitySetting, EntryCount, FilePath, ListenAddress, LogFilterSetting, LogFormatSetting,
-    NetworkList, ProxyProtocolSetting, SandboxSetting, Seconds, SettingValue,
+    Count, DirectoryPath, DomainList, DurabilitySetting, EntryCount, FilePath, HttpsUrl, ListenAddress,
+    LogFilterSetting, LogFormatSetting, MailAddress, NetworkList, ProxyProtocolSetting, SandboxSetting, Seconds,
+    SettingValue,
 };
 
 /// Declares the settings: `/// documentation`, `name: Type = Default("text"),`, with `[reloadable]` in front
@@ -74,6 +75,20 @@ declare_settings! {
     [reloadable] tls_cert: Option<FilePath> = Example("/etc/patgate/cert.pem"),
     /// Private key of tls_cert, PEM.
     [reloadable] tls_key: Option<FilePath> = Example("/etc/patgate/key.pem"),
+    /// Domains for which a certificate is obtained from a certificate authority (ACME) and renewed, in place of tls_cert.
+    /// With them you agree to the authority's terms. In the file also as a table: [acme] with domains, contact, directory,
+    /// ca_file and http.
+    acme_domains: DomainList = Default(""),
+    /// Mail address for notices of the certificate authority.
+    acme_contact: Option<MailAddress> = Example("ops@example.org"),
+    /// URL of the directory of the certificate authority.
+    acme_directory: HttpsUrl = Default("https://acme-v02.api.letsencrypt.org/directory"),
+    /// Certificate of the authority behind acme_directory itself, PEM, where that is not a public one.
+    acme_ca_file: Option<FilePath> = Example("/etc/patgate/ca.pem"),
+    /// Address on which the challenges of the certificate authority are answered over HTTP, and all else is sent to HTTPS;
+    /// the authority connects to port 80. "off" answers them on the address of http, to which the authority connects by
+    /// port 443.
+    acme_http: ListenAddress = Default("off"),
     /// Whether tokens are accepted over unencrypted HTTP from other machines. Anybody on the network path can read them.
     insecure_http: bool = Default("false"),
     /// Networks of reverse proxies that are believed about the clients they forward, by the headers that

@@ -232,3 +232,34 @@ fn metrics_off_loopback_are_warned_of() {
     sources.flags = vec![flag("metrics", "127.0.0.1:0")];
     assert_eq!(Config::load(&sources).expect("loads").warnings, [""; 0]);
 }
+
+#[test]
+fn acme_is_a_table_or_single_keys_and_excludes_files() {
+    let table =
+        "root = \"ROOT\"\n[acme]\ndomains = [\"Files.example.org\", \"b.example\"]\ncontact = \"ops@example.org\"\n";
+    let keys =
+        "root = \"ROOT\"\nacme_domains = [\"files.example.org\", \"b.example\"]\nacme_contact = \"ops@example.org\"\n";
+    for file in [table, keys] {
+        let (_dir, sources) = sources(file);
+        let settings = Config::load(&sources).expect("loads").config.settings;
+        assert_eq!(settings.acme_domains.0, ["files.example.org", "b.example"]);
+        assert_eq!(settings.acme_contact, Some(MailAddress("ops@example.org".to_owned())));
+    }
+    let refusals = [
+        ("[acme]\ndomains = [\"*.example.org\"]\n", "*.example.org would need a challenge over DNS"),
+        ("[acme]\ndomains = [\"127.0.0.1\"]\n", "127.0.0.1 is not a host name"),
+        ("[acme]\ncontact = \"nobody\"\n", "patgate.toml:3: acme_contact = \"nobody\": give a mail address"),
+        ("[acme]\ndirectory = \"http://ca.example\"\n", "give a URL that begins with https://"),
+        ("[acme]\nkind = 1\n", "unknown key \"acme_kind\""),
+        (
+            "tls_cert = \"/c\"\ntls_key = \"/k\"\n[acme]\ndomains = [\"a.example\"]\n",
+            "acme_domains and tls_cert can't both give the certificate",
+        ),
+        ("http = \"off\"\n[acme]\ndomains = [\"a.example\"]\n", "acme_domains needs http, which is off"),
+    ];
+    for (file, expected) in refusals {
+        let (_dir, sources) = sources(&format!("root = \"ROOT\"\n{file}"));
+        let errors = load_errors(&sources);
+        assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:?}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Types of the settings: each is read from one text and is valid once it exists.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -281,6 +281,65 @@ impl SettingValue for NetworkList {
 
     fn parse_setting(text: &str) -> Result<Self, String> {
         list_items(text).map(parse_network).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Domains that a certificate authority certifies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DomainList(pub Vec<String>);
+
+impl SettingValue for DomainList {
+    const VALUE_TYPE: ConfigValueType = ConfigValueType::List;
+    const VALUE_NAME: &'static str = "DOMAIN,...";
+
+    fn parse_setting(text: &str) -> Result<Self, String> {
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let is_domain =
+            |domain: &str| domain.len() <= 253 && domain.parse::<IpAddr>().is_err() && domain.split('.').all(is_label);
+        let domains: Vec<_> = list_items(text).map(str::to_ascii_lowercase).collect();
+        match domains.iter().find(|domain| !is_domain(domain)) {
+            Some(domain) if domain.starts_with("*.") => {
+                Err(format!("{domain} would need a challenge over DNS: give each host name"))
+            }
+            Some(domain) => Err(format!("{domain} is not a host name in ASCII, such as files.example.org")),
+            None => Ok(Self(domains)),
+        }
+    }
+}
+
+/// Mail address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailAddress(pub String);
+
+impl SettingValue for MailAddress {
+    const VALUE_TYPE: ConfigValueType = ConfigValueType::Text;
+    const VALUE_NAME: &'static str = "ADDRESS";
+
+    fn parse_setting(text: &str) -> Result<Self, String> {
+        let is_address = text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
+            && !text.contains(|c: char| c.is_whitespace() || c == ',' || c == ':');
+        is_address
+            .then(|| Self(text.to_owned()))
+            .ok_or_else(|| "give a mail address, such as ops@example.org".to_owned())
+    }
+}
+
+/// URL of a server that is reached over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsUrl(pub String);
+
+impl SettingValue for HttpsUrl {
+    const VALUE_TYPE: ConfigValueType = ConfigValueType::Text;
+    const VALUE_NAME: &'static str = "URL";
+
+    fn parse_setting(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("https://").filter(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace));
+        rest.map(|_| Self(text.to_owned())).ok_or_else(|| "give a URL that begins with https://".to_owned())
     }
 }
 

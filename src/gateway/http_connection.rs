@@ -59,7 +59,7 @@ impl HttpService {
         let stream = LingeringStream::new(stream, LINGERING_CLOSE_LIMITS, unread_input.clone(), drain.end.clone());
         // Once for the whole connection: a reload must not change rules between two of its requests.
         let settings = self.live_settings.load_full();
-        let tls = settings.tls.clone();
+        let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let evicted = permit.evicted();
         let connection = HttpConnection {
             service: self,

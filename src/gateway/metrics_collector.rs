@@ -197,8 +197,8 @@ impl MetricSources {
         page.add(&metrics::UNFINISHED_UPLOADS, uploads);
         let upload_bytes = self.tree.unfinished_upload_bytes().written();
         page.add_value(&metrics::UNFINISHED_UPLOAD_BYTES, upload_bytes as f64);
-        if let Some(expiry) = self.live_settings.load().certificate_expiry {
-            page.add_value(&metrics::CERTIFICATE_EXPIRY, unix_seconds(expiry));
+        if let Some(validity) = self.live_settings.load().certificate_validity() {
+            page.add_value(&metrics::CERTIFICATE_EXPIRY, unix_seconds(validity.not_after));
         }
         let outages = self.tree.outages();
         let is_root_available = !outages.iter().any(|(path, _)| path.is_root());

@@ -6,6 +6,8 @@
 //! ```
 
 mod abort_on_revocation;
+mod acme;
+mod certificate_watch;
 mod connection_owner;
 mod cors;
 mod cross_origin;
@@ -44,7 +46,7 @@ use crate::api::Api;
 use crate::auth::{Authenticator, Clock};
 use crate::console::Console;
 use crate::http::TrustedProxies;
-use crate::net::{self, AcceptedConnection, ConnectionLimiter, InheritedListeners, TlsError};
+use crate::net::{self, AcceptedConnection, AcmeChallenges, ConnectionLimiter, InheritedListeners, TlsError};
 use crate::sftp::{HostKeys, Sftp};
 use crate::store::{DiskFault, Store, StoreError};
 use crate::telemetry::OperationRecorder;
@@ -52,6 +54,7 @@ use crate::tokens::TokenService;
 use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
+use acme::AcmeManager;
 use drain::{DrainSignals, drain_connections};
 use http_service::HttpService;
 use http2_budgets::Http2Budgets;
@@ -61,7 +64,7 @@ use proxy_protocol::ProxyProtocolReader;
 use readiness::ReadinessCheck;
 use reload::LiveSettings;
 pub use reload::{GatewayReloader, ReloadError};
-pub use settings::{GatewaySettings, HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners};
+pub use settings::{AcmeSettings, GatewaySettings, HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners};
 
 /// Reason why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +154,9 @@ pub struct Gateway {
     sftp: Option<BoundListener<Sftp>>,
     metrics: Option<MetricsListener>,
     settings: GatewaySettings,
-    live_settings: Arc<ArcSwap<LiveSettings>>,
+    reloader: GatewayReloader,
+    /// Listener for challenges of a certificate authority.
+    challenge_listener: Option<TcpListener>,
     recorder: Arc<OperationRecorder>,
 }
 
@@ -164,12 +169,11 @@ impl Gateway {
         // Before anything is created: a state directory below the served directory would hand out database and pepper.
         check_disjoint(&settings)?;
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
-        let live_settings = Arc::new(ArcSwap::from_pointee(LiveSettings::load(&settings, &proxies)?));
+        let challenges = Arc::<AcmeChallenges>::default();
+        let live_settings = Arc::new(ArcSwap::from_pointee(LiveSettings::load(&settings, &proxies, &challenges)?));
         // The addresses are bound before the store is opened: a second instance fails here, with the state untouched.
-        let http = open_listener("http", settings.http, dependencies.listeners.http()).await?;
-        let sftp = open_listener("sftp", settings.sftp, dependencies.listeners.sftp()).await?;
-        let metrics = open_listener("metrics", settings.metrics, dependencies.listeners.metrics()).await?;
-
+        let OpenListeners { http, sftp, metrics, challenges: challenge_listener } =
+            OpenListeners::open(&settings, &dependencies.listeners).await?;
         let recorder = open_recorder(&settings)?;
         let (store, auth, tree) = open_state(&settings, &dependencies)?;
         let keys = match (&sftp, dependencies.host_keys) {
@@ -218,7 +222,9 @@ impl Gateway {
             BoundListener { listener, limiter: sftp_limiter, service }
         });
         let metrics = metrics.map(|listener| MetricsListener::new(listener, collector));
-        Ok(Self { store, auth, tree, http, sftp, metrics, settings, live_settings, recorder })
+        let reloader =
+            GatewayReloader { live_settings, challenges, auth: auth.clone(), recorder: Arc::clone(&recorder) };
+        Ok(Self { store, auth, tree, http, sftp, metrics, settings, reloader, challenge_listener, recorder })
     }
 
     /// Returns the address of the HTTP listener; `None` where HTTP is off.
@@ -228,7 +234,7 @@ impl Gateway {
 
     /// Tells whether HTTP is served over TLS.
     pub fn is_tls(&self) -> bool {
-        self.settings.tls.is_some()
+        self.settings.tls.is_some() || self.settings.acme.is_some()
     }
 
     /// Returns the address of the SFTP listener; `None` where SFTP is off.
@@ -258,20 +264,17 @@ impl Gateway {
 
     /// Returns the handle that replaces settings while the gateway runs.
     pub fn reloader(&self) -> GatewayReloader {
-        GatewayReloader {
-            live_settings: Arc::clone(&self.live_settings),
-            auth: self.auth.clone(),
-            recorder: Arc::clone(&self.recorder),
-        }
+        self.reloader.clone()
     }
 
     /// Serves until `stop` is cancelled, then drains connections within the configured timeout, then writes the uses
     /// and events that memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { store, auth, tree, http, sftp, metrics, settings, live_settings, recorder } = self;
+        let Self { store, auth, tree, http, sftp, metrics, settings, reloader, challenge_listener, recorder } = self;
         let connections = TaskTracker::new();
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
         spawn_background_tasks(&background, (store, auth, Arc::clone(&recorder)), &tree, &background_stop);
+        spawn_certificate_tasks(&background, &settings, &reloader, challenge_listener, &background_stop);
 
         let drain = DrainSignals::new(stop);
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
@@ -299,7 +302,7 @@ impl Gateway {
         server.listeners.close();
         server.listeners.wait().await;
         // Read now, since a reload may have replaced it.
-        let drain_timeout = live_settings.load().drain_timeout;
+        let drain_timeout = reloader.drain_timeout();
         drain_connections(&server.connections, &drain, drain_timeout).await;
         // After the drain: until then revocations have to end sessions, and the last uses have to be written.
         background_stop.cancel();
@@ -311,6 +314,27 @@ impl Gateway {
         }
         // Last, with the lines of all that was drained.
         let _ = tokio::task::spawn_blocking(move || recorder.close_access_log()).await;
+    }
+}
+
+/// Listeners that the settings ask for.
+struct OpenListeners {
+    http: Option<TcpListener>,
+    sftp: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+    /// For challenges of a certificate authority.
+    challenges: Option<TcpListener>,
+}
+
+impl OpenListeners {
+    async fn open(settings: &GatewaySettings, inherited: &InheritedListeners) -> Result<Self, StartError> {
+        let challenge_address = settings.acme.as_ref().and_then(|acme| acme.http);
+        Ok(Self {
+            http: open_listener("http", settings.http, inherited.http()).await?,
+            sftp: open_listener("sftp", settings.sftp, inherited.sftp()).await?,
+            metrics: open_listener("metrics", settings.metrics, inherited.metrics()).await?,
+            challenges: open_listener("acme_http", challenge_address, None).await?,
+        })
     }
 }
 
@@ -381,6 +405,27 @@ fn spawn_background_tasks(
         auth.watch(stop).await;
         drop(maintenance_stop);
     });
+}
+
+/// Starts the tasks that replace the certificate, which end once `stop` is cancelled.
+fn spawn_certificate_tasks(
+    background: &TaskTracker,
+    settings: &GatewaySettings,
+    reloader: &GatewayReloader,
+    challenge_listener: Option<TcpListener>,
+    stop: &CancellationToken,
+) {
+    if settings.tls.is_some() || settings.acme.is_some() {
+        let interval = settings.certificate_poll_interval;
+        background.spawn(certificate_watch::watch_certificate(reloader.clone(), interval, stop.clone()));
+    }
+    let Some(acme) = settings.acme.clone() else { return };
+    if let Some(listener) = challenge_listener {
+        let challenges = Arc::clone(&reloader.challenges);
+        background.spawn(acme::serve_challenges(listener, challenges, acme.domains.clone(), stop.clone()));
+    }
+    let manager = AcmeManager::new(acme, settings.acme_certificate_file(), reloader.clone());
+    background.spawn(manager.run(stop.clone()));
 }
 
 fn interrupted_upload_policy(settings: &GatewaySettings) -> tree::InterruptedUploadPolicy {

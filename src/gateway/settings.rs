@@ -45,6 +45,10 @@ pub struct GatewaySettings {
     pub access_log: Option<AccessLogSettings>,
     /// PEM files of certificate chain and key; `None` serves cleartext HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Certificate authority that issues the certificate, in place of files; `None` for no authority.
+    pub acme: Option<AcmeSettings>,
+    /// Time between two looks at whether certificate and key have changed.
+    pub certificate_poll_interval: Duration,
     /// Whether cleartext HTTP is accepted from any address.
     pub insecure_http: bool,
     /// Networks of proxies whose forwarding headers and PROXY headers are trusted.
@@ -85,7 +89,27 @@ pub struct GatewaySettings {
     pub drain_timeout: Duration,
 }
 
+/// A certificate authority (ACME, RFC 8555), and what it certifies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeSettings {
+    /// Domains of the certificate.
+    pub domains: Vec<String>,
+    /// Mail address for the authority's notices.
+    pub contact: Option<String>,
+    /// URL of the authority's directory.
+    pub directory: String,
+    /// PEM file of the authority that certifies the directory itself, where that is a private one.
+    pub ca_file: Option<PathBuf>,
+    /// Address of a listener for HTTP-01 challenges; without one the HTTP listener answers TLS-ALPN-01.
+    pub http: Option<SocketAddr>,
+}
+
 impl GatewaySettings {
+    /// Returns the path of the certificate that the authority issues, with its key.
+    pub(super) fn acme_certificate_file(&self) -> PathBuf {
+        self.state_directory.join("acme/certificate.pem")
+    }
+
     /// Returns the defaults for a served folder and a state directory.
     pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
         let limits = ConnectionLimits {
@@ -102,6 +126,8 @@ impl GatewaySettings {
             metrics: None,
             access_log: None,
             tls: None,
+            acme: None,
+            certificate_poll_interval: Duration::from_secs(5),
             insecure_http: false,
             trusted_proxies: Vec::new(),
             forwarding_headers: ForwardingHeaders::default(),

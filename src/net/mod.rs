@@ -1,5 +1,7 @@
 //! Sockets: accept loop and connection limits, TLS, the PROXY protocol, and streams with timeouts.
 
+mod acme_challenges;
+mod certificate;
 mod connection_activity;
 mod connection_limit;
 mod deferred_eof;
@@ -14,6 +16,8 @@ mod rewind;
 mod tls;
 mod write_timeout;
 
+pub use acme_challenges::{AcmeChallenges, ChallengeError};
+pub use certificate::{CertificateValidity, FileStamp};
 pub use connection_activity::ActiveRequest;
 pub(crate) use connection_limit::address_network;
 pub use connection_limit::{
@@ -28,6 +32,7 @@ pub use listen::{AcceptedConnection, accept, set_peer_timeout};
 pub use min_transfer_rate::MinTransferRate;
 pub use rewind::RewindStream;
 pub use tls::{
-    TlsError, TlsFailure, certificate_expiry, check_certificate, install_default_crypto_provider, server_config,
+    TlsError, TlsFailure, acme_server_config, certificate_validity, check_certificate, install_default_crypto_provider,
+    server_config,
 };
 pub use write_timeout::{PeerShutdown, WriteTimeoutStream};

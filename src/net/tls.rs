@@ -4,13 +4,16 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+
+use super::acme_challenges::{ACME_TLS_PROTOCOL, AcmeCertificateResolver, AcmeChallenges};
+use super::certificate::CertificateValidity;
 
 /// Error of a certificate or private key.
 #[derive(Debug, thiserror::Error)]
@@ -174,23 +177,6 @@ pub fn check_certificate(certificate: &Path) -> Result<Option<&'static str>, Tls
     Ok(problem.flatten())
 }
 
-/// Returns the time at which the first certificate of a file expires; `None` where it has no such time that can be read.
-///
-/// # Errors
-/// [`TlsError`] when the file can't be read.
-pub fn certificate_expiry(certificate: &Path) -> Result<Option<SystemTime>, TlsError> {
-    // The last second of the year 9999, which certificates without an end name (RFC 5280 section 4.1.2.5): an earlier end
-    // is part of the error.
-    const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
-    let rejection = verify_certificate(certificate, UnixTime::since_unix_epoch(END_OF_TIME))?;
-    Ok(match rejection {
-        Some(CertificateError::ExpiredContext { not_after, .. }) => {
-            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after.as_secs()))
-        }
-        _ => None,
-    })
-}
-
 /// Returns the reason for which a client rejects a certificate at a time that knows its authority and looks for a name that
 /// no certificate has.
 ///
@@ -241,6 +227,41 @@ fn read_private_key(key: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
+/// Returns the time for which the certificate in a file (PEM) is valid; `None` where it is damaged.
+///
+/// # Errors
+/// [`TlsError`] when the file can't be read.
+pub fn certificate_validity(certificate: &Path) -> Result<Option<CertificateValidity>, TlsError> {
+    Ok(read_certificate_chain(certificate)?.first().and_then(CertificateValidity::of_certificate))
+}
+
+/// Returns the TLS configuration of a server whose certificate comes by ACME, in one file (PEM) with its key; until that
+/// exists, only challenges are answered.
+///
+/// # Errors
+/// [`TlsError`] when the file can't be read, or certificate and key don't belong together.
+pub fn acme_server_config(
+    file: &Path,
+    protocols: &[&str],
+    challenges: Arc<AcmeChallenges>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let certificate = match file.exists() {
+        true => {
+            let (chain, key) = (read_certificate_chain(file)?, read_private_key(file)?);
+            Some(Arc::new(CertifiedKey::from_der(chain, key, &provider)?))
+        }
+        false => None,
+    };
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(AcmeCertificateResolver { certificate, challenges }));
+    config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+    config.alpn_protocols.push(ACME_TLS_PROTOCOL.to_vec());
+    Ok(Arc::new(config))
+}
+
 /// Returns a server's TLS configuration from a certificate chain and its key (both PEM), for `protocols` (ALPN).
 ///
 /// # Errors
@@ -262,6 +283,8 @@ pub fn server_config(
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -273,13 +296,13 @@ mod tests {
             ("expired.pem", 1_609_459_200),
             ("ca.pem", 4_948_944_508),
         ] {
-            let expiry = certificate_expiry(&folder.join(name)).expect("readable").expect("a time");
+            let expiry = certificate_validity(&folder.join(name)).expect("readable").expect("a time").not_after;
             assert_eq!(
                 expiry.duration_since(SystemTime::UNIX_EPOCH).map(|time| time.as_secs()).ok(),
                 Some(seconds),
                 "{name}"
             );
         }
-        assert!(certificate_expiry(&folder.join("key.pem")).is_err(), "it is no certificate");
+        assert!(certificate_validity(&folder.join("key.pem")).is_err(), "it is no certificate");
     }
 }

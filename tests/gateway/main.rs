@@ -9,6 +9,7 @@ mod audit;
 mod bans;
 mod bug_reports;
 mod capabilities;
+mod certificates;
 mod client_replays;
 mod clock_jumps;
 mod connection_limits;

@@ -52,9 +52,9 @@ impl ServiceManager {
         listener.local_addr().expect("an address")
     }
 
-    fn start(&self, names: &str) -> Child {
+    fn start(&self, names: &str) -> Service {
         let (mut command, _copies) = self.command(names);
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program runs")
+        Service(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program runs")))
     }
 
     /// Returns a command that serves with the sockets as descriptors 3 and 4, as `sd_listen_fds(3)` says, and what has to
@@ -79,7 +79,7 @@ impl ServiceManager {
         (command, copies)
     }
 
-    fn start_and_wait(&self) -> Child {
+    fn start_and_wait(&self) -> Service {
         let process = self.start("http:sftp");
         self.wait_for("READY=1");
         process
@@ -96,14 +96,38 @@ impl ServiceManager {
             }
         }
     }
+}
 
-    /// Stops a server as `systemctl restart` does, and returns its log.
-    fn stop(process: Child) -> String {
-        kill_process(Pid::from_child(&process), Signal::TERM).expect("told");
-        let output = process.wait_with_output().expect("it ends");
-        let log = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(0), "{log}");
+/// A server that is killed with its test.
+struct Service(Option<Child>);
+
+impl Service {
+    fn signal(&self, signal: Signal) {
+        let process = self.0.as_ref().expect("it runs");
+        kill_process(Pid::from_child(process), signal).expect("told");
+    }
+
+    /// Waits for its end; returns its exit code and its log.
+    fn wait(mut self) -> (Option<i32>, String) {
+        let output = self.0.take().expect("it runs").wait_with_output().expect("it ends");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    }
+
+    /// Stops it as `systemctl restart` does, and returns its log.
+    fn stop(self) -> String {
+        self.signal(Signal::TERM);
+        let (code, log) = self.wait();
+        assert_eq!(code, Some(0), "{log}");
         log
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.0 {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 
@@ -213,7 +237,7 @@ async fn restart_behind_held_sockets_refuses_and_cuts_no_request() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         process = tokio::task::block_in_place(|| {
-            let log = ServiceManager::stop(process);
+            let log = process.stop();
             assert!(!log.contains("connections were closed after"), "{log}");
             manager.start_and_wait()
         });
@@ -222,7 +246,7 @@ async fn restart_behind_held_sockets_refuses_and_cuts_no_request() {
     while let Some(ended) = load.join_next().await {
         ended.expect("every request was answered");
     }
-    tokio::task::block_in_place(|| ServiceManager::stop(process));
+    tokio::task::block_in_place(|| process.stop());
 }
 
 #[test]
@@ -231,11 +255,11 @@ fn service_manager_is_told_of_readiness_reloads_watchdog_and_stop() {
     let process = manager.start_and_wait();
     manager.wait_for("WATCHDOG=1");
     manager.wait_for("WATCHDOG=1");
-    kill_process(Pid::from_child(&process), Signal::HUP).expect("told");
+    process.signal(Signal::HUP);
     let reloading = manager.wait_for("RELOADING=1");
     assert!(reloading.lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{reloading}");
     manager.wait_for("READY=1");
-    let log = ServiceManager::stop(process);
+    let log = process.stop();
     let stopping = manager.wait_for("STOPPING=1");
     assert!(stopping.lines().any(|line| line == "EXTEND_TIMEOUT_USEC=30000000"), "{stopping} {log}");
 }
@@ -244,13 +268,12 @@ fn service_manager_is_told_of_readiness_reloads_watchdog_and_stop() {
 fn socket_of_an_unknown_name_or_for_a_disabled_protocol_is_refused() {
     let manager = ServiceManager::new();
     let process = manager.start("http:other");
-    let output = process.wait_with_output().expect("it ends");
-    let text = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let (code, text) = process.wait();
+    assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("a socket named \"other\": FileDescriptorName= must be http, sftp or metrics"), "{text}");
 
     let process = manager.start("sftp:sftp");
-    let text = String::from_utf8(process.wait_with_output().expect("it ends").stderr).expect("text");
+    let (_, text) = process.wait();
     assert!(text.contains("two sockets named sftp"), "{text}");
 
     let (mut command, _copies) = manager.command("http:sftp");

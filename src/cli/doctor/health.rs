@@ -30,9 +30,9 @@ pub(super) fn check_health(context: &CommandContext, url: Option<&str>) -> Resul
             check_http(address, &host, &path).map_err(|error| unhealthy(&host, &error))?;
         }
         None => {
-            let ListenConfig { http, sftp, tls, .. } = ListenConfig::load(&context.config_sources(Vec::new()))?;
+            let ListenConfig { http, sftp, tls, acme, .. } = ListenConfig::load(&context.config_sources(Vec::new()))?;
             if let Some(address) = http.map(loopback_if_unspecified) {
-                if tls.is_some() {
+                if tls.is_some() || acme {
                     // The certificate names the host that clients connect to, not this address.
                     check_https(&format!("https://{address}/healthz"), &CertificateTrust::AnyCertificate)?;
                 } else {

@@ -73,8 +73,13 @@ impl Fixture {
 
     /// Stops the gateway as SIGTERM does, and starts another over the same folders.
     pub(crate) async fn restart(&mut self) {
+        self.restart_with(|_| {}).await;
+    }
+
+    /// Stops the gateway as SIGTERM does, and starts another over the same folders with settings of its own.
+    pub(crate) async fn restart_with(&mut self, adapt: impl FnOnce(&mut GatewaySettings)) {
         self.stop().await;
-        self.run(|_| {}).await;
+        self.run(adapt).await;
     }
 
     /// Stops the gateway as SIGTERM does and waits for its end.
