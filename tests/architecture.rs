@@ -88,7 +88,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("argon2", &["auth"]),
     ("askama", &["console"]),
     ("axum", &["api", "console"]),
-    ("blake3", &["auth", "tree", "console"]),
+    ("blake3", &["store", "auth", "tree", "console"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
@@ -136,7 +136,18 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry"]),
     ("x509_cert", &["net/certificate"]),
     // The schema of a value stands beside its parser, so that a field is described where it is declared.
-    ("utoipa", &["api", "domain/schema", "domain/limits", "tokens/requests", "store/tokens", "store/located_scopes"]),
+    (
+        "utoipa",
+        &[
+            "api",
+            "domain/schema",
+            "domain/limits",
+            "tokens/requests",
+            "store/tokens",
+            "store/located_scopes",
+            "store/audit_chain",
+        ],
+    ),
     ("utoipa_axum", &["api"]),
 ];
 

@@ -170,6 +170,7 @@ fn authenticated_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(bans::remove))
         .routes(routes!(audit::list))
         .routes(routes!(metrics::show))
+        .routes(routes!(audit::chain))
         .routes(routes!(explain::explain))
         .routes(routes!(oauth::introspect))
         .routes(routes!(oauth::revoke))

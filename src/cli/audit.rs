@@ -1,8 +1,11 @@
-//! `patgate audit`: prints the audit trail.
+//! `patgate audit`: prints the audit trail, exports it and verifies it.
+
+mod export;
+mod verify;
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::backend::ManagementBackend;
 use super::context::CommandContext;
@@ -23,8 +26,12 @@ const EVENTS_PER_READ: usize = 500;
   patgate audit
   patgate audit --since 24h --user alice
   patgate audit --event attempt.refused --since 2026-05-05 --json
-  patgate audit --token JhxND7ci --follow")]
+  patgate audit --token JhxND7ci --follow
+  patgate audit --export > trail.jsonl
+  patgate audit verify")]
 pub(super) struct AuditCommand {
+    #[command(subcommand)]
+    subcommand: Option<AuditSubcommand>,
     /// Only events since then: an age (24h, 7d) or a date (2026-05-05, 2026-05-05T08:00:00Z)
     #[arg(long, value_name = "WHEN", value_parser = AuditStart::parse)]
     since: Option<AuditStart>,
@@ -43,6 +50,14 @@ pub(super) struct AuditCommand {
     /// Continue with new events as they occur; with --json one object per line
     #[arg(short, long)]
     follow: bool,
+    /// Print the whole trail with its hash chain, one JSON object per line, for `patgate audit verify FILE`
+    #[arg(long, conflicts_with_all = ["since", "user", "token", "event", "limit", "follow"])]
+    export: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditSubcommand {
+    Verify(verify::VerifyCommand),
 }
 
 /// The start of the period.
@@ -75,9 +90,16 @@ impl AuditStart {
 }
 
 impl AuditCommand {
-    /// Prints the matching events.
+    /// Prints the matching events, or runs the subcommand.
     pub(super) fn run(&self, context: &CommandContext) -> Result {
+        if let Some(AuditSubcommand::Verify(command)) = &self.subcommand {
+            self.reject_options_of_list()?;
+            return command.run(context);
+        }
         let backend = context.backend()?;
+        if self.export {
+            return export::print_chain(backend.as_ref());
+        }
         let filter = EventFilter {
             since: self.since.map(|since| since.time(Clock::system().now())),
             user: self.user.clone(),
@@ -104,6 +126,17 @@ impl AuditCommand {
             if events.len() < EVENTS_PER_READ {
                 std::thread::sleep(FOLLOW_POLL_INTERVAL);
             }
+        }
+    }
+
+    /// Refuses options that a subcommand would ignore.
+    fn reject_options_of_list(&self) -> Result {
+        let Self { subcommand: _, since, user, token, event, limit, follow, export } = self;
+        let is_filtered = since.is_some() || user.is_some() || token.is_some() || event.is_some() || limit.is_some();
+        match is_filtered || *follow || *export {
+            true => Err(CommandError::usage("patgate audit verify verifies the whole trail")
+                .with_hint("give --head and FILE alone, after the word verify")),
+            false => Ok(()),
         }
     }
 

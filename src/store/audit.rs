@@ -2,9 +2,13 @@
 
 use std::net::IpAddr;
 
-use rusqlite::{Connection, Row, Transaction, named_params};
+use rusqlite::{Connection, Row, named_params};
 
+use super::audit_chain::{ChainHead, hash_row};
+use super::audit_export::read_insert_position;
+use super::audit_removed::delete_events;
 use super::columns::{get_u64, sql_limit, to_sql_integer};
+use super::transactions::WriteTransaction;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Actor, AuditEvent, EventKind, Login, Peer, Protocol, TokenId, UnixMillis};
 
@@ -134,27 +138,49 @@ impl Store {
         self.write_shrinking(WriteDurability::Lazy, |t| {
             let delete = "DELETE FROM events WHERE id IN
                 (SELECT id FROM events WHERE at < ?1 ORDER BY at LIMIT ?2)";
-            Ok(t.prepare_cached(delete)?.execute((before, sql_limit(limit)))?)
+            delete_events(t, delete, &[&before, &sql_limit(limit)])
         })
     }
 }
 
-/// Inserts an event within the transaction of the change that it reports.
-pub(super) fn insert_event(t: &Transaction<'_>, event: &AuditEvent) -> Result<()> {
+/// Inserts an event within the transaction of the change that it reports, as the next row of the chain.
+pub(super) fn insert_event(t: &WriteTransaction<'_>, event: &AuditEvent) -> Result<()> {
+    let head = match t.audit_head.get() {
+        Some(head) => head,
+        None => read_insert_position(t)?,
+    };
+    let AuditEvent { at, kind, user, token, by, address, client, protocol, path, count, detail } = event;
+    let (actor, protocol) = (by.as_ref().map(ToString::to_string), protocol.map(|protocol| protocol.to_string()));
+    // As it is stored, which is what is verified later.
+    let count = to_sql_integer(*count);
+    let number = head.number.saturating_add(1);
+    let texts = [
+        Some(kind.as_str()),
+        user.as_ref().map(Login::as_str),
+        token.as_ref().map(TokenId::as_str),
+        actor.as_deref(),
+        address.as_deref(),
+        client.as_deref(),
+        protocol.as_deref(),
+        path.as_deref(),
+        detail.as_deref(),
+    ];
+    let hash = hash_row(&head.hash, number, at.as_millis(), count, texts);
     let mut insert = t.prepare_cached(
-        "INSERT INTO events (at, kind, \"user\", token, actor, address, client, protocol, path, count, detail)
-         VALUES (:at, :kind, :user, :token, :actor, :address, :client, :protocol, :path, :count, :detail)",
+        "INSERT INTO events (id, at, kind, \"user\", token, actor, address, client, protocol, path, count, detail, hash)
+         VALUES (:id, :at, :kind, :user, :token, :actor, :address, :client, :protocol, :path, :count, :detail, :hash)",
     )?;
     insert.execute(named_params! {
-        ":at": event.at, ":kind": event.kind.as_str(), ":user": event.user, ":token": event.token,
-        ":actor": event.by.as_ref().map(ToString::to_string), ":address": event.address, ":client": event.client,
-        ":protocol": event.protocol.map(|protocol| protocol.to_string()), ":path": event.path,
-        ":count": to_sql_integer(event.count), ":detail": event.detail,
+        ":id": to_sql_integer(number), ":at": at, ":kind": kind.as_str(), ":user": user, ":token": token,
+        ":actor": actor, ":address": address, ":client": client, ":protocol": protocol, ":path": path,
+        ":count": count, ":detail": detail, ":hash": hash.as_bytes(),
     })?;
+    // After the insert, so that a failed one that the caller tolerates leaves the head where it is.
+    t.audit_head.set(Some(ChainHead { number, hash }));
     Ok(())
 }
 
-fn insert_address(t: &Transaction<'_>, seen: &AddressSeen) -> Result<()> {
+fn insert_address(t: &WriteTransaction<'_>, seen: &AddressSeen) -> Result<()> {
     let AddressSeen { token, at, network, peer } = seen;
     let mut known = t.prepare_cached(
         "SELECT u.login, (SELECT count(*) FROM sightings WHERE token = t.id),

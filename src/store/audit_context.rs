@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::Transaction;
-
+use super::transactions::WriteTransaction;
 use super::{Result, Store, audit};
 use crate::domain::{Actor, AuditEvent, EventKind, Peer, UnixMillis};
 
@@ -28,7 +27,7 @@ impl Store {
     /// Records a change in the audit trail, where the store has an actor.
     pub(super) fn record_change(
         &self,
-        t: &Transaction<'_>,
+        t: &WriteTransaction<'_>,
         kind: EventKind,
         describe: impl FnOnce(AuditEvent) -> AuditEvent,
     ) -> Result<()> {

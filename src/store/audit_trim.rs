@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, ToSql};
 
+use super::audit_removed::delete_events;
 use super::columns::sql_limit;
 use super::{Result, Store, WriteDurability};
 use crate::domain::{EventKind, UserQuotaLimits};
@@ -59,7 +60,7 @@ impl Store {
             "DELETE FROM events WHERE id IN
                 (SELECT id FROM events WHERE {condition} ORDER BY kind NOT IN (?1, ?2), id LIMIT ?3)"
         );
-        self.write_shrinking(WriteDurability::Lazy, |t| Ok(t.prepare_cached(&delete)?.execute(&params[..])?))
+        self.write_shrinking(WriteDurability::Lazy, |t| delete_events(t, &delete, &params))
     }
 }
 

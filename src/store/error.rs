@@ -1,7 +1,7 @@
 //! Errors of the store.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of the store. Its text is for the administrator and the log, never for a client.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +16,18 @@ pub enum StoreError {
     },
     /// The database was written by a newer patgate.
     #[error(
-        "the database was written by a newer patgate: use that version, or restore a backup made before the upgrade"
+        "the database was written by a newer patgate (schema {found}, this one has {latest}): use that version, or restore \
+         {copy}",
+        copy = describe_copy(copy.as_deref())
     )]
-    SchemaTooNew,
+    SchemaTooNew {
+        /// Schema version of the database.
+        found: usize,
+        /// Schema version of this patgate.
+        latest: usize,
+        /// The latest copy beside the database that this patgate can use.
+        copy: Option<PathBuf>,
+    },
     /// The database was written by an older patgate, and the caller did not ask for a migration.
     #[error(
         "the database was written by an older patgate (schema {found}, this one has {latest}): patgate serve migrates it \
@@ -97,6 +106,14 @@ pub enum StoreError {
     Sqlite(#[source] rusqlite::Error),
 }
 
+/// Describes what an older patgate can go back to.
+fn describe_copy(copy: Option<&Path>) -> String {
+    match copy {
+        Some(copy) => format!("the copy from before the upgrade, {}", copy.display()),
+        None => "a backup made before the upgrade".to_owned(),
+    }
+}
+
 /// SQLite's extended error code for an index of the write-ahead log (`-shm`) that can't grow.
 const SQLITE_IOERR_SHMSIZE: i32 = 10 | (19 << 8);
 
@@ -158,10 +175,8 @@ impl From<rusqlite::Error> for StoreError {
 
 impl From<rusqlite_migration::Error> for StoreError {
     fn from(error: rusqlite_migration::Error) -> Self {
-        use rusqlite_migration::{Error, MigrationDefinitionError};
         match error {
-            Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => StoreError::SchemaTooNew,
-            Error::RusqliteError { err, .. } => err.into(),
+            rusqlite_migration::Error::RusqliteError { err, .. } => err.into(),
             other => StoreError::Corrupt(other.to_string()),
         }
     }

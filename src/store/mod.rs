@@ -10,7 +10,10 @@
 //! That number is also published in a file beside the database, so that it need not be read there ([`epoch`]).
 
 mod audit;
+mod audit_chain;
 mod audit_context;
+mod audit_export;
+mod audit_removed;
 mod audit_trim;
 mod ballast;
 mod bans;
@@ -56,7 +59,6 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use rusqlite_migration::{M, Migrations};
 use tokio::sync::Notify;
 
 use crate::domain::{DurationHistogram, PropertyQuota, StateLimits};
@@ -65,7 +67,9 @@ use sqlite::{open_reader, open_writer};
 
 pub(crate) use audit::AddressSeen;
 pub use audit::{EventCursor, EventFilter, RecordedEvent};
+pub use audit_chain::{AuditRow, ChainFault, ChainHash, ChainHead, ChainItem, ChainReport, ChainVerifier, RemovedRows};
 pub use audit_context::AuditContext;
+pub use audit_export::ChainPage;
 pub use ballast::DiskFault;
 use ballast::{BallastFile, BallastShare};
 pub use clock_checkpoint::{ClockCheckpoint, ClockJump};
@@ -94,27 +98,6 @@ pub use users::{User, UserUpdate};
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 const DATABASE_FILE_NAME: &str = "patgate.db";
-const MIGRATION_STEPS: &[M<'static>] = &[
-    // Append only: the number of steps that were applied is the schema version of a database (`user_version`).
-    M::up(include_str!("schema.sql")),
-    M::up(include_str!("schema_2.sql")),
-    M::up(include_str!("schema_3.sql")),
-    M::up(include_str!("schema_4.sql")),
-    M::up(include_str!("schema_5.sql")),
-    M::up(include_str!("schema_6.sql")),
-    M::up(include_str!("schema_7.sql")),
-    M::up(include_str!("schema_8.sql")),
-    M::up(include_str!("schema_9.sql")),
-    M::up(include_str!("schema_10.sql")),
-    M::up(include_str!("schema_11.sql")),
-    M::up(include_str!("schema_12.sql")),
-    M::up(include_str!("schema_13.sql")),
-    M::up(include_str!("schema_14.sql")),
-    M::up(include_str!("schema_15.sql")),
-    M::up(include_str!("schema_16.sql")),
-    M::up(include_str!("schema_17.sql")),
-];
-const MIGRATIONS: Migrations<'static> = Migrations::from_slice(MIGRATION_STEPS);
 const MAX_IDLE_READERS: usize = 16;
 
 /// Durability of a write: whether it is on disk before its call returns.
@@ -374,7 +357,7 @@ mod tests {
         store.write(WriteDurability::Synced, |t| sqlite::set_schema_version(t, 99)).expect("written");
         drop(store);
         let error = Store::open(&temp_dir.path().join("state")).expect_err("refused");
-        assert!(matches!(error, StoreError::SchemaTooNew), "{error:?}");
+        assert!(matches!(error, StoreError::SchemaTooNew { found: 99, .. }), "{error:?}");
         assert!(error.to_string().contains("newer patgate"));
     }
 

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::columns::{sql_limit, to_sql_integer};
 use super::retention::delete_longest_inactive;
+use super::transactions::WriteTransaction;
 use super::{Result, Store, StoreError, WriteDurability};
 use crate::domain::{Login, NodeId, PropertyQuota, StateLimits, UnixMillis, UserQuotaLimits};
 
@@ -34,7 +35,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::QuotaExceeded`] where no token that could be deleted is inactive.
-    pub(super) fn evict_inactive_tokens(&self, t: &Transaction<'_>, user: i64, now: UnixMillis) -> Result<()> {
+    pub(super) fn evict_inactive_tokens(&self, t: &WriteTransaction<'_>, user: i64, now: UnixMillis) -> Result<()> {
         let UserQuotaLimits { per_user, total } = self.state_limits().tokens;
         let per_user = to_sql_integer(per_user);
         // LIMIT stops the count at the quota.
@@ -57,7 +58,7 @@ impl Store {
     ///
     /// Counting reads a whole index while other writes wait. So a count is good for a part of the tokens that still have
     /// place: a small one, since commands of other processes insert tokens as well.
-    fn takes_token(&self, t: &Transaction<'_>, total: u64) -> Result<bool> {
+    fn takes_token(&self, t: &WriteTransaction<'_>, total: u64) -> Result<bool> {
         let headroom = &self.inner.token_headroom;
         if headroom.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| tokens.checked_sub(1)).is_ok() {
             return Ok(true);

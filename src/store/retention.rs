@@ -1,11 +1,12 @@
 //! Retention: expirations are recorded, and tokens that have been inactive for long are deleted, in small batches, so
 //! that no other write waits for long.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::audit::insert_event;
 use super::columns::sql_limit;
 use super::sync_journals::delete_journals_of;
+use super::transactions::WriteTransaction;
 use super::{Result, Store, WriteDurability};
 use crate::domain::{Actor, AuditEvent, EventKind, Login, TokenId, UnixMillis};
 
@@ -103,7 +104,7 @@ impl Store {
 /// An expired token with its owner and the time of its expiration by its row.
 type ExpiredToken = (TokenId, Login, UnixMillis);
 
-fn record_expirations(t: &Transaction<'_>, found: &[ExpiredToken], now: UnixMillis) -> Result<usize> {
+fn record_expirations(t: &WriteTransaction<'_>, found: &[ExpiredToken], now: UnixMillis) -> Result<usize> {
     let mut mark = t.prepare_cached("UPDATE tokens SET expiry_recorded = 1 WHERE id = ?1")?;
     for (token, login, at) in found {
         mark.execute([token])?;
@@ -131,7 +132,7 @@ const LONGEST_INACTIVE: &str = "SELECT id FROM (
 
 /// Deletes the token that has been inactive for longest, of a user or of all, with its descendants; tells whether there
 /// was one.
-pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: Option<i64>, now: UnixMillis) -> Result<bool> {
+pub(super) fn delete_longest_inactive(t: &WriteTransaction<'_>, user: Option<i64>, now: UnixMillis) -> Result<bool> {
     let inactive = match user {
         Some(user) => t.prepare_cached(LONGEST_INACTIVE_OF_USER)?.query_row([user], |row| row.get(0)).optional()?,
         None => t.prepare_cached(LONGEST_INACTIVE)?.query_row([], |row| row.get(0)).optional()?,
@@ -144,7 +145,7 @@ pub(super) fn delete_longest_inactive(t: &Transaction<'_>, user: Option<i64>, no
 }
 
 /// Returns a token and its descendants, the youngest generation first.
-fn descendants(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<TokenId>> {
+fn descendants(t: &WriteTransaction<'_>, token: TokenId, limit: usize) -> Result<Vec<TokenId>> {
     let mut select = t.prepare_cached(
         // UNION ALL needs the bound on `depth` to end a cycle, which only an edited or damaged database has.
         "WITH RECURSIVE below (id, depth) AS (
@@ -157,7 +158,7 @@ fn descendants(t: &Transaction<'_>, token: TokenId, limit: usize) -> Result<Vec<
 }
 
 /// Deletes a token and records that; tells whether it existed.
-fn delete_token(t: &Transaction<'_>, token: TokenId, now: UnixMillis) -> Result<bool> {
+fn delete_token(t: &WriteTransaction<'_>, token: TokenId, now: UnixMillis) -> Result<bool> {
     // Before the row is deleted: the event names its owner and its name.
     let mut select =
         t.prepare_cached("SELECT u.login, t.name FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1")?;

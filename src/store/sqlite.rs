@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::{Result, StoreError, WriteDurability};
 
@@ -87,6 +87,39 @@ pub(super) fn copy_database(connection: &Connection, target: &Path) -> Result<()
     Ok(())
 }
 
+/// Returns the highest id that a table with `AUTOINCREMENT` has ever drawn; `None` where it has drawn none.
+pub(super) fn last_drawn_id(connection: &Connection, table: &str) -> Result<Option<u64>> {
+    let mut select = connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = ?1")?;
+    let mut rows = select.query([table])?;
+    rows.next()?.map(|row| super::columns::get_u64(row, 0)).transpose()
+}
+
+/// Number of rows of a table; 0 where there is no such table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TableRowCount {
+    pub(super) table: &'static str,
+    pub(super) rows: i64,
+}
+
+/// Counts the rows of tables.
+pub(super) fn count_rows(connection: &Connection, tables: &[&'static str]) -> Result<Vec<TableRowCount>> {
+    let count = |table: &&'static str| {
+        let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        let is_there: Option<i64> = connection.query_row(exists, [table], |row| row.get(0)).optional()?;
+        let rows = match is_there {
+            Some(_) => connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?,
+            None => 0,
+        };
+        Ok(TableRowCount { table, rows })
+    };
+    tables.iter().map(count).collect()
+}
+
+/// Opens a copy of a database, of any schema, to read it. Nothing is created beside it.
+pub(super) fn open_copy(path: &Path) -> Result<Connection> {
+    Ok(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?)
+}
+
 /// Returns a condition that is true where a text is a part of another.
 pub(super) fn contains_sql(text: &str, part: &str) -> String {
     format!("instr({text}, {part}) > 0")
@@ -102,6 +135,12 @@ pub(super) fn synchronous_mode(connection: &Connection) -> Result<i64> {
 #[cfg(test)]
 pub(super) fn set_schema_version(connection: &Connection, version: u32) -> Result<()> {
     Ok(connection.pragma_update(None, "user_version", version)?)
+}
+
+/// Makes a table draw its ids anew.
+#[cfg(test)]
+pub(super) fn forget_drawn_ids(connection: &Connection, table: &str) -> Result<()> {
+    Ok(connection.execute("UPDATE sqlite_sequence SET seq = 0 WHERE name = ?1", [table]).map(drop)?)
 }
 
 /// Moves all commits from the write-ahead log into the database.
@@ -122,8 +161,9 @@ pub(super) fn query_plan(c: &Connection, query: &str, params: impl rusqlite::Par
 mod tests {
     use std::fs;
 
+    use super::super::migration::migrations;
     use super::super::testing::{id, login, now, older_state_dir, open_temp_store};
-    use super::super::{DATABASE_FILE_NAME, MIGRATIONS, SecretHash, Store};
+    use super::super::{DATABASE_FILE_NAME, SecretHash, Store};
     use super::*;
 
     fn texts(connection: &Connection, query: &str) -> Vec<String> {
@@ -157,7 +197,7 @@ mod tests {
         let mut older = Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
         older.execute_batch(ROWS_OF_SCHEMA_13).expect("filled");
         let before = texts(&older, schema);
-        without_foreign_keys(&mut older, |c| Ok(MIGRATIONS.to_version(c, 14)?)).expect("migrated");
+        without_foreign_keys(&mut older, |c| Ok(migrations().to_version(c, 14)?)).expect("migrated");
         let after = texts(&older, schema);
         drop(older);
         (Store::open(temp_dir.path()).expect("migrated"), [before, after], temp_dir)
@@ -226,9 +266,9 @@ mod tests {
         let temp_dir = older_state_dir(13);
         let path = temp_dir.path().join(DATABASE_FILE_NAME);
         let mut connection = open_writer(&path, WriteDurability::Lazy).expect("opens");
-        MIGRATIONS.to_latest(&mut connection).expect_err("refused");
+        migrations().to_latest(&mut connection).expect_err("refused");
         assert_eq!(texts(&connection, "SELECT login FROM users"), ["alice"]);
-        without_foreign_keys(&mut connection, |c| Ok(MIGRATIONS.to_latest(c)?)).expect("migrated");
+        without_foreign_keys(&mut connection, |c| Ok(migrations().to_latest(c)?)).expect("migrated");
         let is_enforced: bool = connection.pragma_query_value(None, "foreign_keys", |row| row.get(0)).expect("read");
         assert!(is_enforced, "they are on again");
     }

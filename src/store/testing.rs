@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::{
-    DATABASE_FILE_NAME, MIGRATIONS, NewTokenRow, Result, SecretHash, Store, StoreError, WriteDurability, sqlite,
+    DATABASE_FILE_NAME, NewTokenRow, Result, SecretHash, Store, StoreError, WriteDurability, migration, sqlite,
 };
 use crate::domain::{
     ForeignRoles, Login, NodeId, Permission, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis,
@@ -30,7 +30,8 @@ pub(crate) fn older_state_dir(schema: usize) -> TempDir {
     let temp_dir = tempfile::tempdir().expect("directory");
     let mut connection = rusqlite::Connection::open(temp_dir.path().join(DATABASE_FILE_NAME)).expect("opens");
     // Step 14 is refused under foreign keys.
-    sqlite::without_foreign_keys(&mut connection, |c| Ok(MIGRATIONS.to_version(c, schema)?)).expect("created");
+    sqlite::without_foreign_keys(&mut connection, |c| Ok(migration::migrations().to_version(c, schema)?))
+        .expect("created");
     let meta = "INSERT INTO meta (\"only\", epoch, etag_key) VALUES (1, 1, ?1)";
     connection.execute(meta, [[0u8; 32]]).expect("created");
     connection.execute("INSERT INTO users (login, created_at) VALUES ('alice', 1)", []).expect("created");

@@ -1,11 +1,14 @@
 //! Writes: one at a time, each in one transaction, with access to the ballast when the disk is full.
 
+use std::cell::Cell;
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 use rusqlite::{Transaction, TransactionBehavior};
 
+use super::audit_chain::ChainHead;
 use super::ballast::{BallastShare, DiskFault};
 use super::epoch::EpochChange;
 use super::{Result, Store, StoreError, WriteDurability, WriterConnections};
@@ -19,6 +22,22 @@ const BUSY_HOLDOFF: Duration = Duration::from_secs(2);
 /// Maximum time that a write waits within [`BUSY_HOLDOFF`].
 const BUSY_RETRY_TIMEOUT: Duration = Duration::from_millis(20);
 
+/// The transaction of a write.
+pub(crate) struct WriteTransaction<'a> {
+    transaction: Transaction<'a>,
+    /// Last row of the audit trail; `None` until the first event of this transaction reads it. All further ones continue
+    /// from there without a query, since the write lock keeps every other process from adding rows.
+    pub(super) audit_head: Cell<Option<ChainHead>>,
+}
+
+impl<'a> Deref for WriteTransaction<'a> {
+    type Target = Transaction<'a>;
+
+    fn deref(&self) -> &Transaction<'a> {
+        &self.transaction
+    }
+}
+
 impl Store {
     /// Runs a write in one transaction, which is rolled back when the closure fails.
     ///
@@ -28,7 +47,7 @@ impl Store {
     pub(crate) fn write<T>(
         &self,
         durability: WriteDurability,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        change: impl FnOnce(&WriteTransaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.check_may_grow()?;
         self.write_shrinking(durability, change)
@@ -41,7 +60,7 @@ impl Store {
     pub(crate) fn write_shrinking<T>(
         &self,
         durability: WriteDurability,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        change: impl FnOnce(&WriteTransaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.time_write(|| {
             let mut writers = self.lock_writers(self.lock_timeout())?;
@@ -58,7 +77,7 @@ impl Store {
         &self,
         durability: WriteDurability,
         share: BallastShare,
-        change: impl FnMut(&Transaction<'_>) -> Result<T>,
+        change: impl FnMut(&WriteTransaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.write_with_ballast_if(durability, || Some(share), change)
     }
@@ -68,7 +87,7 @@ impl Store {
         &self,
         durability: WriteDurability,
         share: impl Fn() -> Option<BallastShare>,
-        mut change: impl FnMut(&Transaction<'_>) -> Result<T>,
+        mut change: impl FnMut(&WriteTransaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.time_write(|| {
             // Locked during all attempts, so that no other write of this process takes the space that the ballast
@@ -138,7 +157,7 @@ impl Store {
         &self,
         writers: &mut WriterConnections,
         durability: WriteDurability,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        change: impl FnOnce(&WriteTransaction<'_>) -> Result<T>,
     ) -> Result<(T, EpochChange)> {
         let connection = match durability {
             WriteDurability::Synced => &mut writers.synced,
@@ -148,6 +167,7 @@ impl Store {
         // transaction would fail with SQLITE_BUSY, without waiting, where another process commits before its first
         // write.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = WriteTransaction { transaction, audit_head: Cell::new(None) };
         let value = change(&transaction)?;
         #[cfg(test)]
         super::testing::before_commit(&transaction)?;
@@ -156,7 +176,7 @@ impl Store {
         let epoch_change = self.inner.epoch_file.publish(&transaction, self.state_dir())?;
         #[cfg(test)]
         super::testing::crash_point();
-        transaction.commit()?;
+        transaction.transaction.commit()?;
         #[cfg(test)]
         super::testing::crash_point();
         Ok((value, epoch_change))

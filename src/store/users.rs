@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::sql_limit;
 use super::located_scopes::{self, LocatedScope};
+use super::transactions::WriteTransaction;
 use super::{BallastShare, Result, Store, StoreError, WriteDurability};
 use crate::domain::{AuditEvent, EventKind, Login, NodeId, Role, Roles, Scope, TreePath, UnixMillis};
 
@@ -127,7 +128,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown login.
     pub fn disable_user(&self, login: &Login, now: UnixMillis) -> Result<()> {
-        let disable = |t: &Transaction<'_>| self.disable(t, (user_id(t, login)?, login), now);
+        let disable = |t: &WriteTransaction<'_>| self.disable(t, (user_id(t, login)?, login), now);
         self.write_with_ballast(WriteDurability::Synced, BallastShare::Revocation, disable)
     }
 
@@ -189,7 +190,7 @@ impl Store {
         })
     }
 
-    fn replace_roles(&self, t: &Transaction<'_>, (user, login): (i64, &Login), roles: &Roles) -> Result<()> {
+    fn replace_roles(&self, t: &WriteTransaction<'_>, (user, login): (i64, &Login), roles: &Roles) -> Result<()> {
         if self::select_roles(t, user)? == *roles {
             return Ok(());
         }
@@ -198,7 +199,7 @@ impl Store {
         self.record_change(t, EventKind::UserRolesChanged, |event| with_roles(event.with_user(login), roles))
     }
 
-    fn disable(&self, t: &Transaction<'_>, (user, login): (i64, &Login), now: UnixMillis) -> Result<()> {
+    fn disable(&self, t: &WriteTransaction<'_>, (user, login): (i64, &Login), now: UnixMillis) -> Result<()> {
         let disable = "UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL";
         match t.execute(disable, params![user, now])? {
             0 => Ok(()),
@@ -206,7 +207,7 @@ impl Store {
         }
     }
 
-    fn enable(&self, t: &Transaction<'_>, (user, login): (i64, &Login)) -> Result<()> {
+    fn enable(&self, t: &WriteTransaction<'_>, (user, login): (i64, &Login)) -> Result<()> {
         match t.execute("UPDATE users SET disabled_at = NULL WHERE id = ?1 AND disabled_at IS NOT NULL", [user])? {
             0 => Ok(()),
             _ => self.record_change(t, EventKind::UserEnabled, |event| event.with_user(login)),
@@ -215,7 +216,7 @@ impl Store {
 
     fn insert_grant(
         &self,
-        t: &Transaction<'_>,
+        t: &WriteTransaction<'_>,
         (user, login): (i64, &Login),
         grant: Scope,
         now: UnixMillis,

@@ -2,7 +2,7 @@
 
 use super::{Principal, Result, TokenService};
 use crate::domain::{Role, UnixMillis, UsageCount};
-use crate::store::{EventCursor, EventFilter, RecordedEvent};
+use crate::store::{ChainPage, EventCursor, EventFilter, RecordedEvent};
 
 impl TokenService {
     /// Returns up to `limit` events of the audit trail from a cursor on.
@@ -18,6 +18,15 @@ impl TokenService {
     ) -> Result<Vec<RecordedEvent>> {
         principal.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.audit_events(filter, cursor, limit)?)
+    }
+
+    /// Returns up to `limit` rows of the audit trail with their hash chain, from the one after `after` on, oldest first.
+    ///
+    /// # Errors
+    /// [`super::Error::Forbidden`].
+    pub fn audit_chain(&self, principal: &Principal, after: u64, limit: usize) -> Result<ChainPage> {
+        principal.authorized_caller()?.require_role(Role::ReadAudit)?;
+        Ok(self.store.audit_chain(after, limit)?)
     }
 
     /// Returns the number of the latest event; 0 where there is none.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod serving;
 mod signals;
 mod state;

@@ -77,6 +77,7 @@ async fn other_users_tokens_need_a_role_and_otherwise_answer_as_missing() {
         ("GET", "/api/v1/policy", NO_BODY),
         ("PATCH", "/api/v1/policy", json!({ "allow-never": true })),
         ("GET", "/api/v1/audit", NO_BODY),
+        ("GET", "/api/v1/audit/chain", NO_BODY),
         ("GET", "/api/v1/tokens?owner=bob", NO_BODY),
         ("POST", "/api/v1/tokens", json!({ "owner": "bob" })),
     ] {

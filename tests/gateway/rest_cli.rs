@@ -52,6 +52,8 @@ async fn remote_output_equals_local_output() {
         "policy show".to_owned(),
         "audit --event token.created".to_owned(),
         "audit --user alice --limit 2".to_owned(),
+        "audit verify".to_owned(),
+        "audit --export".to_owned(),
         format!("explain --token {id} write /projects/x"),
     ] {
         for json in ["", " --json"] {

@@ -8,7 +8,7 @@ use crate::api::types::{
     UserResponse,
 };
 use crate::domain::{AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
-use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
+use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{
     self, BanRequest, Grant, GrantTarget, HomeOption, IssuedToken, NarrowRequest, RotatedToken, StateFilter,
     TokenQuery, TokenRequest, UserRequest,
@@ -152,6 +152,10 @@ impl ManagementBackend for LocalBackend {
     fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>> {
         let events = self.0.tokens.events(&self.0.principal, filter, cursor, limit)?;
         Ok(events.into_iter().map(EventResponse::from_stored).collect())
+    }
+
+    fn audit_chain(&self, after: u64, limit: usize) -> Result<ChainPage> {
+        Ok(self.0.tokens.audit_chain(&self.0.principal, after, limit)?)
     }
 
     fn explain(&self, token: TokenId, query: &AccessQuery) -> Result<ExplainResponse> {

@@ -11,7 +11,7 @@ use crate::api::types::{
     UserResponse,
 };
 use crate::domain::{AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
-use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
+use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{BanRequest, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use local::LocalBackend;
@@ -77,6 +77,8 @@ pub(super) trait ManagementBackend {
     fn remove_ban(&self, network: BannedNetwork) -> Result;
     /// Returns the matching events from a cursor on.
     fn list_events(&self, filter: &EventFilter, cursor: EventCursor, limit: usize) -> Result<Vec<EventResponse>>;
+    /// Returns up to `limit` rows of the audit trail with their hash chain, from the one after `after` on, oldest first.
+    fn audit_chain(&self, after: u64, limit: usize) -> Result<ChainPage>;
     /// Explains whether a token may carry out an operation.
     fn explain(&self, token: TokenId, query: &AccessQuery) -> Result<ExplainResponse>;
 }

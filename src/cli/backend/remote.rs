@@ -24,7 +24,7 @@ use crate::domain::{
     ALL_BUT_UNRESERVED, AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
 };
 use crate::net::{self, TlsFailure};
-use crate::store::{EventCursor, EventFilter, LocatedScope, TokenRecord};
+use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{self, BanRequest, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
 /// Timeout of a request.
@@ -326,6 +326,12 @@ impl ManagementBackend for RemoteBackend {
             EventCursor::After(id) => query.push(("after", id.to_string())),
         }
         self.get(&format!("/audit{}", query_string(&query)))
+    }
+
+    fn audit_chain(&self, after: u64, limit: usize) -> Result<ChainPage> {
+        let query = [("cursor", after.to_string()), ("limit", limit.to_string())];
+        let items = self.get(&format!("/audit/chain{}", query_string(&query)))?;
+        Ok(ChainPage { items, last_number: None })
     }
 
     fn explain(&self, token: TokenId, query: &AccessQuery) -> Result<ExplainResponse> {

@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::super::secret_hash::SecretHash;
 use super::super::sync_journals::delete_journals_of;
+use super::super::transactions::WriteTransaction;
 use super::super::users::user_id;
 use super::super::{BallastShare, Result, Store, WriteDurability, columns};
 use super::{LastUseRecord, LocatedScope, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
@@ -113,7 +114,7 @@ impl Store {
         })
     }
 
-    fn revoke_one(&self, t: &Transaction<'_>, id: TokenId, now: UnixMillis) -> Result<()> {
+    fn revoke_one(&self, t: &WriteTransaction<'_>, id: TokenId, now: UnixMillis) -> Result<()> {
         let login = token_owner(t, id)?;
         let mut revoke = t.prepare_cached(
             "UPDATE tokens SET revoked_at = ?2, version = version + 1 WHERE id = ?1 AND revoked_at IS NULL",
