@@ -363,8 +363,8 @@ fn check_sandbox(local: &LocalConfig, listen_config: &ListenConfig, store: Optio
         state: &local.state,
         config_file: None,
         tls: listen_config.tls.as_ref(),
-        access_log: None,
-        acme: listen_config.acme,
+        logs: Vec::new(),
+        resolves_names: listen_config.acme,
         acme_ca: None,
     };
     match sandbox::check_support().and_then(|()| SandboxPaths::new(files, local.sandbox)) {

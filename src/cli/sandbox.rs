@@ -44,7 +44,7 @@ pub(super) struct SandboxPaths {
 }
 
 /// Files that a configuration names.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SandboxFiles<'a> {
     /// The served directory.
     pub(super) root: &'a Path,
@@ -54,10 +54,10 @@ pub(super) struct SandboxFiles<'a> {
     pub(super) config_file: Option<&'a Path>,
     /// Certificate and key, which a reload reads again.
     pub(super) tls: Option<&'a TlsFiles>,
-    /// The access log, which is opened anew after its file was renamed.
-    pub(super) access_log: Option<&'a Path>,
-    /// Whether certificates come from a certificate authority, whose host name has to be resolved.
-    pub(super) acme: bool,
+    /// Files of logs, which are opened anew after they were renamed.
+    pub(super) logs: Vec<&'a Path>,
+    /// Whether names of other hosts have to be resolved, for a certificate authority or a receiver of audit events.
+    pub(super) resolves_names: bool,
     /// File with the certificate of that authority's server.
     pub(super) acme_ca: Option<&'a Path>,
 }
@@ -99,11 +99,11 @@ impl SandboxPaths {
             readable.extend(file.canonicalize().ok().and_then(|real| real.parent().map(Path::to_owned)));
         }
         let mut writable = vec![root, files.state.to_owned()];
-        if let Some(log) = files.access_log {
+        for log in files.logs {
             let log = std::path::absolute(log).unwrap_or_else(|_| log.to_owned());
             writable.extend(log.parent().map(Path::to_owned));
         }
-        if files.acme {
+        if files.resolves_names {
             // Its files that name hosts are replaced by new ones while the server runs.
             readable.push(PathBuf::from("/etc"));
         }
@@ -228,8 +228,8 @@ mod tests {
             state: &state,
             config_file: None,
             tls: Some(&tls),
-            access_log: Some(&log),
-            acme: false,
+            logs: vec![&log],
+            resolves_names: false,
             acme_ca: None,
         };
         let paths = SandboxPaths::new(files, SandboxSetting::Strict).expect("no mount is looked for");

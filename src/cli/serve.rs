@@ -18,8 +18,8 @@ use crate::auth::DefenderSettings;
 use crate::config::{self, Config, ConfigSources, Count, LoadedConfig, SandboxSetting, Settings};
 use crate::domain::{PropertyQuota, StateLimits, UploadSpaceLimits};
 use crate::gateway::{
-    AcmeSettings, Gateway, GatewayDependencies, GatewayReloader, GatewaySettings, HTTP_TRANSFER_RATE_WINDOW,
-    ProxyProtocolListeners,
+    AcmeSettings, AuditForwardingSettings, Gateway, GatewayDependencies, GatewayReloader, GatewaySettings,
+    HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners,
 };
 use crate::net::{ConnectionLimits, InheritedListeners};
 use crate::sftp::SftpOptions;
@@ -82,7 +82,7 @@ impl ServeCommand {
             });
             tokio::spawn(service_manager::feed_watchdog(gateway.store().clone()));
             let mut reload = ConfigReload { sources, started_with: loaded, log, reloader: reloader.clone(), sandbox };
-            tokio::spawn(harmless.handle(move || reload.run(), move || reloader.reopen_access_log()));
+            tokio::spawn(harmless.handle(move || reload.run(), move || reloader.reopen_logs()));
             output::print_line(&ready_line(&gateway))?;
             service_manager::notify_ready();
             gateway.run(stop).await;
@@ -107,7 +107,7 @@ impl ConfigReload {
     fn run(&mut self) {
         service_manager::notify_reloading();
         // Whatever the file holds: logrotate has renamed the log.
-        self.reloader.reopen_access_log();
+        self.reloader.reopen_logs();
         match self.apply() {
             Ok(()) => tracing::info!("the configuration was reloaded"),
             Err(reason) => tracing::error!("the configuration was not reloaded, the old one stays: {reason}"),
@@ -156,13 +156,14 @@ fn confine(config: &Config, config_file: Option<&Path>, site: &CommandContext) -
     // A rule needs a directory that is there.
     DirBuilder::new().recursive(true).mode(0o700).create(&config.state)?;
     let acme_ca = config.settings.acme_ca_file.as_ref().map(|file| file.0.as_path());
+    let audit_file = config.settings.audit_file.as_ref().map(|file| file.0.as_path());
     let files = SandboxFiles {
         root: &config.root,
         state: &config.state,
         config_file,
         tls: config.tls.as_ref(),
-        access_log: config.settings.access_log.file(),
-        acme: !config.settings.acme_domains.0.is_empty(),
+        logs: config.settings.access_log.file().into_iter().chain(audit_file).collect(),
+        resolves_names: !config.settings.acme_domains.0.is_empty() || config.settings.audit_syslog.is_some(),
         acme_ca,
     };
     let confined = SandboxPaths::new(files, setting)
@@ -275,6 +276,10 @@ fn gateway_settings(config: Config) -> GatewaySettings {
         defender,
         durability: tree_durability(settings.durability),
         open_file_limits: None,
+        audit_forwarding: AuditForwardingSettings {
+            file: settings.audit_file.map(|path| path.0),
+            syslog: settings.audit_syslog,
+        },
         drain_timeout: settings.drain_seconds.0,
     }
 }

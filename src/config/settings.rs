@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, PublicUrl, UploadSpace};
+use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, PublicUrl, SyslogTarget, UploadSpace};
 
 use super::access_log_values::{AccessLogFormatSetting, AccessLogOperationsSetting, AccessLogSetting};
 use super::keys::{ConfigKey, InitialValue};
@@ -190,6 +190,11 @@ declare_settings! {
     access_log_operations: AccessLogOperationsSetting = Default("all"),
     /// Level of the log on stderr: error, warn, info, debug or trace, also by module ("info,patgate::sftp=debug").
     [reloadable] log: LogFilterSetting = Default("info"),
+    /// File to which each audit event is appended for a collector, one JSON object a line, with its number and hash. SIGHUP
+    /// opens it again.
+    audit_file: Option<FilePath> = Example("/var/log/patgate/audit.jsonl"),
+    /// Syslog receiver (RFC 5424) that each audit event is sent to: unix:/dev/log, udp:HOST:PORT or tcp:HOST:PORT.
+    audit_syslog: Option<SyslogTarget> = Example("unix:/dev/log"),
     /// Format of the log: "text" for people, "json" for one object a line.
     log_format: LogFormatSetting = Default("text"),
 }

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, IpNet, PublicUrl, UploadSpace, parse_network};
+use crate::domain::{
+    AllowedOrigins, ByteSize, ForwardingHeaders, IpNet, PublicUrl, SyslogTarget, UploadSpace, parse_network,
+};
 
 /// How a setting is written in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,6 +365,7 @@ impl_setting_from_str! {
     AllowedOrigins: List, "ORIGIN,...";
     ByteSize: Text, "SIZE";
     UploadSpace: Text, "SIZE|SHARE";
+    SyslogTarget: Text, "unix:PATH|udp:HOST:PORT|tcp:HOST:PORT";
 }
 
 /// Returns the items of a list in one text, without the blanks around them.

@@ -1,4 +1,4 @@
-//! Maintenance beside serving: copies the audit events of all processes to the log, and deletes what retention no
+//! Maintenance beside serving: copies the audit events of all processes to the log and to collectors, and deletes what retention no
 //! longer keeps.
 
 use std::panic::AssertUnwindSafe;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::audit_forwarder::AuditForwarder;
 use crate::auth::{Authenticator, Clock};
 use crate::domain::UnixMillis;
 use crate::store::{ClockJump, EventCursor, EventFilter, Store, StoreError};
@@ -29,6 +30,7 @@ struct MaintenanceTask {
     tokens: TokenService,
     tree: Tree,
     last_logged_event: Option<u64>,
+    audit_forwarder: AuditForwarder,
     next_cleanup: UnixMillis,
     clock: Clock,
     /// Record in which events are counted.
@@ -43,6 +45,7 @@ pub(super) async fn run_maintenance(
     auth: Authenticator,
     tree: Tree,
     recorder: Arc<OperationRecorder>,
+    audit_forwarder: AuditForwarder,
     stop: CancellationToken,
 ) {
     let clock = auth.clock().clone();
@@ -50,6 +53,7 @@ pub(super) async fn run_maintenance(
     let (last_logged_event, next_cleanup) = (store.latest_event_id().ok(), clock.now());
     let mut task = MaintenanceTask {
         last_logged_event,
+        audit_forwarder,
         store,
         tokens,
         tree,
@@ -71,7 +75,8 @@ pub(super) async fn run_maintenance(
             Err(error) => return tracing::error!(%error, "the maintenance task has ended"),
         };
         if is_last {
-            return;
+            let closed = tokio::task::spawn_blocking(move || task.audit_forwarder.close()).await;
+            return closed.unwrap_or_else(|error| tracing::warn!(%error, "audit events were not forwarded"));
         }
         tokio::select! {
             () = stop.cancelled() => {}
@@ -93,6 +98,11 @@ impl MaintenanceTask {
         run_step("cleaning up", || self.clean_up());
         run_step("copying audit events to the log", || {
             if let Err(error) = self.log_new_events() {
+                tracing::warn!(%error, "the audit trail can't be read");
+            }
+        });
+        run_step("forwarding audit events", || {
+            if let Err(error) = self.audit_forwarder.forward_new_events(&self.store) {
                 tracing::warn!(%error, "the audit trail can't be read");
             }
         });
@@ -188,6 +198,7 @@ mod tests {
             tokens,
             tree: fixture.tree.clone(),
             last_logged_event: fixture.store.latest_event_id().ok(),
+            audit_forwarder: AuditForwarder::default(),
             next_cleanup: fixture.clock.now(),
             clock: fixture.clock.clone(),
             recorder: Arc::default(),

@@ -7,6 +7,7 @@
 
 mod abort_on_revocation;
 mod acme;
+mod audit_forwarder;
 mod certificate_watch;
 mod connection_owner;
 mod cors;
@@ -55,6 +56,8 @@ use crate::tree::{self, Tree};
 use crate::webdav::Webdav;
 
 use acme::AcmeManager;
+use audit_forwarder::AuditForwarder;
+pub use audit_forwarder::AuditForwardingSettings;
 use drain::{DrainSignals, drain_connections};
 use http_service::HttpService;
 use http2_budgets::Http2Budgets;
@@ -153,6 +156,7 @@ pub struct Gateway {
     http: Option<BoundListener<HttpService>>,
     sftp: Option<BoundListener<Sftp>>,
     metrics: Option<MetricsListener>,
+    audit_forwarder: AuditForwarder,
     settings: GatewaySettings,
     reloader: GatewayReloader,
     /// Listener for challenges of a certificate authority.
@@ -176,28 +180,21 @@ impl Gateway {
             OpenListeners::open(&settings, &dependencies.listeners).await?;
         let recorder = open_recorder(&settings)?;
         let (store, auth, tree) = open_state(&settings, &dependencies)?;
-        let keys = match (&sftp, dependencies.host_keys) {
-            (Some(_), Some(keys)) => Some(keys),
-            (Some(_), None) => Some(HostKeys::open(&settings.state_directory).map_err(StartError::HostKeys)?),
-            (None, _) => None,
-        };
+        let keys = sftp.as_ref().map(|_| host_keys(&settings, dependencies.host_keys)).transpose()?;
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
         let tokens = TokenService::new(store.clone(), dependencies.clock.clone());
         let tokens = tokens.with_tree(tree.clone()).with_authenticator(auth.clone());
         let http_limiter = ConnectionLimiter::new(settings.http_connection_limits);
         let sftp_limiter = ConnectionLimiter::new(settings.sftp_connection_limits);
         let webdav = Webdav::new(tree.clone(), auth.clone(), settings.webdav_options);
-        let limiters = [("http", http.is_some(), &http_limiter), ("sftp", sftp.is_some(), &sftp_limiter)].into_iter();
+        let limiters = [http.as_ref().map(|_| ("http", &http_limiter)), sftp.as_ref().map(|_| ("sftp", &sftp_limiter))];
         let collector = MetricsCollector::new(MetricSources {
             recorder: Arc::clone(&recorder),
             store: store.clone(),
             auth: auth.clone(),
             tree: tree.clone(),
             webdav: webdav.clone(),
-            limiters: limiters
-                .filter(|(_, is_on, _)| *is_on)
-                .map(|(name, _, limiter)| (name, limiter.clone()))
-                .collect(),
+            limiters: limiters.into_iter().flatten().map(|(name, limiter)| (name, limiter.clone())).collect(),
             live_settings: Arc::clone(&live_settings),
         });
         let service = HttpService {
@@ -222,9 +219,28 @@ impl Gateway {
             BoundListener { listener, limiter: sftp_limiter, service }
         });
         let metrics = metrics.map(|listener| MetricsListener::new(listener, collector));
-        let reloader =
-            GatewayReloader { live_settings, challenges, auth: auth.clone(), recorder: Arc::clone(&recorder) };
-        Ok(Self { store, auth, tree, http, sftp, metrics, settings, reloader, challenge_listener, recorder })
+        // Last, since nothing that fails after it would end its threads.
+        let audit_forwarder = AuditForwarder::start(&settings.audit_forwarding, &store).map_err(StoreError::Thread)?;
+        let reloader = GatewayReloader {
+            live_settings,
+            challenges,
+            auth: auth.clone(),
+            recorder: Arc::clone(&recorder),
+            audit_forwarder: audit_forwarder.reloader(),
+        };
+        Ok(Self {
+            store,
+            auth,
+            tree,
+            http,
+            sftp,
+            metrics,
+            audit_forwarder,
+            settings,
+            reloader,
+            challenge_listener,
+            recorder,
+        })
     }
 
     /// Returns the address of the HTTP listener; `None` where HTTP is off.
@@ -270,10 +286,30 @@ impl Gateway {
     /// Serves until `stop` is cancelled, then drains connections within the configured timeout, then writes the uses
     /// and events that memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { store, auth, tree, http, sftp, metrics, settings, reloader, challenge_listener, recorder } = self;
+        let Self {
+            store,
+            auth,
+            tree,
+            http,
+            sftp,
+            metrics,
+            audit_forwarder,
+            settings,
+            reloader,
+            challenge_listener,
+            recorder,
+        } = self;
         let connections = TaskTracker::new();
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
-        spawn_background_tasks(&background, (store, auth, Arc::clone(&recorder)), &tree, &background_stop);
+        spawn_background_tasks(
+            &background,
+            store,
+            auth,
+            Arc::clone(&recorder),
+            audit_forwarder,
+            &tree,
+            &background_stop,
+        );
         spawn_certificate_tasks(&background, &settings, &reloader, challenge_listener, &background_stop);
 
         let drain = DrainSignals::new(stop);
@@ -315,6 +351,11 @@ impl Gateway {
         // Last, with the lines of all that was drained.
         let _ = tokio::task::spawn_blocking(move || recorder.close_access_log()).await;
     }
+}
+
+/// Returns the given host keys, or those of the state directory.
+fn host_keys(settings: &GatewaySettings, given: Option<HostKeys>) -> Result<HostKeys, StartError> {
+    given.map_or_else(|| HostKeys::open(&settings.state_directory).map_err(StartError::HostKeys), Ok)
 }
 
 /// Listeners that the settings ask for.
@@ -389,14 +430,22 @@ fn api(
 /// Starts the tasks beside serving, which end once `stop` is cancelled.
 fn spawn_background_tasks(
     background: &TaskTracker,
-    (store, auth, recorder): (Store, Authenticator, Arc<OperationRecorder>),
+    store: Store,
+    auth: Authenticator,
+    recorder: Arc<OperationRecorder>,
+    audit_forwarder: AuditForwarder,
     tree: &Tree,
     stop: &CancellationToken,
 ) {
     let maintenance_stop = CancellationToken::new();
-    let maintenance =
-        maintenance_task::run_maintenance(store, auth.clone(), tree.clone(), recorder, maintenance_stop.clone());
-    background.spawn(maintenance);
+    background.spawn(maintenance_task::run_maintenance(
+        store,
+        auth.clone(),
+        tree.clone(),
+        recorder,
+        audit_forwarder,
+        maintenance_stop.clone(),
+    ));
     background.spawn(mount_monitor::monitor_mounts(tree.clone(), stop.clone()));
     // Maintenance stops after the watcher, so that the events of its last flush reach the log.
     let maintenance_stop = maintenance_stop.drop_guard();

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
+use super::audit_forwarder::ForwarderReloader;
 use super::middleware::RequestMiddleware;
 use super::settings::GatewaySettings;
 use crate::auth::Authenticator;
@@ -125,11 +126,14 @@ pub struct GatewayReloader {
     pub(super) auth: Authenticator,
     pub(super) recorder: Arc<OperationRecorder>,
     pub(super) challenges: Arc<AcmeChallenges>,
+    pub(super) audit_forwarder: ForwarderReloader,
 }
 
 impl GatewayReloader {
-    /// Has the access log opened anew, after its file was renamed; returns whether there is one.
-    pub fn reopen_access_log(&self) -> bool {
+    /// Has the files of the access log and of forwarded audit events opened anew, after they were renamed; returns
+    /// whether there is an access log.
+    pub fn reopen_logs(&self) -> bool {
+        self.audit_forwarder.reopen();
         self.recorder.reopen_access_log()
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::audit_forwarder::AuditForwardingSettings;
 use crate::api::ApiOptions;
 use crate::auth::DefenderSettings;
 use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertyQuota, PublicUrl, StateLimits, UserQuotaLimits};
@@ -85,6 +86,8 @@ pub struct GatewaySettings {
     pub api_options: ApiOptions,
     /// Maximum number of files and directories that are open at once; `None` for no bound.
     pub open_file_limits: Option<UserQuotaLimits>,
+    /// Receivers of audit events.
+    pub audit_forwarding: AuditForwardingSettings,
     /// Maximum time for which connections go on once the gateway shuts down.
     pub drain_timeout: Duration,
 }
@@ -147,6 +150,7 @@ impl GatewaySettings {
             state_limits: StateLimits::default(),
             api_options: ApiOptions::default(),
             open_file_limits: None,
+            audit_forwarding: AuditForwardingSettings::default(),
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -13,6 +13,7 @@ mod listen;
 mod min_transfer_rate;
 mod proxy_protocol;
 mod rewind;
+mod syslog;
 mod tls;
 mod write_timeout;
 
@@ -31,6 +32,7 @@ pub use lingering_close::{DrainLimits, LingeringStream, UnreadInput};
 pub use listen::{AcceptedConnection, accept, set_peer_timeout};
 pub use min_transfer_rate::MinTransferRate;
 pub use rewind::RewindStream;
+pub use syslog::SyslogSender;
 pub use tls::{
     TlsError, TlsFailure, acme_server_config, certificate_validity, check_certificate, install_default_crypto_provider,
     server_config,

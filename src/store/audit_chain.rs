@@ -134,6 +134,12 @@ pub struct AuditRow {
 }
 
 impl AuditRow {
+    /// Returns the row as a JSON object on one line.
+    pub fn to_json(&self) -> String {
+        // Writing texts and numbers to memory does not fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// Returns the hash that the row must have after the row with this hash.
     pub(super) fn expected_hash(&self, previous: &ChainHash) -> ChainHash {
         let Self {
