@@ -44,13 +44,18 @@ impl CommandContext {
         flag_or_variable(self.arguments.state.as_ref().map(PathBuf::from), "PATGATE_STATE")
     }
 
+    /// Returns the configuration file that a flag or the environment names, if any.
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
+        flag_or_variable(self.arguments.config.clone(), "PATGATE_CONFIG")
+    }
+
     /// Returns the sources of the configuration, including the command's own flags.
     pub(super) fn config_sources(&self, flags: Vec<CommandLineSetting>) -> ConfigSources {
         let state = self.arguments.state.iter().map(|value| setting_flag("state", value));
         let log_flag = (self.arguments.verbose > 0).then(|| setting_flag("log", self.log_level("info")));
         ConfigSources {
             default_state_directory: default_state_directory(),
-            file: flag_or_variable(self.arguments.config.clone(), "PATGATE_CONFIG"),
+            file: self.config_file(),
             environment: std::env::vars_os().collect(),
             flags: state.chain(flags).chain(log_flag).collect(),
         }

@@ -56,7 +56,7 @@ enum CheckStatus {
 
 /// A check and its result.
 #[derive(Debug, Serialize)]
-struct DoctorCheck {
+pub(super) struct DoctorCheck {
     #[serde(rename = "what")]
     name: &'static str,
     #[serde(rename = "verdict")]
@@ -71,29 +71,7 @@ impl DoctorCommand {
         if let Some(url) = &self.health {
             return health::check_health(context, url.as_deref());
         }
-        let (local, listen_config) =
-            (context.local_config()?, ListenConfig::load(&context.config_sources(Vec::new()))?);
-        // The order is that of dependence: a later check is skipped if an earlier one shows that it can't succeed.
-        let mut checks = vec![check_state_directory(&local.state)];
-        // Opening the state directory of another user, or one that others may write to, would change it.
-        let is_safe_to_open = checks.iter().all(|check| check.status != CheckStatus::Fail);
-        let state_exists = is_safe_to_open && has_state(&local.state);
-        // A check must not migrate the database.
-        let store = state_exists.then(|| Store::open_for_diagnosis(&local.state));
-        checks.extend(is_safe_to_open.then(|| check_database(store.as_ref())));
-        let store = store.and_then(std::result::Result::ok);
-        checks.extend(store.as_ref().map(check_pepper));
-        checks.extend(store.as_ref().map(check_state_disk));
-        checks.extend(is_safe_to_open.then(|| check_host_keys(&local.state)));
-        checks.extend(check_secret_modes(&local.state));
-        checks.extend(check_served_directory(store.as_ref(), &local));
-        checks.extend(listen_config.tls.as_ref().map(check_certificate));
-        checks.extend(listen_config.acme.then(|| check_acme_certificate(&local.state)));
-        checks.push(check_openat2());
-        checks.push(check_sandbox(&local, &listen_config, store.as_ref()));
-        checks.push(check_open_file_limit(&listen_config));
-        let checkpoint = store.as_ref().and_then(|store| store.clock_checkpoint().ok().flatten());
-        checks.push(check_clock(Clock::system().now(), checkpoint.as_ref()));
+        let checks = run_checks(context)?;
         print_checks(context, &checks)?;
         match checks.iter().filter(|check| check.status == CheckStatus::Fail).count() {
             0 => Ok(()),
@@ -103,7 +81,35 @@ impl DoctorCommand {
     }
 }
 
-fn print_checks(context: &CommandContext, checks: &[DoctorCheck]) -> Result {
+/// Runs all checks of state directory, served directory and system.
+pub(super) fn run_checks(context: &CommandContext) -> Result<Vec<DoctorCheck>> {
+    let (local, listen_config) = (context.local_config()?, ListenConfig::load(&context.config_sources(Vec::new()))?);
+    // The order is that of dependence: a later check is skipped if an earlier one shows that it can't succeed.
+    let mut checks = vec![check_state_directory(&local.state)];
+    // Opening the state directory of another user, or one that others may write to, would change it.
+    let is_safe_to_open = checks.iter().all(|check| check.status != CheckStatus::Fail);
+    let state_exists = is_safe_to_open && has_state(&local.state);
+    // A check must not migrate the database.
+    let store = state_exists.then(|| Store::open_for_diagnosis(&local.state));
+    checks.extend(is_safe_to_open.then(|| check_database(store.as_ref())));
+    let store = store.and_then(std::result::Result::ok);
+    checks.extend(store.as_ref().map(check_pepper));
+    checks.extend(store.as_ref().map(check_state_disk));
+    checks.extend(is_safe_to_open.then(|| check_host_keys(&local.state)));
+    checks.extend(check_secret_modes(&local.state));
+    checks.extend(check_served_directory(store.as_ref(), &local));
+    checks.extend(listen_config.tls.as_ref().map(check_certificate));
+    checks.extend(listen_config.acme.then(|| check_acme_certificate(&local.state)));
+    checks.push(check_openat2());
+    checks.push(check_sandbox(&local, &listen_config, store.as_ref()));
+    checks.push(check_open_file_limit(&listen_config));
+    let checkpoint = store.as_ref().and_then(|store| store.clock_checkpoint().ok().flatten());
+    checks.push(check_clock(Clock::system().now(), checkpoint.as_ref()));
+    Ok(checks)
+}
+
+/// Prints the results of checks.
+pub(super) fn print_checks(context: &CommandContext, checks: &[DoctorCheck]) -> Result {
     if context.prints_json() {
         return output::print_json(&checks);
     }

@@ -181,6 +181,13 @@ fn reach_hint(login: &str, reach: &[String]) -> String {
 
 fn store_hint(error: &StoreError) -> String {
     match error {
+        StoreError::SchemaTooNew { copy: Some(copy), .. } => format!(
+            "to go back, stop the server and run: patgate admin restore {} --replace (changes since the upgrade are lost)",
+            copy.display()
+        ),
+        StoreError::SchemaTooNew { copy: None, .. } => {
+            "to go back, stop the server and run: patgate admin restore FILE --replace".to_owned()
+        }
         StoreError::SchemaTooOld { .. } => "start the server once with this version: patgate serve".to_owned(),
         StoreError::DiskFull => {
             "revoking, disabling and narrowing still work; patgate doctor checks the disk".to_owned()

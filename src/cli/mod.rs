@@ -4,6 +4,8 @@ mod apitoken;
 mod audit;
 mod backend;
 mod ban;
+mod backup;
+mod backup_archive;
 mod capabilities;
 mod client;
 mod completions;
@@ -19,12 +21,14 @@ mod open_state;
 mod output;
 mod policy;
 mod quickstart;
+mod restore;
 mod rlimit;
 mod sandbox;
 mod serve;
 mod service_manager;
 mod setting_flags;
 mod signals;
+mod staged_state;
 mod system_user;
 mod token_flags;
 mod token_format;
@@ -124,10 +128,11 @@ impl CliCommand {
     }
 }
 
-/// Manage users and their tokens, and bans of addresses
+/// Manage users, their tokens and bans of addresses, back up and restore the state
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  patgate admin user create alice")]
+#[command(after_help = "Examples:
+  patgate admin user create alice
+  patgate admin backup /var/backups/patgate.tar")]
 struct AdminArgs {
     #[command(subcommand)]
     subcommand: AdminSubcommand,
@@ -137,6 +142,8 @@ struct AdminArgs {
 enum AdminSubcommand {
     User(user::UserCommand),
     Ban(ban::BanCommand),
+    Backup(backup::BackupCommand),
+    Restore(restore::RestoreCommand),
 }
 
 /// Runs the command in the arguments, of which the first is the program's name.
@@ -172,6 +179,8 @@ fn dispatch(command: CliCommand, context: &CommandContext) -> Result {
             command.run(context)
         }
         CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::Ban(command) }) => command.run(context),
+        CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::Backup(command) }) => command.run(context),
+        CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::Restore(command) }) => command.run(context),
         CliCommand::Apitoken(command) => command.run(context),
         CliCommand::Node(command) => command.run(context),
         CliCommand::Policy(command) => command.run(context),

@@ -9,7 +9,8 @@ use super::error::OTHER_TREE_HINT;
 use super::{CommandError, Result, system_user};
 use crate::auth::{Clock, request_usage_flush};
 use crate::config::{self, LocalConfig};
-use crate::store::Store;
+use crate::domain::{EventKind, UnixMillis};
+use crate::store::{StateSummary, Store};
 use crate::tokens::{IssuedToken, Principal, TokenRequest, TokenService};
 use crate::tree::{self, Tree};
 
@@ -72,6 +73,26 @@ impl OpenState {
             .map_err(|error| served_directory_error(&root, &error))
     }
 
+    /// Returns the state directory.
+    pub(super) fn directory(&self) -> &Path {
+        &self.config.state
+    }
+
+    /// Returns the served directory: that of the last `serve`, or else the configured one.
+    pub(super) fn served_root(&self) -> Result<Option<PathBuf>> {
+        Ok(self.store.served_root()?.or_else(|| self.config.root.clone()))
+    }
+
+    /// Copies the database to a new file as it is at one moment, and returns what it holds.
+    pub(super) fn copy_database(&self, target: &Path, now: UnixMillis) -> Result<StateSummary> {
+        Ok(self.store.copy_to(target, now)?)
+    }
+
+    /// Records an event that concerns the state directory.
+    pub(super) fn record_event(&self, kind: EventKind, detail: &str) -> Result {
+        Ok(self.tokens.record_state_event(&self.principal, kind, detail)?)
+    }
+
     /// Compares each node with the entry at its path, and binds it to that entry if `bind` is set.
     pub(super) fn reattach(&self, root: Option<PathBuf>, bind: bool) -> Result<Vec<tree::NodeReattachment>> {
         let options = self.tree_options(root)?;
@@ -83,7 +104,7 @@ impl OpenState {
     fn tree_options(&self, explicit_root: Option<PathBuf>) -> Result<tree::TreeOptions> {
         let root = match explicit_root {
             Some(root) => std::path::absolute(root)?,
-            None => self.store.served_root()?.or_else(|| self.config.root.clone()).ok_or_else(|| {
+            None => self.served_root()?.ok_or_else(|| {
                 CommandError::new("no folder is served from this state yet")
                     .with_hint("start the server once (patgate serve --root DIR), or set PATGATE_ROOT")
             })?,

@@ -80,6 +80,10 @@ event_kinds! {
     BanAdded = "ban.added",
     /// A ban was removed before its end.
     BanRemoved = "ban.removed",
+    /// The state directory was backed up.
+    StateBackedUp = "state.backed_up",
+    /// The state directory was restored from a backup.
+    StateRestored = "state.restored",
 }
 
 impl fmt::Display for EventKind {

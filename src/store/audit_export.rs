@@ -60,7 +60,7 @@ pub(super) fn read_insert_position(c: &Connection) -> Result<ChainHead> {
 }
 
 /// Returns the last row of the chain.
-fn read_chain_head(c: &Connection) -> Result<ChainHead> {
+pub(super) fn read_chain_head(c: &Connection) -> Result<ChainHead> {
     let mut select = c.prepare_cached(CHAIN_HEAD_QUERY)?;
     let mut rows = select.query([])?;
     match rows.next()? {

@@ -94,6 +94,15 @@ pub(super) fn last_drawn_id(connection: &Connection, table: &str) -> Result<Opti
     rows.next()?.map(|row| super::columns::get_u64(row, 0)).transpose()
 }
 
+/// Makes a table with `AUTOINCREMENT` draw only higher ids than this one, and than all that it has drawn.
+pub(super) fn raise_last_drawn_id(connection: &Connection, table: &str, id: i64) -> Result<()> {
+    let update = "UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1";
+    if connection.execute(update, (table, id))? == 0 {
+        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", (table, id))?;
+    }
+    Ok(())
+}
+
 /// Number of rows of a table; 0 where there is no such table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TableRowCount {

@@ -1,7 +1,7 @@
 //! Reading the audit trail, the usage counts and the metrics.
 
 use super::{Principal, Result, TokenService};
-use crate::domain::{Role, UnixMillis, UsageCount};
+use crate::domain::{AuditEvent, EventKind, Role, UnixMillis, UsageCount};
 use crate::store::{ChainPage, EventCursor, EventFilter, RecordedEvent};
 
 impl TokenService {
@@ -27,6 +27,27 @@ impl TokenService {
     pub fn audit_chain(&self, principal: &Principal, after: u64, limit: usize) -> Result<ChainPage> {
         principal.authorized_caller()?.require_role(Role::ReadAudit)?;
         Ok(self.store.audit_chain(after, limit)?)
+    }
+
+    /// Records an event that concerns the state directory as a whole.
+    ///
+    /// # Errors
+    /// [`super::Error::Forbidden`].
+    pub fn record_state_event(&self, principal: &Principal, kind: EventKind, detail: &str) -> Result<()> {
+        principal.authorized_caller()?.require_role(Role::Admin)?;
+        let now = self.clock.now();
+        let event = AuditEvent::new(now, kind).with_actor(principal.audit_context(now).actor).with_detail(detail);
+        Ok(self.store.record_events(&[event])?)
+    }
+
+    /// Makes a restored store ready to be used in place of the one that was backed up, and records that it was restored.
+    ///
+    /// # Errors
+    /// [`super::Error::Forbidden`].
+    pub fn adopt_restored(&self, principal: &Principal, detail: &str) -> Result<()> {
+        principal.authorized_caller()?.require_role(Role::Admin)?;
+        let now = self.clock.now();
+        Ok(self.store.adopt_restored(principal.audit_context(now).actor, detail, now)?)
     }
 
     /// Returns the number of the latest event; 0 where there is none.

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod audit;
+mod backup;
 mod serving;
 mod signals;
 mod state;

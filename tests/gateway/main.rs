@@ -6,6 +6,7 @@
 
 mod access_log;
 mod audit;
+mod backup_drill;
 mod bans;
 mod bug_reports;
 mod capabilities;
