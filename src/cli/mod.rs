@@ -3,9 +3,9 @@
 mod apitoken;
 mod audit;
 mod backend;
-mod ban;
 mod backup;
 mod backup_archive;
+mod ban;
 mod capabilities;
 mod client;
 mod completions;

@@ -42,8 +42,8 @@ const SCHEMA_SCRIPTS: [&str; 18] = [
 /// Step after which the rows of the audit trail are chained, which SQL alone can't do.
 const AUDIT_CHAIN_SCRIPT: &str = include_str!("schema_18.sql");
 /// Tables from which no migration removes rows.
-const COUNTED_TABLES: [&str; 10] =
-    ["policy", "users", "user_roles", "grants", "tokens", "scopes", "nodes", "locks", "properties", "events"];
+const COUNTED_TABLES: [&str; 11] =
+    ["policy", "users", "user_roles", "grants", "tokens", "scopes", "nodes", "locks", "properties", "events", "bans"];
 /// Maximum number of backups of one schema.
 const MAX_BACKUPS_PER_SCHEMA: u32 = 1000;
 
@@ -280,10 +280,14 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(refusal(), None);
-        for name in ["schema-4", "schema-17", "schema-17-2", "schema-17-10", "schema-18", "schema-x"] {
-            fs::write(state_dir.join(format!("patgate.db.{name}.backup")), "").expect("written");
+        let latest = SCHEMA_SCRIPTS.len();
+        let newer = latest + 1;
+        for schema in
+            ["4", &format!("{latest}"), &format!("{latest}-2"), &format!("{latest}-10"), &format!("{newer}"), "x"]
+        {
+            fs::write(state_dir.join(format!("patgate.db.schema-{schema}.backup")), "").expect("written");
         }
-        assert_eq!(refusal(), Some(state_dir.join("patgate.db.schema-17-10.backup")));
+        assert_eq!(refusal(), Some(state_dir.join(format!("patgate.db.schema-{latest}-10.backup"))));
     }
 
     #[test]
