@@ -153,15 +153,20 @@ pub struct Gateway {
     store: Store,
     auth: Authenticator,
     tree: Tree,
-    http: Option<BoundListener<HttpService>>,
-    sftp: Option<BoundListener<Sftp>>,
-    metrics: Option<MetricsListener>,
+    listeners: GatewayListeners,
     audit_forwarder: AuditForwarder,
     settings: GatewaySettings,
     reloader: GatewayReloader,
-    /// Listener for challenges of a certificate authority.
-    challenge_listener: Option<TcpListener>,
     recorder: Arc<OperationRecorder>,
+}
+
+/// Listeners with the services that answer there.
+struct GatewayListeners {
+    http: Option<BoundListener<HttpService>>,
+    sftp: Option<BoundListener<Sftp>>,
+    metrics: Option<MetricsListener>,
+    /// For challenges of a certificate authority.
+    challenges: Option<TcpListener>,
 }
 
 impl Gateway {
@@ -228,24 +233,13 @@ impl Gateway {
             recorder: Arc::clone(&recorder),
             audit_forwarder: audit_forwarder.reloader(),
         };
-        Ok(Self {
-            store,
-            auth,
-            tree,
-            http,
-            sftp,
-            metrics,
-            audit_forwarder,
-            settings,
-            reloader,
-            challenge_listener,
-            recorder,
-        })
+        let listeners = GatewayListeners { http, sftp, metrics, challenges: challenge_listener };
+        Ok(Self { store, auth, tree, listeners, audit_forwarder, settings, reloader, recorder })
     }
 
     /// Returns the address of the HTTP listener; `None` where HTTP is off.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().and_then(BoundListener::address)
+        self.listeners.http.as_ref().and_then(BoundListener::address)
     }
 
     /// Tells whether HTTP is served over TLS.
@@ -255,12 +249,12 @@ impl Gateway {
 
     /// Returns the address of the SFTP listener; `None` where SFTP is off.
     pub fn sftp_address(&self) -> Option<SocketAddr> {
-        self.sftp.as_ref().and_then(BoundListener::address)
+        self.listeners.sftp.as_ref().and_then(BoundListener::address)
     }
 
     /// Returns the address of the listener for metrics; `None` where there is none.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.metrics.as_ref().and_then(MetricsListener::address)
+        self.listeners.metrics.as_ref().and_then(MetricsListener::address)
     }
 
     /// Returns the store, for a program that embeds the gateway and manages users itself.
@@ -286,19 +280,8 @@ impl Gateway {
     /// Serves until `stop` is cancelled, then drains connections within the configured timeout, then writes the uses
     /// and events that memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self {
-            store,
-            auth,
-            tree,
-            http,
-            sftp,
-            metrics,
-            audit_forwarder,
-            settings,
-            reloader,
-            challenge_listener,
-            recorder,
-        } = self;
+        let Self { store, auth, tree, listeners, audit_forwarder, settings, reloader, recorder } = self;
+        let GatewayListeners { http, sftp, metrics, challenges } = listeners;
         let connections = TaskTracker::new();
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
         spawn_background_tasks(
@@ -310,7 +293,7 @@ impl Gateway {
             &tree,
             &background_stop,
         );
-        spawn_certificate_tasks(&background, &settings, &reloader, challenge_listener, &background_stop);
+        spawn_certificate_tasks(&background, &settings, &reloader, challenges, &background_stop);
 
         let drain = DrainSignals::new(stop);
         let proxies = Arc::new(TrustedProxies::new(settings.trusted_proxies.clone(), settings.forwarding_headers));
