@@ -17,6 +17,8 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::domain::PublicUrl;
+use ipnet::IpNet;
 use loader::{ConfigLoader, ReadSettings};
 
 pub use access_log_values::{AccessLogFormatSetting, AccessLogOperationsSetting, AccessLogSetting};
@@ -99,6 +101,10 @@ pub struct ListenConfig {
     pub tls: Option<TlsFiles>,
     /// Whether its certificate comes from a certificate authority, in place of files.
     pub acme: bool,
+    /// Networks of the proxies that HTTP trusts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where clients see HTTP, if that is configured.
+    pub public_url: Option<PublicUrl>,
     /// SFTP; `None`: nowhere.
     pub sftp: Option<SocketAddr>,
     /// HTTP connections at once.
@@ -147,6 +153,16 @@ impl Config {
         ListenConfig::from_settings(&self.settings)
     }
 
+    /// Returns what of it concerns commands beside the server.
+    pub fn local_config(&self) -> LocalConfig {
+        LocalConfig {
+            state: self.state.clone(),
+            root: Some(self.root.clone()),
+            durability: self.settings.durability,
+            sandbox: self.settings.sandbox,
+        }
+    }
+
     /// Warns of an HTTP listener that answers hardly anybody.
     fn cleartext_warning(&self) -> Option<String> {
         let http = self.settings.http.0.filter(|http| !http.ip().to_canonical().is_loopback())?;
@@ -181,6 +197,8 @@ impl ListenConfig {
             http: settings.http.0,
             tls: settings.tls_files(),
             acme: !settings.acme_domains.0.is_empty(),
+            trusted_proxies: settings.trusted_proxies.0.clone(),
+            public_url: settings.public_url.clone(),
             sftp: settings.sftp.0,
             http_connections: settings.http_connections.0,
             sftp_connections: settings.sftp_connections.0,

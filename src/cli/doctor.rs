@@ -1,6 +1,8 @@
 //! `patgate doctor`: checks state directory, served directory and system.
 
+mod access_checks;
 mod check;
+mod file_system_checks;
 mod folder_checks;
 mod health;
 mod network_checks;
@@ -13,17 +15,20 @@ use super::context::CommandContext;
 use super::open_state::has_state;
 use super::{CommandError, Result, output};
 use crate::auth::Clock;
-use crate::config::ListenConfig;
+use crate::config::{Config, ListenConfig, LocalConfig};
+use crate::domain::UnixMillis;
 use crate::store::Store;
 
+use access_checks::check_audit_trail;
 use check::CheckStatus;
 pub(super) use check::DoctorCheck;
+use file_system_checks::check_state_file_system;
 use folder_checks::check_served_directory;
-use network_checks::{check_acme_certificate, check_certificate};
+use network_checks::{check_acme_certificate, check_certificate, check_key_mode, check_proxies};
 use state_checks::{
     check_database, check_host_keys, check_pepper, check_secret_modes, check_state_directory, check_state_disk,
 };
-use system_checks::{check_clock, check_open_file_limit, check_openat2, check_sandbox};
+use system_checks::{check_clock, check_open_file_limit, check_openat2, check_sandbox, check_versions};
 
 /// Check state directory, served folder and system
 #[derive(Debug, Args)]
@@ -57,6 +62,7 @@ impl DoctorCommand {
 /// Runs all checks of state directory, served directory and system.
 pub(super) fn run_checks(context: &CommandContext) -> Result<Vec<DoctorCheck>> {
     let (local, listen_config) = (context.local_config()?, ListenConfig::load(&context.config_sources(Vec::new()))?);
+    let now = Clock::system().now();
     // The order is that of dependence: a later check is skipped if an earlier one shows that it can't succeed.
     let mut checks = vec![check_state_directory(&local.state)];
     // Opening the state directory of another user, or one that others may write to, would change it.
@@ -69,16 +75,42 @@ pub(super) fn run_checks(context: &CommandContext) -> Result<Vec<DoctorCheck>> {
     checks.extend(store.as_ref().map(check_pepper));
     checks.extend(store.as_ref().map(check_state_disk));
     checks.extend(is_safe_to_open.then(|| check_host_keys(&local.state)));
-    checks.extend(check_secret_modes(&local.state));
-    checks.extend(check_served_directory(store.as_ref(), &local));
+    checks.extend(unnoticed_faults(&local, &listen_config, store.as_ref(), now));
     checks.extend(listen_config.tls.as_ref().map(check_certificate));
     checks.extend(listen_config.acme.then(|| check_acme_certificate(&local.state)));
     checks.push(check_openat2());
     checks.push(check_sandbox(&local, &listen_config, store.as_ref()));
     checks.push(check_open_file_limit(&listen_config));
     let checkpoint = store.as_ref().and_then(|store| store.clock_checkpoint().ok().flatten());
-    checks.push(check_clock(Clock::system().now(), checkpoint.as_ref()));
+    checks.push(check_clock(now, checkpoint.as_ref()));
+    checks.push(check_versions());
     Ok(checks)
+}
+
+/// Runs the checks of what a server does not notice by itself.
+fn unnoticed_faults(
+    local: &LocalConfig,
+    listen_config: &ListenConfig,
+    store: Option<&Store>,
+    now: UnixMillis,
+) -> Vec<DoctorCheck> {
+    let mut checks = Vec::new();
+    checks.extend(check_state_file_system(&local.state));
+    checks.extend(check_secret_modes(&local.state));
+    checks.extend(store.map(check_audit_trail));
+    checks.extend(check_served_directory(store, local, now));
+    checks.extend(listen_config.tls.as_ref().and_then(check_key_mode));
+    checks.extend(check_proxies(listen_config, &local.state));
+    checks
+}
+
+/// Logs what a starting server does not notice by itself. It reads the audit trail, and an entry of the served folder for
+/// each grant and scope.
+pub(super) fn warn_at_start(config: &Config, store: &Store) {
+    let checks = unnoticed_faults(&config.local_config(), &config.listen_config(), Some(store), Clock::system().now());
+    for DoctorCheck { name, detail, .. } in checks.iter().filter(|check| check.status != CheckStatus::Ok) {
+        tracing::warn!("{name}: {detail}");
+    }
 }
 
 /// Prints the results of checks.

@@ -12,7 +12,7 @@ use super::open_state::tree_durability;
 use super::sandbox::{SandboxFiles, SandboxPaths};
 use super::setting_flags::SettingFlags;
 use super::signals::{HarmlessSignals, stop_on_signals};
-use super::{CommandError, Result, capabilities, huge_pages, output, rlimit, service_manager};
+use super::{CommandError, Result, capabilities, doctor, huge_pages, output, rlimit, service_manager};
 use crate::api::ApiOptions;
 use crate::auth::DefenderSettings;
 use crate::config::{self, Config, ConfigSources, Count, LoadedConfig, SandboxSetting, Settings};
@@ -81,10 +81,15 @@ impl ServeCommand {
                 service_manager::notify_when_stopping(stop.clone(), move || reloader.drain_timeout())
             });
             tokio::spawn(service_manager::feed_watchdog(gateway.store().clone()));
+            let config = loaded.config.clone();
             let mut reload = ConfigReload { sources, started_with: loaded, log, reloader: reloader.clone(), sandbox };
             tokio::spawn(harmless.handle(move || reload.run(), move || reloader.reopen_logs()));
             output::print_line(&ready_line(&gateway))?;
             service_manager::notify_ready();
+            tokio::task::spawn_blocking({
+                let store = gateway.store().clone();
+                move || doctor::warn_at_start(&config, &store)
+            });
             gateway.run(stop).await;
             Ok(())
         })

@@ -8,8 +8,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::audit_forwarder::AuditForwarder;
+use super::untrusted_proxy_file::UntrustedProxyFile;
 use crate::auth::{Authenticator, Clock};
 use crate::domain::UnixMillis;
+use crate::http;
 use crate::store::{ClockJump, EventCursor, EventFilter, Store, StoreError};
 use crate::telemetry::{self, OperationRecorder};
 use crate::tokens::TokenService;
@@ -31,6 +33,7 @@ struct MaintenanceTask {
     tree: Tree,
     last_logged_event: Option<u64>,
     audit_forwarder: AuditForwarder,
+    untrusted_proxy_file: UntrustedProxyFile,
     next_cleanup: UnixMillis,
     clock: Clock,
     /// Record in which events are counted.
@@ -54,6 +57,7 @@ pub(super) async fn run_maintenance(
     let mut task = MaintenanceTask {
         last_logged_event,
         audit_forwarder,
+        untrusted_proxy_file: UntrustedProxyFile::new(store.state_dir()),
         store,
         tokens,
         tree,
@@ -104,6 +108,11 @@ impl MaintenanceTask {
         run_step("forwarding audit events", || {
             if let Err(error) = self.audit_forwarder.forward_new_events(&self.store) {
                 tracing::warn!(%error, "the audit trail can't be read");
+            }
+        });
+        run_step("recording an untrusted proxy", || {
+            if let Err(error) = self.untrusted_proxy_file.record(http::untrusted_proxy()) {
+                tracing::warn!(%error, "the address of an untrusted proxy can't be recorded");
             }
         });
     }
@@ -199,6 +208,7 @@ mod tests {
             tree: fixture.tree.clone(),
             last_logged_event: fixture.store.latest_event_id().ok(),
             audit_forwarder: AuditForwarder::default(),
+            untrusted_proxy_file: UntrustedProxyFile::new(fixture.store.state_dir()),
             next_cleanup: fixture.clock.now(),
             clock: fixture.clock.clone(),
             recorder: Arc::default(),

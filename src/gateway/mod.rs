@@ -33,6 +33,7 @@ mod request_handler;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod untrusted_proxy_file;
 
 use arc_swap::ArcSwap;
 use std::io;
@@ -68,6 +69,7 @@ use readiness::ReadinessCheck;
 use reload::LiveSettings;
 pub use reload::{GatewayReloader, ReloadError};
 pub use settings::{AcmeSettings, GatewaySettings, HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners};
+pub use untrusted_proxy_file::recorded_untrusted_proxy;
 
 /// Reason why the gateway can't start.
 #[derive(Debug, thiserror::Error)]

@@ -31,3 +31,4 @@ pub use queued_body::{BodyStart, queued_body};
 pub use request_body::{ReceivedBytes, RequestBody, RequestBodyError, UnreadBody, UnreadBodyRest};
 pub use request_target::{is_path_within, normalized_path, normalized_target};
 pub use streamed_body::{BlockBufferPool, BlockProducer, streamed_body};
+pub use untrusted_proxy::untrusted_proxy;

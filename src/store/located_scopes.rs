@@ -104,7 +104,7 @@ struct NodeLocationRow {
 impl NodeRowCache {
     /// Returns the path and the identity of a node; `None` when it dangles: it has no row, or its ancestors don't lead
     /// to the root.
-    fn locate(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
+    pub(super) fn locate(&mut self, c: &Connection, id: NodeId) -> Result<Option<(TreePath, NodeIdentity)>> {
         let Some(node) = self.row(c, id)? else { return Ok(None) };
         // A file has the identity of its parent directory, so that a file that replaces it stays the same node.
         let identity_row = match (node.is_directory, node.parent) {

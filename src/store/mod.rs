@@ -9,6 +9,7 @@
 //! one number read with a token's row tells whether anything derived from other rows is still valid.
 //! That number is also published in a file beside the database, so that it need not be read there ([`epoch`]).
 
+mod access_references;
 mod audit;
 mod audit_chain;
 mod audit_context;
@@ -66,6 +67,7 @@ use crate::domain::{DurationHistogram, PropertyQuota, StateLimits};
 use epoch::EpochFile;
 use sqlite::{open_reader, open_writer};
 
+pub use access_references::AccessReference;
 pub(crate) use audit::AddressSeen;
 pub use audit::{EventCursor, EventFilter, RecordedEvent};
 pub use audit_chain::{AuditRow, ChainFault, ChainHash, ChainHead, ChainItem, ChainReport, ChainVerifier, RemovedRows};
@@ -98,6 +100,11 @@ pub use users::{User, UserUpdate};
 
 /// The result of a store operation.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Returns the version of the SQLite library.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
 
 const DATABASE_FILE_NAME: &str = "patgate.db";
 const MAX_IDLE_READERS: usize = 16;

@@ -51,7 +51,7 @@ pub(super) fn record_root_marker(fs: &ServedFs, store: &Store) -> Result<()> {
     }
 }
 
-fn known_tree(store: &Store) -> Result<KnownTree> {
+pub(super) fn known_tree(store: &Store) -> Result<KnownTree> {
     let mounts = store.marked_mounts()?.into_iter().map(|mount| {
         let inode = inode_of(&mount.node);
         KnownMount { path: mount.path, marker: mount.marker, inode }

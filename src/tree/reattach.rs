@@ -47,30 +47,12 @@ impl Tree {
         let kept_names = bind.then(|| kept_names_fn(store.clone()));
         let fs = Arc::new(ServedFs::open(&options.root, kept_names).map_err(Error::Filesystem)?);
         let host_access = FsHostAccess::new(Arc::clone(&fs), BackgroundDeletes::default());
-        let metadata = |path: &TreePath| match host_access.metadata(path) {
-            Err(Error::Absent | Error::NoParent | Error::NotADirectory) => Ok(None),
-            metadata => metadata.map(Some),
-        };
         let (mut report, mut identities) = (Vec::new(), Vec::new());
         for (path, row) in store.nodes()? {
-            let node_match = match (metadata(&path)?, row.identity) {
-                (
-                    Some(InodeMetadata { kind: EntryKind::Directory, inode, birth_time }),
-                    NodeIdentity::Directory { .. },
-                ) => {
-                    let found = NodeIdentity::Directory { inode, birth_time };
-                    identities.push((row.id, found));
-                    node_match(row.identity.matches(found))
-                }
-                // The row of a file has no identity of its own, so only directories are bound again.
-                (Some(InodeMetadata { kind: EntryKind::File, .. }), NodeIdentity::File { .. }) => {
-                    let parent = path.parent().map(|parent| metadata(&parent)).transpose()?.flatten();
-                    let found =
-                        parent.map(|InodeMetadata { inode, birth_time, .. }| NodeIdentity::File { inode, birth_time });
-                    node_match(found.is_some_and(|found| row.identity.matches(found)))
-                }
-                (Some(_) | None, _) => NodeMatch::Missing,
-            };
+            let (node_match, found) = compare_with_entry(&host_access, &path, row.identity)?;
+            // The row of a file has no identity of its own, so only directories are bound again.
+            identities
+                .extend(found.filter(|found| matches!(found, NodeIdentity::Directory { .. })).map(|f| (row.id, f)));
             report.push(NodeReattachment { id: row.id, path, node_match });
         }
         if bind {
@@ -91,6 +73,30 @@ impl Tree {
     }
 }
 
-fn node_match(same: bool) -> NodeMatch {
-    if same { NodeMatch::Same } else { NodeMatch::Different }
+/// Compares a node with the entry at a path; returns also the identity that the node would have there, where there is an
+/// entry of its kind.
+pub(super) fn compare_with_entry(
+    host_access: &FsHostAccess,
+    path: &TreePath,
+    identity: NodeIdentity,
+) -> Result<(NodeMatch, Option<NodeIdentity>)> {
+    let metadata = |path: &TreePath| match host_access.metadata(path) {
+        Err(Error::Absent | Error::NoParent | Error::NotADirectory) => Ok(None),
+        metadata => metadata.map(Some),
+    };
+    let found = match (metadata(path)?, identity) {
+        (Some(InodeMetadata { kind: EntryKind::Directory, inode, birth_time }), NodeIdentity::Directory { .. }) => {
+            Some(NodeIdentity::Directory { inode, birth_time })
+        }
+        (Some(InodeMetadata { kind: EntryKind::File, .. }), NodeIdentity::File { .. }) => {
+            let parent = path.parent().map(|parent| metadata(&parent)).transpose()?.flatten();
+            match parent.map(|parent| NodeIdentity::File { inode: parent.inode, birth_time: parent.birth_time }) {
+                Some(found) => Some(found),
+                None => return Ok((NodeMatch::Different, None)),
+            }
+        }
+        (Some(_) | None, _) => return Ok((NodeMatch::Missing, None)),
+    };
+    let is_same = found.is_some_and(|found| identity.matches(found));
+    Ok((if is_same { NodeMatch::Same } else { NodeMatch::Different }, found))
 }

@@ -22,6 +22,7 @@ mod cross_device;
 mod cross_origin;
 mod cross_protocol;
 mod directory_handles;
+mod doctor;
 mod former_versions;
 mod hidden_or_missing;
 mod host_header;

@@ -300,6 +300,13 @@ fn create_separate_image(fixture: &MountFixture) -> std::path::PathBuf {
     create_image(&folder, 16, &["mkfs.ext4", "-q"]).expect("as before")
 }
 
+fn assert_doctor_names_missing_mount(fixture: &MountFixture) {
+    let output = patgate_command(&fixture.path("state")).arg("doctor").output().expect("it runs");
+    let found = String::from_utf8(output.stdout).expect("text");
+    let mount = "/data (another directory is in its place";
+    assert!(found.contains(mount) && !found.contains("nothing is at"), "{found}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_mount_inside_the_tree_refuses_only_its_paths() {
     let Some(fixture) = MountFixture::new() else { return };
@@ -330,6 +337,7 @@ async fn missing_mount_inside_the_tree_refuses_only_its_paths() {
     assert!(why.starts_with("a file system in the served folder is not available: another directory"), "{why}");
     load.wait_for_more(true).await;
     load.stop().await;
+    assert_doctor_names_missing_mount(&fixture);
     let check = async |dav: &DavClient, bob: &DavClient| {
         assert_eq!(dav.list_hrefs("/dav/").await, Ok(vec!["/dav/beside".to_owned(), "/dav/data/".to_owned()]));
         assert_eq!(dav.get("/dav/beside").await.text(), "content");

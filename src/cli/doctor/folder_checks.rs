@@ -4,12 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::error::OTHER_TREE_HINT;
+use super::access_checks::check_access;
 use super::check::{CheckStatus, DoctorCheck, check};
+use super::file_system_checks::check_served_file_system;
 use crate::config::LocalConfig;
+use crate::domain::UnixMillis;
 use crate::store::Store;
 use crate::tree::{self, Tree};
 
-pub(super) fn check_served_directory(store: Option<&Store>, local: &LocalConfig) -> Vec<DoctorCheck> {
+pub(super) fn check_served_directory(store: Option<&Store>, local: &LocalConfig, now: UnixMillis) -> Vec<DoctorCheck> {
     // As for `node` and `admin`: the directory of the last `serve` comes before the configured one.
     let stored = store.and_then(|store| store.served_root().ok().flatten());
     let Some(root) = stored.or_else(|| local.root.clone()) else {
@@ -23,7 +26,14 @@ pub(super) fn check_served_directory(store: Option<&Store>, local: &LocalConfig)
         }
         Ok(metadata) => {
             let mut checks = vec![check_root_access(&root), check_birth_times(&metadata)];
-            checks.extend(store.and_then(|store| check_tree_marker(&root, store)));
+            checks.extend(check_served_file_system(&root));
+            if let Some(store) = store {
+                let marker = check_tree_marker(&root, store);
+                // In another folder nothing is where grants say, which is one problem and not many.
+                let is_known = marker.as_ref().is_some_and(|marker| marker.status == CheckStatus::Ok);
+                checks.extend(marker);
+                checks.extend(is_known.then(|| check_access(&root, store, now)).into_iter().flatten());
+            }
             checks.extend(check_staging(&root));
             checks.extend(Tree::supports_flock(&root).map(report_locks));
             checks

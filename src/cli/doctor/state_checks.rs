@@ -94,15 +94,22 @@ pub(super) fn check_host_keys(state: &Path) -> DoctorCheck {
 
 /// Looks for secrets whose own modes let other users read them, should the state directory be opened to them.
 pub(super) fn check_secret_modes(state: &Path) -> Option<DoctorCheck> {
-    let is_secret_file = |name: &str| name == "pepper" || name.starts_with("ssh_host_");
-    let readable_secret = |entry: fs::DirEntry| {
-        let (name, mode) = (entry.file_name().into_string().ok()?, entry.metadata().ok()?.mode());
-        (is_secret_file(&name) && mode & 0o077 != 0).then_some(name)
-    };
-    let mut names: Vec<_> = fs::read_dir(state).ok()?.flatten().filter_map(readable_secret).collect();
+    let mut names = files_readable_by_others(state, "", |name| {
+        name == "pepper" || name.starts_with("ssh_host_") || name.starts_with("patgate.db")
+    });
+    names.extend(files_readable_by_others(&state.join("acme"), "acme/", |_| true));
     names.sort();
     let detail = format!("other users may read {}: chmod 600 them", names.join(", "));
     (!names.is_empty()).then(|| check("secrets", CheckStatus::Fail, detail))
+}
+
+/// Returns the names, with a prefix, of those files of a directory that other users may read.
+fn files_readable_by_others(directory: &Path, prefix: &str, is_secret: impl Fn(&str) -> bool) -> Vec<String> {
+    let readable = |entry: fs::DirEntry| {
+        let (name, metadata) = (entry.file_name().into_string().ok()?, entry.metadata().ok()?);
+        (metadata.is_file() && metadata.mode() & 0o077 != 0 && is_secret(&name)).then(|| format!("{prefix}{name}"))
+    };
+    fs::read_dir(directory).into_iter().flatten().flatten().filter_map(readable).collect()
 }
 
 #[cfg(test)]

@@ -9,12 +9,25 @@ use super::super::sandbox::{self, SandboxFiles, SandboxPaths};
 use super::check::{CheckStatus, DoctorCheck, check};
 use crate::config::{ListenConfig, LocalConfig, SandboxSetting};
 use crate::domain::UnixMillis;
-use crate::store::{ClockCheckpoint, Store};
+use crate::store::{self, ClockCheckpoint, Store};
 
 /// 2026-01-01 in milliseconds since 1970; a clock that shows less is wrong.
 const EARLIEST_PLAUSIBLE_MILLIS: i64 = 1_767_225_600_000;
 /// Time that a clock may lie behind the last one that the server saw without a warning.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
+
+/// Reports the versions of the program and what it runs on.
+pub(super) fn check_versions() -> DoctorCheck {
+    let kernel = rustix::system::uname();
+    let detail = format!(
+        "patgate {}, SQLite {}, {} {}",
+        env!("CARGO_PKG_VERSION"),
+        store::sqlite_version(),
+        kernel.sysname().to_string_lossy(),
+        kernel.release().to_string_lossy()
+    );
+    check("versions", CheckStatus::Ok, detail)
+}
 
 /// Checks whether the kernel supports `openat2` with `RESOLVE_BENEATH` (Linux 5.6).
 pub(super) fn check_openat2() -> DoctorCheck {
