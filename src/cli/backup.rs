@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::backup_archive::{BackupManifest, CONFIG_NAME, DATABASE_NAME, PartSource, is_part_name, write_archive};
 use super::context::CommandContext;
-use super::{CommandError, Result, output};
+use super::{CommandError, Result, age_program, output};
 use crate::auth::Clock;
 use crate::domain::EventKind;
 
@@ -20,10 +21,12 @@ use crate::domain::EventKind;
 #[command(after_help = "Examples:
   patgate admin backup /var/backups/patgate-2026-05-05.tar
   patgate admin backup - > /var/backups/patgate.tar
+  patgate admin backup /mnt/offsite/patgate.tar.age --age-recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
 
 The file holds the database as it is at one moment, the pepper, the SSH host keys, and the configuration file that --config or
-PATGATE_CONFIG names. Whoever has it can check guesses of secrets and pass for the server: it has mode 0600; to encrypt it,
-write it to standard output and pipe it to age -r age1… or gpg. The served folder is not in it.")]
+PATGATE_CONFIG names. Whoever has it can check guesses of secrets and pass for the server: it has mode 0600; encrypt one that
+leaves the machine. --age-recipient does it with the program age; any other takes it from standard output. The served folder
+is not in it.")]
 pub(super) struct BackupCommand {
     /// The file to write; - is standard output
     #[arg(value_name = "FILE")]
@@ -31,6 +34,9 @@ pub(super) struct BackupCommand {
     /// Replace the file if it exists
     #[arg(long)]
     overwrite: bool,
+    /// Encrypt the file to a recipient of the program age: age1…, or an SSH public key; repeatable
+    #[arg(long, value_name = "RECIPIENT")]
+    age_recipient: Vec<String>,
 }
 
 /// Prefix of the names of unfinished files; the id of the process comes after it.
@@ -76,17 +82,25 @@ impl BackupCommand {
         sources.extend(context.config_file().map(|path| PartSource { name: CONFIG_NAME.to_owned(), path }));
         let manifest = BackupManifest::describe(&sources, now.to_string(), root, holds)?;
         if to_stdout {
-            write_archive(&manifest, &sources, io::stdout().lock())?;
+            self.write(&manifest, &sources, io::stdout().as_fd().try_clone_to_owned()?.into())?;
         } else {
             let archive = draft("tar");
             let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&archive.path)?;
-            write_archive(&manifest, &sources, &file)?;
+            self.write(&manifest, &sources, file.try_clone()?)?;
             file.sync_all()?;
             self.publish(&archive.path, directory)?;
         }
         let target = if to_stdout { "standard output".to_owned() } else { self.file.display().to_string() };
         state.record_event(EventKind::StateBackedUp, &format!("to {target}"))?;
         if to_stdout { Ok(()) } else { print_manifest(context, &manifest) }
+    }
+
+    /// Writes the archive, encrypted where that was asked for.
+    fn write(&self, manifest: &BackupManifest, sources: &[PartSource], file: File) -> Result {
+        if self.age_recipient.is_empty() {
+            return Ok(write_archive(manifest, sources, file)?);
+        }
+        age_program::encrypt(&self.age_recipient, file, |output| Ok(write_archive(manifest, sources, output)?))
     }
 
     /// Refuses a target that exists, or that clients could read.

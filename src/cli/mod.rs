@@ -1,5 +1,6 @@
 //! The command line: one file per command. Each calls tokens, tree or gateway and prints the result.
 
+mod age_program;
 mod apitoken;
 mod audit;
 mod backend;

@@ -30,9 +30,9 @@ const TOKENS_PER_READ: usize = 500;
   patgate admin restore /var/backups/patgate-2026-05-05.tar
   patgate admin restore /var/backups/patgate-2026-05-05.tar --replace --revoke-sliding
   patgate admin restore /var/lib/patgate/patgate.db.schema-16.backup --replace
+  patgate admin restore /mnt/offsite/patgate.tar.age --age-identity /root/backup-key.txt
 
-FILE is what patgate admin backup has written (- is standard input, such as the output of age -d -i KEY), a copy of the
-database from before an upgrade, or the directory of a state that an earlier restore has replaced. What was revoked, narrowed,
+FILE is what patgate admin backup has written (- is standard input), a copy of the database from before an upgrade, or the directory of a state that an earlier restore has replaced. What was revoked, narrowed,
 disabled or deleted since the backup is as it was before. If the served folder was restored or moved as well, bind grants
 and scopes to it with patgate node reattach.")]
 pub(super) struct RestoreCommand {
@@ -42,6 +42,9 @@ pub(super) struct RestoreCommand {
     /// Replace the state that is there; it is kept in a directory beside the new one
     #[arg(long)]
     replace: bool,
+    /// File with the identity by which the program age decrypts the backup
+    #[arg(long, value_name = "FILE")]
+    age_identity: Option<PathBuf>,
     /// Revoke all restored tokens whose expiration moves with each use
     #[arg(long)]
     revoke_sliding: bool,
@@ -84,7 +87,7 @@ impl RestoreCommand {
     fn restore(&self, state: &Path) -> Result<RestoreReport> {
         let now = Clock::system().now();
         let staged = StagedState::create(state)?;
-        let source = staged.fill(&self.source, state)?;
+        let source = staged.fill(&self.source, self.age_identity.as_deref(), state)?;
         // Opening it checks the whole database, and migrates an older one.
         let store = Store::open(staged.path())?;
         SecretHasher::open(&store)?;

@@ -8,7 +8,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
+use super::age_program::{self, AGE_MAGIC};
 use super::backup_archive::{BackupManifest, CONFIG_NAME, DATABASE_NAME, PEPPER_NAME, extract_archive, is_part_name};
 use super::{CommandError, Result};
 
@@ -57,28 +59,48 @@ impl StagedState {
         &self.path
     }
 
-    /// Reads the source into the directory. `state` is the present state directory.
-    pub(super) fn fill(&self, source: &Path, state: &Path) -> Result<RestoreSource> {
-        if source == Path::new("-") {
-            return Ok(RestoreSource::Archive(Box::new(extract_archive(io::stdin().lock(), &self.path)?)));
-        }
+    /// Reads the source into the directory, decrypted with the identity in a file if one is given. `state` is the present
+    /// state directory.
+    pub(super) fn fill(&self, source: &Path, age_identity: Option<&Path>, state: &Path) -> Result<RestoreSource> {
         let unreadable = |error: io::Error| {
             CommandError::new(format!("{} can't be read: {error}", source.display()))
                 .with_hint("give the file that patgate admin backup has written")
         };
+        if source == Path::new("-") {
+            return match age_identity {
+                Some(identity) => self.fill_decrypted(identity, Stdio::inherit()),
+                None => self.fill_from_archive(io::stdin().lock()),
+            };
+        }
         if fs::metadata(source).map_err(unreadable)?.is_dir() {
             self.copy_state_files(source, |name| is_part_name(name) || name == DATABASE_COMPANIONS[0])?;
             return Ok(RestoreSource::Directory);
         }
         let mut file = File::open(source).map_err(unreadable)?;
+        if let Some(identity) = age_identity {
+            return self.fill_decrypted(identity, file);
+        }
         let mut magic = Vec::new();
         file.by_ref().take(SQLITE_MAGIC.len() as u64).read_to_end(&mut magic).map_err(unreadable)?;
         if magic != SQLITE_MAGIC {
-            return Ok(RestoreSource::Archive(Box::new(extract_archive(magic.chain(file), &self.path)?)));
+            return self.fill_from_archive(magic.chain(file));
         }
         copy_private(source, &self.path.join(DATABASE_NAME)).map_err(unreadable)?;
         self.copy_state_files(state, |name| is_part_name(name) && name != DATABASE_NAME)?;
         Ok(RestoreSource::Database)
+    }
+
+    fn fill_decrypted(&self, identity: &Path, input: impl Into<Stdio>) -> Result<RestoreSource> {
+        age_program::decrypt(identity, input, |archive| self.fill_from_archive(archive))
+    }
+
+    fn fill_from_archive(&self, mut input: impl Read) -> Result<RestoreSource> {
+        let mut magic = Vec::new();
+        input.by_ref().take(AGE_MAGIC.len() as u64).read_to_end(&mut magic)?;
+        if magic == AGE_MAGIC {
+            return Err(CommandError::new("the backup is encrypted with age").with_hint("give --age-identity FILE"));
+        }
+        Ok(RestoreSource::Archive(Box::new(extract_archive(magic.chain(input), &self.path)?)))
     }
 
     fn copy_state_files(&self, from: &Path, is_copied: impl Fn(&str) -> bool) -> Result {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::{CliFixture, CommandOutput};
+use crate::{CliFixture, CommandOutput, command_output};
 
 fn backup(fixture: &CliFixture, name: &str) -> PathBuf {
     let file = fixture.folder.path().join(name);
@@ -128,4 +128,64 @@ fn newer_database_names_the_copy_to_go_back_to_and_restore_takes_it() {
     fixture.run_ok(&command);
     assert_eq!(fixture.run_json("admin user list").as_array().map(Vec::len), Some(2));
     assert_eq!(fixture.run_json(&format!("apitoken show {}", &token[4..12]))["state"], "live");
+}
+
+/// Puts a program `age` into a directory that stands for the real one: it prefixes what it encrypts, and knows one key.
+fn put_age(directory: &Path) {
+    let script = "#!/bin/sh
+case $1 in
+--encrypt) [ \"$2 $3\" = '--recipient age1known' ] || { echo 'age: error: unknown recipient' >&2; exit 1; }
+    echo age-encryption.org/v1; cat ;;
+--decrypt) [ \"$2\" = --identity ] && grep -q known \"$3\" || { echo 'age: error: no identity matched' >&2; exit 1; }
+    read -r magic; cat; [ ! -e \"$3.cut\" ] || { echo 'age: error: the end was changed' >&2; exit 1; } ;;
+esac
+";
+    fs::create_dir(directory).expect("a directory");
+    fs::write(directory.join("age"), script).expect("written");
+    fs::set_permissions(directory.join("age"), fs::Permissions::from_mode(0o755)).expect("set");
+}
+
+#[test]
+fn backup_is_encrypted_and_decrypted_by_the_program_age() {
+    let fixture = CliFixture::with_alice();
+    let folder = fixture.folder.path();
+    let (file, key, bin) = (folder.join("backup.age"), folder.join("key"), folder.join("bin"));
+    let run =
+        |path: &str, line: &str| command_output(fixture.command().env("PATH", path).args(line.split_whitespace()));
+    let backup = |recipient: &str| format!("admin backup {} --age-recipient {recipient}", file.display());
+    let missing = run("/nowhere", &backup("age1known"));
+    assert!(missing.code == 1 && missing.stderr.contains("age is not installed"), "{}", missing.stderr);
+    put_age(&bin);
+    let path = format!("{}:/bin:/usr/bin", bin.display());
+    let refused = run(&path, &backup("age1other"));
+    assert!(
+        refused.code == 1 && refused.stderr.contains("encrypt the backup: unknown recipient"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(names(folder), ["bin", "files", "state"], "nothing is left");
+    assert_eq!(run(&path, &backup("age1known")).code, 0);
+    let content = fs::read(&file).expect("read");
+    assert!(content.starts_with(b"age-encryption.org/v1\nmanifest.json\0"));
+    assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+    let arguments = ["admin", "backup", "-", "--age-recipient", "age1known"];
+    let streamed = fixture.command().env("PATH", &path).args(arguments).output().expect("runs");
+    assert!(streamed.stdout.starts_with(b"age-encryption.org/v1\nmanifest.json\0"));
+
+    fs::write(&key, "known").expect("written");
+    let other = folder.join("other-key");
+    fs::write(&other, "other").expect("written");
+    let before = fs::read(fixture.state().join("patgate.db")).expect("read");
+    let restore = |rest: &str| run(&path, &format!("admin restore {} --replace {rest}", file.display()));
+    let refused = |output: CommandOutput, why: &str| {
+        assert!(output.code == 1 && output.stderr.contains(why), "{why}: {}", output.stderr);
+        assert_eq!(fs::read(fixture.state().join("patgate.db")).expect("read"), before, "{why}");
+    };
+    refused(restore(""), "hint: give --age-identity");
+    refused(restore(&format!("--age-identity {}", other.display())), "decrypt the backup: no identity matched");
+    fs::write(folder.join("key.cut"), "").expect("written");
+    refused(restore(&format!("--age-identity {}", key.display())), "decrypt the backup: the end was changed");
+    fs::remove_file(folder.join("key.cut")).expect("removed");
+    let restored = restore(&format!("--age-identity {}", key.display()));
+    assert!(restored.code == 0 && restored.stdout.contains("users:"), "{} {}", restored.stdout, restored.stderr);
 }

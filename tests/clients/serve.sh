@@ -3,7 +3,7 @@
 # token, and at exit stops it and removes what it made. Everything about it is told in the GATEWAY_ variables.
 
 # With KDE's programs comes a back end for sound; the one that plays nothing is small.
-client_packages=(ansible-core apache2 borgbackup cadaver caddy chromium curl davfs2 dbus-daemon default-jdk-headless
+client_packages=(age ansible-core apache2 borgbackup cadaver caddy chromium curl davfs2 dbus-daemon default-jdk-headless
     duplicity fail2ban ffmpeg filezilla fuse3 git gvfs gvfs-backends kde-cli-tools keepassxc kio kio-extras lftp
     libglib2.0-bin libhttpclient-java libmono-system4.0-cil libreoffice-writer-nogui litmus logrotate mono-mcs
     mono-runtime nginx openssh-client openssh-sftp-server phonon4qt5-backend-null php-cli php-phpseclib3 prometheus
