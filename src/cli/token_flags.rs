@@ -15,7 +15,7 @@ use crate::tokens::{TokenLabel, TokenRequest};
 #[derive(Clone, Debug, Args)]
 pub(super) struct NewTokenFlags {
     #[command(flatten)]
-    restrictions: TokenRestrictionFlags,
+    pub(super) restrictions: TokenRestrictionFlags,
     /// Name for people [default: OWNER_api_token]
     #[arg(long, value_name = "NAME")]
     name: Option<TokenLabel>,

@@ -2,10 +2,11 @@
 
 use clap::Args;
 
+use super::backend::ManagementBackend;
 use super::context::CommandContext;
 use super::token_flags::{NewTokenFlags, parse_window};
 use super::{Result, output, token_format};
-use crate::domain::{Lifetime, Login};
+use crate::domain::{Lifetime, Login, Roles, TokenLimits};
 use crate::tokens::{RequestedLifetime, TokenRequest};
 
 /// Create a token for a user
@@ -13,7 +14,10 @@ use crate::tokens::{RequestedLifetime, TokenRequest};
 #[command(after_help = "Examples:
   patgate admin user token -u alice -e 24h
   patgate admin user token -u backup -a 36h -s path:/backup:w -q
-  patgate admin user token -u alice -e 7d -a 1h -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r")]
+  patgate admin user token -u alice -e 7d -a 1h -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r
+  patgate admin user token -u carol -e 30d --role none
+
+Without a scope or a limit it has the roles of its owner, as after a login, unless --role says otherwise.")]
 pub(super) struct CreateUserTokenCommand {
     /// The owner
     #[arg(short, long, value_name = "LOGIN")]
@@ -37,6 +41,7 @@ impl CreateUserTokenCommand {
             owner: Some(self.user.clone()),
             lifetime: self.expire,
             window: self.auto,
+            roles: self.roles(&*backend)?,
             ..self.flags.token_request()?
         };
         let created = backend.create_token(request)?;
@@ -63,7 +68,8 @@ impl CreateUserTokenCommand {
             ("expires", token_format::format_expiration(token)),
         ];
         fields.extend(token_format::format_limits(&token.limits).map(|limits| ("limits", limits)));
-        fields.extend(token_format::format_roles(&token.roles).map(|roles| ("roles", roles)));
+        // Always, since a token may have got them without being asked for.
+        fields.push(("roles", token_format::format_roles(&token.roles).unwrap_or_else(|| "none".to_owned())));
         fields.extend(
             token
                 .parent
@@ -71,5 +77,19 @@ impl CreateUserTokenCommand {
         );
         output::print_fields(&fields)?;
         output::print_line("The token is shown only now: keep it safe.")
+    }
+
+    /// Returns the roles of the token: those that were given, or those of its owner where nothing restricts it, as after a
+    /// login.
+    fn roles(&self, backend: &dyn ManagementBackend) -> Result<Roles> {
+        let restrictions = &self.flags.restrictions;
+        match restrictions.roles()? {
+            Some(roles) => Ok(roles),
+            None if restrictions.scopes().is_none() && restrictions.limits() == TokenLimits::default() => {
+                // An unknown owner is refused with the request, in the words of that refusal.
+                Ok(backend.user(&self.user).map(|owner| owner.roles).unwrap_or_default())
+            }
+            None => Ok(Roles::default()),
+        }
     }
 }

@@ -211,3 +211,32 @@ fn user_commands_work_without_admin_as_in_pydio_cells() {
     assert!(super::is_token(token.trim()), "{token}");
     assert!(fixture.run_ok("user show alice").contains("alice"));
 }
+
+#[test]
+fn token_without_scope_or_limit_has_the_roles_of_its_owner_unless_told_otherwise() {
+    let fixture = CliFixture::with_alice();
+    fixture.run_ok("policy set max-tokens-per-user 50");
+    fixture.run_ok("admin user create carol --role audit.read --role users.manage");
+    let roles = |flags: &str| {
+        let created = fixture.run_json(&format!("admin user token -u carol -e 1h {flags}"));
+        let roles = created["roles"].as_array().expect("roles").clone();
+        roles.iter().map(|role| role.as_str().expect("text").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(roles(""), ["users.manage", "audit.read"]);
+    for restricted in
+        ["--role none", "-s path:/carol:r", "--protocol sftp,api", "--ip 192.0.2.0/24", "--max-file-size 1KiB"]
+    {
+        assert!(roles(restricted).is_empty(), "{restricted}");
+    }
+    assert_eq!(roles("--role audit.read"), ["audit.read"]);
+    assert_eq!(roles("-s path:/carol:r --role audit.read"), ["audit.read"]);
+    let printed = fixture.run_ok("admin user token -u carol -e 1h");
+    assert!(
+        printed.contains("roles:   users.manage, audit.read") || printed.contains("roles:   users.manage,audit.read"),
+        "{printed}"
+    );
+    assert!(fixture.run_ok("admin user token -u carol -e 1h --role none").contains("roles:   none"));
+    assert!(fixture.run_ok("admin user token -u alice -e 1h").contains("roles:   none"));
+    let by_vcli = fixture.run_json("apitoken create --owner carol");
+    assert_eq!(by_vcli["roles"], serde_json::json!([]), "there the default is none");
+}

@@ -47,7 +47,7 @@ async fn revoking_role_suffices_to_revoke_tokens_it_cannot_look_up() {
     assert!(both.status.success(), "{}", String::from_utf8_lossy(&both.stderr));
     assert_eq!(ids.iter().map(|id| state(id)).collect::<Vec<_>>(), [&["revoked"; 5][..], &["live"]].concat());
 
-    let powerless = gateway.rest("guard", &gateway.create_token("guard", &["-e", "1h"]));
+    let powerless = gateway.rest("guard", &gateway.create_token("guard", &["-e", "1h", "--role", "none"]));
     for path in ["/auth/token", "/api/v1/tokens"] {
         let refused = powerless.send("DELETE", &format!("{path}/{}", ids[5]), NO_BODY).await;
         assert_eq!(refused.status, 404, "{path}: hidden without the role");
