@@ -170,7 +170,7 @@ fn parse_x_forwarded_proto(headers: &HeaderMap) -> Option<bool> {
 /// Parses `Forwarded` (RFC 7239 section 4), the nearest hop last; `None` where it is missing.
 fn parse_forwarded(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     let values = headers.get_all(header::FORWARDED);
-    let hops = values.iter().flat_map(|list| split_unquoted(list.to_str().unwrap_or("?"), ','));
+    let hops = values.iter().flat_map(|list| split_list(list.to_str().unwrap_or("?")));
     let hops: Vec<ForwardedHop> = hops.map(parse_forwarded_element).collect();
     (!hops.is_empty()).then_some(hops)
 }
@@ -188,6 +188,34 @@ fn parse_forwarded_element(element: &str) -> ForwardedHop {
         }
     }
     hop
+}
+
+/// Splits a list at its commas outside of quoted strings. One that ends within a quoted string is split from its end: a
+/// quote that a client has opened must not swallow the element that a proxy has put behind it, in the same line.
+fn split_list(text: &str) -> Vec<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    for c in text.chars() {
+        let literal = escaped;
+        escaped = quoted && c == '\\' && !literal;
+        quoted ^= c == '"' && !literal;
+    }
+    if !quoted {
+        return split_unquoted(text, ',').collect();
+    }
+    let (mut elements, mut end, mut quoted) = (Vec::new(), text.len(), false);
+    for (at, byte) in text.bytes().enumerate().rev() {
+        match byte {
+            b'"' if !text[..at].ends_with('\\') => quoted = !quoted,
+            b',' if !quoted => {
+                elements.push(&text[at + 1..end]);
+                end = at;
+            }
+            _ => {}
+        }
+    }
+    elements.push(&text[..end]);
+    elements.reverse();
+    elements
 }
 
 /// Splits a text at separators outside of quoted strings.
@@ -269,6 +297,10 @@ mod tests {
             ("for=\"192.0.2.43:47011\"", expected_source("192.0.2.43", false)),
             ("host=\"a,b;for=1.1.1.1\";for=192.0.2.43", expected_source("192.0.2.43", false)),
             ("host=\"\\\",for=1.1.1.1\";for=192.0.2.43", expected_source("192.0.2.43", false)),
+            // Behind a quote that a client has opened: the last element is the proxy's all the same.
+            ("for=192.0.2.1;proto=https;x=\", for=192.0.2.43", expected_source("192.0.2.43", false)),
+            ("for=192.0.2.1;x=\"\\, for=\"192.0.2.43\";proto=https", expected_source("192.0.2.43", true)),
+            ("x=\"y, for=192.0.2.1, for=192.0.2.43, for=10.0.0.9", expected_source("192.0.2.43", false)),
             ("for=192.0.2.43, for=unknown", expected_source("10.0.0.1", false)),
             ("for=192.0.2.43, for=_hidden;proto=https", expected_source("10.0.0.1", false)),
             ("nonsense", expected_source("10.0.0.1", false)),
