@@ -25,7 +25,7 @@ pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         match (byte, decode_unreserved(after)) {
-            (b'%', Some(plain)) => {
+            (b'%', Some(plain)) if !completes_escape(&out, plain) => {
                 out.push(plain);
                 rest = &after[2..];
             }
@@ -35,6 +35,12 @@ pub fn normalized_path(path: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     Cow::Owned(out)
+}
+
+/// Tells whether a byte would make an escape out of a malformed one before it: `%2%64` must not become `%2d`, which the
+/// parser would take for an escape that was sent.
+fn completes_escape(before: &[u8], byte: u8) -> bool {
+    byte.is_ascii_hexdigit() && matches!(before, [.., b'%'] | [.., b'%', b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F'])
 }
 
 /// Returns the unreserved character (RFC 3986 section 2.3) that the two hexadecimal digits at the start of a text
@@ -71,6 +77,9 @@ mod tests {
             ("/%64av/%2Epatgate/%7e%20%2f%", "/dav/.patgate/~%20%2f%"),
             ("/dav/%2541", "/dav/%2541"),
             ("/dav/%4", "/dav/%4"),
+            ("/dav/%2%64", "/dav/%2%64"),
+            ("/dav/%%32%66", "/dav/%%32f"),
+            ("/dav/%2f%64", "/dav/%2fd"),
         ] {
             assert_eq!(normalized_path(sent.as_bytes()), expected.as_bytes(), "{sent}");
         }
