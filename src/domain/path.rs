@@ -285,7 +285,12 @@ fn write_escaped(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     use fmt::Write;
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() { write!(f, "\\x{:02x}", u32::from(c))? } else { f.write_char(c)? }
+            if !c.is_control() {
+                f.write_char(c)?;
+                continue;
+            }
+            // By its bytes, also where it has two: what is shown can be read back.
+            c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
         }
         for byte in chunk.invalid() {
             write!(f, "\\x{byte:02x}")?;
@@ -347,8 +352,9 @@ mod tests {
 
     #[test]
     fn displayed_path_is_parsed_as_it_is_shown() {
-        // The third is too long as it is shown, and the last name holds an escape as text.
-        for bytes in [&b"a b/c"[..], b"caf\xe9/\x01", &[0xff; 255], br"a\xff"] {
+        // The third and fourth are too long as they are shown, and the last name holds an escape as text.
+        let two_byte_control = [&[0xff; 100][..], "\u{82}\u{e4}".as_bytes(), b"\xc2\xc2\x82"].concat();
+        for bytes in [&b"a b/c"[..], b"caf\xe9/\x01", &[0xff; 255], &two_byte_control, br"a\xff"] {
             let path = TreePath::parse(bytes).expect("a path");
             let text = path.to_string();
             assert_eq!(TreePath::parse_displayed(&text).expect("a path").to_string(), text);
