@@ -271,8 +271,15 @@ impl FieldReader {
     }
 
     fn read_write_request(mut self, tail: Vec<Bytes>) -> Result<SftpRequest, MalformedSftpRequest> {
-        let (handle, offset) = (self.read_handle()?, self.read_u64()?);
-        let mut remaining = usize::try_from(self.read_u32()?).map_err(|_| MalformedSftpRequest)?;
+        let front = self.0.clone();
+        let (handle, offset, mut remaining) = match self.read_write_fields() {
+            Ok(fields) => fields,
+            // A handle that is longer than the front was never issued. The request fails on it, as it does in one piece.
+            Err(_) if !tail.is_empty() => {
+                return Self(PacketFrame { head: front, tail }.join()).read_write_request(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
         let mut data = Vec::with_capacity(1 + tail.len());
         for mut piece in std::iter::once(self.0).chain(tail) {
             // Data beyond the stated length is ignored, like all bytes after the last field.
@@ -283,6 +290,12 @@ impl FieldReader {
             }
         }
         if remaining == 0 { Ok(SftpRequest::Write { handle, offset, data }) } else { Err(MalformedSftpRequest) }
+    }
+
+    /// Reads handle, offset and length of the data.
+    fn read_write_fields(&mut self) -> Result<(HandleId, u64, usize), MalformedSftpRequest> {
+        let (handle, offset) = (self.read_handle()?, self.read_u64()?);
+        Ok((handle, offset, usize::try_from(self.read_u32()?).map_err(|_| MalformedSftpRequest)?))
     }
 
     fn read_request(mut self, kind: u8) -> Result<SftpRequest, MalformedSftpRequest> {
@@ -409,6 +422,19 @@ mod tests {
             ClientPacket::Request(9, Err(MalformedSftpRequest)),
             "data is truncated"
         );
+    }
+
+    #[test]
+    fn write_with_overlong_handle_is_parsed_alike_in_any_pieces() {
+        let whole = packet(6, 9, &[&string(&[b'h'; 600]), &5u64.to_be_bytes(), &2u32.to_be_bytes(), b"ab"]);
+        let in_pieces = PacketFrame {
+            head: Bytes::copy_from_slice(&whole[..512]),
+            tail: whole[512..].chunks(60).map(Bytes::copy_from_slice).collect(),
+        };
+        let data = vec![Bytes::from_static(b"ab")];
+        let expected = ClientPacket::Request(9, Ok(SftpRequest::Write { handle: HandleId(0), offset: 5, data }));
+        assert_eq!(ClientPacket::parse(frame(whole)), expected);
+        assert_eq!(ClientPacket::parse(in_pieces), expected);
     }
 
     #[test]
