@@ -64,6 +64,13 @@ impl DavClient {
         Self { client, ..self }
     }
 
+    /// Speaks HTTP/2 from the first byte on, without TLS.
+    #[allow(dead_code, reason = "for tests/soak")]
+    pub(crate) fn with_http2(self) -> Self {
+        let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().expect("a client");
+        Self { client, ..self }
+    }
+
     /// Sends the token as Bearer, which programs do and browsers never do by themselves.
     pub(crate) fn with_bearer_token(self, token: &str) -> Self {
         Self { authorization: format!("Bearer {token}"), ..self }
