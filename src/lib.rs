@@ -25,6 +25,8 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod domain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gateway;
 pub mod http;
 pub mod net;

@@ -61,6 +61,8 @@ const MODULE_IMPORTS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    // Of builds for tests and fuzzing alone.
+    ("fuzzing", &["domain", "net", "http", "webdav", "sftp", "api", "console"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

@@ -10,6 +10,8 @@ mod bans;
 mod error;
 mod explain;
 mod extract;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod metrics;
 mod nodes;

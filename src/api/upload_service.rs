@@ -110,7 +110,7 @@ pub(super) struct UploadTokenResponse {
 }
 
 impl GenerateTokenRequest {
-    fn into_token_request(self) -> Result<TokenRequest> {
+    pub(super) fn into_token_request(self) -> Result<TokenRequest> {
         let invalid_value = |why: String| Error::InvalidValue(why);
         let (lifetime, expires_at) = match self.expires.as_str() {
             "" | "auto" | "automatic" => (None, None),

@@ -15,6 +15,8 @@ mod error_page;
 mod explain;
 mod files;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod layout;
 mod login;

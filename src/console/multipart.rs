@@ -133,7 +133,7 @@ fn malformed_form() -> ConsoleError {
 }
 
 /// Parses the boundary parameter of a media type.
-fn parse_boundary(content_type: &str) -> Option<&str> {
+pub(super) fn parse_boundary(content_type: &str) -> Option<&str> {
     let (essence, parameters) = content_type.split_once(';')?;
     if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
@@ -146,7 +146,7 @@ fn parse_boundary(content_type: &str) -> Option<&str> {
 }
 
 /// The parser proper: data is pushed in, events are pulled out; no I/O.
-struct MultipartParser {
+pub(super) struct MultipartParser {
     /// Line break, two hyphens and the boundary: precedes each part, and the end of the form.
     delimiter: Vec<u8>,
     buffer: BytesMut,
@@ -165,7 +165,7 @@ enum MultipartParserState {
 
 /// An event of the parser.
 #[derive(Debug, PartialEq, Eq)]
-enum MultipartEvent {
+pub(super) enum MultipartEvent {
     /// More data is needed.
     NeedsInput,
     /// A part starts.
@@ -179,20 +179,26 @@ enum MultipartEvent {
 }
 
 impl MultipartParser {
-    fn new(boundary: &str) -> Self {
+    /// Creates a parser of a form with this boundary.
+    pub(super) fn new(boundary: &str) -> Self {
         // The first delimiter may stand at the very start of the body, without a line break before it.
         let buffer = BytesMut::from(&b"\r\n"[..]);
         Self { delimiter: format!("\r\n--{boundary}").into_bytes(), buffer, state: MultipartParserState::Preamble }
     }
 
-    fn push(&mut self, chunk: &[u8]) {
+    /// Adds received bytes.
+    pub(super) fn push(&mut self, chunk: &[u8]) {
         // An epilogue is ignored (RFC 2046 section 5.1.1), and must not fill the buffer.
         if self.state != MultipartParserState::Finished {
             self.buffer.extend_from_slice(chunk);
         }
     }
 
-    fn next_event(&mut self) -> Result<MultipartEvent> {
+    /// Returns the next event.
+    ///
+    /// # Errors
+    /// [`ConsoleError::InvalidForm`] when the form is malformed.
+    pub(super) fn next_event(&mut self) -> Result<MultipartEvent> {
         loop {
             let event = match self.state {
                 MultipartParserState::Preamble => self.parse_preamble(),

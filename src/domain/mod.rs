@@ -16,6 +16,8 @@ mod duration_histogram;
 mod expiry;
 mod foreign_role;
 mod forwarding_headers;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod json_values;
 mod limits;
 mod operation;

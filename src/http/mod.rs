@@ -7,6 +7,8 @@ mod credential;
 mod cross_origin;
 mod forwarded;
 mod forwarding_header_names;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod last_session;
 mod public_address;
 mod queued_body;

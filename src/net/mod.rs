@@ -6,6 +6,8 @@ mod connection_activity;
 mod connection_limit;
 mod deferred_eof;
 mod file_transfer;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gathered_writes;
 mod inherited_listeners;
 mod lingering_close;

@@ -18,11 +18,11 @@ const V2_BODY_MAX_BYTES: usize = 4096;
 
 /// Client on whose behalf a proxy connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct ProxiedClient {
+pub(super) struct ProxiedClient {
     /// Address of the client; `None` for a connection of the proxy itself.
-    address: Option<SocketAddr>,
+    pub(super) address: Option<SocketAddr>,
     /// Whether the client connected to the proxy over TLS.
-    encrypted: bool,
+    pub(super) encrypted: bool,
 }
 
 impl AcceptedConnection {
@@ -52,7 +52,7 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Proxie
 }
 
 /// Reads what may be a header, and no byte more: what follows belongs to the next protocol.
-async fn read_header_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+pub(super) async fn read_header_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut header = vec![0; V2_SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == V2_SIGNATURE {
@@ -77,7 +77,11 @@ async fn read_header_bytes(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<
     Ok(header)
 }
 
-fn parse_header(bytes: &[u8]) -> Result<ProxiedClient, proxy_header::Error> {
+/// Parses a header.
+///
+/// # Errors
+/// Those of the library.
+pub(super) fn parse_header(bytes: &[u8]) -> Result<ProxiedClient, proxy_header::Error> {
     // LOCAL: a connection of the proxy itself, such as a health check. What follows must be ignored, but the parser
     // would refuse it where it is malformed.
     if bytes.strip_prefix(V2_SIGNATURE).is_some_and(|fields| fields.first() == Some(&0x20)) {

@@ -16,6 +16,8 @@ mod connection;
 mod directory_requests;
 mod error;
 mod file_requests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handler;
 mod handles;
 mod hash_limit;

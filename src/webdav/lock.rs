@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 
 use super::error::{Error, Result, run_blocking};
 use super::headers::{self, DepthHeader};
@@ -35,11 +35,15 @@ pub(super) async fn lock(context: &Arc<RequestContext>, body: &mut RequestBody) 
         Some(DepthHeader::Zero) => false,
         Some(DepthHeader::One) => return Err(Error::Malformed("Depth of LOCK must be 0 or infinity")),
     };
-    let request = parse_lockinfo(&context, &bytes, depth_infinity)?;
+    let request = parse_lockinfo(&context.headers, &bytes, depth_infinity)?;
     run_blocking(move || create_lock(&context, &request)).await
 }
 
-fn parse_lockinfo(context: &RequestContext, bytes: &[u8], depth_infinity: bool) -> Result<LockRequest> {
+/// Parses the body of LOCK.
+///
+/// # Errors
+/// [`Error::Malformed`] for another body, [`Error::BodyTooLarge`] for an owner that is too long.
+pub(super) fn parse_lockinfo(headers: &HeaderMap, bytes: &[u8], depth_infinity: bool) -> Result<LockRequest> {
     let malformed = Error::from_unreadable_xml(bytes, "the body is not a DAV:lockinfo element");
     let Ok(lockinfo) = XmlElement::parse(bytes) else { return Err(malformed) };
     let scope = lockinfo.child("lockscope").filter(|_| lockinfo.is_dav("lockinfo"));
@@ -56,7 +60,7 @@ fn parse_lockinfo(context: &RequestContext, bytes: &[u8], depth_infinity: bool) 
     if owner.len() > LOCK_OWNER_MAX_BYTES {
         return Err(Error::BodyTooLarge);
     }
-    Ok(LockRequest { exclusive, depth_infinity, owner, timeout: headers::timeout(&context.headers) })
+    Ok(LockRequest { exclusive, depth_infinity, owner, timeout: headers::timeout(headers) })
 }
 
 fn create_lock(context: &RequestContext, request: &LockRequest) -> Result<Response<ResponseBody>> {

@@ -17,6 +17,8 @@ mod date;
 mod directory_index;
 mod error;
 mod etag;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod get;
 mod headers;
 mod if_header;

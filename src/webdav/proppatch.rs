@@ -190,7 +190,8 @@ impl ProppatchInstruction {
     }
 }
 
-fn parse_instructions(bytes: &[u8]) -> Option<Vec<ProppatchInstruction>> {
+/// Parses the body of PROPPATCH.
+pub(super) fn parse_instructions(bytes: &[u8]) -> Option<Vec<ProppatchInstruction>> {
     let root = XmlElement::parse(bytes).ok().filter(|root| root.is_dav("propertyupdate"))?;
     let mut instructions = Vec::new();
     for element in root.elements() {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 
 use super::error::{Error, Result, run_streamed};
 use super::headers::{self, DepthHeader};
@@ -36,20 +36,24 @@ pub(super) async fn handle(context: &Arc<RequestContext>, body: &mut RequestBody
 }
 
 /// Parsed body of a `sync-collection` report.
-struct SyncCollectionRequest {
+pub(super) struct SyncCollectionRequest {
     since: Option<SyncPoint>,
     recursive: bool,
     limit: usize,
     plan: PropfindPlan,
 }
 
-fn parse_sync_collection(context: &RequestContext, bytes: &[u8]) -> Result<SyncCollectionRequest> {
+/// Parses the body of a `sync-collection` report.
+///
+/// # Errors
+/// [`Error::Malformed`], [`Error::UnsupportedReport`], [`Error::InvalidSyncToken`].
+pub(super) fn parse_sync_collection(headers: &HeaderMap, bytes: &[u8]) -> Result<SyncCollectionRequest> {
     let malformed = || Error::from_unreadable_xml(bytes, "the body is not a DAV:sync-collection element");
     let root = XmlElement::parse(bytes).map_err(|_| malformed())?;
     if !root.is_dav("sync-collection") {
         return Err(Error::UnsupportedReport);
     }
-    let depth = headers::depth(&context.headers)?;
+    let depth = headers::depth(headers)?;
     let level = root.child("sync-level").map(|level| level.text());
     // RFC 6578 sections 3.2 and 3.3. Clients of older drafts send no sync-level, and a Depth instead (appendix A).
     let recursive = match (level.as_deref().map(str::trim), depth) {
@@ -71,12 +75,12 @@ fn parse_sync_collection(context: &RequestContext, bytes: &[u8]) -> Result<SyncC
         since,
         recursive,
         limit,
-        plan: plan.with_minimal_return(headers::prefers_minimal(&context.headers)),
+        plan: plan.with_minimal_return(headers::prefers_minimal(headers)),
     })
 }
 
 fn sync_collection(context: &Arc<RequestContext>, bytes: &[u8]) -> Result<BodyStart<SyncCollectionReport>> {
-    let SyncCollectionRequest { since, recursive, limit, plan } = parse_sync_collection(context, bytes)?;
+    let SyncCollectionRequest { since, recursive, limit, plan } = parse_sync_collection(&context.headers, bytes)?;
     if !context.view.stat(&context.path)?.is_directory() {
         return Err(Error::UnsupportedReport);
     }

@@ -12,7 +12,7 @@ use http::{HeaderValue, Response};
 
 pub(super) use self::live_property::LiveProperty;
 pub(super) use self::plan::{PropfindPlan, PropfindRow};
-use self::request::PropfindRequest;
+pub(super) use self::request::PropfindRequest;
 use self::traversal::PropfindTraversal;
 use super::adaptive_blocking::AdaptiveBlocking;
 use super::error::{Error, Result, run_blocking, run_streamed};

@@ -6,7 +6,7 @@ use crate::webdav::xml::XmlElement;
 
 /// Parsed body of PROPFIND.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum PropfindRequest {
+pub(in crate::webdav) enum PropfindRequest {
     /// All dead properties, the live ones of RFC 4918, and these additional ones.
     AllProp(Vec<PropertyName>),
     /// Names of all properties.
@@ -17,7 +17,7 @@ pub(super) enum PropfindRequest {
 
 impl PropfindRequest {
     /// Parses a body; an empty one means `allprop` (RFC 4918 section 9.1). `None` when it is malformed.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::webdav) fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.trim_ascii().is_empty() {
             return Some(Self::AllProp(Vec::new()));
         }
@@ -35,7 +35,7 @@ impl PropfindRequest {
     }
 
     /// Returns the plan of the properties to write.
-    pub(super) fn into_plan(self) -> PropfindPlan {
+    pub(in crate::webdav) fn into_plan(self) -> PropfindPlan {
         match self {
             Self::AllProp(additional) => PropfindPlan::allprop(additional),
             Self::PropName => PropfindPlan::propname(),
