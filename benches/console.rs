@@ -64,7 +64,7 @@ async fn start_with_many_tokens(folder: &Path, stop: CancellationToken) -> (Stri
     let tokens = TokenService::new(gateway.store().clone(), Clock::system()).with_tree(gateway.tree().clone());
     let login: patgate::domain::Login = "alice".parse().expect("a login");
     let grants = vec!["/many:rw".parse::<Grant>().expect("a grant")];
-    let user = UserRequest { login: login.clone(), roles: Roles::none(), grants, home: HomeOption::Skip };
+    let user = UserRequest { login: login.clone(), roles: Roles::none(), grants, home: HomeOption::Skip, quota: None };
     tokens.create_user(&Principal::Administrator, &user).expect("a user");
     let (text, now) = (generate_token().expect("random"), Clock::system().now());
     let known = NewTokenRow {

@@ -31,7 +31,8 @@ async fn main() -> anyhow::Result<()> {
     let owner: Login = "guest".parse()?;
     if tokens.user(&administrator, &owner).is_err() {
         let grants = vec!["/:rw".parse().map_err(anyhow::Error::msg)?];
-        let user = UserRequest { login: owner.clone(), roles: Roles::none(), grants, home: HomeOption::Skip };
+        let user =
+            UserRequest { login: owner.clone(), roles: Roles::none(), grants, home: HomeOption::Skip, quota: None };
         tokens.create_user(&administrator, &user)?;
     }
     let issued = tokens.issue(&administrator, TokenRequest::new(owner.clone()))?;

@@ -189,6 +189,11 @@ impl Session {
         self.handle.cached_token.snapshot().limits.clone()
     }
 
+    /// Returns the epoch of the store that the last [`Session::access`] was read at.
+    pub(crate) fn access_epoch(&self) -> i64 {
+        self.handle.cached_token.snapshot().epoch()
+    }
+
     /// Returns the rule that uploads must satisfy, intersected over the token's chain, as of the last
     /// [`Session::access`].
     pub fn upload_rule(&self) -> Arc<UploadRule> {

@@ -70,6 +70,7 @@ struct ListTokensArgs {
 #[command(after_help = "Examples:
   patgate apitoken edit JhxND7ci --name laptop --tag holiday
   patgate apitoken edit JhxND7ci -s path:/projects:r --ip 192.0.2.0/24 --expiry-date 7d
+  patgate apitoken edit JhxND7ci --quota 2GiB
 
 Omitted options are not changed; a given limit replaces the present one.")]
 struct EditTokenArgs {

@@ -311,7 +311,7 @@ mod tests {
             ("patgate apitoken create", &[DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE]),
             ("patgate apitoken edit", &[DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE]),
             ("patgate apitoken rotate", &[DURATION_NOTE]),
-            ("patgate admin user create", &[REPEATABLE_NOTE]),
+            ("patgate admin user create", &[SIZE_NOTE, REPEATABLE_NOTE]),
             ("patgate apitoken show", &[]),
         ] {
             let notes_found: Vec<_> = [DURATION_NOTE, SIZE_NOTE, COMMA_LIST_NOTE, REPEATABLE_NOTE]

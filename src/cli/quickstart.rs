@@ -154,6 +154,7 @@ impl QuickstartCommand {
                 roles: Roles::none(),
                 grants: vec![root_grant],
                 home: HomeOption::Skip,
+                quota: None,
             };
             tokens.create_user(principal, &request)?;
         }

@@ -69,6 +69,9 @@ pub(super) struct TokenRestrictionFlags {
     /// Maximum size of a file that it writes, such as 10MiB
     #[arg(long, value_name = "SIZE")]
     max_file_size: Option<ByteSize>,
+    /// Maximum size of all files together where it may write, such as 5GiB
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<ByteSize>,
     /// Role in the REST API and the console, beyond its own tokens: one that its owner has, such as admin or
     /// audit.read, or none; repeatable
     #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', value_parser = parse_role_or_none)]
@@ -104,6 +107,7 @@ impl TokenRestrictionFlags {
             mimes: self.mimes.clone(),
             tags: self.tags.clone(),
             max_file_size: self.max_file_size,
+            quota: self.quota,
         }
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn format_limits(limits: &TokenLimits) -> Option<String> {
         (!values.is_empty()).then(|| format!("{label} {}", values.join(" or ")))
     }
     // By name, so that a new limit does not compile until it is shown.
-    let TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
+    let TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size, quota } = limits;
     let all = [
         list("by", protocols),
         list("from", ips),
@@ -109,6 +109,7 @@ pub(super) fn format_limits(limits: &TokenLimits) -> Option<String> {
         list("files of type", mimes),
         list("tagged", tags),
         max_file_size.map(|size| format!("files up to {size}")),
+        quota.map(|size| format!("files of {size} in all")),
     ];
     let all: Vec<_> = all.into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("; "))

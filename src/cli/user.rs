@@ -6,7 +6,7 @@ use super::context::CommandContext;
 use super::user_token::CreateUserTokenCommand;
 use super::{Result, output, token_format};
 use crate::api::types::{CreatedUserResponse, UserResponse};
-use crate::domain::{Login, Role, Roles};
+use crate::domain::{ByteSize, Login, Role, Roles};
 use crate::tokens::{Grant, GrantTarget, HomeOption, UserRequest};
 
 /// Manage users
@@ -34,6 +34,7 @@ enum UserSubcommand {
     #[command(after_help = "Example:\n  patgate admin user enable alice")]
     Enable(LoginArg),
     Roles(SetRolesArgs),
+    Quota(SetQuotaArgs),
     /// Delete a user with its tokens and grants; files stay
     #[command(after_help = "Example:\n  patgate admin user delete alice")]
     Delete(LoginArg),
@@ -51,7 +52,8 @@ enum UserSubcommand {
 #[command(after_help = "Examples:
   patgate admin user create alice
   patgate admin user create backup --grant /backup:rw --grant /projects:r
-  patgate admin user create carol --role admin")]
+  patgate admin user create carol --role admin
+  patgate admin user create dave --quota 10GiB")]
 struct CreateUserArgs {
     /// The login
     login: Login,
@@ -66,6 +68,9 @@ struct CreateUserArgs {
     /// Create no home
     #[arg(long)]
     no_home: bool,
+    /// Maximum size of all files together where it may write, such as 10GiB
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<ByteSize>,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +97,32 @@ struct SetRolesArgs {
     /// Remove all roles
     #[arg(long)]
     none: bool,
+}
+
+/// Set the storage quota of a user: the maximum size of all files together where it may write
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  patgate admin user quota alice 10GiB
+  patgate admin user quota alice none
+
+The files are counted anew in the background, also where the quota stays the same.")]
+struct SetQuotaArgs {
+    /// The login
+    login: Login,
+    /// Whole bytes or a unit, such as 4096, 10MiB, 1GiB or 5GB; none removes the quota
+    #[arg(value_name = "SIZE", value_parser = parse_quota)]
+    quota: QuotaArg,
+}
+
+/// A size, or the word `none`.
+#[derive(Clone, Copy, Debug)]
+struct QuotaArg(Option<ByteSize>);
+
+fn parse_quota(text: &str) -> std::result::Result<QuotaArg, String> {
+    match text.trim() {
+        "none" => Ok(QuotaArg(None)),
+        size => size.parse().map(|size| QuotaArg(Some(size))),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +168,11 @@ impl UserCommand {
                 };
                 print_result(context, login, &format!("has {held_roles} now"))
             }
+            UserSubcommand::Quota(SetQuotaArgs { login, quota: QuotaArg(quota) }) => {
+                context.backend()?.set_quota(login, *quota)?;
+                let quota = quota.map_or_else(|| "no quota".to_owned(), |quota| format!("a quota of {quota}"));
+                print_result(context, login, &format!("has {quota} now"))
+            }
             UserSubcommand::Delete(LoginArg { login }) => {
                 context.backend()?.delete_user(login)?;
                 if context.prints_json() {
@@ -162,7 +198,7 @@ impl CreateUserArgs {
         let home = if self.no_home || !self.grants.is_empty() { HomeOption::Skip } else { HomeOption::Create };
         let Self { login, roles, grants, .. } = self;
         let roles = roles.iter().copied().collect();
-        let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home };
+        let request = UserRequest { login: login.clone(), roles, grants: grants.clone(), home, quota: self.quota };
         let created = context.backend_or_create()?.create_user(&request)?;
         // The user exists from here on, so the state must stay even if printing fails.
         context.keep_state();
@@ -214,6 +250,7 @@ fn show_user(context: &CommandContext, login: &Login) -> Result {
         return output::print_json(&user);
     }
     let created = user.created_at.clone();
+    let storage = storage_text(&user);
     let [login, state, live, roles, access] = user_row(user);
     output::print_fields(&[
         ("login", login),
@@ -222,7 +259,20 @@ fn show_user(context: &CommandContext, login: &Login) -> Result {
         ("roles", roles),
         ("access", access),
         ("live tokens", live),
+        ("storage", storage),
     ])
+}
+
+/// Returns the use of the storage quota in words.
+fn storage_text(user: &UserResponse) -> String {
+    let Some(quota) = user.quota else { return "no quota".to_owned() };
+    let used = user.quota_used.unwrap_or_default();
+    let count = match (&user.quota_counted_at, user.quota_recount_bytes) {
+        (_, Some(bytes)) => format!("being counted, {bytes} bytes so far"),
+        (Some(at), None) => format!("counted {at}"),
+        (None, None) => "to be counted by the server".to_owned(),
+    };
+    format!("{used} bytes of {quota} ({count})")
 }
 
 fn user_row(user: UserResponse) -> [String; 5] {

@@ -147,7 +147,7 @@ fn tree_error_status(error: &tree::Error) -> StatusCode {
         tree::Error::Locked { .. } => StatusCode::LOCKED,
         tree::Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        tree::Error::NoSpace | tree::Error::StorageQuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::TooManyOpenFiles => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::InvalidName | tree::Error::WriteFailed | tree::Error::PathTooLong => {
             StatusCode::UNPROCESSABLE_ENTITY

@@ -170,7 +170,7 @@ fn limit_labels(limits: &TokenLimits) -> Vec<(&'static str, String)> {
         list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
     // By name, so that a new limit does not compile until it is shown.
-    let TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size } = limits;
+    let TokenLimits { protocols, ips, user_agents, mimes, tags, max_file_size, quota } = limits;
     let all = [
         ("Protocols", joined(protocols)),
         ("Client addresses", joined(ips)),
@@ -178,6 +178,7 @@ fn limit_labels(limits: &TokenLimits) -> Vec<(&'static str, String)> {
         ("Media types", joined(mimes)),
         ("Tags", joined(tags)),
         ("Maximum file size", max_file_size.map(|size| size.to_string()).unwrap_or_default()),
+        ("Quota", quota.map(|size| size.to_string()).unwrap_or_default()),
     ];
     all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
 }

@@ -12,13 +12,14 @@ pub(super) use edit::{confirm_delete, create, create_form, delete, update};
 
 use super::blocking::run_with_permit;
 use super::error::{ConsoleError, Result};
-use super::format::DisplayTime;
+use super::format::{DisplaySize, DisplayTime};
 use super::guard::ConsoleCaller;
 use super::layout::{ConsoleSection, PageFrame, render_page};
 use super::paths;
 use super::tokens::{NodePermissionRow, TokenReader, TokenWarning, token_warnings};
-use crate::domain::{Login, Role, UnixMillis};
+use crate::domain::{ByteSize, Login, Role, StorageUsage, UnixMillis};
 use crate::store::User;
+use crate::tokens::UserProfile;
 
 /// Number of users on a page.
 const USERS_PER_PAGE: usize = 50;
@@ -94,7 +95,20 @@ struct UserPage {
     roles: Vec<(&'static str, bool)>,
     is_own: bool,
     looks_up: bool,
+    /// Use of the storage quota in words; `None` without one.
+    storage: Option<String>,
+    quota: String,
     error: Option<String>,
+}
+
+/// Returns the use of a storage quota in words.
+fn storage_text(quota: ByteSize, usage: StorageUsage, now: UnixMillis) -> String {
+    let count = match (usage.recount_bytes, usage.counted_at) {
+        (Some(bytes), _) => format!("being counted, {} so far", DisplaySize(bytes)),
+        (None, Some(at)) => format!("counted {}", DisplayTime::new(at, now).words),
+        (None, None) => "to be counted".to_owned(),
+    };
+    format!("{} of {quota} used, {count}.", DisplaySize(usage.used))
 }
 
 /// Parses the login in a URL.
@@ -118,14 +132,15 @@ async fn user_page(caller: &ConsoleCaller, login: Login, error: Option<ConsoleEr
     let looks_up = caller.has_role(Role::AuthenticationLookup) || is_own;
     let (tokens, principal, now) = (caller.state.tokens.clone(), caller.principal(), caller.state.auth.now());
     run_with_permit(caller.light_permit(), move || {
-        let user = tokens.user(&principal, &login)?;
-        let grants: Vec<NodePermissionRow> =
-            tokens.grants(&principal, &login)?.iter().map(NodePermissionRow::new).collect();
+        let UserProfile { user, grants, live_tokens, storage } = tokens.profile(&principal, &login)?;
+        let grants: Vec<NodePermissionRow> = grants.iter().map(NodePermissionRow::new).collect();
         let held: Vec<Role> = user.roles.iter().collect();
         let offered = Role::ALL.into_iter().filter(|role| assignable.contains(role) || held.contains(role));
         let page = UserPage {
             frame,
-            user: UserDetails::new(&user, tokens.count_live_tokens(&principal, &login)?, now),
+            user: UserDetails::new(&user, live_tokens, now),
+            storage: user.quota.zip(storage).map(|(quota, usage)| storage_text(quota, usage, now)),
+            quota: user.quota.map(|quota| quota.to_string()).unwrap_or_default(),
             dangling: grants.iter().any(|grant| grant.dangling),
             grants,
             roles: offered.map(|role| (role.as_str(), held.contains(&role))).collect(),

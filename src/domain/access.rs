@@ -147,6 +147,21 @@ impl TreeAccess {
         &self.effective_grants
     }
 
+    /// Returns the tokens of the chain: the calling one, its parent, and so on up.
+    pub fn chain_tokens(&self) -> impl Iterator<Item = TokenId> {
+        self.chain.iter().map(|link| link.token)
+    }
+
+    /// Returns the topmost paths at which, and below which, files may be created or changed, in path order.
+    pub fn writable_paths(&self) -> Vec<TreePath> {
+        let writable = self.effective_grants.iter().filter(|grant| grant.permission.allows(Permission::W));
+        let mut paths: Vec<_> = writable.map(|grant| grant.path.clone()).collect();
+        paths.sort();
+        paths.dedup();
+        let is_top = |path: &TreePath| !paths.iter().any(|above| above != path && path.starts_with(above));
+        paths.iter().filter(|path| is_top(path)).cloned().collect()
+    }
+
     /// Tells whether the chain is a single token without scopes.
     pub fn is_unscoped(&self) -> bool {
         matches!(&self.chain[..], [ChainLink { scopes: None, .. }])

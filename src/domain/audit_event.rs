@@ -72,6 +72,8 @@ event_kinds! {
     GrantRevoked = "user.grant_revoked",
     /// A user's roles were changed.
     UserRolesChanged = "user.roles_changed",
+    /// The storage quota of a user was set or removed.
+    UserQuotaChanged = "user.quota_changed",
     /// A key of the policy was changed.
     PolicyChanged = "policy.changed",
     /// Open sessions ended because their token was revoked or expired, or were closed by a user.

@@ -314,6 +314,10 @@ pub struct TokenLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Bytes>)]
     pub max_file_size: Option<ByteSize>,
+    /// Maximum number of bytes that the files may have, all together, where the token may write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Bytes>)]
+    pub quota: Option<ByteSize>,
 }
 
 /// Deserializes networks; an address is a network of one.

@@ -93,6 +93,7 @@ impl TokenLimits {
             mimes: list(self.mimes, other.mimes),
             tags: list(self.tags, other.tags),
             max_file_size: other.max_file_size.or(self.max_file_size),
+            quota: other.quota.or(self.quota),
         }
     }
 }
@@ -106,16 +107,18 @@ enum LimitKind {
     MimeTypes,
     Tags,
     FileSize,
+    Quota,
 }
 
 impl LimitKind {
-    const ALL: [LimitKind; 6] = [
+    const ALL: [LimitKind; 7] = [
         LimitKind::Protocols,
         LimitKind::Addresses,
         LimitKind::UserAgents,
         LimitKind::MimeTypes,
         LimitKind::Tags,
         LimitKind::FileSize,
+        LimitKind::Quota,
     ];
 
     fn name(self) -> &'static str {
@@ -126,6 +129,7 @@ impl LimitKind {
             LimitKind::MimeTypes => "media types",
             LimitKind::Tags => "tags",
             LimitKind::FileSize => "the file size",
+            LimitKind::Quota => "the quota",
         }
     }
 
@@ -137,6 +141,7 @@ impl LimitKind {
             LimitKind::MimeTypes => !limits.mimes.is_empty(),
             LimitKind::Tags => !limits.tags.is_empty(),
             LimitKind::FileSize => limits.max_file_size.is_some(),
+            LimitKind::Quota => limits.quota.is_some(),
         }
     }
 
@@ -154,6 +159,7 @@ impl LimitKind {
             LimitKind::MimeTypes => each(&outer.mimes, &inner.mimes, |pattern, one| pattern.covers(one)),
             LimitKind::Tags => each(&outer.tags, &inner.tags, PartialEq::eq),
             LimitKind::FileSize => inner.max_file_size <= outer.max_file_size,
+            LimitKind::Quota => inner.quota <= outer.quota,
         }
     }
 }
@@ -182,6 +188,7 @@ mod tests {
         let mimes = |text: &str| limits(|l| l.mimes = vec![text.parse().expect("media type")]);
         let tags = |text: &[&str]| limits(|l| l.tags = text.iter().map(|tag| tag.parse().expect("tag")).collect());
         let size = |bytes| limits(|l| l.max_file_size = Some(ByteSize::from_bytes(bytes)));
+        let quota = |bytes| limits(|l| l.quota = Some(ByteSize::from_bytes(bytes)));
         vec![
             [protocols(&[Protocol::Sftp, Protocol::Api]), protocols(&[Protocol::Api]), protocols(&[Protocol::Webdav])],
             [net("192.0.2.0/24"), net("192.0.2.7/32"), net("192.0.0.0/16")],
@@ -191,6 +198,7 @@ mod tests {
             [mimes("image/*"), mimes("image/png"), mimes("*/*")],
             [tags(&["a", "b"]), tags(&["b"]), tags(&["b", "c"])],
             [size(10), size(10), size(11)],
+            [quota(10), quota(9), quota(11)],
         ]
     }
 

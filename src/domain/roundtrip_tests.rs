@@ -67,14 +67,16 @@ fn limits() -> impl Strategy<Value = TokenLimits> {
         vec(mime(), 0..3),
         vec(tag(), 0..3),
         option::of(any::<u64>().prop_map(ByteSize::from_bytes)),
+        option::of(any::<u64>().prop_map(ByteSize::from_bytes)),
     )
-        .prop_map(|(protocols, ips, user_agents, mimes, tags, max_file_size)| TokenLimits {
+        .prop_map(|(protocols, ips, user_agents, mimes, tags, max_file_size, quota)| TokenLimits {
             protocols,
             ips,
             user_agents,
             mimes,
             tags,
             max_file_size,
+            quota,
         })
 }
 

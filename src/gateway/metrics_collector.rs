@@ -182,6 +182,7 @@ impl MetricSources {
             ("property_bytes", rows.property_bytes, rows.max_property_bytes),
             ("named_nodes", rows.named_nodes, rows.limits.named_nodes.total),
             ("tokens", stored_tokens, rows.limits.tokens.total),
+            ("stored_bytes", rows.storage_quotas.used, rows.storage_quotas.max),
         ];
         quotas.extend(self.tree.open_file_usage().map(|(open, max)| ("open_files", open, max)));
         let labels: Vec<_> = quotas.iter().map(|(quota, ..)| [*quota]).collect();

@@ -31,6 +31,7 @@ mod readiness;
 mod reload;
 mod request_handler;
 mod settings;
+mod storage_recount_task;
 #[cfg(test)]
 mod tests;
 mod untrusted_proxy_file;
@@ -422,6 +423,7 @@ fn spawn_background_tasks(
     tree: &Tree,
     stop: &CancellationToken,
 ) {
+    background.spawn(storage_recount_task::run_storage_recounts(tree.clone(), store.clone(), stop.clone()));
     let maintenance_stop = CancellationToken::new();
     background.spawn(maintenance_task::run_maintenance(
         store,

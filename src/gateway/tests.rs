@@ -61,7 +61,13 @@ impl TestGateway {
         for name in ["alice", "bob"] {
             let everything = Grant { path: TreePath::root(), permission: Permission::RW };
             let roles = [Role::ManageUsers].into_iter().collect();
-            let request = UserRequest { login: login(name), roles, grants: vec![everything], home: HomeOption::Skip };
+            let request = UserRequest {
+                login: login(name),
+                roles,
+                grants: vec![everything],
+                home: HomeOption::Skip,
+                quota: None,
+            };
             tokens.create_user(ADMIN, &request).expect("a user");
         }
         let (auth, stop) = (gateway.auth().clone(), CancellationToken::new());

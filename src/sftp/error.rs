@@ -142,7 +142,9 @@ fn tree_status(error: &tree::Error) -> (SftpStatus, Cow<'static, str>) {
         E::AlreadyExists | E::IsADirectory | E::DirectoryNotEmpty | E::Overlap | E::PreconditionFailed => {
             SftpStatus::Failure
         }
-        E::TooLarge(_) | E::NoSpace | E::WriteFailed | E::PathTooLong => SftpStatus::Failure,
+        E::TooLarge(_) | E::StorageQuotaExceeded { .. } | E::NoSpace | E::WriteFailed | E::PathTooLong => {
+            SftpStatus::Failure
+        }
         E::Replaced | E::Superseded | E::UploadInProgress | E::WrongOpenMode | E::TooManyOpenFiles => {
             SftpStatus::Failure
         }

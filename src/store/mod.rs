@@ -40,6 +40,7 @@ mod retention;
 mod secret_hash;
 mod sqlite;
 mod statistics;
+mod storage_quota;
 mod sync_chunks;
 mod sync_journals;
 #[cfg(test)]
@@ -88,6 +89,8 @@ pub(crate) use nodes::{CompletedMove, NodePathStep, NodeRow};
 pub(crate) use properties::{PropertyRow, PropertyTotals, PropertyUpdate};
 pub use secret_hash::SecretHash;
 pub use statistics::{RowCounts, StoreStatistics};
+pub use storage_quota::StorageQuotaTotals;
+pub(crate) use storage_quota::{StorageCharge, StorageQuotaRow};
 pub(crate) use sync_chunks::SyncChunk;
 use sync_journals::JournalWriteCounters;
 pub(crate) use sync_journals::{NumberedSyncEntry, SyncEntry, SyncJournal};

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::storage_quota::{self, StorageQuotaTotals};
 use super::{DATABASE_FILE_NAME, Result, Store};
 use crate::domain::{DurationCounts, StateLimits, UnixMillis};
 
@@ -51,6 +52,8 @@ pub struct RowCounts {
     pub property_bytes: u64,
     /// Maximum of the bytes of dead properties.
     pub max_property_bytes: u64,
+    /// Bytes that count for the storage quotas of users, and those quotas.
+    pub storage_quotas: StorageQuotaTotals,
     /// Maximum numbers of other rows.
     pub limits: StateLimits,
 }
@@ -103,6 +106,7 @@ impl Store {
                 named_nodes: super::quota::total_amount(c, "nodes")?,
                 property_bytes: super::quota::total_amount(c, "properties")?,
                 max_property_bytes: property_quota.total,
+                storage_quotas: storage_quota::totals(c)?,
                 limits,
             })
         })

@@ -13,10 +13,10 @@ use super::secret_hash::SecretHash;
 use super::sqlite::contains_sql;
 use super::token_chain::MAX_CHAIN_TOKENS;
 use super::users::user_id;
-use super::{Result, Store, StoreError, WriteDurability, columns, policy};
+use super::{Result, Store, StoreError, WriteDurability, columns, policy, storage_quota};
 use crate::domain::{
-    EventKind, ForeignRoles, Login, PolicyViolation, Protocol, Roles, Scope, TokenExpiry, TokenId, TokenLimits,
-    UnixMillis, optional_text, schema, text,
+    EventKind, ForeignRoles, Login, PolicyViolation, Protocol, Roles, Scope, StorageAccount, TokenExpiry, TokenId,
+    TokenLimits, UnixMillis, optional_text, schema, text,
 };
 
 pub use update::NarrowedToken;
@@ -167,6 +167,10 @@ pub struct TokenRecord {
     pub scopes: Option<Vec<LocatedScope>>,
     /// Limits.
     pub limits: TokenLimits,
+    /// Bytes that count for its quota; absent for a token without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Bytes>)]
+    pub quota_used: Option<u64>,
     /// Roles, which count only while its owner holds them.
     #[schema(value_type = Vec<schema::Role>)]
     pub roles: Roles,
@@ -510,6 +514,9 @@ fn insert_token(t: &Transaction<'_>, user: i64, token: &NewTokenRow) -> Result<(
     if inserted == 0 {
         return Err(StoreError::AlreadyExists(format!("the token id {}", token.id)));
     }
+    if token.limits.quota.is_some() {
+        storage_quota::open_account(t, &StorageAccount::Token(token.id))?;
+    }
     insert_scopes(t, token.id, token.scopes.iter().flatten())
 }
 
@@ -556,6 +563,11 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
     // Earliest expiration of the tokens above it if they are not used again; `None` where none of them expires.
     let ancestors_expire_at: Option<UnixMillis> = row.get(19)?;
     let deadline = ancestors_expire_at.map_or(own_deadline, |above| above.min(own_deadline));
+    let limits: TokenLimits = row.get(13)?;
+    let quota_used = match limits.quota {
+        Some(_) => storage_quota::select_usage(c, &StorageAccount::Token(id))?.map(|usage| usage.used),
+        None => None,
+    };
     Ok(TokenRecord {
         id,
         owner: row.get(1)?,
@@ -573,7 +585,8 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         last_use,
         dangling: has_dangling_scopes(scopes.as_deref()),
         scopes,
-        limits: row.get(13)?,
+        limits,
+        quota_used,
         revoked_at: row.get(14)?,
         old_secret_until: row.get(15)?,
         roles: row.get(16)?,

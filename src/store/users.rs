@@ -7,8 +7,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::columns::sql_limit;
 use super::located_scopes::{self, LocatedScope};
 use super::transactions::WriteTransaction;
-use super::{BallastShare, Result, Store, StoreError, WriteDurability};
-use crate::domain::{AuditEvent, EventKind, Login, NodeId, Role, Roles, Scope, TreePath, UnixMillis};
+use super::{BallastShare, Result, Store, StoreError, WriteDurability, storage_quota};
+use crate::domain::{
+    AuditEvent, ByteSize, EventKind, Login, NodeId, Role, Roles, Scope, StorageAccount, TreePath, UnixMillis,
+};
 
 /// The row of a user, with its roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct User {
     pub disabled_at: Option<UnixMillis>,
     /// Roles that the user holds and its tokens may be given.
     pub roles: Roles,
+    /// Maximum number of bytes of the files where the user may write; `None` for no quota.
+    pub quota: Option<ByteSize>,
 }
 
 /// A change of a user; fields that are `None` stay as they are.
@@ -30,6 +34,8 @@ pub struct UserUpdate {
     pub disabled: Option<bool>,
     /// The new roles, in place of the present ones.
     pub roles: Option<Roles>,
+    /// The new storage quota; `Some(None)` removes it.
+    pub quota: Option<Option<ByteSize>>,
 }
 
 impl Store {
@@ -38,10 +44,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::AlreadyExists`] when the login is taken.
     pub fn create_user(&self, login: &Login, roles: &[Role], now: UnixMillis) -> Result<()> {
-        self.create_user_with_grants(login, &roles.iter().copied().collect(), &[], now)
+        self.create_user_with_grants(login, &roles.iter().copied().collect(), &[], None, now)
     }
 
-    /// Creates a user with its roles and grants in one transaction.
+    /// Creates a user with its roles, grants and storage quota in one transaction.
     ///
     /// # Errors
     /// [`StoreError::AlreadyExists`] when the login is taken, [`StoreError::NotFound`] for an unknown node.
@@ -50,6 +56,7 @@ impl Store {
         login: &Login,
         roles: &Roles,
         grants: &[Scope],
+        quota: Option<ByteSize>,
         now: UnixMillis,
     ) -> Result<()> {
         // Before the transaction, since it may take many batches: a new user must not inherit the usage of a deleted
@@ -65,6 +72,9 @@ impl Store {
             let user = inserted.ok_or_else(|| StoreError::AlreadyExists(format!("the user {login}")))?;
             insert_roles(t, user, roles)?;
             self.record_change(t, EventKind::UserCreated, |event| with_roles(event.with_user(login), roles))?;
+            if quota.is_some() {
+                self.set_quota(t, (user, login), quota)?;
+            }
             grants.iter().try_for_each(|scope| self.insert_grant(t, (user, login), *scope, now))
         })
     }
@@ -83,12 +93,19 @@ impl Store {
             let current_roles = self::select_roles(t, user.0)?;
             let adds_role =
                 |roles: &Roles| roles.iter().any(|role| !current_roles.iter().any(|current| current == role));
-            grants_more.set(change.disabled == Some(false) || change.roles.as_ref().is_some_and(adds_role));
+            grants_more.set(
+                change.disabled == Some(false)
+                    || change.quota.is_some()
+                    || change.roles.as_ref().is_some_and(adds_role),
+            );
             if grants_more.get() {
                 self.check_may_grow()?;
             }
             if let Some(roles) = &change.roles {
                 self.replace_roles(t, user, roles)?;
+            }
+            if let Some(quota) = change.quota {
+                self.set_quota(t, user, quota)?;
             }
             match change.disabled {
                 Some(true) => self.disable(t, user, now),
@@ -102,7 +119,7 @@ impl Store {
     pub fn user(&self, login: &Login) -> Result<Option<User>> {
         self.read(|c| {
             let mut select =
-                c.prepare_cached("SELECT id, login, created_at, disabled_at FROM users WHERE login = ?1")?;
+                c.prepare_cached("SELECT id, login, created_at, disabled_at, quota FROM users WHERE login = ?1")?;
             let mut rows = select.query([login])?;
             rows.next()?.map(|row| user_from_row(c, row)).transpose()
         })
@@ -112,7 +129,7 @@ impl Store {
     pub fn users(&self, after: Option<&Login>, limit: usize) -> Result<Vec<User>> {
         self.read(|c| {
             let mut select = c.prepare_cached(
-                "SELECT id, login, created_at, disabled_at FROM users WHERE login > ?1 ORDER BY login LIMIT ?2",
+                "SELECT id, login, created_at, disabled_at, quota FROM users WHERE login > ?1 ORDER BY login LIMIT ?2",
             )?;
             let mut rows = select.query(params![after.map_or("", Login::as_str), sql_limit(limit)])?;
             let mut users = Vec::new();
@@ -199,6 +216,19 @@ impl Store {
         self.record_change(t, EventKind::UserRolesChanged, |event| with_roles(event.with_user(login), roles))
     }
 
+    /// Sets or removes the storage quota of a user. A quota asks for a count of the files, also where it is the same.
+    fn set_quota(&self, t: &WriteTransaction<'_>, (user, login): (i64, &Login), quota: Option<ByteSize>) -> Result<()> {
+        let column = storage_quota::quota_column(quota);
+        t.execute("UPDATE users SET quota = ?2 WHERE id = ?1", params![user, column])?;
+        let account = StorageAccount::User(login.clone());
+        match quota {
+            Some(_) => storage_quota::open_account(t, &account)?,
+            None => storage_quota::close_account(t, &account)?,
+        }
+        let detail = quota.map_or_else(|| "none".to_owned(), |quota| quota.to_string());
+        self.record_change(t, EventKind::UserQuotaChanged, |event| event.with_user(login).with_detail(detail))
+    }
+
     fn disable(&self, t: &WriteTransaction<'_>, (user, login): (i64, &Login), now: UnixMillis) -> Result<()> {
         let disable = "UPDATE users SET disabled_at = ?2 WHERE id = ?1 AND disabled_at IS NULL";
         match t.execute(disable, params![user, now])? {
@@ -268,7 +298,8 @@ pub(super) fn user_id(c: &Connection, login: &Login) -> Result<i64> {
 
 fn user_from_row(c: &Connection, row: &rusqlite::Row<'_>) -> Result<User> {
     let roles = select_roles(c, row.get(0)?)?;
-    Ok(User { login: row.get(1)?, created_at: row.get(2)?, disabled_at: row.get(3)?, roles })
+    let quota = storage_quota::quota_from_column(row.get(4)?);
+    Ok(User { login: row.get(1)?, created_at: row.get(2)?, disabled_at: row.get(3)?, roles, quota })
 }
 
 fn select_roles(c: &Connection, user: i64) -> Result<Roles> {

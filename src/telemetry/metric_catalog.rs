@@ -95,7 +95,7 @@ declare_metrics! {
     UNFINISHED_UPLOAD_BYTES: Gauge "patgate_unfinished_upload_bytes" [] =
         "Bytes of unfinished uploads on disk.";
     QUOTA_USED: Gauge "patgate_quota_used" ["quota"] =
-        "Use of the quotas of all users together: bytes of dead properties, named nodes, stored tokens, open files.";
+        "Use of the quotas of all users together: bytes of dead properties, named nodes, stored tokens, stored bytes of users with a storage quota, open files.";
     QUOTA_MAX: Gauge "patgate_quota_max" ["quota"] =
         "Those quotas.";
     CERTIFICATE_EXPIRY: Gauge "patgate_certificate_expiry_timestamp_seconds" [] =

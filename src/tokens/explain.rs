@@ -188,7 +188,7 @@ fn first_violated_limit(chain: &[ChainToken], query: &AccessQuery) -> Option<Dec
 fn unchecked_limits(chain: &[ChainToken], query: &AccessQuery) -> Vec<String> {
     let mut unchecked = Vec::new();
     for ChainToken { token, limits, .. } in chain {
-        let TokenLimits { protocols, ips, user_agents, mimes, max_file_size, .. } = limits;
+        let TokenLimits { protocols, ips, user_agents, mimes, max_file_size, quota, .. } = limits;
         let mut add = |asked: bool, what: &str, values: Vec<String>| {
             if !asked && !values.is_empty() {
                 unchecked.push(format!("{what} {} (token {token})", values.join(" or ")));
@@ -201,6 +201,8 @@ fn unchecked_limits(chain: &[ChainToken], query: &AccessQuery) -> Vec<String> {
         if writes_content(query.operation) {
             let max = max_file_size.iter().map(|max| max.to_string()).collect();
             add(query.size.is_some(), "the file has at most", max);
+            let quota = quota.iter().map(|max| max.to_string()).collect();
+            add(false, "all files together have at most", quota);
             add(query.mime.is_some(), "its type is", mimes.iter().map(ToString::to_string).collect());
         }
     }

@@ -59,7 +59,13 @@ fn tokens_env() -> TokensEnv {
 impl TokensEnv {
     fn create_user(&self, login: &str, grants: &[&str]) {
         let grants = grants.iter().map(|grant| grant.parse().expect("grant")).collect();
-        let request = UserRequest { login: self::login(login), roles: Roles::none(), grants, home: HomeOption::Skip };
+        let request = UserRequest {
+            login: self::login(login),
+            roles: Roles::none(),
+            grants,
+            home: HomeOption::Skip,
+            quota: None,
+        };
         self.tokens.create_user(ADMIN, &request).expect("user");
     }
 
@@ -118,7 +124,8 @@ fn user_and_policy_updates_are_single_writes() {
         change();
         env.store.write_count() - before
     };
-    let change = UserUpdate { disabled: Some(true), roles: Some([Role::ReadAudit].into_iter().collect()) };
+    let roles = Some([Role::ReadAudit].into_iter().collect());
+    let change = UserUpdate { disabled: Some(true), roles, quota: None };
     assert_eq!(writes(&|| drop(env.tokens.update_user(ADMIN, &login("alice"), &change).expect("changed"))), 1);
     let user = env.tokens.user(ADMIN, &login("alice")).expect("there");
     assert!(user.disabled_at.is_some() && user.roles.includes(Role::ReadAudit));
@@ -293,6 +300,7 @@ fn new_user_gets_home_and_existing_content_is_kept() {
         roles: Roles::none(),
         grants: Vec::new(),
         home: HomeOption::Create,
+        quota: None,
     };
     let carol = env.tokens.create_user(ADMIN, &request("carol")).expect("made");
     assert_eq!((carol.home, carol.home_existed), (Some(tree_path("/carol")), false));
@@ -313,7 +321,8 @@ fn new_user_gets_home_and_existing_content_is_kept() {
 fn grant_on_missing_path_creates_no_user() {
     let env = tokens_env();
     let grants = vec!["/none:r".parse().expect("grant")];
-    let request = UserRequest { login: login("erin"), roles: Roles::none(), grants, home: HomeOption::Skip };
+    let request =
+        UserRequest { login: login("erin"), roles: Roles::none(), grants, home: HomeOption::Skip, quota: None };
     assert!(matches!(env.tokens.create_user(ADMIN, &request), Err(Error::PathNotFound(_))));
     assert!(matches!(env.tokens.user(ADMIN, &login("erin")), Err(Error::UnknownUser(_))));
 }

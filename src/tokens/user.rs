@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::error::path_error;
 use super::principal::AuthorizedCaller;
 use super::{Error, Principal, Result, ResultPage, TokenService};
-use crate::domain::{Login, NodeId, Permission, Role, Roles, Scope, TreePath};
+use crate::domain::{ByteSize, Login, NodeId, Permission, Role, Roles, Scope, StorageAccount, StorageUsage, TreePath};
 use crate::store::{LocatedScope, StoreError, User, UserUpdate};
 use crate::tree::{self, Tree};
 
@@ -80,6 +80,8 @@ pub struct UserRequest {
     pub grants: Vec<Grant>,
     /// Whether it gets a home directory.
     pub home: HomeOption,
+    /// Maximum number of bytes of the files where it may write.
+    pub quota: Option<ByteSize>,
 }
 
 /// A user with its grants and its number of live tokens.
@@ -91,6 +93,8 @@ pub struct UserProfile {
     pub grants: Vec<LocatedScope>,
     /// Number of its live tokens.
     pub live_tokens: u32,
+    /// Bytes that count for its storage quota; `None` for a user without one.
+    pub storage: Option<StorageUsage>,
 }
 
 /// A new user.
@@ -169,7 +173,7 @@ impl TokenService {
     /// grant on a path that is missing or hidden from the caller, [`Error::HomeNotDirectory`] where no home directory
     /// can be created.
     pub fn create_user(&self, principal: &Principal, request: &UserRequest) -> Result<CreatedUser> {
-        let UserRequest { login, roles, grants, home } = request;
+        let UserRequest { login, roles, grants, home, quota } = request;
         let caller = principal.authorized_caller()?;
         caller.require_role(Role::ManageUsers)?;
         caller.require_roles(roles)?;
@@ -195,7 +199,7 @@ impl TokenService {
             created.home = Some(path);
         }
         // Last: a failure before it leaves an empty home directory and unused nodes, but no user without its grants.
-        match self.audited_store(principal).create_user_with_grants(login, roles, &scopes, self.clock.now()) {
+        match self.audited_store(principal).create_user_with_grants(login, roles, &scopes, *quota, self.clock.now()) {
             Err(StoreError::AlreadyExists(_)) => Err(Error::UserExists(login.clone())),
             other => Ok(other.map(|()| created)?),
         }
@@ -224,6 +228,15 @@ impl TokenService {
     /// As [`TokenService::update_user`].
     pub fn set_roles(&self, principal: &Principal, login: &Login, roles: &Roles) -> Result<()> {
         let change = UserUpdate { roles: Some(roles.clone()), ..UserUpdate::default() };
+        self.update_user(principal, login, &change).map(drop)
+    }
+
+    /// Sets the storage quota of a user, or removes it. Its files are counted anew.
+    ///
+    /// # Errors
+    /// As [`TokenService::update_user`].
+    pub fn set_quota(&self, principal: &Principal, login: &Login, quota: Option<ByteSize>) -> Result<()> {
+        let change = UserUpdate { quota: Some(quota), ..UserUpdate::default() };
         self.update_user(principal, login, &change).map(drop)
     }
 
@@ -289,7 +302,11 @@ impl TokenService {
     fn complete_profile(&self, user: User) -> Result<UserProfile> {
         let grants = self.located_grants(&user.login)?;
         let live_tokens = self.flushed_store().count_live_tokens(&user.login, self.clock.now())?;
-        Ok(UserProfile { user, grants, live_tokens })
+        let storage = match user.quota {
+            Some(_) => self.store.storage_usage(&StorageAccount::User(user.login.clone()))?,
+            None => None,
+        };
+        Ok(UserProfile { user, grants, live_tokens, storage })
     }
 
     fn located_grants(&self, login: &Login) -> Result<Vec<LocatedScope>> {

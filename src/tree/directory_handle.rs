@@ -78,7 +78,7 @@ impl DirectoryHandle {
     /// As [`DirectoryHandle::authorize_use`].
     pub(super) fn space(&self) -> Result<FilesystemSpace> {
         self.authorize_use()?;
-        Ok(filesystem_space(&self.directory)?)
+        self.view().bound_space(&self.access.last_location().path, filesystem_space(&self.directory)?)
     }
 
     fn view(&self) -> &View {

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{LockToken, TreeOutage};
 use crate::auth::SessionEnded;
-use crate::domain::{ByteSize, FileTag, TreePath};
+use crate::domain::{ByteSize, FileTag, StorageAccount, TreePath};
 use crate::store::StoreError;
 
 /// A refused operation, or a failure of the file system or the store.
@@ -82,6 +82,14 @@ pub enum Error {
     /// The user, or all users together, have reached the limit of open files and directories.
     #[error("too many open files and directories: close some, and try again")]
     TooManyOpenFiles,
+    /// The storage quota of the session's user, of its token or of one above it would be exceeded.
+    #[error("the storage quota of the {} ({max}) is used up: remove files, or ask for a larger quota", .account.kind())]
+    StorageQuotaExceeded {
+        /// The account whose quota it is.
+        account: StorageAccount,
+        /// The quota.
+        max: ByteSize,
+    },
     /// The disk is full.
     #[error("no space left")]
     NoSpace,

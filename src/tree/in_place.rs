@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::authorize::OpenEntry;
+use super::byte_change::ByteChange;
 use super::etag::{EditGuard, keep_mark};
 use super::fs::FileFd;
 use super::handle_access::{HandleAccess, HandleLocation, HandleLocks};
+use super::view::QuotaCheck;
 use super::{AttributeChanges, EditMode, Entry, Error, FileReader, Result, View, WriteConditions};
 use crate::domain::{Permission, TreePath};
 
@@ -90,6 +92,11 @@ impl InPlaceEdit {
         &self.file
     }
 
+    /// Returns the path of the file at the last check.
+    pub(super) fn last_path(&self) -> TreePath {
+        self.access.last_location().path
+    }
+
     /// Returns the current location of the file, if the session may use it there.
     ///
     /// # Errors
@@ -122,10 +129,41 @@ impl InPlaceEdit {
             // Serialized from stat to write, so that two appends can't exceed the size limit together.
             let _name = self.view().shared().path_locks.lock(&[&self.access.last_location().path]);
             self.view().check_size(self.file.stat()?.size.saturating_add(data.len() as u64))?;
-            return self.write_content(|| self.file.write_at(data, offset));
+            return self.write_counted(data, offset);
         }
         self.view().check_size(offset.saturating_add(data.len() as u64))?;
-        self.write_content(|| self.file.write_at(data, offset))
+        self.write_counted(data, offset)
+    }
+
+    fn write_counted(&self, data: &[u8], offset: u64) -> Result<()> {
+        let size_after = |before: u64| {
+            let start = if self.mode.append { before } else { offset };
+            before.max(start.saturating_add(data.len() as u64))
+        };
+        self.with_counted_size(size_after, || self.write_content(|| self.file.write_at(data, offset)))
+    }
+
+    /// Changes the size of the file under the storage quotas of its path, to what `size_after` returns of the present
+    /// size.
+    fn with_counted_size(
+        &self,
+        size_after: impl FnOnce(u64) -> u64,
+        change: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let location = self.access.last_location();
+        // A file without a name counts for nobody.
+        let open = if location.linked { self.view().begin_byte_changes(&[&location.path])? } else { None };
+        let Some(open) = open else { return change() };
+        let before = self.file.stat()?;
+        let change_to = |size| [ByteChange::file(&location.path, before.size, size).of_names(before.link_count)];
+        let changed =
+            self.view().apply_byte_changes(&open, QuotaCheck::Enforced, &change_to(size_after(before.size)), change);
+        if changed.is_err() {
+            // A write that fails may have written a part.
+            let written = change_to(self.file.stat()?.size);
+            self.view().apply_byte_changes(&open, QuotaCheck::Recorded, &written, || Ok(()))?;
+        }
+        changed
     }
 
     /// Returns the current metadata of the file.
@@ -195,7 +233,7 @@ impl InPlaceEdit {
         if size > stat.size {
             self.view().check_size(size)?;
         }
-        self.write_content(|| self.file.truncate(size))
+        self.with_counted_size(|_| size, || self.write_content(|| self.file.truncate(size)))
     }
 
     fn view(&self) -> &View {

@@ -9,6 +9,7 @@
 mod authorize;
 mod availability;
 mod background_delete;
+mod byte_change;
 mod cancellation;
 mod dead_property;
 mod diagnosis;
@@ -38,14 +39,18 @@ mod pending_upload;
 mod property;
 mod reader;
 mod reattach;
+mod recount_state;
 mod slot_id;
 mod stat_batch;
+mod storage_ledger;
+mod storage_recount;
 mod sync_fingerprints;
 mod tags;
 #[cfg(test)]
 pub(crate) mod testing;
 mod unicode_spelling;
 mod upload;
+mod upload_budget;
 mod upload_registry;
 mod view;
 
@@ -65,6 +70,7 @@ use link_moves::LinkMoves;
 use lock::LockTable;
 use open_limit::OpenFileLimit;
 use path_locks::PathLocks;
+use storage_ledger::StorageLedger;
 use sync_fingerprints::SyncFingerprintCache;
 use upload_registry::UploadRegistry;
 
@@ -91,6 +97,7 @@ pub use outage::{OUTAGE_RETRY_AFTER, TreeOutage};
 pub use pending_upload::{IncomingPart, PendingUpload, StagedPart, SyncedPart};
 pub use reader::FileReader;
 pub use reattach::{NodeMatch, NodeReattachment};
+pub use storage_recount::StorageRecount;
 pub use tags::{PATGATE_NAMESPACE, set_tags_change, tags_property};
 pub use unicode_spelling::move_destination;
 pub use upload::{CommittedUpload, StagedUpload};
@@ -151,6 +158,7 @@ struct SharedTree {
     /// Fingerprints of the members that sync journals have.
     sync_fingerprints: SyncFingerprintCache,
     background_deletes: BackgroundDeletes,
+    storage_ledger: StorageLedger,
     /// Uploads under way, by target directory.
     upload_registry: Arc<UploadRegistry>,
     /// Uploads that lost their connection and may be resumed.
@@ -184,6 +192,8 @@ impl Tree {
         let tree = Self::open_with(&options, store, clock, Some(serve_lock))?;
         // After the check of availability: a bare mount point must not decide intents.
         tree.shared.index.recover()?;
+        // Files may have changed on the host, and a kill may have left a charge without its effect.
+        tree.request_storage_recounts()?;
         Ok(tree)
     }
 
@@ -226,6 +236,7 @@ impl Tree {
                 journal_locks: PathLocks::new(),
                 sync_fingerprints: SyncFingerprintCache::default(),
                 background_deletes,
+                storage_ledger: StorageLedger::new(store.clone()),
                 upload_registry: Arc::default(),
                 clock,
                 open_limit: OpenFileLimit::default(),

@@ -219,13 +219,14 @@ impl OpenFile {
     /// # Errors
     /// [`Error::Filesystem`].
     pub fn space(&self) -> Result<FilesystemSpace> {
-        match &self.handle {
-            OpenFileHandle::Read(reader, _) => Ok(filesystem_space(reader.file())?),
+        let (path, space) = match &self.handle {
+            OpenFileHandle::Read(reader, _) => (reader.last_path(), filesystem_space(reader.file())?),
             OpenFileHandle::Write(file) => match file.state.read().content()? {
-                ContentRef::Upload(upload) => Ok(filesystem_space(&**upload.file())?),
-                ContentRef::InPlace(edit) => Ok(filesystem_space(edit.file())?),
+                ContentRef::Upload(upload) => (upload.last_path(), filesystem_space(&**upload.file())?),
+                ContentRef::InPlace(edit) => (edit.last_path(), filesystem_space(edit.file())?),
             },
-        }
+        };
+        self.session.view().bound_space(&path, space)
     }
 
     /// Tells whether both handles have the same file open.

@@ -53,6 +53,11 @@ impl FileReader {
         Ok(Self { file: Arc::clone(upload.file()), entry, access, locks: HandleLocks::new(&[]) })
     }
 
+    /// Returns the path of the file at the last check.
+    pub(super) fn last_path(&self) -> TreePath {
+        self.access.last_location().path
+    }
+
     /// Returns the metadata of the file when it was opened.
     pub fn entry(&self) -> &Entry {
         &self.entry

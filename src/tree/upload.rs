@@ -17,7 +17,9 @@ use super::handle_access::{HandleAccess, HandleAnchor, HandleLocks};
 use super::interrupted_uploads::InterruptedUpload;
 use super::media::SNIFF_BYTES;
 use super::slot_id::SlotId;
+use super::upload_budget::UploadBudget;
 use super::upload_registry::RegisteredUpload;
+use super::view::file_bytes;
 use super::{AttributeChanges, EditMode, Entry, EntryKind, Etag, Result, View, WriteConditions};
 use crate::domain::{EntryName, FileTag, Permission, TreePath};
 
@@ -48,6 +50,7 @@ pub struct StagedUpload {
     /// Boot time at which the connection was lost; `None` once the upload was resumed.
     interrupted_at: Option<Duration>,
     access: HandleAccess,
+    budget: UploadBudget,
     locks: HandleLocks,
     /// Registration of the target directory, until the upload is detached from its name.
     registration: Option<RegisteredUpload>,
@@ -158,6 +161,7 @@ impl StagedUpload {
             detached: false,
             interrupted_at: None,
             access: authorize_slot(view, slot, Permission::W)?,
+            budget: UploadBudget::new(view, &slot.path, file_bytes(replaced))?,
             locks: HandleLocks::new(conditions.lock_tokens),
             // From here on the directory counts as in use: it can't be removed before the commit.
             registration: Some(view.shared().upload_registry.register(&slot.directory, &slot.directory_stat)),
@@ -244,6 +248,7 @@ impl StagedUpload {
         let from = retained.open(OpenMode::Read)?;
         // The whole size before the first block: a refusal must not leave half a part.
         self.access.view().check_size(offset.saturating_add(size))?;
+        self.check_budget(offset.saturating_add(size))?;
         let mut copied = 0;
         while copied < size {
             // Again for each block: a part of many gigabytes takes minutes, in which a token may be revoked.
@@ -301,6 +306,7 @@ impl StagedUpload {
             self.access.authorize_use(&*self.file)?;
             // By the offset, too: the source may grow while it is copied.
             self.access.view().check_size(source.stat.size.max(offset))?;
+            self.check_budget(source.stat.size.max(offset))?;
             match source.file.copy_to(&self.file, offset, COPY_BLOCK_BYTES)? {
                 // Until the first write, a copy shows the times of its source.
                 0 => return Ok(self.file.set_times(Some(source.stat.modified), Some(source.stat.accessed))?),
@@ -313,7 +319,8 @@ impl StagedUpload {
     /// refused, the upload can't be committed any more.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::NoSpace`], [`Error::Locked`], [`Error::SessionEnded`]; [`Error::TypeNotAllowed`]
+    /// [`Error::TooLarge`], [`Error::StorageQuotaExceeded`], [`Error::NoSpace`], [`Error::Locked`],
+    /// [`Error::SessionEnded`]; [`Error::TypeNotAllowed`]
     /// as soon as the first bytes show the type.
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.write_checked(data, offset).inspect_err(|_| self.write_failed.store(true, Ordering::Release))
@@ -325,6 +332,7 @@ impl StagedUpload {
         let start = if appends { self.file.stat()?.size } else { offset };
         let end = start.saturating_add(data.len() as u64);
         self.access.view().check_size(end)?;
+        self.check_budget(end)?;
         // Before the write, which may change bytes and then fail: the copy then no longer counts as unchanged.
         self.mark_changed();
         self.file.write_at(data, start)?;
@@ -343,6 +351,9 @@ impl StagedUpload {
         }
         let blocks: Vec<IoSlice<'_>> = blocks.iter().map(|block| IoSlice::new(block.as_ref())).collect();
         let length: usize = blocks.iter().map(|block| block.len()).sum();
+        if !self.budget.allows_at_once(offset.saturating_add(length as u64)) {
+            return Ok(0);
+        }
         let write = || {
             self.check_writable()?;
             view.check_size(offset.saturating_add(length as u64))?;
@@ -394,6 +405,7 @@ impl StagedUpload {
         self.check_writable()?;
         if let Some(size) = attributes.size {
             self.access.view().check_size(size)?;
+            self.check_budget(size)?;
             self.file.truncate(size)?;
         }
         self.mark_changed();
@@ -432,6 +444,11 @@ impl StagedUpload {
         if let Some(copy_source) = &self.copy_source {
             copy_source.changed.store(true, Ordering::Release);
         }
+    }
+
+    /// Checks that the storage quotas allow the content to have `size` bytes.
+    fn check_budget(&self, size: u64) -> Result<()> {
+        self.budget.check(self.access.view(), || self.last_path(), size)
     }
 
     fn check_writable(&self) -> Result<()> {

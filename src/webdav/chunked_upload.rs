@@ -74,6 +74,7 @@ pub(super) async fn handle(
         return run_blocking(move || {
             // No path is known yet. A token that may write nowhere must not fill the staging area.
             view.check_write_anywhere()?;
+            length.map_or(Ok(()), |length| view.check_upload_quota(length))?;
             let created = uploads.create_chunked(&view, &name, length, now)?;
             if created { Ok(empty_response(StatusCode::CREATED)) } else { Err(tree::Error::AlreadyExists.into()) }
         })
@@ -120,6 +121,7 @@ async fn put_chunk(
     // Run before the body is polled, which sends `100 Continue`: a refusal must come first.
     let open_chunk = move || {
         view.check_write_anywhere()?;
+        view.check_upload_quota(length)?;
         reservation.grow_to(length)?;
         Ok(IncomingChunk { pending_part: view.begin_part()?, view, checksums, reservation, length: 0 })
     };

@@ -381,6 +381,10 @@ impl Error {
             }
             // A condition of RFC 4331, for any method that needs space.
             Self::Tree(tree::Error::NoSpace) => Some("<D:sufficient-disk-space/>".to_owned()),
+            // RFC 4331 section 6
+            Self::Tree(error @ tree::Error::StorageQuotaExceeded { .. }) => {
+                Some(format!("<D:quota-not-exceeded/><D:responsedescription>{error}</D:responsedescription>"))
+            }
             Self::Tree(tree::Error::AlreadyExists) if context.method == Some(DavMethod::Mkcol) => {
                 Some("<D:resource-must-be-null/>".to_owned())
             }
@@ -481,7 +485,7 @@ fn tree_status(error: &tree::Error, method: Option<DavMethod>) -> StatusCode {
         tree::Error::WrongOpenMode => StatusCode::FORBIDDEN,
         tree::Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         tree::Error::TypeNotAllowed(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        tree::Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        tree::Error::NoSpace | tree::Error::StorageQuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
         tree::Error::TooManyOpenFiles => StatusCode::SERVICE_UNAVAILABLE,
         tree::Error::InvalidName if creates || matches!(method, Some(DavMethod::Copy | DavMethod::Move)) => {
             StatusCode::FORBIDDEN

@@ -154,8 +154,10 @@ impl PutUpload {
     fn stage(mut self) -> Result<Self> {
         let context = Arc::clone(&self.context);
         let Some(write_range) = &self.write_range else {
+            // What a client announces of a body without a length is a reason to refuse it as well.
+            let announced_length = self.content_length.max(self.expected_length);
             let upload = context.stage_with_preconditions(|conditions| {
-                context.view.stage(&context.path, self.content_length, conditions)
+                context.view.stage(&context.path, announced_length, conditions)
             })?;
             self.upload = Some(Box::new(upload));
             return Ok(self);

@@ -62,6 +62,7 @@ mod special_bits;
 mod ssh;
 mod ssh_login;
 mod state_limits;
+mod storage_quota;
 mod support;
 mod sync_collection;
 mod sync_model;

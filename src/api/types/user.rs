@@ -1,9 +1,9 @@
 //! Users and grants in JSON, and requests to create and change them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{Login, Permission, Roles, TextValue, TreePath, deserialize_objects, schema};
+use crate::domain::{ByteSize, Login, Permission, Roles, TextValue, TreePath, deserialize_objects, schema};
 use crate::store::{self, LocatedScope};
 use crate::tokens::{CreatedUser, Grant, HomeOption, UserProfile, UserRequest};
 
@@ -28,17 +28,37 @@ pub struct UserResponse {
     /// Number of its live tokens.
     #[schema(minimum = 0)]
     pub live_tokens: u32,
+    /// Storage quota: maximum number of bytes of the files where the user may write; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Bytes>)]
+    pub quota: Option<ByteSize>,
+    /// Bytes that count for the quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Bytes>)]
+    pub quota_used: Option<u64>,
+    /// End of the last count of the files; absent before the first, and while one is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Time>)]
+    pub quota_counted_at: Option<String>,
+    /// Bytes that the count under way has found so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Bytes>)]
+    pub quota_recount_bytes: Option<u64>,
 }
 
 impl UserResponse {
     /// Converts a user.
-    pub fn from_profile(UserProfile { user, grants, live_tokens }: UserProfile) -> Self {
+    pub fn from_profile(UserProfile { user, grants, live_tokens, storage }: UserProfile) -> Self {
         Self {
             created_at: user.created_at.to_string(),
             disabled_at: user.disabled_at.map(|at| at.to_string()),
             roles: user.roles,
             grants,
             live_tokens,
+            quota: user.quota,
+            quota_used: storage.map(|storage| storage.used),
+            quota_counted_at: storage.and_then(|storage| storage.counted_at).map(|at| at.to_string()),
+            quota_recount_bytes: storage.and_then(|storage| storage.recount_bytes),
             login: user.login,
         }
     }
@@ -107,6 +127,10 @@ pub struct CreateUserRequest {
     /// Whether to create a home, `/LOGIN`; by default only if no grants are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<bool>,
+    /// Storage quota: maximum number of bytes of the files where the user may write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Bytes>)]
+    pub quota: Option<ByteSize>,
 }
 
 impl CreateUserRequest {
@@ -117,6 +141,7 @@ impl CreateUserRequest {
             roles: request.roles.clone(),
             grants: request.grants.iter().map(CreateGrantRequest::from).collect(),
             home: Some(request.home == HomeOption::Create),
+            quota: request.quota,
         }
     }
 }
@@ -129,6 +154,7 @@ impl From<CreateUserRequest> for UserRequest {
             roles: request.roles,
             grants: request.grants.into_iter().map(Grant::from).collect(),
             home: if home { HomeOption::Create } else { HomeOption::Skip },
+            quota: request.quota,
         }
     }
 }
@@ -144,10 +170,19 @@ pub struct UpdateUserRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Role>>)]
     pub roles: Option<Roles>,
+    /// Storage quota in bytes; null removes it. The files are counted anew, also where the quota is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "deserialize_present")]
+    #[schema(value_type = Option<schema::Bytes>)]
+    pub quota: Option<Option<ByteSize>>,
+}
+
+/// Deserializes a field that is present, and may be null.
+fn deserialize_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<ByteSize>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 impl From<UpdateUserRequest> for store::UserUpdate {
-    fn from(UpdateUserRequest { disabled, roles }: UpdateUserRequest) -> Self {
-        Self { disabled, roles }
+    fn from(UpdateUserRequest { disabled, roles, quota }: UpdateUserRequest) -> Self {
+        Self { disabled, roles, quota }
     }
 }

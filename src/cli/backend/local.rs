@@ -7,7 +7,9 @@ use crate::api::types::{
     BanResponse, CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret,
     UserResponse,
 };
-use crate::domain::{AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
+use crate::domain::{
+    AccessQuery, BannedNetwork, ByteSize, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
+};
 use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{
     self, BanRequest, Grant, GrantTarget, HomeOption, IssuedToken, NarrowRequest, RotatedToken, StateFilter,
@@ -95,6 +97,10 @@ impl ManagementBackend for LocalBackend {
 
     fn set_roles(&self, login: &Login, roles: &Roles) -> Result {
         Ok(self.0.tokens.set_roles(&self.0.principal, login, roles)?)
+    }
+
+    fn set_quota(&self, login: &Login, quota: Option<ByteSize>) -> Result {
+        Ok(self.0.tokens.set_quota(&self.0.principal, login, quota)?)
     }
 
     fn delete_user(&self, login: &Login) -> Result {

@@ -10,7 +10,9 @@ use crate::api::types::{
     BanResponse, CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret,
     UserResponse,
 };
-use crate::domain::{AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
+use crate::domain::{
+    AccessQuery, BannedNetwork, ByteSize, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
+};
 use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{BanRequest, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
 
@@ -51,6 +53,8 @@ pub(super) trait ManagementBackend {
     fn set_disabled(&self, login: &Login, disabled: bool) -> Result;
     /// Sets the roles of a user.
     fn set_roles(&self, login: &Login, roles: &Roles) -> Result;
+    /// Sets the storage quota of a user, or removes it.
+    fn set_quota(&self, login: &Login, quota: Option<ByteSize>) -> Result;
     /// Deletes a user with its tokens.
     fn delete_user(&self, login: &Login) -> Result;
     /// Lists the grants of a user.

@@ -21,7 +21,8 @@ use crate::api::types::{
     RevokedTokensResponse, RotateTokenRequest, TokenWithSecret, UpdatePolicyRequest, UpdateUserRequest, UserResponse,
 };
 use crate::domain::{
-    ALL_BUT_UNRESERVED, AccessQuery, BannedNetwork, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
+    ALL_BUT_UNRESERVED, AccessQuery, BannedNetwork, ByteSize, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId,
+    TreePath,
 };
 use crate::net::{self, TlsFailure};
 use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
@@ -247,11 +248,15 @@ impl ManagementBackend for RemoteBackend {
     }
 
     fn set_disabled(&self, login: &Login, disabled: bool) -> Result {
-        self.change_user(login, &UpdateUserRequest { disabled: Some(disabled), roles: None })
+        self.change_user(login, &UpdateUserRequest { disabled: Some(disabled), ..UpdateUserRequest::default() })
     }
 
     fn set_roles(&self, login: &Login, roles: &Roles) -> Result {
-        self.change_user(login, &UpdateUserRequest { disabled: None, roles: Some(roles.clone()) })
+        self.change_user(login, &UpdateUserRequest { roles: Some(roles.clone()), ..UpdateUserRequest::default() })
+    }
+
+    fn set_quota(&self, login: &Login, quota: Option<ByteSize>) -> Result {
+        self.change_user(login, &UpdateUserRequest { quota: Some(quota), ..UpdateUserRequest::default() })
     }
 
     fn delete_user(&self, login: &Login) -> Result {

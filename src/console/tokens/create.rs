@@ -73,7 +73,7 @@ impl CreateTokenPage {
     }
 
     fn limited(&self) -> bool {
-        ["protocol", "ips", "user_agents", "mimes", "tags", "max_file_size"]
+        ["protocol", "ips", "user_agents", "mimes", "tags", "max_file_size", "quota"]
             .iter()
             .any(|name| self.fields.text(name).is_some())
     }

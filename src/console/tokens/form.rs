@@ -129,6 +129,7 @@ pub(super) fn parse_limits(fields: &FormFields) -> Result<TokenLimits> {
         mimes: parse_list(fields, "mimes")?,
         tags: parse_list(fields, "tags")?,
         max_file_size: fields.parse("max_file_size")?,
+        quota: fields.parse("quota")?,
     })
 }
 

@@ -22,6 +22,7 @@ struct CreateUserPage {
     error: Option<String>,
     login: String,
     home: bool,
+    quota: String,
     scope_lines: Vec<form::ScopeLine>,
     roles: Vec<(&'static str, bool)>,
 }
@@ -33,6 +34,7 @@ impl CreateUserPage {
         Self {
             frame: PageFrame::new(caller, ConsoleSection::Users),
             login: fields.text("login").unwrap_or_default().to_owned(),
+            quota: fields.text("quota").unwrap_or_default().to_owned(),
             home: error.is_none() || fields.text("home").is_some(),
             scope_lines: form::ScopeLine::from_fields(fields),
             roles: offered.map(|role| (role.as_str(), is_chosen(role))).collect(),
@@ -61,6 +63,7 @@ fn user_request(fields: &FormFields) -> Result<UserRequest> {
         login: login.ok_or_else(|| ConsoleError::InvalidForm("enter a login".to_owned()))?,
         roles: form::parse_roles(fields)?,
         grants,
+        quota: fields.parse("quota")?,
         home: if fields.text("home").is_some() { HomeOption::Create } else { HomeOption::Skip },
     })
 }
@@ -158,6 +161,7 @@ fn apply_action(
             tokens.revoke_grant(principal, login, &GrantTarget::Node(node))?;
         }
         "roles" => tokens.set_roles(principal, login, &form::parse_roles(fields)?)?,
+        "quota" => tokens.set_quota(principal, login, fields.parse("quota")?)?,
         "disable" => tokens.disable_user(principal, login)?,
         "enable" => tokens.enable_user(principal, login)?,
         _ => return Err(ConsoleError::NotFound),

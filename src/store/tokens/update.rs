@@ -9,9 +9,9 @@ use super::super::secret_hash::SecretHash;
 use super::super::sync_journals::delete_journals_of;
 use super::super::transactions::WriteTransaction;
 use super::super::users::user_id;
-use super::super::{BallastShare, Result, Store, WriteDurability, columns};
+use super::super::{BallastShare, Result, Store, WriteDurability, columns, storage_quota};
 use super::{LastUseRecord, LocatedScope, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
-use crate::domain::{EventKind, Login, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis};
+use crate::domain::{EventKind, Login, Roles, Scope, StorageAccount, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 
 /// The fields of a token after it was narrowed.
 #[derive(Clone, Debug)]
@@ -80,6 +80,9 @@ impl Store {
             if scoped {
                 t.execute("DELETE FROM scopes WHERE token_id = ?1", [id])?;
                 insert_scopes(t, id, narrowed.scopes.iter().flatten())?;
+            }
+            if narrowed.limits.quota != before.limits.quota && narrowed.limits.quota.is_some() {
+                storage_quota::open_account(t, &StorageAccount::Token(id))?;
             }
             for (kind, detail) in changes {
                 self.record_change(t, kind, |event| event.with_user(&before.owner).with_token(id).with_detail(detail))?;

@@ -16,7 +16,7 @@ const AUDITED_ACTIONS: &[AuditedAction] = &[
         |env, principal, _| {
             let grants = vec!["/bob:r".parse().expect("grant")];
             let roles = [Role::ReadAudit].into_iter().collect();
-            let request = UserRequest { login: login("carol"), roles, grants, home: HomeOption::Create };
+            let request = UserRequest { login: login("carol"), roles, grants, home: HomeOption::Create, quota: None };
             env.tokens.create_user(principal, &request).expect("made");
         },
         &[

@@ -344,7 +344,7 @@ const ADMINISTRATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
     } => |w, by| w.env.tokens.revoke(&by.principal, &[w.bob.id]), refused "this needs the role security.revoke_tokens";
     "a helpdesk role makes an administrator": |w| w.help.clone() => |w, by| {
         let (login, roles) = (login("eve"), role_set(&[Role::Admin]));
-        let request = UserRequest { login, roles, grants: Vec::new(), home: HomeOption::Skip };
+        let request = UserRequest { login, roles, grants: Vec::new(), home: HomeOption::Skip, quota: None };
         w.env.tokens.create_user(&by.principal, &request).map(drop)
     }, refused "this needs the role admin";
     "a helpdesk role makes itself an administrator": |w| w.help.clone() => |w, by|
@@ -377,14 +377,14 @@ const ADMINISTRATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
         refused "this needs the role admin";
     "a manager makes a user that reaches more than itself": |w| w.help.clone() => |w, by| {
         let grants = vec!["/alice:r".parse().expect("grant")];
-        let request = UserRequest { login: login("eve"), roles: Roles::none(), grants, home: HomeOption::Skip };
+        let request = UserRequest { login: login("eve"), roles: Roles::none(), grants, home: HomeOption::Skip, quota: None };
         w.env.tokens.create_user(&by.principal, &request).map(drop)
     }, refused "nothing is at /alice";
     "a manager makes a user whose home was somebody's": |w| {
         std::fs::create_dir(w.env.root.join("eve")).expect("folder");
         w.help.clone()
     } => |w, by| {
-        let request = UserRequest { login: login("eve"), roles: Roles::none(), grants: Vec::new(), home: HomeOption::Create };
+        let request = UserRequest { login: login("eve"), roles: Roles::none(), grants: Vec::new(), home: HomeOption::Create, quota: None };
         w.env.tokens.create_user(&by.principal, &request).map(drop)
     }, refused "this needs the role admin";
     "a helpdesk role changes the policy": |w| w.help.clone() => |w, by|
@@ -487,8 +487,13 @@ fn roles_allow_acting_on_other_users() {
     );
     env.tokens.grant(ADMIN, &self::login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
     let (login, grants) = (login("eve"), vec!["/bob:r".parse().expect("grant")]);
-    let request =
-        UserRequest { login: login.clone(), roles: role_set(&[Role::RevokeTokens]), grants, home: HomeOption::Create };
+    let request = UserRequest {
+        login: login.clone(),
+        roles: role_set(&[Role::RevokeTokens]),
+        grants,
+        home: HomeOption::Create,
+        quota: None,
+    };
     let created = env.tokens.create_user(&help.principal, &request).expect("made");
     assert!(created.home == Some(tree_path("/eve")) && !created.home_existed, "a home of its own");
     env.tokens.grant(&help.principal, &login, &"/bob:rw".parse().expect("grant")).expect("what it has itself");

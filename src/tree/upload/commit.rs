@@ -10,9 +10,11 @@ use std::sync::atomic::Ordering;
 use super::{CommittedUpload, FinalAttributes, ReplacedEntry, StagedUpload};
 use crate::domain::{EntryName, Permission, TreePath};
 use crate::tree::authorize::EntrySlot;
+use crate::tree::byte_change::ByteChange;
 use crate::tree::fs::{DirectoryFd, EarlyNote, Errno, FileFd, StagedBackup, Stat};
 use crate::tree::handle_access::HandleLocation;
 use crate::tree::in_place::InPlaceEdit;
+use crate::tree::view::{QuotaCheck, file_bytes};
 use crate::tree::{EditMode, EntryKind, Error, Result, Timestamp, View, WriteConditions};
 
 /// Maximum number of renames of its directory that a commit follows before it fails.
@@ -89,9 +91,12 @@ impl StagedUpload {
         }
         let (staged, tags) = (&mut self.staged, self.tags.into_inner());
         let mut put = || staged.rename_to(&slot.directory, &slot.name).map_err(Error::from_target_errno);
-        view.shared().etags.while_replacing(replaced.as_ref(), 0, || match tags {
-            Some(tags) => view.put_with_tags(slot, replaced.as_ref(), &tags, put),
-            None => put(),
+        let bytes = || Ok(vec![ByteChange::file(&slot.path, file_bytes(slot.stat()?.as_ref()), stat.size)]);
+        view.with_byte_changes(QuotaCheck::Enforced, &[&slot.path], bytes, || {
+            view.shared().etags.while_replacing(replaced.as_ref(), 0, || match tags {
+                Some(tags) => view.put_with_tags(slot, replaced.as_ref(), &tags, put),
+                None => put(),
+            })
         })?;
         // Released before the sync: other commits must not wait for this disk.
         drop((lock_freeze, path_guards));
@@ -180,9 +185,12 @@ impl StagedUpload {
             let replaced = slot.stat()?;
             self.check_replace(&slot, replaced.as_ref(), &stat, &WriteConditions::none())?;
             // Under the settle lock, no client writes into the replaced file between this check and the rename.
-            let undo = view.shared().etags.while_replacing(replaced.as_ref(), kept_names, || {
-                self.check_unchanged(slot.stat()?.as_ref())?;
-                put(self, &view, &slot, replaced.as_ref())
+            let bytes = || Ok(vec![ByteChange::file(&slot.path, file_bytes(slot.stat()?.as_ref()), stat.size)]);
+            let undo = view.with_byte_changes(QuotaCheck::Enforced, &[&slot.path], bytes, || {
+                view.shared().etags.while_replacing(replaced.as_ref(), kept_names, || {
+                    self.check_unchanged(slot.stat()?.as_ref())?;
+                    put(self, &view, &slot, replaced.as_ref())
+                })
             })?;
             let (directory, entry) = (slot.directory, (slot.path, slot.permission));
             return Ok(EarlyCommit { view: view.clone(), directory, replaced, undo, entry });
@@ -217,16 +225,19 @@ impl StagedUpload {
         let view = commit.view.clone();
         let _path_guards = view.shared().path_locks.lock(&[&commit.entry.0]);
         let _lock_freeze = view.shared().locks.freeze();
-        let is_ours =
-            self.file.stat().and_then(|staged| Ok(commit.directory.stat_entry(&self.name)?.is_same_file(&staged)));
-        if !is_ours.unwrap_or(false) {
+        let ours = self.file.stat().and_then(|staged| Ok((commit.directory.stat_entry(&self.name)?, staged)));
+        let Some((now, _)) = ours.ok().filter(|(now, staged)| now.is_same_file(staged)) else {
             return Err(Box::new(commit));
-        }
-        let (directory, name) = (&commit.directory, &self.name);
-        let undone = match &commit.undo.1 {
-            CommitUndo::Exchange => self.staged.exchange(directory, name),
-            CommitUndo::Remove | CommitUndo::Restore(_) => self.staged.move_back(directory, name),
         };
+        let (directory, name, staged) = (&commit.directory, &self.name, &mut self.staged);
+        let path = &commit.entry.0;
+        let bytes = || Ok(vec![ByteChange::file(path, now.size, file_bytes(commit.replaced.as_ref()))]);
+        let undone = view.with_byte_changes(QuotaCheck::Recorded, &[path], bytes, || {
+            Ok(match &commit.undo.1 {
+                CommitUndo::Exchange => staged.exchange(directory, name),
+                CommitUndo::Remove | CommitUndo::Restore(_) => staged.move_back(directory, name),
+            }?)
+        });
         if let Err(error) = undone {
             tracing::warn!(path = %self.requested_path, %error, "an upload that was committed early stays committed");
             return Err(Box::new(commit));

@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::links::{link_may_move, parent_segments_lead};
+use super::storage_changes::{QuotaCheck, file_bytes};
 use super::tree_sync::is_synced_at_once;
 use super::{OverwriteMode, View, WriteConditions};
 use crate::domain::{EntryName, Permission, TreeOperation, TreePath};
-use crate::tree::authorize::{EntrySlot, link_stays_within};
+use crate::tree::authorize::{EntrySlot, OpenEntry, link_stays_within};
+use crate::tree::byte_change::ByteChange;
 use crate::tree::fs::{DirectoryFd, Errno, FdLocation, FileFd, OpenMode, StagedEntry, Stat, none_if_vanished};
 use crate::tree::handle_access::HandleAccess;
 use crate::tree::index::IndexChange;
@@ -50,13 +52,13 @@ impl View {
             return Err(Error::Overlap);
         }
         // First check, so that most refusals come before the copying. It is repeated under the commit lock.
-        self.check_replace(&target, overwrite, conditions)?;
+        let replaced = self.check_replace(&target, overwrite, conditions)?;
+        self.check_copied_bytes(&source, depth_infinity, &target.path, file_bytes(replaced.as_ref()))?;
         // Both can refuse the copy, and must do so before it is visible: afterwards it could not be taken back.
         self.check_copied_tags(&source.path, depth_infinity)?;
         let (index, login) = (&self.shared().index, self.session().login());
         let check_properties = || index.check_copy_properties(&source.path, &target.path, login, depth_infinity);
         check_properties()?;
-        let staging = self.staging(&target)?;
         let job = CopyJob {
             view: self,
             access: HandleAccess::new(self, source.path.clone(), Permission::R)?,
@@ -64,26 +66,9 @@ impl View {
             is_move: false,
             move_by_copy: None,
             skips_limits: false,
-            syncs_at_once: self.is_synced() && staging.is_in_memory()?,
+            syncs_at_once: self.is_synced() && self.staging(&target)?.is_in_memory()?,
         };
-        let staged = if source.stat.is_directory() {
-            let staged = staging.create_directory()?;
-            let copy = job.copy_directory(&source.file.into(), &source.stat, &staged, depth_infinity)?;
-            // Synced before the locks are acquired, so that nobody else waits for it.
-            if self.is_synced() && !(job.syncs_at_once && depth_infinity) {
-                self.sync_tree(&copy)?;
-            }
-            staged
-        } else {
-            // The file that was authorized: another one may have the name by now.
-            let file = source.file.reopen_to_read()?;
-            let (copy, staged) = staging.create_file()?;
-            job.copy_file(&file, &file.stat()?, &copy, &target.name)?;
-            if self.is_synced() {
-                copy.sync()?;
-            }
-            staged
-        };
+        let (staged, bytes) = self.stage_copy(&job, (source.file, &source.stat), &target, depth_infinity)?;
         // Lock order: names, locks, index, link moves (see `link_moves`).
         let path_guards = self.shared().path_locks.lock(&[&target.path]);
         let lock_freeze = self.shared().locks.freeze();
@@ -94,22 +79,80 @@ impl View {
         let involves_directory = source.stat.is_directory() || replaced.as_ref().is_some_and(Stat::is_directory);
         // A file that replaces a file keeps the target's node, as in a PUT. Where a directory is involved the old nodes
         // end.
-        let change = match involves_directory && replaced.is_some() {
+        let index_change = match involves_directory && replaced.is_some() {
             true => Some(index.begin_remove(&target.path)?),
             false => None,
         };
         let put = || self.commit_staged(staged, source.stat.is_directory(), &target, replaced.as_ref(), overwrite);
-        // Nobody may write in place into a file between the check and its replacement: the write would be lost.
-        let old = self.shared().etags.while_replacing(replaced.as_ref(), 0, put)?;
+        let changes = || {
+            let replaced = ByteChange::file(&target.path, file_bytes(target.stat()?.as_ref()), 0);
+            let copy = match source.stat.is_directory() {
+                true => ByteChange::added_directory(&target.path, bytes),
+                false => ByteChange::file(&target.path, 0, bytes),
+            };
+            Ok(vec![replaced, copy])
+        };
+        let old = self.with_byte_changes(QuotaCheck::Enforced, &[&target.path], changes, || {
+            // Nobody may write in place into a file between the check and its replacement: the write would be lost.
+            let old = self.shared().etags.while_replacing(replaced.as_ref(), 0, put)?;
+            self.count_replaced_directory(&target.path, old.as_ref())?;
+            Ok(old)
+        })?;
         // Before the index: a power cut must not bring the old target back without its nodes.
         self.sync_directory(&target.directory)?;
-        change.map_or(Ok(()), IndexChange::finish)?;
+        index_change.map_or(Ok(()), IndexChange::finish)?;
         old.into_iter().for_each(|old| self.shared().background_deletes.enqueue(old));
         self.shared().locks.remove_below(&target.path);
         drop((lock_freeze, path_guards));
         // After the locks, since it may assign many node ids. Quotas were checked before the copy was visible.
         index.copy_properties(&source.path, &target.path, login, depth_infinity)?;
         Ok(replaced.is_some())
+    }
+
+    /// Copies the source into staging. Returns the copy, and the bytes of its files where they count for a quota.
+    fn stage_copy(
+        &self,
+        job: &CopyJob<'_>,
+        (source, stat): (FileFd, &Stat),
+        target: &EntrySlot,
+        depth_infinity: bool,
+    ) -> Result<(StagedEntry, u64)> {
+        let staging = self.staging(target)?;
+        if stat.is_directory() {
+            let staged = staging.create_directory()?;
+            let copy = job.copy_directory(&source.into(), stat, &staged, depth_infinity)?;
+            // Synced before the locks are acquired, so that nobody else waits for it.
+            if self.is_synced() && !(job.syncs_at_once && depth_infinity) {
+                self.sync_tree(&copy)?;
+            }
+            return Ok((staged, self.counted_bytes(&target.path, &copy)?));
+        }
+        // The file that was authorized: another one may have the name by now.
+        let file = source.reopen_to_read()?;
+        let (copy, staged) = staging.create_file()?;
+        job.copy_file(&file, &file.stat()?, &copy, &target.name)?;
+        if self.is_synced() {
+            copy.sync()?;
+        }
+        Ok((staged, copy.stat()?.size))
+    }
+
+    /// Checks before the copying that the files of the source fit the quotas at the target.
+    fn check_copied_bytes(
+        &self,
+        source: &OpenEntry,
+        depth_infinity: bool,
+        target: &TreePath,
+        replaced: u64,
+    ) -> Result<()> {
+        if !source.stat.is_directory() {
+            return self.check_quota(target, replaced, source.stat.size);
+        }
+        if !depth_infinity {
+            return Ok(());
+        }
+        let directory = self.fs().open_directory(&source.path)?;
+        self.check_quota(target, replaced, self.counted_bytes(target, &directory)?)
     }
 
     /// Renames a staged entry to its target, under the commit lock of the name. Where a directory is replaced, or

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::copy::{CopyJob, MoveByCopy};
 use super::moved_source::CopiedEntries;
+use super::storage_changes::{QuotaCheck, file_bytes};
 use super::{OverwriteMode, View, WriteConditions};
 use crate::domain::{EntryName, Permission, TreePath};
 use crate::tree::authorize::EntrySlot;
+use crate::tree::byte_change::ByteChange;
 use crate::tree::fs::{DirectoryFd, OpenMode, StagedEntry, StagingDirectory, Stat};
 use crate::tree::handle_access::HandleAccess;
 use crate::tree::{EntryKind, Error, Result};
@@ -87,11 +89,14 @@ impl View {
         if self.fs().path_of_fd(&target.directory).as_ref() != Some(&target.directory_path()) {
             return Err(Error::NoParent);
         }
+        // Both count until the source is gone: a kill in between may leave both.
+        let (arrived, left) = self.cross_device_changes(&staged, (&source.path, &target.path))?;
         // The old target is kept: a source that can't be removed brings it back.
-        let old = match &checked_move.replaced {
-            Some(old) => self.replace_with_backup(staged, stat.is_directory(), target, old, overwrite)?,
-            None => self.commit_staged(staged, stat.is_directory(), target, None, overwrite)?,
+        let put = || match &checked_move.replaced {
+            Some(old) => self.replace_with_backup(staged, stat.is_directory(), target, old, overwrite),
+            None => self.commit_staged(staged, stat.is_directory(), target, None, overwrite),
         };
+        let old = self.with_byte_changes(QuotaCheck::Recorded, &[&target.path], || Ok(vec![arrived]), put)?;
         move_guard.mark_arrival(&target.path);
         // The replaced entry may be restored, and its links with it: until then no directory above it may be moved.
         let pinned = move_guard.pin(&target.path);
@@ -105,9 +110,12 @@ impl View {
                 // The source is as it was: without this there would be two entries, and the client would be told of a
                 // failure.
                 self.restore_target(target, old)?;
+                self.record_bytes(arrived.reversed())?;
                 return Err(error);
             }
         };
+        self.record_bytes(left)?;
+        old.as_ref().map_or(Ok(()), |old| self.count_replaced(&target.path, old))?;
         self.sync_directory(&source.directory)?;
         drop(pinned);
         change.finish()?;
@@ -119,6 +127,24 @@ impl View {
         // After the locks: it takes long in a large directory.
         self.remove_moved_source(removed, &copied_entries, source);
         Ok(checked_move.replaced.is_some())
+    }
+
+    /// Returns the changes of the bytes at the target, when the copy arrives, and at the source, when it is removed.
+    fn cross_device_changes<'p>(
+        &self,
+        copy: &StagedEntry,
+        (from, to): (&'p TreePath, &'p TreePath),
+    ) -> Result<(ByteChange<'p>, ByteChange<'p>)> {
+        let stat = copy.stat()?;
+        if !stat.is_directory() {
+            let bytes = file_bytes(Some(&stat));
+            return Ok((ByteChange::file(to, 0, bytes), ByteChange::file(from, bytes, 0)));
+        }
+        let (staging, name) = copy.directory_and_name();
+        let directory = staging.open_directory(&TreePath::root().child(name))?;
+        // Nothing is added up where neither path counts.
+        let bytes = self.counted_bytes(from, &directory)?.max(self.counted_bytes(to, &directory)?);
+        Ok((ByteChange::added_directory(to, bytes), ByteChange::removed_directory(from, bytes)))
     }
 
     /// Replaces the target by the copy, as `overwrite` demands, and returns the replaced entry, which is kept until the

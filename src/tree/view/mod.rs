@@ -26,6 +26,7 @@ mod property;
 mod read;
 mod rename;
 mod resolved_entry;
+mod storage_changes;
 mod sync;
 mod sync_changes;
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod write;
 pub use lock::AcquiredLock;
 pub use member_walk::ChangedMember;
 pub use resolved_entry::ResolvedEntry;
+pub(in crate::tree) use storage_changes::{QuotaCheck, file_bytes};
 pub use sync::SyncPoint;
 pub use sync_changes::{SyncChanges, SyncItem};
 

@@ -148,6 +148,6 @@ impl View {
             }
             found => found?,
         };
-        Ok(fs::filesystem_space(&found.file)?)
+        self.bound_space(&found.path, fs::filesystem_space(&found.file)?)
     }
 }

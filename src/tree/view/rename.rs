@@ -2,6 +2,7 @@
 
 use super::checked_move::CheckedMove;
 use super::links::{CheckedLinks, LINK_WALK_ATTEMPTS};
+use super::storage_changes::QuotaCheck;
 use super::{OverwriteMode, View, WriteConditions};
 use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::authorize::EntrySlot;
@@ -32,11 +33,13 @@ impl View {
         conditions: &WriteConditions<'_>,
     ) -> Result<bool> {
         let (source, stat) = self.removal_slot(TreeOperation::Move, from)?;
+        self.check_may_count(&source.path)?;
         // The links in a directory are looked for, and the locks of what is moved end in the store.
         if stat.is_directory() || !self.shared().locks.is_empty() {
             self.check_may_wait()?;
         }
         let target = self.move_target(&source, to)?;
+        self.check_may_count(&target.path)?;
         // rename(2) of a name to itself succeeds and does nothing.
         if overwrite == OverwriteMode::Posix && source.path == target.path {
             return Ok(false);
@@ -235,7 +238,27 @@ impl View {
         Ok(true)
     }
 
+    /// Renames the source and records the bytes that it takes from one path to the other.
     fn rename_in_one_step(
+        &self,
+        source: &EntrySlot,
+        target: &EntrySlot,
+        overwrite: OverwriteMode,
+        checked_move: &CheckedMove,
+        may_exchange: bool,
+    ) -> Result<()> {
+        let bytes = || {
+            let moved = source.stat()?.ok_or(Error::Absent)?;
+            let replaced = target.stat()?;
+            let moved_bytes = self.moved_bytes(source, target, &moved)?;
+            Ok(CheckedMove { moved, replaced }.byte_changes(&source.path, &target.path, moved_bytes))
+        };
+        self.with_byte_changes(QuotaCheck::Enforced, &[&source.path, &target.path], bytes, || {
+            self.rename_uncounted(source, target, overwrite, checked_move, may_exchange)
+        })
+    }
+
+    fn rename_uncounted(
         &self,
         source: &EntrySlot,
         target: &EntrySlot,
@@ -291,6 +314,7 @@ impl View {
             }
             Err(error) => return Err(error.into()),
         };
+        self.count_replaced(&target.path, &old)?;
         // Already out of the tree: the client need not wait for its content to be deleted.
         self.shared().background_deletes.enqueue(old);
         Ok(())

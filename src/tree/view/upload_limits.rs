@@ -165,7 +165,7 @@ impl View {
     }
 
     /// Records a refused upload in the audit trail.
-    fn audit_refused_upload(&self, error: Error) -> Error {
+    pub(super) fn audit_refused_upload(&self, error: Error) -> Error {
         self.session().record_denial(&format!("upload: {error}"), None);
         error
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::storage_changes::{QuotaCheck, file_bytes};
 use super::{EditMode, View, WriteConditions};
 use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::authorize::{EntrySlot, OpenEntry};
+use crate::tree::byte_change::ByteChange;
 use crate::tree::etag::keep_mark;
 use crate::tree::fs::{FileFd, OpenMode, Stat};
 use crate::tree::handle_access::HandleAccess;
@@ -28,6 +30,7 @@ impl View {
         slot.directory.check_write_access()?;
         if let Some(size) = size {
             self.check_size(size)?;
+            self.check_quota(&slot.path, file_bytes(stat.as_ref()), size)?;
             if size > 0 && size > slot.directory.space()?.available {
                 return Err(Error::NoSpace);
             }
@@ -53,6 +56,7 @@ impl View {
         self.check_name_type(&slot.name)?;
         let size = blocks.iter().map(|block| block.as_ref().len() as u64).sum();
         self.check_size(size)?;
+        self.check_quota(&slot.path, file_bytes(replaced.as_ref()), size)?;
         // Space that the host keeps for root isn't available, also where this process is root.
         if size > 0 && size > slot.directory.space()?.available {
             return Err(Error::NoSpace);
@@ -159,7 +163,10 @@ impl View {
     ) -> Result<Entry> {
         self.with_directory_slot(path, conditions, |slot| {
             let mode = self.fs().apply_umask(attributes.mode.unwrap_or(0o777));
-            slot.directory.create_directory(&slot.name, mode).map_err(Error::from_target_errno)?;
+            let added = || Ok(vec![ByteChange::added_directory(&slot.path, 0)]);
+            self.with_byte_changes(QuotaCheck::Recorded, &[&slot.path], added, || {
+                slot.directory.create_directory(&slot.name, mode).map_err(Error::from_target_errno)
+            })?;
             let created = slot.directory.open(&slot.name, OpenMode::DirectoryPath)?;
             if attributes.modified.is_some() || attributes.accessed.is_some() {
                 // A time that can't be stored refuses the whole request, so nothing may be left.
@@ -220,7 +227,7 @@ impl View {
     pub fn remove_file(&self, path: &TreePath, conditions: &WriteConditions<'_>) -> Result<()> {
         self.remove_entry(path, conditions, |slot, stat| match stat.kind {
             Some(EntryKind::Directory) => Err(Error::IsADirectory),
-            Some(EntryKind::File | EntryKind::Symlink) | None => Ok(slot.directory.unlink(&slot.name)?),
+            Some(EntryKind::File | EntryKind::Symlink) | None => self.unlink(slot),
         })
     }
 
@@ -252,12 +259,20 @@ impl View {
                 let staging = self.staging(slot)?;
                 // One rename removes the whole subtree at once; its content is deleted in the background.
                 let move_out = || Ok(staging.move_in(&slot.directory, &slot.name)?);
+                let open = self.begin_byte_changes(&[&slot.path])?;
                 let staged = self.shared().upload_registry.remove_all(self.fs(), &slot.path, move_out)?;
+                self.finish_removal(open, &slot.path, &staged);
                 self.shared().background_deletes.enqueue(staged);
                 Ok(())
             }
-            Some(EntryKind::File | EntryKind::Symlink) | None => Ok(slot.directory.unlink(&slot.name)?),
+            Some(EntryKind::File | EntryKind::Symlink) | None => self.unlink(slot),
         })
+    }
+
+    /// Removes the name of a file or link.
+    fn unlink(&self, slot: &EntrySlot) -> Result<()> {
+        let bytes = || Ok(vec![ByteChange::file(&slot.path, file_bytes(slot.stat()?.as_ref()), 0)]);
+        self.with_byte_changes(QuotaCheck::Recorded, &[&slot.path], bytes, || Ok(slot.directory.unlink(&slot.name)?))
     }
 
     fn remove_entry(
@@ -267,6 +282,7 @@ impl View {
         effect: impl FnOnce(&EntrySlot, &Stat) -> Result<()>,
     ) -> Result<()> {
         let (slot, _) = self.removal_slot(TreeOperation::Delete, path)?;
+        self.check_may_count(&slot.path)?;
         // The locks of what is removed end in the store.
         if !self.shared().locks.is_empty() {
             self.check_may_wait()?;
@@ -354,7 +370,14 @@ impl View {
             }
             // A file that has the size already keeps its content, and so its entity tag.
             if reopened.stat.size != size {
-                stat = self.truncate_file(&Arc::new(reopened.file), &stat, size)?;
+                let file = Arc::new(reopened.file);
+                let bytes = || {
+                    let before = file.stat()?;
+                    Ok(vec![ByteChange::file(&found.path, before.size, size).of_names(before.link_count)])
+                };
+                stat = self.with_byte_changes(QuotaCheck::Enforced, &[&found.path], bytes, || {
+                    self.truncate_file(&file, &stat, size)
+                })?;
             }
         }
         if let Some(mode) = attributes.mode {
@@ -402,7 +425,11 @@ impl View {
         let _lock_freeze = self.shared().locks.freeze();
         self.check_locks(&source.path, conditions.lock_tokens)?;
         self.check_create_or_replace(&slot, None, conditions)?;
-        source.file.hard_link(&slot.directory, &slot.name).map_err(Error::from_target_errno)?;
+        // Each name of a file counts.
+        let bytes = || Ok(vec![ByteChange::file(&slot.path, 0, file_bytes(Some(&source.file.stat()?)))]);
+        self.with_byte_changes(QuotaCheck::Enforced, &[&slot.path], bytes, || {
+            source.file.hard_link(&slot.directory, &slot.name).map_err(Error::from_target_errno)
+        })?;
         self.sync_directory(&slot.directory)
     }
 

@@ -13,6 +13,7 @@ mod link_races;
 mod links;
 mod listings;
 mod moves;
+mod storage_quotas;
 mod sync;
 mod uploads;
 mod whole_uploads;
@@ -89,6 +90,7 @@ fn outcome_name<T>(outcome: Result<T>) -> &'static str {
         Err(Error::UploadInProgress) => "upload under way",
         Err(Error::WrongOpenMode) => "wrong mode",
         Err(Error::TooManyOpenFiles) => "too many open files",
+        Err(Error::StorageQuotaExceeded { .. }) => "quota exceeded",
         Err(Error::NoSpace) => "no space",
         Err(Error::InvalidName) => "bad name",
         Err(Error::PathTooLong) => "path too long",
