@@ -42,7 +42,7 @@ impl HistoryBuilder {
     }
 
     /// Makes one operation of the last two changes.
-    fn as_one_operation(mut self) -> Self {
+    fn joined_to_one_operation(mut self) -> Self {
         let [.., first, second] = &mut self.0.changes[..] else { panic!("two changes") };
         second.operation = first.operation;
         self
@@ -75,7 +75,7 @@ fn correct_histories_have_no_violation() {
     let moved = written()
         .change(None, (30, 40), Unknown)
         .change_of("file:b", Some(1), (30, 40), Unknown)
-        .as_one_operation()
+        .joined_to_one_operation()
         .see(None, (50, 60))
         .see_of("file:b", Seen::Value(Some(1)), (61, 70));
     let tagged = written().answered_with("x").see(Some(1), (21, 22)).tagged("x");
@@ -84,24 +84,16 @@ fn correct_histories_have_no_violation() {
     }
 }
 
+fn assert_each_is_found<const N: usize>(cases: [(&str, HistoryBuilder); N]) {
+    for (kind, history) in cases {
+        let found = history.found();
+        assert_eq!(found.len(), 1, "{kind}: {found:?}");
+    }
+}
+
 #[test]
-fn each_kind_of_violation_is_found() {
+fn each_violation_of_permissions_and_locks_is_found() {
     let cases = [
-        ("acknowledged content is gone", written().see(None, (30, 40))),
-        ("older content is back", written().change(Some(2), (30, 40), Acknowledged).see(Some(1), (50, 60))),
-        (
-            "content was seen and is gone",
-            written().change(Some(2), (30, 90), Unknown).see(Some(2), (91, 92)).see(Some(1), (93, 94)),
-        ),
-        ("refused content is there", written().change(Some(2), (30, 40), Refused).see(Some(2), (50, 60))),
-        (
-            "unfinished content takes the place of finished",
-            written().change(Some(2), (30, 40), Unknown).change(Some(3), (50, 60), Acknowledged).see(Some(2), (70, 80)),
-        ),
-        ("removed file is back", written().change(None, (30, 40), Acknowledged).see(Some(1), (50, 60))),
-        ("content comes before it was sent", written().change(Some(2), (50, 60), Acknowledged).see(Some(2), (30, 40))),
-        ("nobody has written it", written().see(Some(9), (30, 40))),
-        ("content is torn", written().see_of("file:a", Seen::Damaged("a mix".to_owned()), (30, 40))),
         (
             "revoked token is accepted",
             HistoryBuilder::default()
@@ -132,6 +124,28 @@ fn each_kind_of_violation_is_found() {
                 .change_of("lock:a", ALLOWED, (4, 5), Acknowledged)
                 .see_of("lock:a", Seen::Value(DENIED), (6, 7)),
         ),
+    ];
+    assert_each_is_found(cases);
+}
+
+#[test]
+fn each_violation_of_content_is_found() {
+    let cases = [
+        ("acknowledged content is gone", written().see(None, (30, 40))),
+        ("older content is back", written().change(Some(2), (30, 40), Acknowledged).see(Some(1), (50, 60))),
+        (
+            "content was seen and is gone",
+            written().change(Some(2), (30, 90), Unknown).see(Some(2), (91, 92)).see(Some(1), (93, 94)),
+        ),
+        ("refused content is there", written().change(Some(2), (30, 40), Refused).see(Some(2), (50, 60))),
+        (
+            "unfinished content takes the place of finished",
+            written().change(Some(2), (30, 40), Unknown).change(Some(3), (50, 60), Acknowledged).see(Some(2), (70, 80)),
+        ),
+        ("removed file is back", written().change(None, (30, 40), Acknowledged).see(Some(1), (50, 60))),
+        ("content comes before it was sent", written().change(Some(2), (50, 60), Acknowledged).see(Some(2), (30, 40))),
+        ("nobody has written it", written().see(Some(9), (30, 40))),
+        ("content is torn", written().see_of("file:a", Seen::Damaged("a mix".to_owned()), (30, 40))),
         (
             "one tag for two contents",
             written()
@@ -147,13 +161,10 @@ fn each_kind_of_violation_is_found() {
             written()
                 .change(None, (30, 40), Unknown)
                 .change_of("file:b", Some(1), (30, 40), Unknown)
-                .as_one_operation()
+                .joined_to_one_operation()
                 .see(None, (50, 60))
                 .see_of("file:b", Seen::Value(None), (61, 70)),
         ),
     ];
-    for (kind, history) in cases {
-        let found = history.found();
-        assert_eq!(found.len(), 1, "{kind}: {found:?}");
-    }
+    assert_each_is_found(cases);
 }
