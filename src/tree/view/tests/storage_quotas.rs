@@ -80,6 +80,9 @@ fn of_100_uploads_at_once_exactly_as_many_get_in_as_fit() {
     assert_staging_empty(&fixture);
 }
 
+/// A change of files.
+type Step<'a> = &'a dyn Fn() -> Result<()>;
+
 #[test]
 fn every_change_of_files_is_counted() {
     let fixture = TreeFixture::new(&["/home/a/b", "/home/c", "/elsewhere"]);
@@ -94,7 +97,7 @@ fn every_change_of_files_is_counted() {
     let copy = |view: &View, from: &str, to: &str| {
         view.copy(&tree_path(from), &tree_path(to), true, OverwriteMode::Replace, &NO_CONDITIONS).map(drop)
     };
-    let steps: [(&str, u64, &dyn Fn() -> Result<()>); 20] = [
+    let steps: [(&str, u64, Step<'_>); 20] = [
         ("a new file", 15, &|| put(&alice, "/home/a/new", 10)),
         ("a smaller file over it", 12, &|| put(&alice, "/home/a/new", 7)),
         ("a file of another user", 32, &|| put(&bob, "/home/a/b/bobs", 20)),
