@@ -32,7 +32,8 @@ pub(crate) fn token_text(data: &[u8]) {
         mistyped[usize::from(*position) % length] = *character;
         assert!(mistyped == text.as_bytes() || TokenText::parse(&mistyped).is_err());
         let (before, after) = rest.split_at(rest.len() / 2);
-        let secret = token.secret().expose();
+        // A part of it: coverage leads to bytes that hold the rest, and to the secret only beside the token.
+        let secret = &token.secret().expose()[..16];
         let redacted = redact_tokens_in_bytes(&[before, text.as_bytes(), after].concat()).into_owned();
         let is_elsewhere = |part: &[u8]| memmem::find(part, secret).is_some();
         assert!(is_elsewhere(before) || is_elsewhere(after) || !is_elsewhere(&redacted));

@@ -92,8 +92,8 @@ pub(crate) fn request_target(data: &[u8]) {
         let within = is_path_within(uri.path(), "/dav");
         assert_eq!(within, uri.path() == "/dav" || uri.path().starts_with("/dav/"));
     }
-    let codings = header_map(&[b"content-encoding: ", data].concat());
     let listed = data.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let codings = header_map(&[b"content-encoding: ", listed].concat());
     if codings.len() == 1 && !listed.contains(&b',') {
         let coding = listed.trim_ascii().to_ascii_lowercase();
         assert_eq!(has_content_coding(&codings), !coding.is_empty() && coding != b"identity");
