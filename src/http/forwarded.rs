@@ -152,9 +152,10 @@ fn header_texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &
 /// Parses `X-Forwarded-For`, the nearest hop last; `None` where it is missing.
 fn parse_x_forwarded_for(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     let values = headers.get_all(X_FORWARDED_FOR);
-    let hops = values.iter().flat_map(|list| list.to_str().unwrap_or("?").split(','));
-    let hops: Vec<ForwardedHop> =
-        hops.map(|hop| ForwardedHop { address: parse_node_address(hop.trim()), ..ForwardedHop::default() }).collect();
+    let parse_hop = |hop: &str| ForwardedHop { address: parse_node_address(hop.trim()), ..ForwardedHop::default() };
+    // Lossily: a byte that is no text, in what a client has sent, must not hide what a proxy has put behind it.
+    let hops = values.iter().map(|list| String::from_utf8_lossy(list.as_bytes()));
+    let hops: Vec<ForwardedHop> = hops.flat_map(|list| list.split(',').map(parse_hop).collect::<Vec<_>>()).collect();
     (!hops.is_empty()).then_some(hops)
 }
 
@@ -170,8 +171,9 @@ fn parse_x_forwarded_proto(headers: &HeaderMap) -> Option<bool> {
 /// Parses `Forwarded` (RFC 7239 section 4), the nearest hop last; `None` where it is missing.
 fn parse_forwarded(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     let values = headers.get_all(header::FORWARDED);
-    let hops = values.iter().flat_map(|list| split_list(list.to_str().unwrap_or("?")));
-    let hops: Vec<ForwardedHop> = hops.map(parse_forwarded_element).collect();
+    let hops = values.iter().map(|list| String::from_utf8_lossy(list.as_bytes()));
+    let parse_list = |list: &str| split_list(list).into_iter().map(parse_forwarded_element).collect::<Vec<_>>();
+    let hops: Vec<ForwardedHop> = hops.flat_map(|list| parse_list(&list)).collect();
     (!hops.is_empty()).then_some(hops)
 }
 
@@ -286,6 +288,21 @@ mod tests {
             expected_source("10.0.0.1", false)
         );
         assert_eq!(x_forwarded_source("10.0.0.1", &[]), expected_source("10.0.0.1", false));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_hide_no_proxy() {
+        for (kind, name, value) in [
+            (ForwardingHeaders::XForwarded, "x-forwarded-for", &b"\xc9, 192.0.2.9"[..]),
+            (ForwardingHeaders::Forwarded, "forwarded", b"for=\xc9, for=192.0.2.9"),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static(name),
+                http::HeaderValue::from_bytes(value).expect("a value"),
+            )]);
+            let source = proxies(kind).request_source("10.0.0.1".parse().expect("peer"), false, &headers);
+            assert_eq!(source.address.to_string(), "192.0.2.9");
+        }
     }
 
     #[test]
