@@ -13,7 +13,7 @@ use patgate::auth::{Clock, generate_token};
 use patgate::domain::{ForeignRoles, Roles, TokenExpiry, TokenLimits};
 use patgate::gateway::{Gateway, GatewayDependencies, GatewaySettings};
 use patgate::sftp::HostKeys;
-use patgate::store::NewTokenRow;
+use patgate::store::{NewTokenRow, TokenProof};
 use patgate::tokens::{Grant, HomeOption, Principal, TokenService, UserRequest};
 use reqwest::header::{COOKIE, SET_COOKIE};
 use tokio::runtime::Runtime;
@@ -73,7 +73,7 @@ async fn start_with_many_tokens(folder: &Path, stop: CancellationToken) -> (Stri
         parent: None,
         name: "known".to_owned(),
         description: String::new(),
-        secret_hash: gateway.auth().secret_hasher().hash(text.secret()).expect("sealed"),
+        proof: TokenProof::Secret(gateway.auth().secret_hasher().hash(text.secret()).expect("sealed")),
         created_at: now,
         expiry: TokenExpiry::Never,
         scopes: None,

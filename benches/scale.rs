@@ -16,7 +16,7 @@ use patgate::auth::{AuthError, Authenticator, Clock, Credential, generate_token}
 use patgate::domain::{ForeignRoles, Peer, Protocol, Roles, TokenExpiry, TokenId, TokenLimits, TokenText};
 use patgate::gateway::{Gateway, GatewayDependencies, GatewaySettings};
 use patgate::sftp::HostKeys;
-use patgate::store::{NewTokenRow, Store};
+use patgate::store::{NewTokenRow, Store, TokenProof};
 use patgate::tokens::{Principal, StateFilter, TokenQuery, TokenService};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -47,7 +47,7 @@ impl BenchState {
             parent: None,
             name: "known".to_owned(),
             description: String::new(),
-            secret_hash: sealed,
+            proof: TokenProof::Secret(sealed),
             created_at: clock.now(),
             expiry: TokenExpiry::Never,
             scopes: None,

@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
     {
         println!("http://{}/dav/", gateway.http_address().context("HTTP is on")?);
         println!("sftp://{}@{}/", owner, gateway.sftp_address().context("SFTP is on")?);
-        println!("{}", *issued.text.reveal());
+        println!("{}", *issued.text.context("it has a secret")?.reveal());
     }
 
     let stop = CancellationToken::new();

@@ -125,6 +125,7 @@ const LIBRARY_OWNERS: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("rusqlite_migration", &["store"]),
     ("russh", &["sftp"]),
+    ("ssh_key", &["domain", "sftp"]),
     ("rustix", &["auth/clock", "tree/fs", "store", "net", "cli"]),
     ("rustls", &["net", "gateway"]),
     ("serde_json", &["store", "api", "console", "cli", "telemetry", "domain/roundtrip_tests", "gateway/acme"]),

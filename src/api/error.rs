@@ -249,6 +249,8 @@ fn classify_token_error(error: &tokens::Error) -> (StatusCode, &'static str) {
         Error::UserDisabled(_) => (StatusCode::CONFLICT, "user-disabled"),
         Error::TokenInactive(..) => (StatusCode::CONFLICT, "dead-token"),
         Error::ChainTooLong(_) => (StatusCode::CONFLICT, "long-chain"),
+        Error::SshKeyInUse(_) => (StatusCode::CONFLICT, "ssh-key-in-use"),
+        Error::SshKeyMissing(_) => (StatusCode::CONFLICT, "ssh-key-missing"),
         Error::HomeNotDirectory(_) => (StatusCode::CONFLICT, "no-home"),
         Error::Policy(PolicyViolation::TooManyTokens(_)) => (StatusCode::CONFLICT, "too-many-tokens"),
         Error::VersionConflict(_) => (StatusCode::PRECONDITION_FAILED, "changed"),

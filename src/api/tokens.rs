@@ -16,7 +16,7 @@ use super::types::{RevokeTokensRequest, RevokedTokensResponse, RotateTokenReques
 use super::{ApiCaller, ApiState, Error, Result, created};
 use crate::domain::{Login, TokenId, TokenText, schema};
 use crate::store::TokenRecord;
-use crate::tokens::{NarrowRequest, StateFilter, TokenQuery, TokenRequest};
+use crate::tokens::{NarrowRequest, Rotation, StateFilter, TokenQuery, TokenRequest};
 
 /// Maximum number of tokens that one request revokes.
 const MAX_TOKENS_PER_REVOCATION: usize = 1000;
@@ -43,7 +43,7 @@ pub(super) struct ListTokensQuery {
 }
 
 /// Creates a token: for the caller a child of the caller's token, for another user with the role
-/// `security.generate_tokens`. No other response ever holds the secret.
+/// `security.generate_tokens`. No other response ever holds the secret. With `sshKey` there is none.
 #[utoipa::path(
     post, path = "/api/v1/tokens", tag = "tokens", operation_id = "createToken", request_body = TokenRequest,
     responses(
@@ -61,7 +61,7 @@ pub(super) async fn create(
     // Queued: argon2 runs on a bounded pool, in turn for each user, and not on this thread.
     let issued = state.tokens.issue_queued(caller.principal(), request, || ()).await?;
     let location = format!("/api/v1/tokens/{}", issued.record.id);
-    Ok(created(&location, secret_response(&issued.text, issued.record)))
+    Ok(created(&location, secret_response(issued.text.as_ref(), issued.record)))
 }
 
 /// Lists the tokens that the caller may look up, ordered by id.
@@ -157,7 +157,8 @@ pub(super) async fn narrow(
     Ok(token_response(state.run_blocking(permit, narrow).await?))
 }
 
-/// Rotates a token: it gets a new secret, and the old one is refused at once or after a grace period of 24 h at most.
+/// Rotates a token: it gets a new secret, or another SSH key, and the old one is refused at once or after a grace period of
+/// 24 h at most.
 #[utoipa::path(
     post, path = "/api/v1/tokens/{id}/rotate", tag = "tokens", operation_id = "rotateToken",
     request_body = Option<RotateTokenRequest>, params(("id" = schema::TokenId, Path, description = "The token")),
@@ -172,9 +173,9 @@ pub(super) async fn rotate(
     PathParam(id): PathParam<TokenId>,
     request: Option<extract::JsonBody<RotateTokenRequest>>,
 ) -> Result<Response> {
-    let grace = request.and_then(|extract::JsonBody(request)| request.grace);
-    let rotated = state.tokens.rotate_queued(caller.principal(), id, grace, || ()).await?;
-    Ok(secret_response(&rotated.text, rotated.record))
+    let RotateTokenRequest { grace, ssh_key } = request.map(|extract::JsonBody(request)| request).unwrap_or_default();
+    let rotated = state.tokens.rotate_queued(caller.principal(), id, Rotation { grace, ssh_key }, || ()).await?;
+    Ok(secret_response(rotated.text.as_ref(), rotated.record))
 }
 
 /// Revokes a token and its children. Revoking a revoked token is no error.
@@ -264,7 +265,7 @@ fn token_response(record: TokenRecord) -> Response {
     with_etag(version, Json(record).into_response())
 }
 
-fn secret_response(text: &TokenText, record: TokenRecord) -> Response {
+fn secret_response(text: Option<&TokenText>, record: TokenRecord) -> Response {
     let version = record.version;
     with_etag(version, Json(TokenWithSecret::new(text, record)).into_response())
 }

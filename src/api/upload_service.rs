@@ -187,7 +187,9 @@ pub(super) async fn generate(
 ) -> Result<Json<GenerateTokenResponse>> {
     let request = request.into_token_request()?;
     let issued = state.tokens.issue_queued(caller.principal(), request, || ()).await?;
-    let token = issued.text.reveal().to_string().into();
+    // Its requests name no SSH key.
+    let text = issued.text.ok_or(Error::Internal)?;
+    let token = text.reveal().to_string().into();
     Ok(Json(GenerateTokenResponse { token_id: issued.record.id, expires: format_expiration(&issued.record), token }))
 }
 

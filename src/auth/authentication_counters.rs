@@ -5,10 +5,11 @@ use super::rejection_reason::RejectionReason;
 use crate::domain::{Protocol, StripedCounters};
 
 /// Names of all outcomes; the index of each is that of its counter.
-const OUTCOMES: [&str; 13] = [
+const OUTCOMES: [&str; 14] = [
     "accepted",
     "malformed",
     "unknown",
+    "unknown_key",
     "wrong_secret",
     "retired_secret",
     "wrong_login",
@@ -36,6 +37,7 @@ impl AuthOutcome {
         Self(match reason {
             RejectionReason::Malformed => "malformed",
             RejectionReason::Unknown => "unknown",
+            RejectionReason::UnknownKey => "unknown_key",
             RejectionReason::WrongSecret => "wrong_secret",
             RejectionReason::RetiredSecret => "retired_secret",
             RejectionReason::WrongLogin => "wrong_login",
@@ -93,6 +95,7 @@ mod tests {
         let reasons = [
             RejectionReason::Malformed,
             RejectionReason::Unknown,
+            RejectionReason::UnknownKey,
             RejectionReason::WrongSecret,
             RejectionReason::RetiredSecret,
             RejectionReason::WrongLogin,

@@ -5,6 +5,7 @@
 //! own is that this secret matched this hash. So revoking, expiring, narrowing or disabling, from any process, holds
 //! from the next request, and open sessions end or narrow within a second.
 
+mod attempt;
 mod audit_buffer;
 mod auth_statistics;
 mod authentication_counters;
@@ -12,6 +13,7 @@ mod clock;
 mod clock_jumps;
 mod defender;
 mod hashing_pool;
+mod key_login;
 mod last_used;
 mod pepper;
 mod random;
@@ -31,20 +33,18 @@ mod verified_secrets;
 mod work_permits;
 mod worker_pool;
 
-use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use subtle::ConstantTimeEq;
-
 use crate::domain::{
     Actor, AuditEvent, EventKind, Login, Peer, Secret, TokenId, TokenText, UnixMillis, UsageCount, UsageKind,
 };
 use crate::store::{SecretHash, Store, StoreError, TokenState};
+use parking_lot::Mutex;
 
+use attempt::AuthAttempt;
 use audit_buffer::{AuditBuffer, EventOrigin};
 use authentication_counters::{AuthOutcome, AuthenticationCounters};
 use defender::Defender;
@@ -52,9 +52,9 @@ use hashing_pool::HashingPool;
 use last_used::LastUsedTable;
 use rejection_reason::RejectionReason;
 use throttle::LoginThrottle;
-use token_state::{CachedCredentials, CachedToken, DigestedSecretHash, TokenCache};
+use token_state::{CachedCredentials, CachedToken, DigestedProof, TokenCache};
 use usage_counters::UsageCounters;
-use verified_secrets::{PhcDigest, SecretFingerprint, VerifiedSecrets};
+use verified_secrets::{PhcDigest, VerifiedSecrets};
 use work_permits::WorkPermitPools;
 use worker_pool::WorkerPool;
 
@@ -175,30 +175,6 @@ impl From<RejectionReason> for AuthFailure {
     }
 }
 
-/// Token text under verification, the login and peer to check it against, and the cached result for its secret.
-struct AuthAttempt<'a> {
-    text: &'a TokenText,
-    login: Option<&'a str>,
-    peer: Option<&'a Peer>,
-    fingerprint: SecretFingerprint,
-    /// Digest of the hash that the secret is known to match.
-    verified_digest: Option<PhcDigest>,
-    hasher: &'a SecretHasher,
-    prefilter: OnceCell<[u8; 8]>,
-}
-
-impl AuthAttempt<'_> {
-    fn prefilter(&self) -> &[u8; 8] {
-        self.prefilter.get_or_init(|| self.hasher.prefilter(self.text.secret()))
-    }
-
-    /// Tells whether the secret may match a hash: it is known to, or the prefilter agrees.
-    fn may_match(&self, hash: &DigestedSecretHash) -> bool {
-        // In constant time: the response time must not tell how many bytes of the prefilter a guess has right.
-        self.verified_digest == Some(hash.digest) || hash.secret_hash.prefilter.ct_eq(self.prefilter()).into()
-    }
-}
-
 impl Authenticator {
     /// Creates an authenticator for a store. Reads the pepper, and creates it for a new store.
     ///
@@ -238,9 +214,19 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError`]; [`AuthError::Denied`] for every wrong credential alike.
     pub async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Session, AuthError> {
+        let verified = self.core.verify_credential(&credential, &peer).await;
+        self.conclude(verified, peer)
+    }
+
+    /// Opens the session of a caller that has shown the proof with a digest, or counts and records the failure.
+    fn conclude(
+        &self,
+        verified: Result<(Arc<CachedToken>, PhcDigest), AuthFailure>,
+        peer: Peer,
+    ) -> Result<Session, AuthError> {
         let (address, protocol) = (peer.address, peer.protocol);
         let counters = &self.core.authentication_counters;
-        match self.core.verify_credential(&credential, &peer).await {
+        match verified {
             Ok((cached_token, digest)) => {
                 counters.count(protocol, AuthOutcome::ACCEPTED);
                 Ok(Session::open(self.core.clone(), cached_token, peer, digest))
@@ -440,15 +426,7 @@ impl AuthCore {
     ) -> AuthAttempt<'a> {
         let fingerprint = self.verified_secrets.fingerprint(text.id(), text.secret());
         let verified_digest = self.verified_secrets.verified_digest(&fingerprint);
-        AuthAttempt {
-            text,
-            login,
-            peer,
-            fingerprint,
-            verified_digest,
-            hasher: &self.hasher,
-            prefilter: OnceCell::new(),
-        }
+        AuthAttempt::new(text, login, peer, fingerprint, verified_digest, &self.hasher)
     }
 
     /// Verifies the secret of an attempt, and that its token is valid for the login and peer.
@@ -465,7 +443,7 @@ impl AuthCore {
             }
             match self
                 .verified_secrets
-                .verify(&cached_token.login, fingerprint, text.secret(), &hash.secret_hash.phc)
+                .verify(&cached_token.login, fingerprint, text.secret(), hash.proof.as_str())
                 .await
             {
                 // The token may have been revoked or rotated while argon2 ran: the next round checks everything again.
@@ -485,10 +463,7 @@ impl AuthCore {
 
     /// Returns the token that an attempt names, and the hash that its secret matches or has to be verified against,
     /// when everything else is valid.
-    fn find_candidate(
-        &self,
-        attempt: &AuthAttempt<'_>,
-    ) -> Result<(Arc<CachedToken>, Arc<DigestedSecretHash>), AuthFailure> {
+    fn find_candidate(&self, attempt: &AuthAttempt<'_>) -> Result<(Arc<CachedToken>, Arc<DigestedProof>), AuthFailure> {
         let (token, now, boottime_ms) = (attempt.text.id(), self.clock.now(), self.clock.boottime_ms());
         // The fast path reads the published epoch and no row, and answers as a read of the database would.
         let cached_token = match self.token_cache.get_current(token, boottime_ms, &self.store) {
@@ -507,15 +482,22 @@ impl AuthCore {
         };
         // Against the snapshot, too: a rotation may have come between the read of the row and that of the chain.
         let hash = self.match_credentials(&cached_token.snapshot().credentials, attempt, now)?;
+        self.check_token(&cached_token, attempt.peer, now)?;
+        Ok((cached_token, hash))
+    }
+
+    /// Checks that a token whose proof was shown is live, and may be used by a peer.
+    fn check_token(&self, cached_token: &CachedToken, peer: Option<&Peer>, now: UnixMillis) -> Result<(), AuthFailure> {
+        let token = cached_token.token;
         // By the clock at every request: a token that expires moves no epoch.
         if !cached_token.check_live(now, &self.clock, &self.store, &self.last_used)? {
             return Err(rejected_for_token(self.inactive_reason(token)?, token, cached_token.login.clone()));
         }
         // Last: a rejection by limits tells the audit trail that somebody has the right secret, perhaps stolen.
-        if attempt.peer.is_some_and(|peer| !cached_token.snapshot().allows_peer(peer)) {
+        if peer.is_some_and(|peer| !cached_token.snapshot().allows_peer(peer)) {
             return Err(rejected_for_token(RejectionReason::DeniedByLimits, token, cached_token.login.clone()));
         }
-        Ok((cached_token, hash))
+        Ok(())
     }
 
     /// Returns the hash in a token's row that the secret may match, when the row accepts the attempt.
@@ -524,10 +506,10 @@ impl AuthCore {
         credentials: &CachedCredentials,
         attempt: &AuthAttempt<'_>,
         now: UnixMillis,
-    ) -> Result<Arc<DigestedSecretHash>, AuthFailure> {
+    ) -> Result<Arc<DigestedProof>, AuthFailure> {
         let token = attempt.text.id();
         // The secret comes first: a wrong user name with a right secret is not a guess.
-        let Some(hash) = credentials.accepted_hashes(now).find(|hash| attempt.may_match(hash)) else {
+        let Some(hash) = credentials.accepted_proofs(now).find(|hash| attempt.may_match(hash)) else {
             // Only for a wrong secret: a successful login costs no look-up of the secrets that rotations have replaced.
             let retired = self.store.is_retired_secret(token, attempt.prefilter())?;
             let reason = if retired { RejectionReason::RetiredSecret } else { RejectionReason::WrongSecret };

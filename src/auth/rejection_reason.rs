@@ -7,6 +7,7 @@ use crate::domain::EventKind;
 pub(super) enum RejectionReason {
     Malformed,
     Unknown,
+    UnknownKey,
     WrongSecret,
     RetiredSecret,
     WrongLogin,
@@ -23,6 +24,7 @@ impl RejectionReason {
         match self {
             RejectionReason::Malformed => "the text presented is not a token",
             RejectionReason::Unknown => "there is no such token",
+            RejectionReason::UnknownKey => "the SSH key proves no live token of the user",
             RejectionReason::WrongSecret => "the secret is wrong",
             RejectionReason::RetiredSecret => "the secret was replaced by a rotation",
             RejectionReason::WrongLogin => "the token belongs to another user",
@@ -41,7 +43,9 @@ impl RejectionReason {
             // No wildcard: a new reason has to decide here. A sync client that retries with a revoked token for days
             // must not fill the bucket, or a mistyped token from the same address would be throttled.
             RejectionReason::Malformed | RejectionReason::Unknown | RejectionReason::WrongSecret => true,
-            RejectionReason::RetiredSecret
+            // Public, and proven by a signature: nobody guesses one.
+            RejectionReason::UnknownKey
+            | RejectionReason::RetiredSecret
             | RejectionReason::WrongLogin
             | RejectionReason::Revoked
             | RejectionReason::Expired

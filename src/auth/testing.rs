@@ -6,9 +6,9 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::{AuthError, Authenticator, Clock, Credential, Session, generate_token};
-use crate::domain::{Login, Peer, Permission, Protocol, TokenExpiry, TokenText};
+use crate::domain::{Login, Peer, Permission, Protocol, TokenExpiry, TokenId, TokenText, UnixMillis};
 use crate::store::testing::{insert_directory, login, now, scope};
-use crate::store::{NewTokenRow, SecretHash, Store};
+use crate::store::{NewTokenRow, Store, TokenProof};
 
 /// Environment with `alice`, who may do everything below the root (node 0), which holds the directory `/a` (node 1).
 pub(crate) struct AuthEnv {
@@ -37,16 +37,21 @@ impl AuthEnv {
     /// Creates a token of alice, without scopes and limits unless `change` sets them.
     pub(crate) fn create_token(&self, expiry: TokenExpiry, change: impl FnOnce(&mut NewTokenRow)) -> TokenText {
         let text = generate_token().expect("random");
-        let secret_hash = self.hash_secret(&text);
+        let proof = self.proof_of(&text);
         let row = crate::store::testing::new_token(text.id().as_str(), "alice", expiry);
-        let mut new = NewTokenRow { secret_hash, created_at: self.clock.now(), ..row };
+        let mut new = NewTokenRow { proof, created_at: self.clock.now(), ..row };
         change(&mut new);
         self.store.add_token(&new).expect("stored");
         text
     }
 
-    pub(crate) fn hash_secret(&self, text: &TokenText) -> SecretHash {
-        self.auth.secret_hasher().hash(text.secret()).expect("hashed")
+    pub(crate) fn proof_of(&self, text: &TokenText) -> TokenProof {
+        TokenProof::Secret(self.auth.secret_hasher().hash(text.secret()).expect("hashed"))
+    }
+
+    /// Rotates a token to the secret of a text.
+    pub(crate) fn rotate(&self, token: TokenId, text: &TokenText, grace_until: Option<UnixMillis>) {
+        self.store.rotate_token(token, &self.proof_of(text), grace_until, self.clock.now()).expect("rotated");
     }
 
     /// Opens another store on the same files, as another process would.

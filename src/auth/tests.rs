@@ -340,7 +340,7 @@ async fn rotation_without_grace_refuses_old_secret_and_closes_its_sessions() {
     let old = env.create_token(TokenExpiry::Never, |_| ());
     let session = env.login(&old).await.expect("accepted");
     let new = with_fresh_secret(&old);
-    env.store.rotate_token(old.id(), &env.hash_secret(&new), None).expect("rotated");
+    env.rotate(old.id(), &new, None);
     assert_eq!(session.access(), Err(SessionEnded));
     assert_denied(env.login(&old).await);
     env.login(&new).await.expect("accepted");
@@ -353,7 +353,7 @@ async fn rotation_with_grace_accepts_old_secret_until_grace_expires() {
     let session = env.login(&old).await.expect("accepted");
     let new = with_fresh_secret(&old);
     let until = env.clock.now().saturating_add(secs(60));
-    env.store.rotate_token(old.id(), &env.hash_secret(&new), Some(until)).expect("rotated");
+    env.rotate(old.id(), &new, Some(until));
     env.login(&new).await.expect("accepted");
     let new_session = env.login(&new).await.expect("accepted");
     for _ in 0..3 {

@@ -15,7 +15,7 @@ use super::clock::Clock;
 use super::last_used::{LastUsed, LastUsedTable};
 use super::verified_secrets::{self, PhcDigest};
 use crate::domain::{Login, Peer, Privileges, TokenExpiry, TokenId, TokenLimits, TreeAccess, UnixMillis, UploadRule};
-use crate::store::{CredentialRow, EffectiveAccess, SecretHash, Store, StoreError};
+use crate::store::{CredentialRow, EffectiveAccess, Store, StoreError, TokenProof};
 
 /// Time for which a token without sessions stays in memory for its next request.
 const IDLE_TOKEN_TTL: Duration = Duration::from_secs(60);
@@ -39,40 +39,40 @@ pub(super) struct CachedCredentials {
     pub(super) login: Login,
     /// Whether the token itself is revoked or its owner is disabled.
     pub(super) revoked_or_disabled: bool,
-    current_hash: Arc<DigestedSecretHash>,
-    /// Hash of the secret before the last rotation, and the end of its grace period.
-    previous_hash: Option<(Arc<DigestedSecretHash>, UnixMillis)>,
+    current_proof: Arc<DigestedProof>,
+    /// The proof before the last rotation, and the end of its grace period.
+    previous_proof: Option<(Arc<DigestedProof>, UnixMillis)>,
 }
 
-/// Stored hash of a secret, and the digest that identifies the hash in memory.
-pub(super) struct DigestedSecretHash {
-    pub(super) secret_hash: SecretHash,
+/// Stored proof of a token, and the digest that identifies it in memory.
+pub(super) struct DigestedProof {
+    pub(super) proof: TokenProof,
     pub(super) digest: PhcDigest,
 }
 
-impl From<SecretHash> for DigestedSecretHash {
-    fn from(secret_hash: SecretHash) -> Self {
-        Self { digest: verified_secrets::phc_digest(&secret_hash.phc), secret_hash }
+impl From<TokenProof> for DigestedProof {
+    fn from(proof: TokenProof) -> Self {
+        Self { digest: verified_secrets::phc_digest(proof.as_str()), proof }
     }
 }
 
 impl From<CredentialRow> for CachedCredentials {
     fn from(row: CredentialRow) -> Self {
-        let digested = |secret_hash| Arc::new(DigestedSecretHash::from(secret_hash));
+        let digested = |proof| Arc::new(DigestedProof::from(proof));
         Self {
             login: row.login,
             revoked_or_disabled: row.revoked_or_disabled,
-            current_hash: digested(row.secret_hash),
-            previous_hash: row.previous_secret.map(|previous| (digested(previous.secret_hash), previous.valid_until)),
+            current_proof: digested(row.proof),
+            previous_proof: row.previous_proof.map(|previous| (digested(previous.proof), previous.valid_until)),
         }
     }
 }
 
 impl CachedCredentials {
-    /// Returns the hash of the current secret, and that of the previous one during its grace period.
-    pub(super) fn accepted_hashes(&self, now: UnixMillis) -> impl Iterator<Item = &Arc<DigestedSecretHash>> {
-        let previous = self.previous_hash.as_ref().filter(|(_, valid_until)| now < *valid_until).map(|(hash, _)| hash);
-        [Some(&self.current_hash), previous].into_iter().flatten()
+    /// Returns the current proof, and the previous one during its grace period.
+    pub(super) fn accepted_proofs(&self, now: UnixMillis) -> impl Iterator<Item = &Arc<DigestedProof>> {
+        let previous = self.previous_proof.as_ref().filter(|(_, valid_until)| now < *valid_until).map(|(hash, _)| hash);
+        [Some(&self.current_proof), previous].into_iter().flatten()
     }
 }
 
@@ -129,10 +129,10 @@ impl TokenSnapshot {
             .for_each(|bound| bound.last_used.expire());
     }
 
-    /// Returns the instant at which a session expires that the secret of this hash opened.
+    /// Returns the instant at which a session expires that the proof with this digest opened.
     pub(super) fn session_deadline(&self, secret_digest: &PhcDigest) -> UnixMillis {
-        match &self.credentials.previous_hash {
-            // A session of the previous secret ends with the grace period, however long the token is valid.
+        match &self.credentials.previous_proof {
+            // A session of the previous proof ends with the grace period, however long the token is valid.
             Some((previous, valid_until)) if previous.digest == *secret_digest => self.deadline().min(*valid_until),
             _ => self.deadline(),
         }
@@ -148,9 +148,9 @@ impl TokenSnapshot {
         self.privileges.limits.iter().all(|limits| limits.allows_peer(peer))
     }
 
-    /// Tells whether the secret of a hash is the current one, or the previous one in its grace period.
-    pub(super) fn accepts_secret(&self, secret_digest: &PhcDigest, now: UnixMillis) -> bool {
-        self.credentials.accepted_hashes(now).any(|hash| hash.digest == *secret_digest)
+    /// Tells whether the proof with a digest is the current one, or the previous one in its grace period.
+    pub(super) fn accepts_proof(&self, digest: &PhcDigest, now: UnixMillis) -> bool {
+        self.credentials.accepted_proofs(now).any(|proof| proof.digest == *digest)
     }
 
     /// Tells whether a use of the token itself is recorded at this very millisecond.

@@ -1,15 +1,17 @@
 //! `patgate apitoken`: creates, lists, shows, edits, revokes and rotates tokens.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::context::CommandContext;
-use super::token_flags::{NewTokenFlags, TokenRestrictionFlags};
+use super::token_flags::{NewTokenFlags, TokenRestrictionFlags, read_ssh_key};
 use super::{CommandError, Result, output, token_format};
-use crate::api::types::TokenWithSecret;
+use crate::api::types::{RevealedSecret, TokenWithSecret};
 use crate::auth::Clock;
 use crate::domain::{Lifetime, Login, TokenId};
-use crate::tokens::{NarrowRequest, RequestedLifetime, StateFilter, TokenLabel, TokenRequest};
+use crate::tokens::{NarrowRequest, RequestedLifetime, Rotation, StateFilter, TokenLabel, TokenRequest};
 
 /// Manage tokens
 #[derive(Debug, Args)]
@@ -110,14 +112,18 @@ struct RevokeTokensArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate apitoken rotate JhxND7ci
-  patgate apitoken rotate JhxND7ci --grace 1h")]
+  patgate apitoken rotate JhxND7ci --grace 1h
+  patgate apitoken rotate JhxND7ci --ssh-key /home/backup/.ssh/new.pub --grace 1h")]
 struct RotateTokenArgs {
     /// The token's id
     id: TokenId,
-    /// Grace period during which the old secret is still accepted, 24h at most [default: none]
+    /// Grace period during which the old secret or key is still accepted, 24h at most [default: none]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     grace: Option<Lifetime>,
-    /// Print only the token
+    /// File with the SSH public key that proves the token from now on, in place of a new secret (- is standard input)
+    #[arg(long, value_name = "FILE")]
+    ssh_key: Option<PathBuf>,
+    /// Print only the token; with --ssh-key, only its id
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
 }
@@ -174,22 +180,30 @@ impl EditTokenArgs {
 
 impl RotateTokenArgs {
     fn run(&self, context: &CommandContext) -> Result {
-        print_secret(context, &context.backend()?.rotate(self.id, self.grace)?, self.quiet, "rotated")
+        let rotation = Rotation { grace: self.grace, ssh_key: self.ssh_key.as_deref().map(read_ssh_key).transpose()? };
+        print_secret(context, &context.backend()?.rotate(self.id, rotation)?, self.quiet, "rotated")
     }
 }
 
 /// Prints a token with its secret, once.
 fn print_secret(context: &CommandContext, token: &TokenWithSecret, quiet: bool, outcome: &str) -> Result {
-    let (id, secret) = (token.record.id, token.token.as_str());
+    let id = token.record.id;
+    let secret = token.token.as_ref().map(RevealedSecret::as_str);
     if quiet {
-        return output::print_line(secret);
+        return output::print_line(secret.unwrap_or(id.as_str()));
     }
     if context.prints_json() {
         return output::print_json(token);
     }
-    output::print_line(&format!(
-        "ApiToken with id: {id} has been {outcome}, your token is: {secret} please keep it safe"
-    ))
+    output::print_line(&match (secret, &token.record.ssh_key) {
+        (Some(secret), _) => {
+            format!("ApiToken with id: {id} has been {outcome}, your token is: {secret} please keep it safe")
+        }
+        (None, key) => {
+            let fingerprint = key.as_deref().unwrap_or_default();
+            format!("ApiToken with id: {id} has been {outcome}, proven by the SSH key {fingerprint}")
+        }
+    })
 }
 
 impl ListTokensArgs {

@@ -14,7 +14,7 @@ use super::serve::{ready_line, run_server};
 use super::signals::{HarmlessSignals, stop_on_signals};
 use super::{CommandError, Result, huge_pages, output, rlimit, system_user, token_format};
 use crate::auth::Clock;
-use crate::domain::{Login, Permission, Roles, TreePath};
+use crate::domain::{Login, Permission, Roles, TokenText, TreePath};
 use crate::gateway::{Gateway, GatewayDependencies, GatewaySettings, StartError};
 use crate::sftp::HostKeys;
 use crate::telemetry::{self, LogFormat};
@@ -118,7 +118,7 @@ impl QuickstartCommand {
     fn print_instructions(&self, context: &CommandContext, gateway: &Gateway, root: &Path, state: &Path) -> Result {
         let login = current_login();
         let issued = self.ensure_token(gateway, &login)?;
-        let revealed = issued.as_ref().map(|issued| issued.text.reveal());
+        let revealed = issued.as_ref().and_then(|issued| issued.text.as_ref()).map(TokenText::reveal);
         let secret = revealed.as_ref().map(|secret| secret.as_str());
         let (Some(http), Some(sftp)) = (gateway.http_address(), gateway.sftp_address()) else {
             return Err(CommandError::new("a listener has closed"));

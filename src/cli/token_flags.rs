@@ -1,15 +1,21 @@
 //! Options of the commands that create or edit tokens.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
 
 use super::CommandError;
 use crate::domain::{
-    ByteSize, FileTag, IpNet, Lifetime, MimePattern, Protocol, Role, Roles, ScopeTarget, TokenLimits, UserAgentPattern,
-    parse_network,
+    ByteSize, FileTag, IpNet, Lifetime, MimePattern, Protocol, Role, Roles, ScopeTarget, SshPublicKey, TokenLimits,
+    UserAgentPattern, parse_network,
 };
 use crate::tokens::{TokenLabel, TokenRequest};
+
+/// Maximum number of bytes that are read of a key's file.
+const MAX_KEY_FILE_BYTES: u64 = 64 * 1024;
 
 /// Options of a new token.
 #[derive(Clone, Debug, Args)]
@@ -22,20 +28,45 @@ pub(super) struct NewTokenFlags {
     /// Description for people
     #[arg(long, value_name = "TEXT")]
     description: Option<TokenLabel>,
-    /// Print only the token
+    /// File with the SSH public key that proves the token, in place of a secret (- is standard input); SFTP alone
+    #[arg(long, value_name = "FILE")]
+    ssh_key: Option<PathBuf>,
+    /// Print only the token; with --ssh-key, only its id
     #[arg(short, long, conflicts_with = "json")]
     pub(super) quiet: bool,
+}
+
+/// Reads an SSH public key from a file, or from standard input (`-`).
+///
+/// # Errors
+/// [`CommandError`] where that can't be read or holds no key that is accepted.
+pub(super) fn read_ssh_key(path: &Path) -> Result<SshPublicKey, CommandError> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().take(MAX_KEY_FILE_BYTES).read_to_string(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text))
+    };
+    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    read.map_err(|error| {
+        CommandError::new(format!("{name} can't be read: {error}"))
+            .with_hint("give the file of an SSH public key, such as ~/.ssh/id_ed25519.pub")
+    })?;
+    text.parse().map_err(|error| {
+        CommandError::new(format!("{name}: {error}")).with_hint("ssh-keygen -t ed25519 creates a key and its .pub file")
+    })
 }
 
 impl NewTokenFlags {
     /// Returns the request, without owner and expiration, whose options the commands name differently.
     ///
     /// # Errors
-    /// As [`TokenRestrictionFlags::roles`].
+    /// As [`TokenRestrictionFlags::roles`] and [`read_ssh_key`].
     pub(super) fn token_request(&self) -> Result<TokenRequest, CommandError> {
         Ok(TokenRequest {
             name: self.name.clone(),
             description: self.description.clone(),
+            ssh_key: self.ssh_key.as_deref().map(read_ssh_key).transpose()?,
             scopes: self.restrictions.scopes(),
             limits: self.restrictions.limits(),
             roles: self.restrictions.roles()?.unwrap_or_default(),

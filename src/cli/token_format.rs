@@ -50,6 +50,7 @@ pub(super) fn token_fields(token: TokenRecord) -> Vec<(&'static str, String)> {
     let mut optional = |name, value: Option<String>| fields.extend(value.map(|value| (name, value)));
     optional("revoked", token.revoked_at.map(|at| at.to_string()));
     optional("parent", token.parent.map(|id| id.to_string()));
+    optional("SSH key", token.ssh_key);
     optional("old secret until", token.old_secret_until.map(|at| at.to_string()));
     optional("last used", token.last_use.map(format_last_use));
     optional("limits", format_limits(&token.limits));

@@ -6,6 +6,7 @@ use super::backend::ManagementBackend;
 use super::context::CommandContext;
 use super::token_flags::{NewTokenFlags, parse_window};
 use super::{Result, output, token_format};
+use crate::api::types::RevealedSecret;
 use crate::domain::{Lifetime, Login, Roles, TokenLimits};
 use crate::tokens::{RequestedLifetime, TokenRequest};
 
@@ -16,6 +17,7 @@ use crate::tokens::{RequestedLifetime, TokenRequest};
   patgate admin user token -u backup -a 36h -s path:/backup:w -q
   patgate admin user token -u alice -e 7d -a 1h -s node:6f1c2c5e-8a55-4f0e-9d3c-0f4b6a2f7a11:r
   patgate admin user token -u carol -e 30d --role none
+  patgate admin user token -u backup -e 90d --ssh-key /home/backup/.ssh/id_ed25519.pub
 
 Without a scope or a limit it has the roles of its owner, as after a login, unless --role says otherwise.")]
 pub(super) struct CreateUserTokenCommand {
@@ -45,9 +47,9 @@ impl CreateUserTokenCommand {
             ..self.flags.token_request()?
         };
         let created = backend.create_token(request)?;
-        let (token, secret) = (&created.record, created.token.as_str());
+        let token = &created.record;
         if self.flags.quiet {
-            return output::print_line(secret);
+            return output::print_line(created.token.as_ref().map_or(token.id.as_str(), RevealedSecret::as_str));
         }
         if context.prints_json() {
             return output::print_json(&created);
@@ -61,12 +63,14 @@ impl CreateUserTokenCommand {
             }
             _ => token_format::format_access(token),
         };
-        let mut fields = vec![
-            ("token", secret.to_owned()),
+        let mut fields = Vec::new();
+        fields.extend(created.token.as_ref().map(|secret| ("token", secret.as_str().to_owned())));
+        fields.extend(token.ssh_key.clone().map(|fingerprint| ("SSH key", fingerprint)));
+        fields.extend([
             ("id", token.id.to_string()),
             ("access", access),
             ("expires", token_format::format_expiration(token)),
-        ];
+        ]);
         fields.extend(token_format::format_limits(&token.limits).map(|limits| ("limits", limits)));
         // Always, since a token may have got them without being asked for.
         fields.push(("roles", token_format::format_roles(&token.roles).unwrap_or_else(|| "none".to_owned())));
@@ -76,7 +80,10 @@ impl CreateUserTokenCommand {
                 .map(|parent| ("parent", format!("{parent}: this token never has more access, and expires with it"))),
         );
         output::print_fields(&fields)?;
-        output::print_line("The token is shown only now: keep it safe.")
+        output::print_line(match created.token {
+            Some(_) => "The token is shown only now: keep it safe.",
+            None => "There is no secret: SFTP accepts a login with this key.",
+        })
     }
 
     /// Returns the roles of the token: those that were given, or those of its owner where nothing restricts it, as after a

@@ -190,6 +190,8 @@ fn token_error_status(error: &tokens::Error) -> StatusCode {
         | Error::ExpiresInPast(_)
         | Error::EmptyScopes
         | Error::ChainTooLong(_)
+        | Error::SshKeyInUse(_)
+        | Error::SshKeyMissing(_)
         | Error::GraceTooLong(_)
         | Error::UnknownNode(_)
         | Error::PathNotFound(_)

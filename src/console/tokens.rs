@@ -100,6 +100,8 @@ struct TokenDetails {
     expiration: String,
     last_use: Option<LastUseDetails>,
     old_secret_until: Option<DisplayTime>,
+    /// Fingerprint of the SSH key that proves it.
+    ssh_key: Option<String>,
     is_own: bool,
 }
 
@@ -136,6 +138,7 @@ impl TokenDetails {
                 .old_secret_until
                 .filter(|until| *until > now)
                 .map(|until| DisplayTime::new(until, now)),
+            ssh_key: record.ssh_key.clone(),
             is_own: record.id == caller,
         }
     }

@@ -102,6 +102,9 @@ string_schemas! {
     TokenId: "The public id of a token.", "^[0-9A-Za-z]{8}$", 8, "JhxND7ci";
     TokenText: "A token with its secret, shown once.", "^pgt_[0-9A-Za-z]{8}\\.[0-9A-Za-z]{38}$", 51,
         "pgt_JhxND7ci.0000000000000000000000000000000000aaaaaa";
+    SshPublicKey: "An SSH public key: the line of a .pub file. A comment is ignored.",
+        "^\\s*[a-z0-9@.-]+[ \\t]+[A-Za-z0-9+/=]+([ \\t][^\\r\\n]*)?\\s*$", 16384,
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
     Login: "The name that a user logs in with.", "^[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,63}$", 64, "alice";
     Label: "A name or description for people, on one line.", "^[^\\u0000-\\u001F\\u007F]*$", 200, "laptop";
     Time: "A time (RFC 3339); responses give it in UTC with whole seconds.",

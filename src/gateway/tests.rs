@@ -77,7 +77,7 @@ impl TestGateway {
     }
 
     fn token(&self, owner: &str) -> TokenText {
-        self.tokens.issue(ADMIN, TokenRequest::new(login(owner))).expect("a token").text
+        self.tokens.issue(ADMIN, TokenRequest::new(login(owner))).expect("a token").text.expect("a secret")
     }
 
     async fn send_request(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {

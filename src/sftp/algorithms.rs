@@ -71,9 +71,11 @@ pub(super) fn gex_group(request: &GexParams) -> Option<DhGroup> {
     preferred.or_else(|| accepted().next_back()).cloned()
 }
 
-/// Returns the authentication methods: a token as password, or as the response to one keyboard-interactive prompt.
-pub(super) fn auth_methods() -> MethodSet {
-    MethodSet::from(&[MethodKind::Password, MethodKind::KeyboardInteractive][..])
+/// Returns the authentication methods: an SSH key where tokens have some, a token as password, or as the response to one
+/// keyboard-interactive prompt.
+pub(super) fn auth_methods(with_keys: bool) -> MethodSet {
+    let methods = [MethodKind::PublicKey, MethodKind::Password, MethodKind::KeyboardInteractive];
+    MethodSet::from(&methods[usize::from(!with_keys)..])
 }
 
 /// Returns the idle time after which a keepalive is sent; `None` if keepalives are disabled.
@@ -88,7 +90,7 @@ pub(super) fn keepalive_interval(options: &SftpOptions) -> Option<Duration> {
 pub(super) fn server_config(keys: &HostKeys, options: &SftpOptions) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
-        methods: auth_methods(),
+        methods: auth_methods(false),
         // `handler` delays the rejection of a wrong token itself; keys and `none` are rejected at once.
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use russh::client::GexParams;
 use russh::kex::dh::groups::DhGroup;
-use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session as Ssh};
+use russh::keys::{Algorithm, PublicKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session as Ssh, VerifiedPublicKey,
+};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty};
 use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot};
@@ -16,7 +19,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use zeroize::Zeroizing;
 
 use crate::auth::{AuthError, Credential, Session};
-use crate::domain::{Peer, Protocol, QuotaReservation};
+use crate::domain::{Peer, Protocol, QuotaReservation, SshPublicKey};
 use crate::net::{ActiveRequest, ConnectionPermit};
 use crate::tree::SessionFiles;
 
@@ -92,7 +95,7 @@ impl LoginAttempts {
     /// allowed.
     fn count_probe(&mut self) -> Option<DisconnectMessage> {
         self.probes += 1;
-        let message = "too many keys and no token: this server accepts a token as password only";
+        let message = "too many attempts without a token: give it as password, or the SSH key of one";
         (self.probes >= MAX_LOGIN_PROBES).then(|| (Disconnect::NoMoreAuthMethodsAvailable, message.to_owned()))
     }
 }
@@ -135,7 +138,7 @@ impl SshHandler {
     async fn check_token(&mut self, login: &str, token: &[u8]) -> Auth {
         if self.disconnect_sender.is_none() {
             // The disconnect message is on its way: a client that pipelines attempts gets no more guesses.
-            return reject_auth();
+            return self.reject_auth();
         }
         let control = self.control.clone();
         // The queue for argon2 bounds the check; the slot is for other clients' key exchanges.
@@ -144,12 +147,7 @@ impl SshHandler {
         // Before the check: the time of the reply must not tell an unknown login from a wrong secret.
         let earliest_reply = Instant::now() + MIN_REJECTION_TIME;
         let login_started_at = std::time::Instant::now();
-        let peer = Peer {
-            protocol: Protocol::Sftp,
-            // A token's address limits name IPv4 addresses, which a dual-stack listener reports as mapped IPv6.
-            address: self.peer.ip().to_canonical(),
-            user_agent: self.control.client_identification(),
-        };
+        let peer = self.client();
         let token = Zeroizing::new(token.trim_ascii().to_vec());
         let credential = Credential { login: Some(login.trim().to_owned()), token };
         let client = (peer.address, peer.user_agent.clone());
@@ -187,14 +185,64 @@ impl SshHandler {
         let disconnect =
             if is_rejection { self.login_attempts.count_rejected_token() } else { self.login_attempts.count_probe() };
         self.request_disconnect(disconnect).await;
-        reject_auth()
+        self.reject_auth()
+    }
+
+    /// Returns the peer as limits and the audit trail see it.
+    fn client(&self) -> Peer {
+        Peer {
+            protocol: Protocol::Sftp,
+            // A token's address limits name IPv4 addresses, which a dual-stack listener reports as mapped IPv6.
+            address: self.peer.ip().to_canonical(),
+            user_agent: self.control.client_identification(),
+        }
+    }
+
+    /// Tells whether a key that a client offers proves a token of the login.
+    fn proves_token(&self, login: &str, key: &SshPublicKey) -> bool {
+        // The disconnect message is on its way: nothing is looked up any more.
+        if self.disconnect_sender.is_none() {
+            return false;
+        }
+        self.sftp.auth().accepts_ssh_key(login.trim(), key).unwrap_or_else(|error| {
+            tracing::error!(%error, "an SSH key can't be looked up");
+            false
+        })
+    }
+
+    /// Authenticates a login by a key whose signature was verified.
+    async fn check_key(&mut self, login: &str, key: &SshPublicKey) -> Auth {
+        if self.disconnect_sender.is_none() {
+            return self.reject_auth();
+        }
+        self.control.release_preauth_slot();
+        let (peer, login_started_at) = (self.client(), std::time::Instant::now());
+        let client = (peer.address, peer.user_agent.clone());
+        match self.sftp.auth().authenticate_ssh_key(login.trim(), key, peer) {
+            Ok(session) => {
+                record_login(&self.sftp.recorder(), client, Ok(&session), login_started_at);
+                self.start_session(session);
+                return Auth::Accept;
+            }
+            Err(AuthError::Store(error)) => tracing::error!(%error, "the store failed"),
+            Err(_) => {}
+        }
+        record_login(&self.sftp.recorder(), client, Err(SftpStatus::PermissionDenied), login_started_at);
+        self.reject_probe().await
     }
 
     /// Rejects an attempt that carries no token.
     async fn reject_probe(&mut self) -> Auth {
         let disconnect = self.login_attempts.count_probe();
         self.request_disconnect(disconnect).await;
-        reject_auth()
+        self.reject_auth()
+    }
+
+    fn reject_auth(&self) -> Auth {
+        // Where no token has a key, clients are not asked for theirs: one of a type that russh can't parse ends the
+        // connection, also of a client that would give a token next.
+        let has_keys = self.sftp.auth().has_ssh_keys();
+        Auth::Reject { proceed_with_methods: Some(algorithms::auth_methods(has_keys)), partial_success: false }
     }
 
     /// Asks the supervisor to disconnect with a message, after the reply to the current request.
@@ -253,8 +301,12 @@ fn sends_symlink_link_first(client: &str) -> bool {
     ["SSH-2.0-ssh2js", "SSH-2.0-WinSCP", "SSH-2.0-phpseclib"].iter().any(|prefix| client.starts_with(prefix))
 }
 
-fn reject_auth() -> Auth {
-    Auth::Reject { proceed_with_methods: Some(algorithms::auth_methods()), partial_success: false }
+/// Returns a key that may prove a token; `None` for one that may not, or a signature with SHA-1.
+fn accepted_key(key: &PublicKey, algorithm: &Algorithm) -> Option<SshPublicKey> {
+    if matches!(algorithm, Algorithm::Rsa { hash: None }) {
+        return None;
+    }
+    SshPublicKey::from_key(key).ok()
 }
 
 impl Handler for SshHandler {
@@ -272,9 +324,19 @@ impl Handler for SshHandler {
         Ok(self.reject_probe().await)
     }
 
-    async fn auth_publickey_offered(&mut self, _user: &str, _key: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
         // Rejected at the offer: russh then doesn't verify the key's signature for an unauthenticated client.
-        Ok(self.reject_probe().await)
+        match accepted_key(offer.public_key, offer.algorithm) {
+            Some(key) if self.proves_token(user, &key) => Ok(Auth::Accept),
+            _ => Ok(self.reject_probe().await),
+        }
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        match accepted_key(key.public_key, key.algorithm) {
+            Some(key) => Ok(self.check_key(user, &key).await),
+            None => Ok(self.reject_probe().await),
+        }
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::located_scopes::{NodeRowCache, resolved_scopes};
-use super::secret_hash::{PreviousSecret, SecretHash};
 use super::token_chain::MAX_CHAIN_TOKENS;
+use super::token_proof::{PreviousProof, TokenProof};
 use super::{Result, Store, StoreError, columns};
 use crate::domain::{
     ChainLink, Login, Privileges, Role, Roles, TokenExpiry, TokenId, TokenLimits, TreeAccess, UnixMillis,
@@ -19,10 +19,10 @@ pub(crate) struct CredentialRow {
     pub(crate) login: Login,
     /// Whether the token is revoked or its owner disabled.
     pub(crate) revoked_or_disabled: bool,
-    /// Hash of the current secret.
-    pub(crate) secret_hash: SecretHash,
-    /// The secret before the last rotation, where its grace was not cleared yet.
-    pub(crate) previous_secret: Option<PreviousSecret>,
+    /// What the token is proven by.
+    pub(crate) proof: TokenProof,
+    /// The proof before the last rotation, where its grace was not cleared yet.
+    pub(crate) previous_proof: Option<PreviousProof>,
     /// Epoch at which the row was read.
     pub(crate) epoch: i64,
 }
@@ -117,20 +117,22 @@ impl Store {
 fn select_credential_row(c: &Connection, token: TokenId) -> Result<Option<CredentialRow>> {
     let mut select = c.prepare_cached(
         "SELECT t.phc, t.prefilter, t.old_phc, t.old_prefilter, t.old_secret_until, u.login,
-                t.revoked_at IS NOT NULL OR u.disabled_at IS NOT NULL, m.epoch
+                t.revoked_at IS NOT NULL OR u.disabled_at IS NOT NULL, m.epoch,
+                t.key_digest IS NOT NULL, t.old_key_digest IS NOT NULL
          FROM tokens t JOIN users u ON u.id = t.user_id JOIN meta m ON m.\"only\" = 1 WHERE t.id = ?1",
     )?;
     let mut rows = select.query([token])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let previous_secret = match row.get(2)? {
-        Some(phc) => {
-            Some(PreviousSecret { secret_hash: SecretHash { phc, prefilter: row.get(3)? }, valid_until: row.get(4)? })
+    let previous_proof = match row.get(2)? {
+        Some(text) => {
+            let proof = TokenProof::from_columns(text, row.get(3)?, row.get(9)?)?;
+            Some(PreviousProof { proof, valid_until: row.get(4)? })
         }
         None => None,
     };
     Ok(Some(CredentialRow {
-        secret_hash: SecretHash { phc: row.get(0)?, prefilter: row.get(1)? },
-        previous_secret,
+        proof: TokenProof::from_columns(row.get(0)?, row.get(1)?, row.get(8)?)?,
+        previous_proof,
         login: row.get(5)?,
         revoked_or_disabled: row.get(6)?,
         epoch: row.get(7)?,
@@ -173,7 +175,7 @@ mod tests {
     use crate::store::NewTokenRow;
     use crate::store::testing::{
         delete_node, detach_node, id, insert_directory, insert_file, login, move_node, new_token, now, open_temp_store,
-        scope,
+        scope, secret_proof,
     };
 
     const R: Permission = Permission::R;
@@ -298,9 +300,7 @@ mod tests {
         moved("a user disabled");
         store.enable_user(&login("alice")).expect("enabled");
         moved("a user enabled");
-        store
-            .rotate_token(id("aaaaaaaa"), &crate::store::SecretHash { phc: "x".to_owned(), prefilter: [0; 8] }, None)
-            .expect("rotated");
+        store.rotate_token(id("aaaaaaaa"), &secret_proof("x", 0), None, now()).expect("rotated");
         moved("a rotation");
         store.revoke_tokens(&[id("aaaaaaaa")], now()).expect("revoked");
         moved("a revocation");

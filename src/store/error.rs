@@ -67,6 +67,9 @@ pub enum StoreError {
     /// The chain of tokens above a new one would be too long.
     #[error("a token can have at most {0} tokens above it: create this one with a token further up the chain")]
     ChainTooLong(usize),
+    /// The SSH key proves another live token of the same user.
+    #[error("this SSH key proves the token {0} of the user already")]
+    KeyInUse(crate::domain::TokenId),
     /// The pepper is missing although secrets were hashed with it.
     #[error(
         "the pepper {path} is missing although tokens exist: restore it from the backup that holds this database; \

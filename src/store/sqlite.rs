@@ -171,8 +171,8 @@ mod tests {
     use std::fs;
 
     use super::super::migration::migrations;
-    use super::super::testing::{id, login, now, older_state_dir, open_temp_store};
-    use super::super::{DATABASE_FILE_NAME, SecretHash, Store};
+    use super::super::testing::{id, login, now, older_state_dir, open_temp_store, secret_proof};
+    use super::super::{DATABASE_FILE_NAME, Store};
     use super::*;
 
     fn texts(connection: &Connection, query: &str) -> Vec<String> {
@@ -261,8 +261,7 @@ mod tests {
         let epoch = store.epoch().expect("read");
         store.enable_user(&login("bob")).expect("enabled");
         assert!(store.epoch().expect("read") > epoch);
-        let secret_hash = SecretHash { phc: "p".to_owned(), prefilter: [9; 8] };
-        store.rotate_token(id("bbbbbbbb"), &secret_hash, None).expect("rotated");
+        store.rotate_token(id("bbbbbbbb"), &secret_proof("p", 9), None, now()).expect("rotated");
         assert_eq!(count(&store, "retired WHERE token = 'bbbbbbbb'"), 2);
         store.delete_user(&login("bob")).expect("deleted");
         assert_eq!(["tokens", "retired", "grants"].map(|table| count(&store, table)), [1, 0, 0]);

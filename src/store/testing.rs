@@ -7,7 +7,8 @@ use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::{
-    DATABASE_FILE_NAME, NewTokenRow, Result, SecretHash, Store, StoreError, WriteDurability, migration, sqlite,
+    DATABASE_FILE_NAME, NewTokenRow, Result, SecretHash, Store, StoreError, TokenProof, WriteDurability, migration,
+    sqlite,
 };
 use crate::domain::{
     ForeignRoles, Login, NodeId, Permission, Roles, Scope, TokenExpiry, TokenId, TokenLimits, UnixMillis,
@@ -89,6 +90,11 @@ pub(crate) fn delete_node(store: &Store, number: u8) {
     store.write(WriteDurability::Synced, |t| Ok(t.execute(delete, [node(number)]).map(drop)?)).expect("remove");
 }
 
+/// Returns the proof of a secret that nobody knows.
+pub(crate) fn secret_proof(phc: &str, number: u8) -> TokenProof {
+    TokenProof::Secret(SecretHash { phc: phc.to_owned(), prefilter: [number; 8] })
+}
+
 /// Returns a token with an expiration and a secret that nobody knows.
 pub(crate) fn new_token(text: &str, owner: &str, expiry: TokenExpiry) -> NewTokenRow {
     NewTokenRow {
@@ -97,7 +103,7 @@ pub(crate) fn new_token(text: &str, owner: &str, expiry: TokenExpiry) -> NewToke
         parent: None,
         name: "test".to_owned(),
         description: String::new(),
-        secret_hash: SecretHash { phc: "phc".to_owned(), prefilter: [1; 8] },
+        proof: secret_proof("phc", 1),
         created_at: now(),
         expiry,
         scopes: None,

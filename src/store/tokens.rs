@@ -1,6 +1,7 @@
 //! Rows of tokens: creation, look-up and state.
 
 mod expiring;
+mod keys;
 mod update;
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, named_params, params};
@@ -9,17 +10,18 @@ use utoipa::ToSchema;
 
 use super::columns::sql_limit;
 use super::located_scopes::{self, LocatedScope};
-use super::secret_hash::SecretHash;
 use super::sqlite::contains_sql;
 use super::token_chain::MAX_CHAIN_TOKENS;
+use super::token_proof::TokenProof;
 use super::users::user_id;
 use super::{Result, Store, StoreError, WriteDurability, columns, policy, storage_quota};
 use crate::domain::{
-    EventKind, ForeignRoles, Login, PolicyViolation, Protocol, Roles, Scope, StorageAccount, TokenExpiry, TokenId,
-    TokenLimits, UnixMillis, optional_text, schema, text,
+    EventKind, ForeignRoles, Login, PolicyViolation, Protocol, Roles, Scope, SshPublicKey, StorageAccount, TokenExpiry,
+    TokenId, TokenLimits, UnixMillis, optional_text, schema, text,
 };
 
 pub use update::NarrowedToken;
+
 pub(crate) use update::TokenUse;
 
 /// A new token to be stored.
@@ -35,8 +37,8 @@ pub struct NewTokenRow {
     pub name: String,
     /// A description for people.
     pub description: String,
-    /// Hash of its secret.
-    pub secret_hash: SecretHash,
+    /// What it is proven by.
+    pub proof: TokenProof,
     /// Time of its creation.
     pub created_at: UnixMillis,
     /// Its expiration.
@@ -178,6 +180,9 @@ pub struct TokenRecord {
     #[serde(default, skip_serializing_if = "ForeignRoles::is_empty")]
     #[schema(value_type = Option<Vec<schema::ForeignRole>>)]
     pub foreign_roles: ForeignRoles,
+    /// Fingerprint of the SSH key that it is proven by; absent where that is a secret.
+    #[serde(default, rename = "sshKey", skip_serializing_if = "Option::is_none")]
+    pub ssh_key: Option<String>,
     /// Version, which every change increments, except for uses. REST has it in the entity tag.
     #[serde(skip)]
     pub version: u64,
@@ -263,7 +268,7 @@ fn text_condition() -> String {
 
 const RECORD_COLUMNS: &str = "t.id, u.login, t.parent, t.name, t.description, t.created_at,
     t.hard_limit_at, t.window_ms, t.last_used_at, t.last_used_from, t.last_used_client, t.last_used_protocol, t.scoped,
-    t.limits, t.revoked_at, t.old_secret_until, t.roles, t.version, t.foreign_roles,
+    t.limits, t.revoked_at, t.old_secret_until, t.roles, t.version, t.foreign_roles, t.key_digest,
     CASE WHEN t.parent IS NULL THEN NULL ELSE (
         WITH RECURSIVE above (id) AS (
             SELECT t.parent
@@ -276,11 +281,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Policy`] when the owner has as many live tokens as the policy allows,
     /// [`StoreError::NotFound`] for an unknown owner, parent or node, [`StoreError::AlreadyExists`] for a
-    /// taken id, [`StoreError::ChainTooLong`] when too many tokens are above it.
+    /// taken id, [`StoreError::ChainTooLong`] when too many tokens are above it, [`StoreError::KeyInUse`] for the key of
+    /// another live token of the owner.
     pub fn add_token(&self, token: &NewTokenRow) -> Result<()> {
         self.write(WriteDurability::Synced, |t| {
             // Checked and inserted in one transaction: two creations at the same time can't both pass the maximum.
             let user = check_token_quota(t, &token.login, token.parent, token.created_at)?;
+            if let Some(key) = token.proof.ssh_key() {
+                keys::check_key_is_free(t, user, None, key, token.created_at)?;
+            }
             self.evict_inactive_tokens(t, user, token.created_at)?;
             insert_token(t, user, token)?;
             self.record_change(t, EventKind::TokenCreated, |event| {
@@ -430,7 +439,8 @@ fn creation_detail(token: &NewTokenRow) -> String {
     let parent = token.parent.map(|parent| format!(", with {parent}")).unwrap_or_default();
     let roles = if token.roles.is_empty() { String::new() } else { format!(", roles {}", token.roles) };
     let scopes = token.scopes.as_ref().map(|scopes| format!(", {}", scope_count_text(scopes))).unwrap_or_default();
-    format!("until {}{parent}{scopes}{roles}: {}", token.expiry.hard_limit(), token.name)
+    let key = token.proof.ssh_key().map(|key| format!(", by the SSH key {}", key.fingerprint())).unwrap_or_default();
+    format!("until {}{key}{parent}{scopes}{roles}: {}", token.expiry.hard_limit(), token.name)
 }
 
 /// Returns the number of scopes as text.
@@ -498,16 +508,16 @@ fn insert_token(t: &Transaction<'_>, user: i64, token: &NewTokenRow) -> Result<(
     let (hard_limit_at, window_ms) = columns::expiry_columns(token.expiry);
     let inserted = t.execute(
         "INSERT INTO tokens (id, user_id, parent, name, description, phc, prefilter, created_at,
-            hard_limit_at, window_ms, scoped, limits, roles, foreign_roles)
-         VALUES (:id, :user, :parent, :name, :description, :phc, :prefilter, :created_at,
-            :hard_limit_at, :window_ms, :scoped, :limits, :roles, :foreign_roles)
+            hard_limit_at, window_ms, scoped, limits, roles, foreign_roles, key_digest)
+         VALUES (:id, :user, :parent, :name, :description, :proof, :prefilter, :created_at,
+            :hard_limit_at, :window_ms, :scoped, :limits, :roles, :foreign_roles, :key_digest)
          ON CONFLICT DO NOTHING",
         named_params! {
             ":id": token.id, ":user": user, ":parent": token.parent, ":name": token.name,
-            ":description": token.description, ":phc": token.secret_hash.phc, ":prefilter": token.secret_hash.prefilter,
+            ":description": token.description, ":proof": token.proof.as_str(), ":prefilter": token.proof.prefilter(),
             ":created_at": token.created_at, ":hard_limit_at": hard_limit_at, ":window_ms": window_ms,
             ":scoped": token.scopes.is_some(), ":limits": token.limits,
-            ":roles": token.roles, ":foreign_roles": token.foreign_roles,
+            ":roles": token.roles, ":foreign_roles": token.foreign_roles, ":key_digest": token.proof.key_digest(),
         },
     )?;
     // A taken id is a result and not an error of SQLite: the caller draws another one.
@@ -551,7 +561,7 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         true => Some(located_scopes::located_scopes(c, "SELECT node, permission FROM scopes WHERE token_id = ?1", id)?),
         false => None,
     };
-    let state = match row.get_ref(20)?.as_str() {
+    let state = match row.get_ref(21)?.as_str() {
         Ok("live") => TokenState::Live,
         Ok("expired") => TokenState::Expired,
         // An unknown state counts as revoked, which is the safe side.
@@ -561,7 +571,7 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
     let expiry = columns::expiry_from_row(row, 6)?;
     let own_deadline = expiry.deadline(last_use.as_ref().map_or(created_at, |last| last.at));
     // Earliest expiration of the tokens above it if they are not used again; `None` where none of them expires.
-    let ancestors_expire_at: Option<UnixMillis> = row.get(19)?;
+    let ancestors_expire_at: Option<UnixMillis> = row.get(20)?;
     let deadline = ancestors_expire_at.map_or(own_deadline, |above| above.min(own_deadline));
     let limits: TokenLimits = row.get(13)?;
     let quota_used = match limits.quota {
@@ -591,6 +601,7 @@ fn record_from_row(c: &Connection, row: &Row<'_>) -> Result<TokenRecord> {
         old_secret_until: row.get(15)?,
         roles: row.get(16)?,
         foreign_roles: row.get(18)?,
+        ssh_key: row.get::<_, Option<[u8; 32]>>(19)?.map(SshPublicKey::fingerprint_of),
         version: row.get::<_, i64>(17)?.cast_unsigned(),
         state,
     })

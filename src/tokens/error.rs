@@ -81,6 +81,12 @@ pub enum Error {
     /// The chain of tokens above a new one would be too long.
     #[error("a token can have at most {0} tokens above it: create this one with a token further up the chain")]
     ChainTooLong(usize),
+    /// The SSH key proves another live token of the owner.
+    #[error("this SSH key proves the token {0} of the same user already: revoke that one first, or give another key")]
+    SshKeyInUse(TokenId),
+    /// The token is proven by a key, which a new secret would replace.
+    #[error("the token {0} is proven by an SSH key: give the new key that is to replace it")]
+    SshKeyMissing(TokenId),
     /// The token is revoked or expired.
     #[error("the token {0} is {state} and can't be changed", state = state_name(*.1))]
     TokenInactive(TokenId, TokenState),
@@ -160,6 +166,7 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Policy(fault) => Error::Policy(fault),
             StoreError::ChainTooLong(most) => Error::ChainTooLong(most),
+            StoreError::KeyInUse(token) => Error::SshKeyInUse(token),
             other => Error::Store(other),
         }
     }

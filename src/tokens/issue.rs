@@ -2,12 +2,13 @@
 
 use super::error::path_error;
 use super::principal::{AuthorizedCaller, TokenBearer};
+use super::proof::NewProof;
 use super::{Error, Principal, Result, TokenRequest, TokenService};
 use crate::auth::generate_token_id;
 use crate::domain::{
-    Login, NodeId, Permission, Role, Scope, ScopeTarget, Secret, TokenExpiry, TokenText, TreePath, UnixMillis,
+    Login, NodeId, Permission, Role, Scope, ScopeTarget, TokenExpiry, TokenText, TreePath, UnixMillis,
 };
-use crate::store::{LocatedScope, NewTokenRow, SecretHash, StoreError, TokenRecord, User};
+use crate::store::{LocatedScope, NewTokenRow, StoreError, TokenRecord, User};
 use crate::tree::Tree;
 
 /// Maximum number of random ids that are tried for a new token.
@@ -16,8 +17,8 @@ const MAX_ID_ATTEMPTS: usize = 8;
 /// A new token.
 #[derive(Debug)]
 pub struct IssuedToken {
-    /// The token, for the one time that it is shown.
-    pub text: TokenText,
+    /// The token, for the one time that it is shown; `None` for one that an SSH key proves.
+    pub text: Option<TokenText>,
     /// The stored record.
     pub record: TokenRecord,
 }
@@ -36,8 +37,11 @@ impl TokenService {
     pub fn issue(&self, principal: &Principal, request: TokenRequest) -> Result<IssuedToken> {
         // All refusals come before argon2, so that no caller can make the server hash for nothing.
         self.authorize_issue(principal, &request)?;
-        let (secret, secret_hash) = self.hash_new_secret()?;
-        self.store_issued(principal, request, &secret, &secret_hash)
+        let proof = match &request.ssh_key {
+            Some(key) => NewProof::SshKey(key.clone()),
+            None => self.hash_new_secret()?,
+        };
+        self.store_issued(principal, request, &proof)
     }
 
     /// Creates a token as [`TokenService::issue`] does, for a server: blocking work runs off the async runtime, and the
@@ -62,12 +66,15 @@ impl TokenService {
         // Whose turn it is: the caller's, or the owner's where the administrator calls.
         let queue_user = principal.login().or(request.owner.as_ref()).ok_or(Error::OwnerMissing)?;
         // Without a permit for the store: argon2 has a queue of its own, in turn by user.
-        let (secret, secret_hash) = self.hash_new_secret_queued(queue_user).await?;
+        let proof = match &request.ssh_key {
+            Some(key) => NewProof::SshKey(key.clone()),
+            None => self.hash_new_secret_queued(queue_user).await?,
+        };
         // The last point at which a dropped future leaves nothing behind.
         begin();
         // Not bounded by the user's own queue: the hash that was paid for is not thrown away.
         let permit = principal.reacquire_store_permit().await?;
-        self.run_blocking(permit, move |service| service.store_issued(&principal, request, &secret, &secret_hash)).await
+        self.run_blocking(permit, move |service| service.store_issued(&principal, request, &proof)).await
     }
 
     /// Checks that a token may be created at the moment, without any change.
@@ -106,14 +113,8 @@ impl TokenService {
         Ok(expiry)
     }
 
-    /// Stores a token whose secret was hashed. The request is validated again, since hashing took time.
-    fn store_issued(
-        &self,
-        principal: &Principal,
-        request: TokenRequest,
-        secret: &Secret,
-        secret_hash: &SecretHash,
-    ) -> Result<IssuedToken> {
+    /// Stores a token with its proof. The request is validated again, since hashing took time.
+    fn store_issued(&self, principal: &Principal, request: TokenRequest, proof: &NewProof) -> Result<IssuedToken> {
         let caller = principal.authorized_caller()?;
         let owner = request.owner_or_caller(&caller)?;
         let parent = caller.bearer_for(owner);
@@ -125,14 +126,14 @@ impl TokenService {
         let mut attempts = 0;
         loop {
             // Only the id is drawn again where it is taken: the hash depends on the secret alone.
-            let text = TokenText::new(generate_token_id()?, secret.clone());
+            let id = generate_token_id()?;
             let new = NewTokenRow {
-                id: text.id(),
+                id,
                 login: owner.clone(),
                 parent: parent.map(|parent| parent.token),
                 name: name.clone(),
                 description: request.description.as_ref().map(ToString::to_string).unwrap_or_default(),
-                secret_hash: secret_hash.clone(),
+                proof: proof.to_stored(),
                 created_at: now,
                 expiry,
                 scopes: scopes.clone(),
@@ -146,8 +147,8 @@ impl TokenService {
                 Err(other) => return Err(other.into()),
                 Ok(()) => {
                     return Ok(IssuedToken {
-                        record: self.with_visible_scopes(&caller, self.find_record(text.id())?)?,
-                        text,
+                        record: self.with_visible_scopes(&caller, self.find_record(id)?)?,
+                        text: proof.token_text(id),
                     });
                 }
             }

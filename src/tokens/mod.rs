@@ -13,9 +13,9 @@ mod issue;
 mod label;
 mod lookup;
 mod principal;
+mod proof;
 mod requests;
 mod retention;
-mod secret_hash;
 mod sessions;
 mod update;
 mod user;
@@ -34,7 +34,7 @@ pub use lookup::{EffectiveToken, StateFilter, TokenQuery};
 pub use principal::Principal;
 pub use requests::{NarrowRequest, RequestedLifetime, TokenRequest};
 pub use retention::RetentionReport;
-pub use update::RotatedToken;
+pub use update::{RotatedToken, Rotation};
 pub use user::{CreatedUser, Grant, GrantTarget, HomeOption, UserProfile, UserRequest};
 
 /// The result of an operation on tokens or users.

@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use super::principal::AuthorizedCaller;
 use super::{Error, Result, TokenLabel};
 use crate::domain::{
-    ForeignRoles, Lifetime, LifetimeError, Login, Policy, Roles, ScopeTarget, TokenExpiry, TokenLimits, UnixMillis,
-    deserialize_object, impl_text_json, optional_text, schema,
+    ForeignRoles, Lifetime, LifetimeError, Login, Policy, Roles, ScopeTarget, SshPublicKey, TokenExpiry, TokenLimits,
+    UnixMillis, deserialize_object, impl_text_json, optional_text, schema,
 };
 
 /// The requested lifetime of a token: a duration, `never` or `default`.
@@ -83,6 +83,11 @@ pub struct TokenRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<schema::Scope>>)]
     pub scopes: Option<Vec<ScopeTarget>>,
+    /// SSH public key that proves the token in place of a secret: the line of a `.pub` file. SFTP accepts it for the owner's
+    /// login; no secret exists.
+    #[serde(default, rename = "sshKey", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::SshPublicKey>)]
+    pub ssh_key: Option<SshPublicKey>,
     /// Limits.
     #[serde(default, deserialize_with = "deserialize_object")]
     pub limits: TokenLimits,

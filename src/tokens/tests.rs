@@ -27,6 +27,11 @@ use crate::tree::{CommitDurability, Tree, TreeOptions};
 const ADMIN: &Principal = &Principal::Administrator;
 const ONE_DAY: Duration = Duration::from_secs(86_400);
 
+/// Returns a rotation to a new secret.
+fn with_grace(grace: Option<Lifetime>) -> Rotation {
+    Rotation { grace, ssh_key: None }
+}
+
 struct TokensEnv {
     _temp_dir: tempfile::TempDir,
     root: std::path::PathBuf,
@@ -227,12 +232,13 @@ fn rotated_token_keeps_id_and_expiration() {
         TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("30d"))), ..TokenRequest::new(login("alice")) };
     let issued = env.tokens.issue(ADMIN, request).expect("a token");
     env.clock.advance(ONE_DAY);
-    let rotated = env.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("24h"))).expect("rotated");
-    assert_eq!(rotated.text.id(), issued.text.id());
-    assert_ne!(rotated.text.secret(), issued.text.secret());
+    let rotated = env.tokens.rotate(ADMIN, issued.record.id, &with_grace(Some(lifetime("24h")))).expect("rotated");
+    assert_eq!(rotated.record.id, issued.record.id);
+    let secret = |text: &Option<TokenText>| text.as_ref().expect("a secret").secret().clone();
+    assert_ne!(secret(&rotated.text), secret(&issued.text));
     assert_eq!(rotated.record.expiry(), issued.record.expiry());
     assert_eq!(rotated.record.old_secret_until, Some(env.clock.now().saturating_add(ONE_DAY)));
-    let at_once = env.tokens.rotate(ADMIN, issued.text.id(), None).expect("rotated");
+    let at_once = env.tokens.rotate(ADMIN, issued.record.id, &with_grace(None)).expect("rotated");
     assert_eq!(at_once.record.old_secret_until, None);
 }
 
@@ -241,13 +247,23 @@ fn only_previous_secret_is_accepted_during_grace() {
     let env = tokens_env();
     let rotate =
         TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("10h"))), ..TokenRequest::new(login("alice")) };
-    let first = env.tokens.issue(ADMIN, rotate).expect("a token").text;
-    let second = env.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
+    let first = env.tokens.issue(ADMIN, rotate).expect("a token").text.expect("a secret");
+    let second = env
+        .tokens
+        .rotate(ADMIN, first.id(), &with_grace(Some(lifetime("2h"))))
+        .expect("rotated")
+        .text
+        .expect("a secret");
     let old = env.open_session(&first);
     assert!(old.access().is_ok() && env.open_session(&second).access().is_ok());
     assert_eq!(old.deadline(), env.clock.now().saturating_add(ONE_DAY / 12));
 
-    let third = env.tokens.rotate(ADMIN, first.id(), Some(lifetime("2h"))).expect("rotated").text;
+    let third = env
+        .tokens
+        .rotate(ADMIN, first.id(), &with_grace(Some(lifetime("2h"))))
+        .expect("rotated")
+        .text
+        .expect("a secret");
     assert!(old.access().is_err(), "rotating twice kills the secret before the last");
     assert!(env.is_denied(&first));
     let old = env.open_session(&second);
@@ -256,34 +272,43 @@ fn only_previous_secret_is_accepted_during_grace() {
     assert!(old.access().is_err() && env.is_denied(&second), "the grace is over");
     assert!(new.access().is_ok());
 
-    let late = env.tokens.rotate(ADMIN, first.id(), Some(lifetime("24h"))).expect("rotated");
+    let late = env.tokens.rotate(ADMIN, first.id(), &with_grace(Some(lifetime("24h")))).expect("rotated");
     assert_eq!(
         late.record.old_secret_until,
         Some(late.record.expiry().hard_limit()),
         "a grace is no longer than the life"
     );
     env.clock.advance(ONE_DAY / 3);
-    assert!(env.is_denied(&third) && env.is_denied(&late.text), "rotation never lengthens a life");
+    assert!(
+        env.is_denied(&third) && env.is_denied(late.text.as_ref().expect("a secret")),
+        "rotation never lengthens a life"
+    );
 }
 
 #[test]
 fn inactive_tokens_and_long_graces_are_not_rotated() {
     let env = tokens_env();
-    let id = env.issue_scoped(&[]).expect("a token").text.id();
-    assert!(matches!(env.tokens.rotate(ADMIN, id, Some(lifetime("25h"))), Err(Error::GraceTooLong(_))));
-    let other = env.issue_scoped(&[]).expect("a token").text.id();
+    let id = env.issue_scoped(&[]).expect("a token").record.id;
+    assert!(matches!(env.tokens.rotate(ADMIN, id, &with_grace(Some(lifetime("25h")))), Err(Error::GraceTooLong(_))));
+    let other = env.issue_scoped(&[]).expect("a token").record.id;
     env.tokens.revoke(ADMIN, &[other]).expect("revoked");
-    assert!(matches!(env.tokens.rotate(ADMIN, other, None), Err(Error::TokenInactive(_, TokenState::Revoked))));
+    assert!(matches!(
+        env.tokens.rotate(ADMIN, other, &with_grace(None)),
+        Err(Error::TokenInactive(_, TokenState::Revoked))
+    ));
     env.clock.advance(91 * ONE_DAY);
-    assert!(matches!(env.tokens.rotate(ADMIN, id, None), Err(Error::TokenInactive(_, TokenState::Expired))));
+    assert!(matches!(
+        env.tokens.rotate(ADMIN, id, &with_grace(None)),
+        Err(Error::TokenInactive(_, TokenState::Expired))
+    ));
     let unknown = "00000000".parse().expect("id");
-    assert!(matches!(env.tokens.rotate(ADMIN, unknown, None), Err(Error::UnknownToken(_))));
+    assert!(matches!(env.tokens.rotate(ADMIN, unknown, &with_grace(None)), Err(Error::UnknownToken(_))));
 }
 
 #[test]
 fn revoking_one_unknown_token_revokes_none() {
     let env = tokens_env();
-    let id = env.issue_scoped(&[]).expect("a token").text.id();
+    let id = env.issue_scoped(&[]).expect("a token").record.id;
     let unknown = "00000000".parse().expect("id");
     assert!(matches!(env.tokens.revoke(ADMIN, &[id, unknown]), Err(Error::UnknownToken(_))));
     assert_eq!(env.tokens.find(ADMIN, id).expect("there").state, TokenState::Live);
@@ -353,7 +378,7 @@ fn tokens_are_paged_and_filtered() {
         let request = TokenRequest { name: named(name), ..TokenRequest::new(login("alice")) };
         env.tokens.issue(ADMIN, request).expect("a token");
     }
-    let below = env.issue_scoped(&["path:/alice/below:r"]).expect("a token").text.id();
+    let below = env.issue_scoped(&["path:/alice/below:r"]).expect("a token").record.id;
     env.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
     let seen = |query: TokenQuery, limit| {
         let (mut query, mut seen) = (query, Vec::new());
@@ -401,9 +426,9 @@ fn limits_and_labels_are_stored() {
 fn new_secret_never_reaches_state_directory() {
     let env = tokens_env();
     let issued = env.issue_scoped(&[]).expect("a token");
-    let rotated = env.tokens.rotate(ADMIN, issued.text.id(), Some(lifetime("1h"))).expect("rotated");
+    let rotated = env.tokens.rotate(ADMIN, issued.record.id, &with_grace(Some(lifetime("1h")))).expect("rotated");
     for text in [&issued.text, &rotated.text] {
-        let secret = text.secret().expose();
+        let secret = text.as_ref().expect("a secret").secret().expose();
         for entry in std::fs::read_dir(env.store.state_dir()).expect("state") {
             let path = entry.expect("entry").path();
             let bytes = std::fs::read(&path).expect("file");

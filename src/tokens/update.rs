@@ -1,20 +1,30 @@
 //! Changes of tokens: narrowing, rotation and revocation.
 
 use super::principal::{AuthorizedCaller, TokenBearer};
+use super::proof::NewProof;
 use super::{Error, NarrowRequest, Principal, Result, TokenService};
-use crate::domain::{ExceedsPrivileges, Lifetime, Login, Role, Secret, TokenId, TokenText};
-use crate::store::{NarrowedToken, SecretHash, StoreError, TokenRecord, TokenState};
+use crate::domain::{ExceedsPrivileges, Lifetime, Login, Role, SshPublicKey, TokenId, TokenText};
+use crate::store::{NarrowedToken, StoreError, TokenRecord, TokenState};
 
 const MAX_GRACE_SECONDS: u64 = 86_400;
 
 /// Maximum number of attempts of a change when others are made at the same time.
 const MAX_UPDATE_ATTEMPTS: usize = 8;
 
-/// A token with a new secret.
+/// What a rotation is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Time for which the former secret or key is still accepted, 24 h at most; `None`: not any more.
+    pub grace: Option<Lifetime>,
+    /// SSH public key that proves the token from now on, in place of a new secret. One that a key proves needs another one.
+    pub ssh_key: Option<SshPublicKey>,
+}
+
+/// A token with a new secret or key.
 #[derive(Debug)]
 pub struct RotatedToken {
-    /// The token, for the one time that it is shown.
-    pub text: TokenText,
+    /// The token, for the one time that it is shown; `None` for one that an SSH key proves.
+    pub text: Option<TokenText>,
     /// The stored record.
     pub record: TokenRecord,
 }
@@ -81,18 +91,21 @@ impl TokenService {
         })
     }
 
-    /// Gives a token a new secret; the old one is accepted for `grace` longer, or not at all. The expiration of the
-    /// token does not change.
+    /// Gives a token a new secret or key. The expiration of the token does not change.
     ///
     /// # Errors
     /// [`Error::UnknownToken`], [`Error::Forbidden`] for a token that the caller may not rotate,
-    /// [`Error::GraceTooLong`] for more than a day, [`Error::TokenInactive`] for a revoked or expired token,
+    /// [`Error::GraceTooLong`] for more than a day, [`Error::SshKeyMissing`] and [`Error::SshKeyInUse`],
+    /// [`Error::TokenInactive`] for a revoked or expired token,
     /// [`Error::ExceedsCaller`] for a token of the caller's own user with privileges that the calling one lacks, and
     /// for any token with roles that expires later. No secret was hashed then.
-    pub fn rotate(&self, principal: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
-        self.authorize_rotation(&principal.authorized_caller()?, id, grace)?;
-        let (secret, secret_hash) = self.hash_new_secret()?;
-        self.replace_secret(principal, id, grace, secret, &secret_hash)
+    pub fn rotate(&self, principal: &Principal, id: TokenId, rotation: &Rotation) -> Result<RotatedToken> {
+        self.authorize_rotation(&principal.authorized_caller()?, id, rotation)?;
+        let proof = match &rotation.ssh_key {
+            Some(key) => NewProof::SshKey(key.clone()),
+            None => self.hash_new_secret()?,
+        };
+        self.replace_proof(principal, id, rotation, &proof)
     }
 
     /// Rotates a token as [`TokenService::rotate`] does, for a server; compare [`TokenService::issue_queued`].
@@ -103,38 +116,38 @@ impl TokenService {
         &self,
         principal: Principal,
         id: TokenId,
-        grace: Option<Lifetime>,
+        rotation: Rotation,
         begin: impl FnOnce() + Send,
     ) -> Result<RotatedToken> {
         let permit = principal.acquire_store_permit().await?;
-        let (principal, record) = self
+        let (principal, record, rotation) = self
             .run_blocking(permit, move |service| {
-                let record = service.authorize_rotation(&principal.authorized_caller()?, id, grace)?;
-                Ok((principal, record))
+                let record = service.authorize_rotation(&principal.authorized_caller()?, id, &rotation)?;
+                Ok((principal, record, rotation))
             })
             .await?;
-        let (secret, secret_hash) = self.hash_new_secret_queued(principal.login().unwrap_or(&record.owner)).await?;
+        let proof = match &rotation.ssh_key {
+            Some(key) => NewProof::SshKey(key.clone()),
+            None => self.hash_new_secret_queued(principal.login().unwrap_or(&record.owner)).await?,
+        };
         begin();
         let permit = principal.reacquire_store_permit().await?;
-        self.run_blocking(permit, move |service| service.replace_secret(&principal, id, grace, secret, &secret_hash))
-            .await
+        self.run_blocking(permit, move |service| service.replace_proof(&principal, id, &rotation, &proof)).await
     }
 
     /// Checks that a token may be rotated at the moment, and returns it.
-    fn authorize_rotation(
-        &self,
-        caller: &AuthorizedCaller,
-        id: TokenId,
-        grace: Option<Lifetime>,
-    ) -> Result<TokenRecord> {
+    fn authorize_rotation(&self, caller: &AuthorizedCaller, id: TokenId, rotation: &Rotation) -> Result<TokenRecord> {
         let record = self.find_record(id)?;
         // The caller first: only one who may rotate the token learns of its state.
         caller.authorize_action(&self.store, &record, Role::GenerateTokens)?;
-        if let Some(asked) = grace.filter(|grace| grace.as_secs() > MAX_GRACE_SECONDS) {
+        if let Some(asked) = rotation.grace.filter(|grace| grace.as_secs() > MAX_GRACE_SECONDS) {
             return Err(Error::GraceTooLong(asked));
         }
         if record.state != TokenState::Live {
             return Err(Error::TokenInactive(id, record.state));
+        }
+        if record.ssh_key.is_some() && rotation.ssh_key.is_none() {
+            return Err(Error::SshKeyMissing(id));
         }
         if let Some(bearer) = caller.bearer() {
             self.check_rotation_privileges(bearer, &record)?;
@@ -142,26 +155,26 @@ impl TokenService {
         Ok(record)
     }
 
-    /// Stores the hash of a token's new secret. The rotation is authorized again, since hashing took time.
-    fn replace_secret(
+    /// Stores the new proof of a token. The rotation is authorized again, since hashing took time.
+    fn replace_proof(
         &self,
         principal: &Principal,
         id: TokenId,
-        grace: Option<Lifetime>,
-        secret: Secret,
-        secret_hash: &SecretHash,
+        rotation: &Rotation,
+        proof: &NewProof,
     ) -> Result<RotatedToken> {
         let caller = principal.authorized_caller()?;
-        let record = self.authorize_rotation(&caller, id, grace)?;
+        let record = self.authorize_rotation(&caller, id, rotation)?;
+        let now = self.clock.now();
         // A grace ends with the token: it never extends its lifetime.
         let grace_until =
-            grace.map(|grace| self.clock.now().saturating_add(grace.as_duration()).min(record.expiry().hard_limit()));
-        match self.audited_store(principal).rotate_token(id, secret_hash, grace_until) {
+            rotation.grace.map(|grace| now.saturating_add(grace.as_duration()).min(record.expiry().hard_limit()));
+        match self.audited_store(principal).rotate_token(id, &proof.to_stored(), grace_until, now) {
             // The row was read above, so it was revoked or deleted meanwhile.
             Err(StoreError::NotFound(_)) => Err(Error::TokenInactive(id, TokenState::Revoked)),
             Err(other) => Err(other.into()),
             Ok(()) => Ok(RotatedToken {
-                text: TokenText::new(id, secret),
+                text: proof.token_text(id),
                 record: self.with_visible_scopes(&caller, self.find_record(id)?)?,
             }),
         }

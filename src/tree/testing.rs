@@ -11,7 +11,7 @@ use super::{CommitDurability, Tree, TreeOptions, View};
 use crate::auth::{Authenticator, Clock, Credential, Session, generate_token, testing};
 use crate::domain::{Permission, Scope, TokenExpiry, TreePath};
 use crate::store::testing::{login, now};
-use crate::store::{NewTokenRow, Store};
+use crate::store::{NewTokenRow, Store, TokenProof};
 
 /// A served tree with a store and an authenticator for it.
 pub(crate) struct TreeFixture {
@@ -80,9 +80,9 @@ impl TreeFixture {
 
     fn session(&self, name: &str, scopes: Option<Vec<Scope>>) -> Session {
         let text = generate_token().expect("random");
-        let secret_hash = self.auth.secret_hasher().hash(text.secret()).expect("sealed");
+        let proof = TokenProof::Secret(self.auth.secret_hasher().hash(text.secret()).expect("sealed"));
         let made = crate::store::testing::new_token(text.id().as_str(), name, TokenExpiry::Never);
-        let new = NewTokenRow { secret_hash, scopes, created_at: self.clock.now(), ..made };
+        let new = NewTokenRow { proof, scopes, created_at: self.clock.now(), ..made };
         self.store.add_token(&new).expect("kept");
         let token = Zeroizing::new(text.reveal().as_bytes().to_vec());
         let credential = Credential { login: Some(name.to_owned()), token };

@@ -26,7 +26,7 @@ async fn create_child_token(gateway: &Fixture, token: &str) -> (TokenService, Pr
     let tokens = TokenService::new(store, Clock::system());
     let owner: Login = "alice".parse().expect("login");
     let issued = tokens.issue(&who, TokenRequest::new(owner)).expect("a child");
-    (tokens, who, issued.text.reveal().to_string())
+    (tokens, who, issued.text.expect("a secret").reveal().to_string())
 }
 
 fn token_json(gateway: &Fixture, id: &str) -> serde_json::Value {

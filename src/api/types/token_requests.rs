@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{Lifetime, Login, TokenId, schema};
+use crate::domain::{Lifetime, Login, SshPublicKey, TokenId, schema};
 
 /// Options of a rotation.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -13,6 +13,10 @@ pub struct RotateTokenRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Duration>)]
     pub grace: Option<Lifetime>,
+    /// SSH public key that proves the token from now on, in place of a new secret; needed for a token that a key proves.
+    #[serde(default, rename = "sshKey", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::SshPublicKey>)]
+    pub ssh_key: Option<SshPublicKey>,
 }
 
 /// Tokens to revoke together.

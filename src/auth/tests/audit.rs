@@ -52,7 +52,7 @@ async fn former_secrets_are_audited_differently_from_wrong_ones() {
     let revoked = env.create_token(TokenExpiry::Never, |_| ());
     let expired = env.create_token(hard_expiry(&env, 60), |_| ());
     let fresh = with_fresh_secret(&rotated);
-    env.store.rotate_token(rotated.id(), &env.hash_secret(&fresh), None).expect("rotated");
+    env.rotate(rotated.id(), &fresh, None);
     env.store.revoke_tokens(&[revoked.id()], env.clock.now()).expect("revoked");
     env.clock.advance(secs(60));
     for text in [&rotated, &revoked, &expired] {
@@ -82,7 +82,7 @@ async fn secret_retired_long_ago_is_audited_as_inactive_token() {
     let first = env.create_token(TokenExpiry::Never, |_| ());
     for grace in [None, Some(env.clock.now().saturating_add(secs(60))), None] {
         let next = with_fresh_secret(&first);
-        env.store.rotate_token(first.id(), &env.hash_secret(&next), grace).expect("rotated");
+        env.rotate(first.id(), &next, grace);
     }
     assert_denied(env.login(&first).await);
     assert_eq!(flushed_event_kinds(&env), [EventKind::DeadSecretUsed]);
@@ -150,7 +150,7 @@ async fn closed_session_is_audited_with_reason() {
         ("revoked", &|text| env.store.revoke_tokens(&[text.id()], env.clock.now()).expect("revoked")),
         ("rotation", &|text| {
             let next = with_fresh_secret(text);
-            env.store.rotate_token(text.id(), &env.hash_secret(&next), None).expect("rotated");
+            env.rotate(text.id(), &next, None);
         }),
         ("limits", &|text| set_limits(&env.store, text.id(), &narrowed)),
         ("expired", &|_| env.clock.advance(secs(60))),

@@ -7,12 +7,10 @@ use crate::api::types::{
     BanResponse, CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret,
     UserResponse,
 };
-use crate::domain::{
-    AccessQuery, BannedNetwork, ByteSize, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
-};
+use crate::domain::{AccessQuery, BannedNetwork, ByteSize, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
 use crate::tokens::{
-    self, BanRequest, Grant, GrantTarget, HomeOption, IssuedToken, NarrowRequest, RotatedToken, StateFilter,
+    self, BanRequest, Grant, GrantTarget, HomeOption, IssuedToken, NarrowRequest, RotatedToken, Rotation, StateFilter,
     TokenQuery, TokenRequest, UserRequest,
 };
 use crate::tree;
@@ -23,7 +21,7 @@ pub(in crate::cli) struct LocalBackend(pub(in crate::cli) OpenState);
 impl ManagementBackend for LocalBackend {
     fn create_token(&self, request: TokenRequest) -> Result<TokenWithSecret> {
         let IssuedToken { text, record } = self.0.issue(request)?;
-        Ok(TokenWithSecret::new(&text, record))
+        Ok(TokenWithSecret::new(text.as_ref(), record))
     }
 
     fn token(&self, id: TokenId) -> Result<TokenRecord> {
@@ -58,9 +56,10 @@ impl ManagementBackend for LocalBackend {
         Ok(tokens.narrow(&self.0.principal, id, change, None)?)
     }
 
-    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret> {
-        let RotatedToken { text, record } = self.0.tokens_with_optional_tree().rotate(&self.0.principal, id, grace)?;
-        Ok(TokenWithSecret::new(&text, record))
+    fn rotate(&self, id: TokenId, rotation: Rotation) -> Result<TokenWithSecret> {
+        let RotatedToken { text, record } =
+            self.0.tokens_with_optional_tree().rotate(&self.0.principal, id, &rotation)?;
+        Ok(TokenWithSecret::new(text.as_ref(), record))
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {

@@ -10,11 +10,9 @@ use crate::api::types::{
     BanResponse, CreatedUserResponse, EventResponse, ExplainResponse, NodeResponse, PolicyResponse, TokenWithSecret,
     UserResponse,
 };
-use crate::domain::{
-    AccessQuery, BannedNetwork, ByteSize, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
-};
+use crate::domain::{AccessQuery, BannedNetwork, ByteSize, Login, NodeId, PolicySetting, Roles, TokenId, TreePath};
 use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
-use crate::tokens::{BanRequest, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{BanRequest, Grant, GrantTarget, NarrowRequest, Rotation, StateFilter, TokenRequest, UserRequest};
 
 pub(super) use local::LocalBackend;
 pub(super) use remote::{RemoteBackend, RemoteOptions, read_ca_certificates, root_cause};
@@ -42,7 +40,7 @@ pub(super) trait ManagementBackend {
     /// Changes the name of a token, and narrows it.
     fn narrow(&self, id: TokenId, change: &NarrowRequest) -> Result<TokenRecord>;
     /// Rotates a token.
-    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret>;
+    fn rotate(&self, id: TokenId, rotation: Rotation) -> Result<TokenWithSecret>;
     /// Creates a user.
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse>;
     /// Lists the users.

@@ -21,12 +21,13 @@ use crate::api::types::{
     RevokedTokensResponse, RotateTokenRequest, TokenWithSecret, UpdatePolicyRequest, UpdateUserRequest, UserResponse,
 };
 use crate::domain::{
-    ALL_BUT_UNRESERVED, AccessQuery, BannedNetwork, ByteSize, Lifetime, Login, NodeId, PolicySetting, Roles, TokenId,
-    TreePath,
+    ALL_BUT_UNRESERVED, AccessQuery, BannedNetwork, ByteSize, Login, NodeId, PolicySetting, Roles, TokenId, TreePath,
 };
 use crate::net::{self, TlsFailure};
 use crate::store::{ChainPage, EventCursor, EventFilter, LocatedScope, TokenRecord};
-use crate::tokens::{self, BanRequest, Grant, GrantTarget, NarrowRequest, StateFilter, TokenRequest, UserRequest};
+use crate::tokens::{
+    self, BanRequest, Grant, GrantTarget, NarrowRequest, Rotation, StateFilter, TokenRequest, UserRequest,
+};
 
 /// Timeout of a request.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -231,8 +232,9 @@ impl ManagementBackend for RemoteBackend {
         self.send_json(Method::PATCH, &format!("/tokens/{id}"), change)
     }
 
-    fn rotate(&self, id: TokenId, grace: Option<Lifetime>) -> Result<TokenWithSecret> {
-        self.send_json(Method::POST, &format!("/tokens/{id}/rotate"), &RotateTokenRequest { grace })
+    fn rotate(&self, id: TokenId, rotation: Rotation) -> Result<TokenWithSecret> {
+        let Rotation { grace, ssh_key } = rotation;
+        self.send_json(Method::POST, &format!("/tokens/{id}/rotate"), &RotateTokenRequest { grace, ssh_key })
     }
 
     fn create_user(&self, request: &UserRequest) -> Result<CreatedUserResponse> {

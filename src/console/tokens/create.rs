@@ -120,6 +120,7 @@ fn token_request(fields: &FormFields) -> Result<TokenRequest> {
         scopes: form::parse_scopes(fields)?,
         limits: form::parse_limits(fields)?,
         roles: form::parse_roles(fields)?,
+        ssh_key: fields.parse("ssh_key")?,
         ..TokenRequest::default()
     })
 }
@@ -140,7 +141,9 @@ pub(in super::super) async fn create(submitted: SubmittedForm) -> Result<Respons
         }
     };
     match result {
-        Ok(issued) => created::secret_page(&caller, &issued.text, &issued.record, created::SecretReason::Created),
+        Ok(issued) => {
+            created::created_page(&caller, issued.text.as_ref(), &issued.record, created::SecretReason::Created)
+        }
         // Any other error shows the form again, with what was typed and a new form id.
         Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => Err(error),
         Err(error) => {

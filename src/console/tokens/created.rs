@@ -1,7 +1,7 @@
 //! The page that shows a secret, once, with guides for clients.
 
 use askama::Template;
-use axum::response::Response;
+use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use qrcode::QrCode;
 use qrcode::render::svg;
@@ -35,11 +35,27 @@ struct TokenSecretPage {
     client_guides: Vec<ClientGuide>,
 }
 
+/// Shows the secret of a new or rotated token, once; where an SSH key proves it, the token's page.
+///
+/// # Errors
+/// As [`secret_page`].
+pub(super) fn created_page(
+    caller: &ConsoleCaller,
+    text: Option<&TokenText>,
+    record: &TokenRecord,
+    reason: SecretReason,
+) -> Result<Response> {
+    match text {
+        Some(text) => secret_page(caller, text, record, reason),
+        None => Ok(Redirect::to(&format!("/console/tokens/{}", record.id)).into_response()),
+    }
+}
+
 /// Renders the secret of a token, with a QR code.
 ///
 /// # Errors
 /// [`ConsoleError::Internal`] when the QR code can't be made.
-pub(super) fn secret_page(
+fn secret_page(
     caller: &ConsoleCaller,
     text: &TokenText,
     record: &TokenRecord,

@@ -14,6 +14,7 @@ use super::{TokenDetails, created, form};
 use crate::domain::client_guides::{ClientGuide, GuideCode};
 use crate::domain::{Login, TokenId};
 use crate::store::TokenRecord;
+use crate::tokens::Rotation;
 
 #[derive(Template)]
 #[template(path = "token.html")]
@@ -97,12 +98,13 @@ pub(in super::super) async fn confirm_revoke(caller: ConsoleCaller, Path(id_text
 pub(in super::super) async fn rotate(Path(id_text): Path<String>, submitted: SubmittedForm) -> Result<Response> {
     let id = parse_id(&id_text)?;
     let grace = form::parse_duration(&submitted.fields, "grace")?;
+    let ssh_key = submitted.fields.parse("ssh_key")?;
     let form_id = submitted.fields.text("once").unwrap_or_default();
     let mut submission =
         submitted.caller.browser_session.start_submission(form_id).ok_or(ConsoleError::AlreadySubmitted)?;
     let (tokens, principal) = (submitted.caller.state.tokens.clone(), submitted.caller.principal());
-    let rotated = tokens.rotate_queued(principal, id, grace, || submission.accept()).await?;
-    created::secret_page(&submitted.caller, &rotated.text, &rotated.record, created::SecretReason::Rotated)
+    let rotated = tokens.rotate_queued(principal, id, Rotation { grace, ssh_key }, || submission.accept()).await?;
+    created::created_page(&submitted.caller, rotated.text.as_ref(), &rotated.record, created::SecretReason::Rotated)
 }
 
 /// Revokes a token.

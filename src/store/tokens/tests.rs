@@ -7,7 +7,7 @@ use crate::domain::{Actor, Lifetime, Permission, StateLimits, UserQuotaLimits};
 use crate::store::AuditContext;
 use crate::store::sqlite::{empty_write_ahead_log, query_plan};
 use crate::store::testing::{
-    delete_node, id, insert_directory, insert_file, login, new_token, node, now, open_temp_store, scope,
+    delete_node, id, insert_directory, insert_file, login, new_token, node, now, open_temp_store, scope, secret_proof,
 };
 
 const R: Permission = Permission::R;
@@ -210,19 +210,19 @@ fn rotation_keeps_previous_secret_for_grace_only() {
     let (_temp_dir, store) = open_temp_store();
     store.create_user(&login("alice"), &[], now()).expect("user");
     store.add_token(&new_token("aaaaaaaa", "alice", TokenExpiry::Never)).expect("stored");
-    let secret_hash = |number| SecretHash { phc: format!("phc{number}"), prefilter: [number; 8] };
-    store.rotate_token(id("aaaaaaaa"), &secret_hash(2), Some(seconds_later(10))).expect("rotated");
+    let proof = |number: u8| secret_proof(&format!("phc{number}"), number);
+    store.rotate_token(id("aaaaaaaa"), &proof(2), Some(seconds_later(10)), now()).expect("rotated");
     let credentials = store.credential_row(id("aaaaaaaa")).expect("read").expect("there");
-    assert_eq!(credentials.secret_hash, secret_hash(2));
+    assert_eq!(credentials.proof, proof(2));
     assert_eq!(
-        credentials.previous_secret.map(|grace| (grace.secret_hash.phc, grace.valid_until)),
-        Some(("phc".to_owned(), seconds_later(10)))
+        credentials.previous_proof.map(|grace| (grace.proof, grace.valid_until)),
+        Some((secret_proof("phc", 1), seconds_later(10)))
     );
-    store.rotate_token(id("aaaaaaaa"), &secret_hash(3), None).expect("rotated");
+    store.rotate_token(id("aaaaaaaa"), &proof(3), None, now()).expect("rotated");
     let credentials = store.credential_row(id("aaaaaaaa")).expect("read").expect("there");
-    assert_eq!((credentials.secret_hash, credentials.previous_secret), (secret_hash(3), None));
+    assert_eq!((credentials.proof, credentials.previous_proof), (proof(3), None));
     store.revoke_tokens(&[id("aaaaaaaa")], now()).expect("revoked");
-    assert!(store.rotate_token(id("aaaaaaaa"), &secret_hash(4), None).is_err());
+    assert!(store.rotate_token(id("aaaaaaaa"), &proof(4), None, now()).is_err());
 }
 
 #[test]

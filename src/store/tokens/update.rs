@@ -5,11 +5,12 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use super::super::secret_hash::SecretHash;
 use super::super::sync_journals::delete_journals_of;
+use super::super::token_proof::TokenProof;
 use super::super::transactions::WriteTransaction;
 use super::super::users::user_id;
 use super::super::{BallastShare, Result, Store, WriteDurability, columns, storage_quota};
+use super::keys::check_key_is_free;
 use super::{LastUseRecord, LocatedScope, TokenRecord, insert_scopes, scope_count_text, select_token, token_not_found};
 use crate::domain::{EventKind, Login, Roles, Scope, StorageAccount, TokenExpiry, TokenId, TokenLimits, UnixMillis};
 
@@ -128,30 +129,47 @@ impl Store {
         }
     }
 
-    /// Gives a token a new secret, on disk when this returns; the previous one is accepted until `grace_until`, or with
-    /// `None` not any more.
+    /// Gives a token a new proof at `now`, on disk when this returns; the previous one is accepted until `grace_until`, or
+    /// with `None` not any more.
     ///
     /// # Errors
-    /// [`crate::store::StoreError::NotFound`] for an unknown or revoked token.
-    pub fn rotate_token(&self, id: TokenId, secret_hash: &SecretHash, grace_until: Option<UnixMillis>) -> Result<()> {
+    /// [`crate::store::StoreError::NotFound`] for an unknown or revoked token,
+    /// [`crate::store::StoreError::KeyInUse`] for the key of another live token of its owner.
+    pub fn rotate_token(
+        &self,
+        id: TokenId,
+        proof: &TokenProof,
+        grace_until: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> Result<()> {
         // Without the ballast: a rotation adds a row for the replaced secret (trigger `tokens_retire`).
         self.write(WriteDurability::Synced, |t| {
-            // SET reads the old values of the row, so `old_phc` gets the hash that is replaced.
+            if let Some(key) = proof.ssh_key() {
+                let mut owner = t.prepare_cached("SELECT user_id FROM tokens WHERE id = ?1")?;
+                let owner = owner.query_row([id], |row| row.get(0)).optional()?.ok_or_else(|| token_not_found(id))?;
+                check_key_is_free(t, owner, Some(id), key, now)?;
+            }
+            // SET reads the old values of the row, so `old_phc` gets the proof that is replaced.
             let rotated = t.execute(
                 "UPDATE tokens SET phc = ?2, prefilter = ?3,
                     old_phc = CASE WHEN CAST(?4 AS BIGINT) IS NULL THEN NULL ELSE phc END,
                     old_prefilter = CASE WHEN CAST(?4 AS BIGINT) IS NULL THEN NULL ELSE prefilter END,
-                    old_secret_until = ?4, version = version + 1
+                    old_key_digest = CASE WHEN CAST(?4 AS BIGINT) IS NULL THEN NULL ELSE key_digest END,
+                    key_digest = ?5, old_secret_until = ?4, version = version + 1
                  WHERE id = ?1 AND revoked_at IS NULL",
-                params![id, secret_hash.phc, secret_hash.prefilter, grace_until],
+                params![id, proof.as_str(), proof.prefilter(), grace_until, proof.key_digest()],
             )?;
             if rotated == 0 {
                 return Err(token_not_found(id));
             }
             let login = token_owner(t, id)?;
-            let until = grace_until.map(|until| format!("the old secret until {until}"));
+            let key = proof.ssh_key().map(|key| format!("to the SSH key {}, ", key.fingerprint())).unwrap_or_default();
+            let old = match grace_until {
+                Some(until) => format!("{key}the old secret until {until}"),
+                None => format!("{key}the old secret is void"),
+            };
             self.record_change(t, EventKind::TokenRotated, |event| {
-                event.with_user(&login).with_token(id).with_detail(until.as_deref().unwrap_or("the old secret is void"))
+                event.with_user(&login).with_token(id).with_detail(old)
             })
         })
     }

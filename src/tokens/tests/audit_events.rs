@@ -77,7 +77,9 @@ const AUDITED_ACTIONS: &[AuditedAction] = &[
         &[],
     ),
     (
-        |env, principal, id| drop(env.tokens.rotate(principal, id, Some(lifetime("1h"))).expect("rotated")),
+        |env, principal, id| {
+            drop(env.tokens.rotate(principal, id, &with_grace(Some(lifetime("1h")))).expect("rotated"))
+        },
         &[(EventKind::TokenRotated, Some("alice"), "the old secret until")],
     ),
     (
@@ -118,13 +120,13 @@ fn every_change_is_audited_with_actor() {
         env.tokens.set_roles(ADMIN, &login("root"), &[Role::Admin].into_iter().collect()).expect("roles");
         let roles: Roles = [Role::Admin].into_iter().collect();
         let issued = env.tokens.issue(ADMIN, TokenRequest { roles, ..TokenRequest::new(login("root")) });
-        let root = issued.expect("a token").text;
+        let root = issued.expect("a token").text.expect("a secret");
         let principal = if by_token { Principal::Session(env.open_session(&root)) } else { Principal::Administrator };
         let actor = match by_token {
             true => Actor::Bearer { login: login("root"), token: root.id() },
             false => Actor::Administrator,
         };
-        let id = env.issue_scoped(&[]).expect("a token").text.id();
+        let id = env.issue_scoped(&[]).expect("a token").record.id;
         for (n, (action, expected)) in AUDITED_ACTIONS.iter().enumerate() {
             let latest = env.tokens.latest_event_id(ADMIN).expect("a number");
             action(&env, &principal, id);

@@ -91,7 +91,7 @@ fn secret_past_grace_is_not_revived_by_clock_set_back() {
     let env = tokens_env();
     let token = env.issue_scoped(&[]).expect("a token").record.id;
     let (start, grace) = (env.clock.now(), Some(lifetime("1h")));
-    env.tokens.rotate(ADMIN, token, grace).expect("rotated");
+    env.tokens.rotate(ADMIN, token, &with_grace(grace)).expect("rotated");
     env.clock.advance(2 * ONE_HOUR);
     env.tokens.apply_retention().expect("tidied");
     env.clock.set(start);

@@ -59,7 +59,7 @@ impl TokenFamily {
         let roles = OWNER_ROLES.into_iter().collect();
         let first = env.tokens.issue(ADMIN, TokenRequest { roles, ..TokenRequest::new(login("alice")) });
         let mut family = Self { env, members: Vec::new() };
-        family.add_member(&first.expect("a token").text);
+        family.add_member(first.expect("a token").text.as_ref().expect("a secret"));
         family
     }
 
@@ -88,7 +88,7 @@ impl TokenFamily {
                     ..TokenRequest::new(alice)
                 };
                 if let Ok(issued) = self.env.tokens.issue(&principal, request) {
-                    self.add_member(&issued.text);
+                    self.add_member(issued.text.as_ref().expect("a secret"));
                 }
             }
             ChainAction::Narrow(by, of, ask) => {
@@ -104,8 +104,8 @@ impl TokenFamily {
             }
             ChainAction::Rotate(by, of) => {
                 let (Some(principal), (id, _)) = (self.member(*by).1, self.member(*of)) else { return };
-                if let Ok(rotated) = self.env.tokens.rotate(&principal, id, None) {
-                    self.add_member(&rotated.text);
+                if let Ok(rotated) = self.env.tokens.rotate(&principal, id, &with_grace(None)) {
+                    self.add_member(rotated.text.as_ref().expect("a secret"));
                 }
             }
             ChainAction::Revoke(by, of) => {

@@ -7,7 +7,7 @@ const ONE_HOUR: Duration = Duration::from_secs(3600);
 fn issue_token(env: &TokensEnv, owner: &str, life: &str, window: Option<&str>) -> TokenId {
     let (lifetime, window) = (Some(RequestedLifetime::For(lifetime(life))), window.map(self::lifetime));
     let request = TokenRequest { lifetime, window, ..TokenRequest::new(login(owner)) };
-    env.tokens.issue(ADMIN, request).expect("a token").text.id()
+    env.tokens.issue(ADMIN, request).expect("a token").record.id
 }
 
 fn token_ids(found: &TokenListSummary) -> Vec<TokenId> {
@@ -55,18 +55,18 @@ fn dangling_tokens_are_found_beyond_first_page() {
     let dead = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
     let (parent, dangling) =
         (env.issue_scoped(&[]).expect("a token"), || env.tokens.dangling(ADMIN, None, 10).expect("found"));
-    let principal = Principal::from(env.open_session(&parent.text));
+    let principal = Principal::from(env.open_session(parent.text.as_ref().expect("a secret")));
     let scopes = Some(vec!["path:/alice/below:r".parse().expect("scope")]);
     let child =
         env.tokens.issue(&principal, TokenRequest { scopes, ..TokenRequest::new(login("alice")) }).expect("a child");
-    env.tokens.revoke(ADMIN, &[dead.text.id()]).expect("revoked");
+    env.tokens.revoke(ADMIN, &[dead.record.id]).expect("revoked");
     assert_eq!(dangling().count, 0);
     std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
-    let mut expected = vec![two.text.id(), child.text.id()];
+    let mut expected = vec![two.record.id, child.record.id];
     expected.sort();
     assert_eq!(token_ids(&dangling()), expected, "each once, the dead not at all");
-    env.tokens.revoke(ADMIN, &[parent.text.id()]).expect("revoked");
-    assert_eq!(token_ids(&dangling()), [two.text.id()], "the dead parent's child is dead");
+    env.tokens.revoke(ADMIN, &[parent.record.id]).expect("revoked");
+    assert_eq!(token_ids(&dangling()), [two.record.id], "the dead parent's child is dead");
 }
 
 #[test]
@@ -83,13 +83,13 @@ fn dangling_search_is_bounded_and_reports_possible_more() {
             })
             .collect();
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-        of_files.push(env.issue_scoped(&targets).expect("a token").text.id());
+        of_files.push(env.issue_scoped(&targets).expect("a token").record.id);
     }
     let dangling = || env.tokens.dangling(ADMIN, None, 20).expect("found");
     assert_eq!((dangling().count, dangling().may_have_more), (0, true), "100 were not looked for");
     env.tokens.revoke(ADMIN, &of_files[1..2]).expect("revoked");
     assert_eq!((dangling().count, dangling().may_have_more), (0, false), "what is dead is not looked at");
-    let own_token = env.issue_scoped(&["path:/alice/below/file:r"]).expect("a token").text.id();
+    let own_token = env.issue_scoped(&["path:/alice/below/file:r"]).expect("a token").record.id;
     env.store.delete_nodes(&[env.node_id("/alice/below/file")]).expect("ended");
     assert_eq!(
         (token_ids(&dangling()), dangling().may_have_more),
@@ -107,9 +107,9 @@ fn summaries_hide_other_users_tokens_without_role() {
     let bearer = env.tokens.issue(ADMIN, TokenRequest::new(login("bob"))).expect("a token");
     env.clock.advance(9 * ONE_DAY);
     std::fs::remove_dir_all(env.root.join("alice/below")).expect("removed");
-    let principal = Principal::from(env.open_session(&bearer.text));
+    let principal = Principal::from(env.open_session(bearer.text.as_ref().expect("a secret")));
     assert_eq!(token_ids(&env.tokens.expiring(&principal, None, 10).expect("found")), [other]);
-    assert_eq!(env.tokens.dangling(&principal, None, 10).expect("found").count, 0, "{}", own_token.text.id());
+    assert_eq!(env.tokens.dangling(&principal, None, 10).expect("found").count, 0, "{}", own_token.record.id);
     for found in [
         env.tokens.expiring(&principal, Some(&login("alice")), 9),
         env.tokens.dangling(&principal, Some(&login("alice")), 9),

@@ -23,8 +23,8 @@ fn explain_with(
 #[test]
 fn deciding_grant_or_scope_is_named() {
     let env = tokens_env();
-    let whole = env.issue_scoped(&[]).expect("a token").text.id();
-    let scoped = env.issue_scoped(&["path:/alice/below:r"]).expect("a token").text.id();
+    let whole = env.issue_scoped(&[]).expect("a token").record.id;
+    let scoped = env.issue_scoped(&["path:/alice/below:r"]).expect("a token").record.id;
     let verdict = explain(&env, whole, "write", "/alice/below/file");
     assert_eq!(verdict.decided_by, DecidingRule::Granted);
     assert_eq!(
@@ -70,7 +70,7 @@ fn deciding_limit_and_unchecked_limits_are_named() {
         ..TokenLimits::default()
     };
     let request = TokenRequest { limits, ..TokenRequest::new(login("alice")) };
-    let token = env.tokens.issue(ADMIN, request).expect("a token").text.id();
+    let token = env.tokens.issue(ADMIN, request).expect("a token").record.id;
     let create = |more: &dyn Fn(&mut AccessQuery)| explain_with(&env, token, "create", "/alice/x", more).decided_by;
     let max = "1MiB".parse().expect("size");
     assert_eq!(create(&|query| query.protocol = "webdav".parse().ok()), DecidingRule::Protocol { token });
@@ -92,9 +92,9 @@ fn deciding_revocation_or_expiration_is_named() {
     let env = tokens_env();
     let issue = |lifetime| TokenRequest { lifetime: Some(lifetime), ..TokenRequest::new(login("alice")) };
     let short =
-        env.tokens.issue(ADMIN, issue(RequestedLifetime::For(self::lifetime("1h")))).expect("a token").text.id();
-    let revoked = env.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();
-    let live = env.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").text.id();
+        env.tokens.issue(ADMIN, issue(RequestedLifetime::For(self::lifetime("1h")))).expect("a token").record.id;
+    let revoked = env.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").record.id;
+    let live = env.tokens.issue(ADMIN, issue(RequestedLifetime::Default)).expect("a token").record.id;
     let end = env.clock.now().saturating_add(Duration::from_secs(3600));
     env.clock.advance(Duration::from_secs(3600));
     env.tokens.revoke(ADMIN, &[revoked]).expect("revoked");
@@ -114,7 +114,7 @@ fn recorded_expiration_is_named_after_clock_set_back() {
     let env = tokens_env();
     let request =
         TokenRequest { lifetime: Some(RequestedLifetime::For(lifetime("1h"))), ..TokenRequest::new(login("alice")) };
-    let text = env.tokens.issue(ADMIN, request).expect("a token").text;
+    let text = env.tokens.issue(ADMIN, request).expect("a token").text.expect("a secret");
     let (start, end) = (env.clock.now(), env.clock.now().saturating_add(Duration::from_secs(3600)));
     env.clock.advance(Duration::from_secs(2 * 3600));
     env.tokens.apply_retention().expect("recorded");
@@ -128,7 +128,7 @@ fn recorded_expiration_is_named_after_clock_set_back() {
 fn source_and_target_of_move_are_evaluated() {
     let env = tokens_env();
     env.create_user("carol", &["/alice/below:w", "/bob:rw"]);
-    let token = env.tokens.issue(ADMIN, TokenRequest::new(login("carol"))).expect("a token").text.id();
+    let token = env.tokens.issue(ADMIN, TokenRequest::new(login("carol"))).expect("a token").record.id;
     let to = |operation: &str, path: &str| {
         let target = tree_path(path);
         explain_with(&env, token, operation, "/alice/below/file", |query| query.target = Some(target)).decided_by
@@ -141,7 +141,7 @@ fn source_and_target_of_move_are_evaluated() {
 #[test]
 fn replaced_directory_is_named_as_deciding_rule() {
     let env = tokens_env();
-    let token = env.issue_scoped(&["path:/alice/below:rw"]).expect("a token").text.id();
+    let token = env.issue_scoped(&["path:/alice/below:rw"]).expect("a token").record.id;
     std::fs::rename(env.root.join("alice/below"), env.root.join("alice/elsewhere")).expect("moved");
     std::fs::create_dir(env.root.join("alice/below")).expect("folder");
     let verdict = explain(&env, token, "read", "/alice/below/file");
@@ -152,7 +152,8 @@ fn replaced_directory_is_named_as_deciding_rule() {
 fn scoped_token_learns_nothing_of_owner_grants() {
     let env = tokens_env();
     let caller = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
-    let (token, principal) = (caller.text.id(), Principal::Session(env.open_session(&caller.text)));
+    let (token, principal) =
+        (caller.record.id, Principal::Session(env.open_session(caller.text.as_ref().expect("a secret"))));
     let explain = |operation: &str, path: &str| {
         let question = AccessQuery::new(operation.parse().expect("operation"), tree_path(path));
         env.tokens.explain(&principal, token, &question).expect("a verdict")
@@ -179,8 +180,8 @@ fn scoped_token_learns_nothing_of_owner_grants() {
 fn refused_scope_reveals_no_grant_to_scoped_token() {
     let env = tokens_env();
     let caller = env.issue_scoped(&["path:/alice/below:r"]).expect("a token");
-    let principal = Principal::Session(env.open_session(&caller.text));
-    let child = env.tokens.issue(&principal, TokenRequest::new(login("alice"))).expect("a child").text.id();
+    let principal = Principal::Session(env.open_session(caller.text.as_ref().expect("a secret")));
+    let child = env.tokens.issue(&principal, TokenRequest::new(login("alice"))).expect("a child").record.id;
     for path in ["path:/alice:r", "path:/bob:r", "path:/alice/below:rw"] {
         let scopes = Some(vec![path.parse().expect("scope")]);
         let change = NarrowRequest { scopes: scopes.clone(), ..NarrowRequest::default() };

@@ -49,7 +49,10 @@ impl TokensEnv {
         change: impl FnOnce(&mut TokenRequest),
     ) -> TestBearer {
         let issued = self.issue_with(by, owner, change).expect("a token");
-        TestBearer { id: issued.text.id(), principal: Principal::Session(self.open_session(&issued.text)) }
+        TestBearer {
+            id: issued.record.id,
+            principal: Principal::Session(self.open_session(issued.text.as_ref().expect("a secret"))),
+        }
     }
 
     pub(super) fn issue_with(
@@ -167,17 +170,17 @@ macro_rules! escalation_attempts {
 
 const ROTATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
     "a scoped token rotates a wide one of its owner": scoped_token => |w, by|
-        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), refused "there is no token";
+        w.env.tokens.rotate(&by.principal, w.alice.id, &with_grace(None)).map(drop), refused "there is no token";
     "a limited token rotates a wide one of its owner": limited_token => |w, by|
-        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), refused "there is no token";
+        w.env.tokens.rotate(&by.principal, w.alice.id, &with_grace(None)).map(drop), refused "there is no token";
     "a child rotates its parent": |w| w.env.issue_bearer(&w.alice.principal, "alice", |_| ()) => |w, by|
-        w.env.tokens.rotate(&by.principal, w.alice.id, None).map(drop), refused "there is no token";
+        w.env.tokens.rotate(&by.principal, w.alice.id, &with_grace(None)).map(drop), refused "there is no token";
     "a user rotates another's token": |w| w.alice.clone() => |w, by|
-        w.env.tokens.rotate(&by.principal, w.bob.id, None).map(drop), refused "there is no token";
+        w.env.tokens.rotate(&by.principal, w.bob.id, &with_grace(None)).map(drop), refused "there is no token";
     "a limited token with the role rotates a wide one of its owner": |w| w.env.issue_bearer(ADMIN, "help", |request| {
         request.roles = role_set(&HELPDESK_ROLES);
         request.limits = protocol_limits(&[Protocol::Api, Protocol::Webdav]);
-    }) => |w, by| w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
+    }) => |w, by| w.env.tokens.rotate(&by.principal, w.help.id, &with_grace(None)).map(drop),
         refused "a token can only be rotated with one that has all of its privileges: its limit on protocols";
     "a scoped token with the role rotates a wide one of its owner": |w| {
         w.env.tokens.grant(ADMIN, &login("help"), &"/bob:rw".parse().expect("grant")).expect("granted");
@@ -185,44 +188,44 @@ const ROTATION_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
             request.roles = role_set(&HELPDESK_ROLES);
             request.scopes = scope_targets(&["path:/bob:r"]);
         })
-    } => |w, by| w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
+    } => |w, by| w.env.tokens.rotate(&by.principal, w.help.id, &with_grace(None)).map(drop),
         refused "a token can only be rotated with one that has all of its privileges: it has access to /bob";
     "a token without roles rotates one with roles of its owner": roleless_helpdesk_token => |w, by|
-        w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
+        w.env.tokens.rotate(&by.principal, w.help.id, &with_grace(None)).map(drop),
         refused "a token can only be rotated with one that has all of its privileges: it has the role";
     "a helpdesk role rotates an administrator's token": |w| w.help.clone() => |w, by|
-        w.env.tokens.rotate(&by.principal, w.root.id, None).map(drop), refused "this needs the role admin";
+        w.env.tokens.rotate(&by.principal, w.root.id, &with_grace(None)).map(drop), refused "this needs the role admin";
     "a rotation goes beyond a hard limit": expired_token => |w, by|
-        w.env.tokens.rotate(&w.alice.principal, by.id, None).map(drop), refused "the token";
+        w.env.tokens.rotate(&w.alice.principal, by.id, &with_grace(None)).map(drop), refused "the token";
     "a limited token with the role rotates one with roles of another user": |w| {
         second_helpdesk_token(w);
         limited_helpdesk_token(w)
     } => |w, by| {
         let peers = w.env.all_tokens().into_iter().find(|token| token.owner == login("peer")).expect("a token");
-        w.env.tokens.rotate(&by.principal, peers.id, None).map(drop)
+        w.env.tokens.rotate(&by.principal, peers.id, &with_grace(None)).map(drop)
     }, refused "this needs a token without scopes, limits or parent";
     "a short token with the role rotates one of its owner that lives longer": |w| {
         w.env.issue_bearer(ADMIN, "help", |request| request.limits = file_size_limit(1024));
         limited_helpdesk_token(w)
     } => |w, by| {
         let long = w.env.all_tokens().into_iter().find(|token| token.limits == file_size_limit(1024) && token.id != by.id);
-        w.env.tokens.rotate(&by.principal, long.expect("a token").id, None).map(drop)
+        w.env.tokens.rotate(&by.principal, long.expect("a token").id, &with_grace(None)).map(drop)
     }, refused "a token can only be rotated with one that has all of its privileges: it expires later";
     "a scoped token with the role rotates a wide one of another user": scoped_helpdesk_token => |w, by|
-        w.env.tokens.rotate(&by.principal, w.bob.id, None).map(drop),
+        w.env.tokens.rotate(&by.principal, w.bob.id, &with_grace(None)).map(drop),
         refused "this needs a token without scopes, limits or parent";
     "a short token with the role rotates one with roles of another user that lives longer": |w| {
         second_helpdesk_token(w);
         short_lived_helpdesk_token(w)
     } => |w, by| {
         let peers = w.env.all_tokens().into_iter().find(|token| token.owner == login("peer")).expect("a token");
-        w.env.tokens.rotate(&by.principal, peers.id, None).map(drop)
+        w.env.tokens.rotate(&by.principal, peers.id, &with_grace(None)).map(drop)
     }, refused "a token can only be rotated with one that has all of its privileges: it expires later";
     "a short token rotates one with roles of its owner that lives longer": short_lived_helpdesk_token => |w, by|
-        w.env.tokens.rotate(&by.principal, w.help.id, None).map(drop),
+        w.env.tokens.rotate(&by.principal, w.help.id, &with_grace(None)).map(drop),
         refused "a token can only be rotated with one that has all of its privileges: it expires later";
     "a token that died rotates itself": expired_token => |w, by|
-        w.env.tokens.rotate(&by.principal, by.id, None).map(drop), refused "the session has ended";
+        w.env.tokens.rotate(&by.principal, by.id, &with_grace(None)).map(drop), refused "the session has ended";
 };
 
 const ISSUE_ATTEMPTS: &[EscalationAttempt] = escalation_attempts! {
@@ -465,9 +468,9 @@ fn own_tokens_need_no_role() {
 
     env.narrow(&narrow, grandchild.id, NarrowRequest { limits: file_size_limit(5), ..NarrowRequest::default() })
         .expect("narrowed");
-    env.tokens.rotate(&narrow.principal, child.id, None).expect("rotated");
-    env.tokens.rotate(&alice.principal, other.id, None).expect("rotated");
-    env.tokens.rotate(&alice.principal, alice.id, Some(lifetime("1h"))).expect("its own");
+    env.tokens.rotate(&narrow.principal, child.id, &with_grace(None)).expect("rotated");
+    env.tokens.rotate(&alice.principal, other.id, &with_grace(None)).expect("rotated");
+    env.tokens.rotate(&alice.principal, alice.id, &with_grace(Some(lifetime("1h")))).expect("its own");
     env.tokens.revoke(&narrow.principal, &[grandchild.id]).expect("revoked");
     env.tokens.revoke(&narrow.principal, &[grandchild.id]).expect("it may be asked for again");
     assert_eq!(env.tokens.revoke_all(&alice.principal, &login("alice")).expect("revoked"), 4);
@@ -479,7 +482,7 @@ fn roles_allow_acting_on_other_users() {
     let EscalationEnv { env, bob, help, root, .. } = EscalationEnv::new();
     let issued = env.issue_with(&help.principal, "bob", |_| ()).expect("created");
     assert_eq!(issued.record.parent, None, "made for somebody under a role: no parent");
-    env.tokens.rotate(&help.principal, bob.id, None).expect("rotated");
+    env.tokens.rotate(&help.principal, bob.id, &with_grace(None)).expect("rotated");
     env.tokens.revoke(&help.principal, &[bob.id]).expect("revoked");
     assert_eq!(
         env.tokens.list(&help.principal, &TokenQuery::default(), 100).expect("a page").items.len(),
@@ -501,7 +504,7 @@ fn roles_allow_acting_on_other_users() {
     env.tokens.set_roles(&help.principal, &login, &Roles::none()).expect("changed");
     env.tokens.disable_user(&help.principal, &login).expect("disabled");
     env.tokens.delete_user(&help.principal, &login).expect("deleted");
-    env.tokens.rotate(&root.principal, help.id, None).expect("admin includes every role");
+    env.tokens.rotate(&root.principal, help.id, &with_grace(None)).expect("admin includes every role");
     env.tokens.set_policy(&root.principal, "allow-never", "true").expect("set");
 }
 
@@ -532,8 +535,8 @@ fn token_with_roles_expires_no_later_than_its_creator() {
         env.clock.now().saturating_add(30 * ONE_DAY),
         "one without roles is what the role hands out"
     );
-    env.tokens.rotate(&by.principal, w.bob.id, None).expect("nor is a role got by rotating one without");
-    env.tokens.rotate(&by.principal, record.id, None).expect("nor one that dies no later");
+    env.tokens.rotate(&by.principal, w.bob.id, &with_grace(None)).expect("nor is a role got by rotating one without");
+    env.tokens.rotate(&by.principal, record.id, &with_grace(None)).expect("nor one that dies no later");
 }
 
 #[test]

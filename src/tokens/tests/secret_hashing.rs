@@ -26,7 +26,7 @@ impl TestServer {
     }
 
     fn rotate(&self, principal: &Principal, id: TokenId, grace: Option<Lifetime>) -> Result<RotatedToken> {
-        self.runtime.block_on(self.tokens.rotate_queued(principal.clone(), id, grace, || ()))
+        self.runtime.block_on(self.tokens.rotate_queued(principal.clone(), id, with_grace(grace), || ()))
     }
 
     /// Creates a user with roles, and opens a session with a token of it.
@@ -38,7 +38,7 @@ impl TestServer {
         self.env.tokens.set_roles(ADMIN, &login(name), &roles).expect("roles");
         let mut request = TokenRequest { roles, ..TokenRequest::new(login(name)) };
         change(&mut request);
-        let text = self.env.tokens.issue(ADMIN, request).expect("a token").text;
+        let text = self.env.tokens.issue(ADMIN, request).expect("a token").text.expect("a secret");
         (text.id(), Principal::Session(self.env.open_session(&text)))
     }
 
@@ -125,7 +125,7 @@ fn refused_rotation_hashes_no_secret() {
     assert_eq!(env.auth.secret_hash_runs(), 0);
     let rotated = server.rotate(ADMIN, own, None).expect("rotated");
     assert_eq!(env.auth.secret_hash_runs(), 1);
-    env.open_session(&rotated.text);
+    env.open_session(rotated.text.as_ref().expect("a secret"));
 }
 
 #[test]
@@ -171,13 +171,14 @@ fn caller_revoked_while_queued_changes_nothing() {
     let held = auth.occupy_hashing_threads();
     let request = TokenRequest::new(login("alice"));
     let issue = server.poll_until_queued(server.tokens.issue_queued(help.clone(), request, || ()));
-    let rotate = server.poll_until_queued(server.tokens.rotate_queued(help, issued.text.id(), None, || ()));
+    let rotate =
+        server.poll_until_queued(server.tokens.rotate_queued(help, issued.record.id, Rotation::default(), || ()));
     env.tokens.revoke(ADMIN, &[help_id]).expect("revoked");
     drop(held);
     assert!(matches!(server.runtime.block_on(issue), Err(Error::SessionEnded)));
     assert!(matches!(server.runtime.block_on(rotate), Err(Error::SessionEnded)));
     assert_eq!(env.count_tokens(), before.len());
-    env.open_session(&issued.text);
+    env.open_session(issued.text.as_ref().expect("a secret"));
 }
 
 #[test]

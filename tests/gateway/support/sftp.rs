@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use russh::client;
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Flags of OPEN (SSH_FXF_, draft-ietf-secsh-filexfer-02 section 6.3), and the three with which `put` opens a file.
@@ -95,6 +96,20 @@ impl SftpClient {
             return None;
         }
         Self::open(Arc::new(SshConnection { ssh, socket })).await.ok()
+    }
+
+    /// Offers keys one after the other, as an agent does; `None` when none of them is accepted.
+    #[allow(dead_code, reason = "for tests/gateway")]
+    pub(crate) async fn connect_with_keys(address: SocketAddr, login: &str, keys: &[Arc<PrivateKey>]) -> Option<Self> {
+        let (mut ssh, socket) = Self::connect_ssh(address).await.ok()?;
+        for key in keys {
+            let hash = matches!(key.algorithm(), Algorithm::Rsa { .. }).then_some(HashAlg::Sha512);
+            let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
+            if ssh.authenticate_publickey(login, key).await.ok()?.success() {
+                return Self::open(Arc::new(SshConnection { ssh, socket })).await.ok();
+            }
+        }
+        None
     }
 
     /// Opens another SFTP channel of the same connection.
