@@ -28,7 +28,7 @@ pub use keys::{ConfigKey, InitialValue};
 pub use settings::{CONFIG_KEYS, Settings};
 pub use unknown_key::{RENAMED_KEYS, RenamedKey};
 pub use values::{
-    ConfigValueType, Count, DirectoryPath, DomainList, DurabilitySetting, EntryCount, FilePath, HttpsUrl,
+    ConfigValueType, Count, DirectoryPath, DomainList, DurabilitySetting, EntryCount, FilePath, FilePathList, HttpsUrl,
     ListenAddress, LogFilterSetting, LogFormatSetting, MailAddress, NetworkList, ProxyProtocolSetting, SandboxSetting,
     Seconds, SettingValue,
 };

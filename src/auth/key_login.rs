@@ -1,12 +1,16 @@
-//! Logins by an SSH key. SSH verifies the signature; here the token is found that the key proves, and judged as for a secret.
+//! Logins by an SSH key or certificate. SSH verifies the signature; here the token is found that it proves, and judged as for a
+//! secret.
 
 use std::sync::Arc;
 
 use super::rejection_reason::RejectionReason;
-use super::token_state::CachedToken;
+use super::token_state::{CachedToken, SessionProof};
 use super::verified_secrets::PhcDigest;
-use super::{AuthCore, AuthError, AuthFailure, Authenticator, Session};
-use crate::domain::{Peer, SshPublicKey, TokenId};
+use super::{AuthCore, AuthError, AuthFailure, Authenticator, Session, rejected_for_token};
+use crate::domain::{Peer, SshPublicKey, TokenId, UnixMillis};
+
+/// Maximum number of tokens of one certificate that are looked at.
+const MAX_CERTIFIED_TOKENS: usize = 16;
 
 impl Authenticator {
     /// Tells whether a key proves a live token of a user, so that a signature is worth asking for. Who may use the token is
@@ -35,9 +39,63 @@ impl Authenticator {
         let found = self.core.find_token_of_key(login, key, Some(&peer));
         self.conclude(found, peer)
     }
+
+    /// Opens a session for a caller with a certificate that an authority has signed, for the first of the tokens that is live
+    /// and belongs to the login. It ends with the certificate.
+    ///
+    /// # Errors
+    /// As [`Authenticator::authenticate`].
+    pub fn authenticate_certified(
+        &self,
+        login: &str,
+        tokens: &[TokenId],
+        valid_until: UnixMillis,
+        peer: Peer,
+    ) -> Result<Session, AuthError> {
+        let found = self.core.find_certified_token(login, tokens, &peer);
+        self.conclude(found.map(|(cached_token, digest)| (cached_token, SessionProof { digest, valid_until })), peer)
+    }
 }
 
 impl AuthCore {
+    fn find_certified_token(
+        &self,
+        login: &str,
+        tokens: &[TokenId],
+        peer: &Peer,
+    ) -> Result<(Arc<CachedToken>, PhcDigest), AuthFailure> {
+        let mut rejected = RejectionReason::UnknownKey.into();
+        for token in tokens.iter().take(MAX_CERTIFIED_TOKENS) {
+            match self.judge_certified_token(*token, login, peer) {
+                Err(failure @ AuthFailure::Rejected(_)) => rejected = failure,
+                judged => return judged,
+            }
+        }
+        Err(rejected)
+    }
+
+    fn judge_certified_token(
+        &self,
+        token: TokenId,
+        login: &str,
+        peer: &Peer,
+    ) -> Result<(Arc<CachedToken>, PhcDigest), AuthFailure> {
+        let now = self.clock.now();
+        let row = self.store.credential_row(token)?.ok_or(RejectionReason::UnknownKey)?;
+        if row.login.as_str() != login {
+            return Err(rejected_for_token(RejectionReason::WrongLogin, token, row.login));
+        }
+        let owner = row.login.clone();
+        let cached_token = self
+            .token_cache
+            .get_at_epoch(token, row.epoch, self.clock.boottime_ms(), &self.store, &self.last_used)?
+            .ok_or_else(|| rejected_for_token(RejectionReason::Revoked, token, owner))?;
+        let digest = cached_token.snapshot().credentials.accepted_proofs(now).next().map(|proof| proof.digest);
+        let digest = digest.ok_or(RejectionReason::UnknownKey)?;
+        self.check_token(&cached_token, Some(peer), now)?;
+        Ok((cached_token, digest))
+    }
+
     /// Returns the live token that a key proves, and the digest of that proof.
     fn find_token_of_key(
         &self,

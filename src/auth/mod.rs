@@ -52,7 +52,7 @@ use hashing_pool::HashingPool;
 use last_used::LastUsedTable;
 use rejection_reason::RejectionReason;
 use throttle::LoginThrottle;
-use token_state::{CachedCredentials, CachedToken, DigestedProof, TokenCache};
+use token_state::{CachedCredentials, CachedToken, DigestedProof, SessionProof, TokenCache};
 use usage_counters::UsageCounters;
 use verified_secrets::{PhcDigest, VerifiedSecrets};
 use work_permits::WorkPermitPools;
@@ -218,18 +218,18 @@ impl Authenticator {
         self.conclude(verified, peer)
     }
 
-    /// Opens the session of a caller that has shown the proof with a digest, or counts and records the failure.
+    /// Opens the session of a caller that has shown a proof, or counts and records the failure.
     fn conclude(
         &self,
-        verified: Result<(Arc<CachedToken>, PhcDigest), AuthFailure>,
+        verified: Result<(Arc<CachedToken>, impl Into<SessionProof>), AuthFailure>,
         peer: Peer,
     ) -> Result<Session, AuthError> {
         let (address, protocol) = (peer.address, peer.protocol);
         let counters = &self.core.authentication_counters;
         match verified {
-            Ok((cached_token, digest)) => {
+            Ok((cached_token, proof)) => {
                 counters.count(protocol, AuthOutcome::ACCEPTED);
-                Ok(Session::open(self.core.clone(), cached_token, peer, digest))
+                Ok(Session::open(self.core.clone(), cached_token, peer, proof.into()))
             }
             Err(AuthFailure::Error(error)) => {
                 counters.count(protocol, AuthOutcome::failed(&error));

@@ -9,7 +9,7 @@ use arc_swap::Guard;
 
 use super::AuthCore;
 use super::audit_buffer::EventOrigin;
-use super::token_state::{CachedToken, TokenSnapshot};
+use super::token_state::{CachedToken, SessionProof, TokenSnapshot};
 use super::verified_secrets::PhcDigest;
 use super::work_permits::{TooMuchWork, WorkPermit};
 use crate::domain::{
@@ -60,7 +60,7 @@ struct SessionHandle {
     core: Arc<AuthCore>,
     cached_token: Arc<CachedToken>,
     peer: Arc<Peer>,
-    proof_digest: PhcDigest,
+    proof: SessionProof,
     number: u64,
     evicted: Arc<AtomicBool>,
     /// Whether a use was recorded for the client of this session.
@@ -70,13 +70,8 @@ struct SessionHandle {
 }
 
 impl Session {
-    /// Opens a session for a caller that has shown the proof with this digest.
-    pub(super) fn open(
-        core: Arc<AuthCore>,
-        cached_token: Arc<CachedToken>,
-        peer: Peer,
-        proof_digest: PhcDigest,
-    ) -> Self {
+    /// Opens a session for a caller that has shown a proof.
+    pub(super) fn open(core: Arc<AuthCore>, cached_token: Arc<CachedToken>, peer: Peer, proof: SessionProof) -> Self {
         let peer = Arc::new(peer);
         let number = core.next_session_number();
         let evicted = cached_token.register(number, peer.clone(), core.clock.now());
@@ -86,7 +81,7 @@ impl Session {
                 core,
                 cached_token,
                 peer,
-                proof_digest,
+                proof,
                 number,
                 evicted,
                 peer_recorded: AtomicBool::new(false),
@@ -119,7 +114,7 @@ impl Session {
 
     /// Returns the id of the token and secret that opened the session.
     pub fn credential_id(&self) -> CredentialId {
-        CredentialId(self.token(), self.handle.proof_digest)
+        CredentialId(self.token(), self.handle.proof.digest)
     }
 
     /// Returns a number that is unique among the sessions of this process.
@@ -202,16 +197,16 @@ impl Session {
 
     /// Returns the instant at which the session ends unless it is used before.
     pub fn deadline(&self) -> UnixMillis {
-        self.handle.cached_token.snapshot().session_deadline(&self.handle.proof_digest)
+        self.handle.cached_token.snapshot().session_deadline(&self.handle.proof)
     }
 
     /// Records a use: an accepted request or a block transferred. Extends a sliding window; the first use of an hour is
     /// counted.
     pub fn record_use(&self) {
-        let SessionHandle { core, cached_token, peer, proof_digest, peer_recorded, .. } = &*self.handle;
+        let SessionHandle { core, cached_token, peer, proof, peer_recorded, .. } = &*self.handle;
         let (snapshot, now) = (cached_token.snapshot(), core.clock.now());
         // A late use revives nothing: one after the deadline, or after a revocation, is dropped.
-        if !cached_token.is_invalidated() && now < snapshot.session_deadline(proof_digest) {
+        if !cached_token.is_invalidated() && now < snapshot.session_deadline(proof) {
             // Once a millisecond is enough: all sessions of the token write to the same place.
             if !(peer_recorded.load(Ordering::Relaxed) && snapshot.is_use_recorded_at(now)) {
                 snapshot.record_use(now, core.clock.boottime_ms(), peer);
@@ -293,16 +288,15 @@ impl Session {
     /// Waits until the token rejects this secret from this peer. Unlike that of [`Session::closed`], the future keeps
     /// no session open.
     pub fn credential_invalidated(&self) -> impl Future<Output = ()> + Send + 'static {
-        let SessionHandle { core, cached_token, peer, proof_digest, .. } = &*self.handle;
+        let SessionHandle { core, cached_token, peer, proof, .. } = &*self.handle;
         // Clones of the parts, not of the session: a connection that only watches must not count as an open session.
-        let (core, cached_token, peer, proof_digest) =
-            (Arc::clone(core), Arc::clone(cached_token), Arc::clone(peer), *proof_digest);
+        let (core, cached_token, peer, proof) = (Arc::clone(core), Arc::clone(cached_token), Arc::clone(peer), *proof);
         async move {
             loop {
                 // Registered before the check, or a change between the two would be missed.
                 let changed = cached_token.changed();
-                let deadline = valid_snapshot(&core, &cached_token, &peer, &proof_digest)
-                    .map(|snapshot| snapshot.session_deadline(&proof_digest));
+                let deadline = valid_snapshot(&core, &cached_token, &peer, &proof)
+                    .map(|snapshot| snapshot.session_deadline(&proof));
                 let Some(deadline) = deadline else { return };
                 tokio::select! {
                     () = changed => {}
@@ -317,7 +311,7 @@ impl Session {
         loop {
             // Registered before the check, as in `credential_invalidated`.
             let changed = self.handle.cached_token.changed();
-            let deadline = self.handle.snapshot().map(|snapshot| snapshot.session_deadline(&self.handle.proof_digest));
+            let deadline = self.handle.snapshot().map(|snapshot| snapshot.session_deadline(&self.handle.proof));
             let Ok(deadline) = deadline else { return self.handle.record_closed() };
             tokio::select! {
                 () = changed => {}
@@ -334,7 +328,7 @@ impl SessionHandle {
         if self.evicted.load(Ordering::Acquire) {
             return Err(SessionEnded);
         }
-        valid_snapshot(&self.core, &self.cached_token, &self.peer, &self.proof_digest).ok_or(SessionEnded)
+        valid_snapshot(&self.core, &self.cached_token, &self.peer, &self.proof).ok_or(SessionEnded)
     }
 }
 
@@ -343,7 +337,7 @@ fn valid_snapshot(
     core: &AuthCore,
     cached_token: &CachedToken,
     peer: &Peer,
-    proof_digest: &PhcDigest,
+    proof: &SessionProof,
 ) -> Option<Guard<Arc<TokenSnapshot>>> {
     // Without a read: an invalidated object never becomes valid again. A new login loads another one.
     if cached_token.is_invalidated() {
@@ -360,20 +354,20 @@ fn valid_snapshot(
     // Taken after the checks, each of which may have replaced it.
     let snapshot = cached_token.snapshot();
     // Fails closed when the store can't be read. The secret is checked again, since a rotation may have retired it.
-    let is_valid = live.unwrap_or(false) && snapshot.accepts_proof(proof_digest, now) && snapshot.allows_peer(peer);
+    let is_valid = live.unwrap_or(false) && snapshot.accepts_proof(proof, now) && snapshot.allows_peer(peer);
     is_valid.then_some(snapshot)
 }
 
 impl SessionHandle {
     /// Records in the audit trail that the session has ended, and why.
     fn record_closed(&self) {
-        let Self { core, cached_token, peer, proof_digest, .. } = self;
+        let Self { core, cached_token, peer, proof, .. } = self;
         let (snapshot, now) = (cached_token.snapshot(), core.clock.now());
         let reason = if snapshot.deadline() <= now {
             "the token, or one above it, has expired"
         } else if snapshot.is_revoked_or_disabled() {
             "the token, or one above it, was revoked, or the user disabled"
-        } else if !snapshot.accepts_proof(proof_digest, now) {
+        } else if !snapshot.accepts_proof(proof, now) {
             "the secret was replaced by a rotation"
         } else if !snapshot.allows_peer(peer) {
             "the token's limits now exclude the protocol, address or program"

@@ -44,6 +44,21 @@ pub(super) struct CachedCredentials {
     previous_proof: Option<(Arc<DigestedProof>, UnixMillis)>,
 }
 
+/// What a session was opened by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SessionProof {
+    /// Digest of the proof that was shown; for a certificate, of the one that the token had then.
+    pub(super) digest: PhcDigest,
+    /// End of the certificate; [`UnixMillis::MAX`] without one.
+    pub(super) valid_until: UnixMillis,
+}
+
+impl From<PhcDigest> for SessionProof {
+    fn from(digest: PhcDigest) -> Self {
+        Self { digest, valid_until: UnixMillis::MAX }
+    }
+}
+
 /// Stored proof of a token, and the digest that identifies it in memory.
 pub(super) struct DigestedProof {
     pub(super) proof: TokenProof,
@@ -129,12 +144,13 @@ impl TokenSnapshot {
             .for_each(|bound| bound.last_used.expire());
     }
 
-    /// Returns the instant at which a session expires that the proof with this digest opened.
-    pub(super) fn session_deadline(&self, secret_digest: &PhcDigest) -> UnixMillis {
+    /// Returns the instant at which a session expires that a proof has opened.
+    pub(super) fn session_deadline(&self, proof: &SessionProof) -> UnixMillis {
+        let deadline = self.deadline().min(proof.valid_until);
         match &self.credentials.previous_proof {
             // A session of the previous proof ends with the grace period, however long the token is valid.
-            Some((previous, valid_until)) if previous.digest == *secret_digest => self.deadline().min(*valid_until),
-            _ => self.deadline(),
+            Some((previous, valid_until)) if previous.digest == proof.digest => deadline.min(*valid_until),
+            _ => deadline,
         }
     }
 
@@ -148,9 +164,9 @@ impl TokenSnapshot {
         self.privileges.limits.iter().all(|limits| limits.allows_peer(peer))
     }
 
-    /// Tells whether the proof with a digest is the current one, or the previous one in its grace period.
-    pub(super) fn accepts_proof(&self, digest: &PhcDigest, now: UnixMillis) -> bool {
-        self.credentials.accepted_proofs(now).any(|proof| proof.digest == *digest)
+    /// Tells whether a proof is the current one, or the previous one in its grace period, and a certificate still valid.
+    pub(super) fn accepts_proof(&self, shown: &SessionProof, now: UnixMillis) -> bool {
+        now < shown.valid_until && self.credentials.accepted_proofs(now).any(|proof| proof.digest == shown.digest)
     }
 
     /// Tells whether a use of the token itself is recorded at this very millisecond.

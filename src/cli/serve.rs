@@ -22,7 +22,7 @@ use crate::gateway::{
     HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners,
 };
 use crate::net::{ConnectionLimits, InheritedListeners};
-use crate::sftp::SftpOptions;
+use crate::sftp::{SftpOptions, SshCertificates};
 use crate::telemetry::{self, AccessLogFormat, AccessLogSettings, AccessLogTarget, LogControl, LogFormat};
 use crate::webdav::WebdavOptions;
 
@@ -66,6 +66,7 @@ impl ServeCommand {
         if let Some(limit) = limit {
             rlimit::descriptor_budget(limit, &doors).limit_settings(&mut settings);
         }
+        settings.ssh_certificates = ssh_certificates(&loaded.config.settings)?;
         site.will_create_state(&settings.state_directory);
         let sandbox = confine(&loaded.config, sources.file.as_deref(), site)?;
         run_server(async {
@@ -259,6 +260,8 @@ fn gateway_settings(config: Config) -> GatewaySettings {
             },
         },
         sftp_options: sftp_options(&settings),
+        // Read once, when the server starts.
+        ssh_certificates: SshCertificates::default(),
         root,
         state_directory: state,
         http: settings.http.0,
@@ -302,6 +305,14 @@ fn sftp_options(settings: &config::Settings) -> SftpOptions {
         upload_retention: settings.sftp_resume_seconds.0,
         ..SftpOptions::default()
     }
+}
+
+/// Reads the certificates that the settings name, before the server is confined.
+fn ssh_certificates(settings: &Settings) -> Result<SshCertificates> {
+    let authorities = settings.ssh_user_ca.as_ref().map(|file| file.0.as_path());
+    SshCertificates::read(authorities, &settings.ssh_host_certificates.0).map_err(|error| {
+        CommandError::new(error.to_string()).with_hint("set ssh_user_ca or ssh_host_certificates anew")
+    })
 }
 
 fn defender_settings(settings: &config::Settings) -> DefenderSettings {

@@ -10,7 +10,7 @@ use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, PublicUrl, Sysl
 use super::access_log_values::{AccessLogFormatSetting, AccessLogOperationsSetting, AccessLogSetting};
 use super::keys::{ConfigKey, InitialValue};
 use super::values::{
-    Count, DirectoryPath, DomainList, DurabilitySetting, EntryCount, FilePath, HttpsUrl, ListenAddress,
+    Count, DirectoryPath, DomainList, DurabilitySetting, EntryCount, FilePath, FilePathList, HttpsUrl, ListenAddress,
     LogFilterSetting, LogFormatSetting, MailAddress, NetworkList, ProxyProtocolSetting, SandboxSetting, Seconds,
     SettingValue,
 };
@@ -144,6 +144,11 @@ declare_settings! {
     /// Seconds for which the received part of an upload to a new name is kept for its token after its SFTP connection was
     /// lost, to be resumed, up to 604800. 0 keeps none.
     sftp_resume_seconds: Seconds<0, 604_800> = Default("86400"),
+    /// File with the SSH public keys of authorities that certify users, one a line. A certificate whose principal is the id of
+    /// a token proves that token for its owner's login, and its sessions end with it.
+    ssh_user_ca: Option<FilePath> = Example("/etc/patgate/user_ca.pub"),
+    /// Files with certificates of the SSH host keys, such as /etc/patgate/ssh_host_ed25519_key-cert.pub.
+    ssh_host_certificates: FilePathList = Default(""),
     /// Maximum number of connections of each listener whose clients have not authenticated.
     unauthenticated_connections: Count<1> = Default("256"),
     /// Maximum number of those from one address (one /64 of IPv6).

@@ -314,6 +314,19 @@ impl SettingValue for DomainList {
     }
 }
 
+/// Paths of files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilePathList(pub Vec<PathBuf>);
+
+impl SettingValue for FilePathList {
+    const VALUE_TYPE: ConfigValueType = ConfigValueType::List;
+    const VALUE_NAME: &'static str = "FILE,...";
+
+    fn parse_setting(text: &str) -> Result<Self, String> {
+        Ok(Self(list_items(text).map(PathBuf::from).collect()))
+    }
+}
+
 /// Mail address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailAddress(pub String);

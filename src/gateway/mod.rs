@@ -222,7 +222,8 @@ impl Gateway {
         };
         let http = http.map(|listener| BoundListener { listener, limiter: http_limiter, service });
         let sftp = sftp.zip(keys).map(|(listener, keys)| {
-            let service = Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options);
+            let service =
+                Sftp::with_options(tree.clone(), auth.clone(), keys, settings.sftp_options, &settings.ssh_certificates);
             let service = service.with_recorder(Arc::clone(&recorder));
             BoundListener { listener, limiter: sftp_limiter, service }
         });

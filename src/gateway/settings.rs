@@ -11,7 +11,7 @@ use crate::api::ApiOptions;
 use crate::auth::DefenderSettings;
 use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertyQuota, PublicUrl, StateLimits, UserQuotaLimits};
 use crate::net::ConnectionLimits;
-use crate::sftp::SftpOptions;
+use crate::sftp::{SftpOptions, SshCertificates};
 use crate::telemetry::AccessLogSettings;
 use crate::tree::CommitDurability;
 use crate::webdav::WebdavOptions;
@@ -76,6 +76,8 @@ pub struct GatewaySettings {
     pub sftp_connection_limits: ConnectionLimits,
     /// Options of SFTP: bounds on each client, and time-outs.
     pub sftp_options: SftpOptions,
+    /// Certificates of users and host keys over SSH.
+    pub ssh_certificates: SshCertificates,
     /// Options of WebDAV: bounds on each client and each request.
     pub webdav_options: WebdavOptions,
     /// Bounds on the space of dead properties in the state directory.
@@ -145,6 +147,7 @@ impl GatewaySettings {
             // SFTP bounds the connections of a user itself, and gives a reason; the limiter would just close them.
             sftp_connection_limits: ConnectionLimits { per_user: limits.connections, ..limits },
             sftp_options: SftpOptions::default(),
+            ssh_certificates: SshCertificates::default(),
             webdav_options: WebdavOptions::default(),
             property_space: PropertyQuota::default(),
             state_limits: StateLimits::default(),

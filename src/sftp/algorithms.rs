@@ -9,7 +9,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
-use super::{HostKeys, SftpOptions};
+use super::{HostKeys, SftpOptions, SshCertificates};
 
 /// Identification string (RFC 4253 section 4.2). libssh and asyncssh look for `OpenSSH` in it to choose the order of
 /// SYMLINK's arguments.
@@ -86,8 +86,8 @@ pub(super) fn keepalive_interval(options: &SftpOptions) -> Option<Duration> {
     (!options.keepalive_interval.is_zero()).then(|| options.keepalive_interval.max(options.login_timeout))
 }
 
-/// Returns russh's configuration for these host keys and options.
-pub(super) fn server_config(keys: &HostKeys, options: &SftpOptions) -> Config {
+/// Returns russh's configuration for these host keys, their certificates, and options.
+pub(super) fn server_config(keys: &HostKeys, certificates: &SshCertificates, options: &SftpOptions) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         methods: auth_methods(false),
@@ -95,6 +95,7 @@ pub(super) fn server_config(keys: &HostKeys, options: &SftpOptions) -> Config {
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: keys.keys(),
+        certificates: certificates.host().to_vec(),
         limits: Limits::new(options.rekey_bytes, options.rekey_bytes, options.rekey_after),
         window_size: CHANNEL_WINDOW_BYTES,
         maximum_packet_size: 32 * 1024,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use russh::client::GexParams;
 use russh::kex::dh::groups::DhGroup;
-use russh::keys::{Algorithm, PublicKey};
+use russh::keys::{Algorithm, Certificate, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session as Ssh, VerifiedPublicKey,
 };
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use zeroize::Zeroizing;
 
-use crate::auth::{AuthError, Credential, Session};
+use crate::auth::{AuthError, Authenticator, Credential, Session};
 use crate::domain::{Peer, Protocol, QuotaReservation, SshPublicKey};
 use crate::net::{ActiveRequest, ConnectionPermit};
 use crate::tree::SessionFiles;
@@ -215,10 +215,41 @@ impl SshHandler {
         if self.disconnect_sender.is_none() {
             return self.reject_auth();
         }
+        self.check_proof(|auth, peer| auth.authenticate_ssh_key(login.trim(), key, peer)).await
+    }
+
+    /// Authenticates a login by a certificate, of whose key a signature was verified.
+    async fn check_certificate(&mut self, login: &str, certificate: &Certificate) -> Auth {
+        if self.disconnect_sender.is_none() {
+            return self.reject_auth();
+        }
+        // By the clock that expirations are judged by.
+        let millis = u64::try_from(self.sftp.auth().now().as_millis()).unwrap_or(0);
+        let now = std::time::UNIX_EPOCH + Duration::from_millis(millis);
+        let client = self.peer.ip().to_canonical();
+        match self.sftp.certificates().judge(certificate, client, now) {
+            Ok(certified) => {
+                self.check_proof(|auth, peer| {
+                    auth.authenticate_certified(login.trim(), &certified.tokens, certified.valid_until, peer)
+                })
+                .await
+            }
+            Err(reason) => {
+                tracing::info!(address = %client, id = certificate.key_id(), "a certificate was rejected: {reason}");
+                self.reject_probe().await
+            }
+        }
+    }
+
+    /// Opens a session by what a caller has shown.
+    async fn check_proof(
+        &mut self,
+        authenticate: impl FnOnce(&Authenticator, Peer) -> Result<Session, AuthError>,
+    ) -> Auth {
         self.control.release_preauth_slot();
         let (peer, login_started_at) = (self.client(), std::time::Instant::now());
         let client = (peer.address, peer.user_agent.clone());
-        match self.sftp.auth().authenticate_ssh_key(login.trim(), key, peer) {
+        match authenticate(self.sftp.auth(), peer) {
             Ok(session) => {
                 record_login(&self.sftp.recorder(), client, Ok(&session), login_started_at);
                 self.start_session(session);
@@ -241,7 +272,7 @@ impl SshHandler {
     fn reject_auth(&self) -> Auth {
         // Where no token has a key, clients are not asked for theirs: one of a type that russh can't parse ends the
         // connection, also of a client that would give a token next.
-        let has_keys = self.sftp.auth().has_ssh_keys();
+        let has_keys = self.sftp.certificates().accepts_users() || self.sftp.auth().has_ssh_keys();
         Auth::Reject { proceed_with_methods: Some(algorithms::auth_methods(has_keys)), partial_success: false }
     }
 
@@ -327,6 +358,8 @@ impl Handler for SshHandler {
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
         // Rejected at the offer: russh then doesn't verify the key's signature for an unauthenticated client.
         match accepted_key(offer.public_key, offer.algorithm) {
+            // The key of a certificate is offered without it: whether it counts shows once its signature was verified.
+            Some(_) if self.sftp.certificates().accepts_users() => Ok(Auth::Accept),
             Some(key) if self.proves_token(user, &key) => Ok(Auth::Accept),
             _ => Ok(self.reject_probe().await),
         }
@@ -337,6 +370,10 @@ impl Handler for SshHandler {
             Some(key) => Ok(self.check_key(user, &key).await),
             None => Ok(self.reject_probe().await),
         }
+    }
+
+    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
+        Ok(self.check_certificate(user, certificate).await)
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {

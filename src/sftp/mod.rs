@@ -10,6 +10,7 @@
 mod access_log;
 mod algorithms;
 mod attributes;
+mod certificates;
 mod channel;
 mod check_file;
 mod connection;
@@ -45,6 +46,7 @@ use crate::net::AcceptedConnection;
 use crate::telemetry::OperationRecorder;
 use crate::tree::Tree;
 
+pub use certificates::{CertificateFileError, SshCertificates};
 pub use host_keys::HostKeys;
 
 use hash_limit::HashLimiter;
@@ -107,19 +109,26 @@ struct SftpInner {
     hash_limiter: HashLimiter,
     preauth_slots: PreauthSlots,
     options: SftpOptions,
+    certificates: SshCertificates,
     recorder: Arc<OperationRecorder>,
 }
 
 impl Sftp {
     /// Returns a server of `tree` for clients that `auth` authenticates, with the default options.
     pub fn new(tree: Tree, auth: Authenticator, keys: HostKeys) -> Self {
-        Self::with_options(tree, auth, keys, SftpOptions::default())
+        Self::with_options(tree, auth, keys, SftpOptions::default(), &SshCertificates::default())
     }
 
     /// Returns a server of `tree` with the given options; `rekey_bytes` above 1 GiB is reduced to it.
-    pub fn with_options(tree: Tree, auth: Authenticator, keys: HostKeys, options: SftpOptions) -> Self {
+    pub fn with_options(
+        tree: Tree,
+        auth: Authenticator,
+        keys: HostKeys,
+        options: SftpOptions,
+        certificates: &SshCertificates,
+    ) -> Self {
         let options = SftpOptions { rekey_bytes: options.rekey_bytes.min(1 << 30), ..options };
-        let config = Arc::new(algorithms::server_config(&keys, &options));
+        let config = Arc::new(algorithms::server_config(&keys, certificates, &options));
         let per_user = u64::try_from(options.max_connections_per_user).unwrap_or(u64::MAX);
         // Their total is bounded by the listener's connection limit.
         let connections = UserQuotas::new(UserQuotaLimits { per_user, total: u64::MAX });
@@ -132,6 +141,7 @@ impl Sftp {
             hash_limiter: HashLimiter::new(),
             preauth_slots: PreauthSlots::for_half_the_cpus(),
             options,
+            certificates: certificates.clone(),
             recorder: Arc::default(),
         }))
     }
@@ -182,6 +192,11 @@ impl Sftp {
 
     fn options(&self) -> &SftpOptions {
         &self.0.options
+    }
+
+    /// Returns the certificates that are accepted and shown.
+    fn certificates(&self) -> &SshCertificates {
+        &self.0.certificates
     }
 
     fn config(&self) -> Arc<russh::server::Config> {

@@ -146,3 +146,42 @@ def token_key_restic(s):
         s.run(*restic, "restore", "latest", "--target", s.local / "back", env=env)
         back = s.local / "back" / (s.local / "tree" / "file").relative_to("/")
         need(sha256(s.local / "tree" / "file") == sha256(back), "another content came back")
+
+
+@check("sftp", "ssh-keygen", "ssh-keyscan")
+def token_key_certificates(s):
+    """OpenSSH with a user's certificate for a token, and with a certificate of the host key in place of a known one."""
+    authority, user = s.local / "authority", s.local / "user"
+    for path in (authority, user):
+        s.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path)
+    # The host keys come with the first start.
+    with key_server(s):
+        pass
+    host_key = s.local / "host.pub"
+    host_key.write_text(s.run("ssh-keygen", "-y", "-f", s.local / "state" / "ssh_host_ed25519_key").stdout)
+    s.run("ssh-keygen", "-q", "-s", authority, "-h", "-I", "patgate", "-n", "127.0.0.1", "-V", "+1h", host_key)
+    known = s.local / "authorities"
+    known.write_text(f"@cert-authority * {Path(f'{authority}.pub').read_text()}")
+    flags = ("--ssh-user-ca", f"{authority}.pub", "--ssh-host-certificates", s.local / "host-cert.pub")
+    words = ["--root", s.local / "files", "--state", s.local / "state", "--http", "off", "--sftp", "127.0.0.1:0"]
+    process = s.start(s.options.gateway, "serve", *words, *flags, stderr=(s.local / "log").open("w"))
+    try:
+        host, port = re.search(r"sftp=(\S+):(\d+)", process.stdout.readline().decode()).groups()
+        create = ("admin", "user", "token", "-u", "alice", "-e", "1h", "-q")
+        token = s.run(s.options.gateway, "--state", s.local / "state", *create).stdout[4:12]
+        (s.local / "batch").write_text("mkdir made\n")
+        options = ["-F", "none", "-oBatchMode=yes", f"-oUserKnownHostsFile={known}", "-oStrictHostKeyChecking=yes",
+                   "-oHostKeyAlgorithms=ssh-ed25519-cert-v01@openssh.com", "-oIdentitiesOnly=yes", "-i", user]
+        words = ["sftp", *options, "-P", port, "-b", s.local / "batch", f"alice@{host}"]
+        certify = ["ssh-keygen", "-q", "-s", authority, "-I", "laptop", "-V", "+10m"]
+        need(s.run(*words, expect=None).returncode != 0, "a key without a certificate is let in")
+        s.run(*certify, "-n", "other", f"{user}.pub")
+        need(s.run(*words, expect=None).returncode != 0, "a certificate for another principal is let in")
+        s.run(*certify, "-n", f"other,{token}", f"{user}.pub")
+        s.run(*words)
+        need((s.local / "files" / "alice" / "made").is_dir(), "the certificate was not for alice's home")
+        s.run(*certify, "-n", token, "-O", "force-command=/bin/sh", f"{user}.pub")
+        need(s.run(*words, expect=None).returncode != 0, "a certificate for another command is let in")
+    finally:
+        process.terminate()
+        process.wait(30)

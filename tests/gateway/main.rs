@@ -60,6 +60,7 @@ mod slow_peers;
 mod smoke;
 mod special_bits;
 mod ssh;
+mod ssh_certificates;
 mod ssh_keys;
 mod ssh_login;
 mod state_limits;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use russh::client;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg};
+use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Flags of OPEN (SSH_FXF_, draft-ietf-secsh-filexfer-02 section 6.3), and the three with which `put` opens a file.
@@ -110,6 +110,22 @@ impl SftpClient {
             }
         }
         None
+    }
+
+    /// Logs in with a key and its certificate; `None` when that is refused.
+    #[allow(dead_code, reason = "for tests/gateway")]
+    pub(crate) async fn connect_with_certificate(
+        address: SocketAddr,
+        login: &str,
+        key: Arc<PrivateKey>,
+        certificate: Certificate,
+    ) -> Option<Self> {
+        let (mut ssh, socket) = Self::connect_ssh(address).await.ok()?;
+        let accepted = ssh.authenticate_openssh_cert(login, key, certificate).await.ok()?.success();
+        if !accepted {
+            return None;
+        }
+        Self::open(Arc::new(SshConnection { ssh, socket })).await.ok()
     }
 
     /// Opens another SFTP channel of the same connection.
