@@ -14,6 +14,7 @@ mod lingering_close;
 mod listen;
 mod min_transfer_rate;
 mod proxy_protocol;
+mod reachable_addresses;
 mod rewind;
 mod syslog;
 mod tls;
@@ -33,6 +34,7 @@ pub use inherited_listeners::{InheritedListenerError, InheritedListeners};
 pub use lingering_close::{DrainLimits, LingeringStream, UnreadInput};
 pub use listen::{AcceptedConnection, accept, set_peer_timeout};
 pub use min_transfer_rate::MinTransferRate;
+pub use reachable_addresses::ReachableAddresses;
 pub use rewind::RewindStream;
 pub use syslog::SyslogSender;
 pub use tls::{
