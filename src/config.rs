@@ -6,6 +6,7 @@ mod error;
 mod example;
 mod keys;
 mod loader;
+mod notice_values;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,9 @@ pub use access_log_values::{AccessLogFormatSetting, AccessLogOperationsSetting, 
 pub use error::{ConfigError, InvalidSetting};
 pub use example::example_file;
 pub use keys::{ConfigKey, InitialValue};
+pub use notice_values::{
+    DayList, MailAddressList, NoticeKindList, SmtpLogin, SmtpServer, SmtpTlsSetting, WebhookUrlList,
+};
 pub use settings::{CONFIG_KEYS, Settings};
 pub use unknown_key::{RENAMED_KEYS, RenamedKey};
 pub use values::{
@@ -215,6 +219,14 @@ impl ListenConfig {
 }
 
 impl Settings {
+    /// Reads all settings, each valid by itself, for a command that works beside the server.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every unknown key and bad value.
+    pub fn load(sources: &ConfigSources) -> Result<Self, ConfigError> {
+        Ok(ConfigLoader::read(sources).finish()?.settings)
+    }
+
     /// Returns certificate and key, where both are named.
     fn tls_files(&self) -> Option<TlsFiles> {
         let files = self.tls_cert.clone().zip(self.tls_key.clone());

@@ -6,6 +6,7 @@ mod file_system_checks;
 mod folder_checks;
 mod health;
 mod network_checks;
+mod notice_checks;
 mod state_checks;
 mod system_checks;
 
@@ -25,6 +26,7 @@ pub(super) use check::DoctorCheck;
 use file_system_checks::check_state_file_system;
 use folder_checks::check_served_directory;
 use network_checks::{check_acme_certificate, check_certificate, check_key_mode, check_proxies};
+use notice_checks::check_notices;
 use state_checks::{
     check_database, check_host_keys, check_pepper, check_secret_modes, check_state_directory, check_state_disk,
 };
@@ -78,6 +80,7 @@ pub(super) fn run_checks(context: &CommandContext) -> Result<Vec<DoctorCheck>> {
     checks.extend(unnoticed_faults(&local, &listen_config, store.as_ref(), now));
     checks.extend(listen_config.tls.as_ref().map(check_certificate));
     checks.extend(listen_config.acme.then(|| check_acme_certificate(&local.state)));
+    checks.extend(store.as_ref().map(check_notices).unwrap_or_default());
     checks.push(check_openat2());
     checks.push(check_sandbox(&local, &listen_config, store.as_ref()));
     checks.push(check_open_file_limit(&listen_config));

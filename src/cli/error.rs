@@ -268,6 +268,9 @@ impl From<StartError> for CommandError {
             StartError::UnusedListener { .. } | StartError::InheritedListener { .. } => {
                 "the socket units of the service decide where it listens: docs/systemd.md"
             }
+            StartError::Notices(_) => {
+                "docs/notices.md says what webhooks and mail need; patgate admin notice test tries them"
+            }
             StartError::HostKeys(_) => BROKEN_HOST_KEY_HINT,
             StartError::Store(error) => return Self::new(error.to_string()).with_hint(store_hint(error)),
             StartError::Tree { .. } | StartError::OverlappingDirectories { .. } => DOCTOR_HINT,

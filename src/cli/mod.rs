@@ -18,6 +18,8 @@ mod fresh_state;
 mod huge_pages;
 mod man;
 mod node;
+mod notice;
+mod notice_settings;
 mod open_state;
 mod output;
 mod policy;
@@ -129,7 +131,7 @@ impl CliCommand {
     }
 }
 
-/// Manage users, their tokens and bans of addresses, back up and restore the state
+/// Manage users, their tokens and bans of addresses, test notices, back up and restore the state
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   patgate admin user create alice
@@ -143,6 +145,7 @@ struct AdminArgs {
 enum AdminSubcommand {
     User(user::UserCommand),
     Ban(ban::BanCommand),
+    Notice(notice::NoticeCommand),
     Backup(backup::BackupCommand),
     Restore(restore::RestoreCommand),
 }
@@ -180,6 +183,7 @@ fn dispatch(command: CliCommand, context: &CommandContext) -> Result {
             command.run(context)
         }
         CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::Ban(command) }) => command.run(context),
+        CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::Notice(command) }) => command.run(context),
         CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::Backup(command) }) => command.run(context),
         CliCommand::Admin(AdminArgs { subcommand: AdminSubcommand::Restore(command) }) => command.run(context),
         CliCommand::Apitoken(command) => command.run(context),

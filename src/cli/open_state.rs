@@ -10,7 +10,7 @@ use super::{CommandError, Result, system_user};
 use crate::auth::{Clock, request_usage_flush};
 use crate::config::{self, LocalConfig};
 use crate::domain::{EventKind, UnixMillis};
-use crate::store::{StateSummary, Store};
+use crate::store::{QueuedNotice, StateSummary, Store};
 use crate::tokens::{IssuedToken, Principal, TokenRequest, TokenService};
 use crate::tree::{self, Tree};
 
@@ -86,6 +86,11 @@ impl OpenState {
     /// Copies the database to a new file as it is at one moment, and returns what it holds.
     pub(super) fn copy_database(&self, target: &Path, now: UnixMillis) -> Result<StateSummary> {
         Ok(self.store.copy_to(target, now)?)
+    }
+
+    /// Returns up to `limit` notices that wait for their receivers.
+    pub(super) fn queued_notices(&self, limit: usize) -> Result<Vec<QueuedNotice>> {
+        Ok(self.store.queued_notices(limit)?)
     }
 
     /// Records an event that concerns the state directory.

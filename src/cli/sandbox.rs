@@ -17,7 +17,7 @@ use crate::config::{SandboxSetting, TlsFiles};
 
 /// What is read beside the configured files: the state of the process and of locks, the time zone, what names hosts, and
 /// the authorities of TLS.
-const SYSTEM_PATHS: [&str; 12] = [
+const SYSTEM_PATHS: [&str; 13] = [
     "/proc",
     "/dev/null",
     "/dev/urandom",
@@ -29,6 +29,7 @@ const SYSTEM_PATHS: [&str; 12] = [
     "/etc/nsswitch.conf",
     "/etc/ssl/certs",
     "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
     "/run/systemd/resolve",
 ];
 
@@ -56,10 +57,13 @@ pub(super) struct SandboxFiles<'a> {
     pub(super) tls: Option<&'a TlsFiles>,
     /// Files of logs, which are opened anew after they were renamed.
     pub(super) logs: Vec<&'a Path>,
-    /// Whether names of other hosts have to be resolved, for a certificate authority or a receiver of audit events.
+    /// Whether names of other hosts have to be resolved, for a certificate authority, or a receiver of audit events or
+    /// notices.
     pub(super) resolves_names: bool,
     /// File with the certificate of that authority's server.
     pub(super) acme_ca: Option<&'a Path>,
+    /// Files with secrets and certificates for notices.
+    pub(super) notices: Vec<&'a Path>,
 }
 
 /// Reason why a server is not confined.
@@ -92,7 +96,7 @@ impl SandboxPaths {
         };
         let mut readable: Vec<PathBuf> = SYSTEM_PATHS.iter().map(PathBuf::from).collect();
         let tls = files.tls.into_iter().flat_map(|tls| [tls.certificate.as_path(), tls.key.as_path()]);
-        for file in tls.chain(files.config_file).chain(files.acme_ca) {
+        for file in tls.chain(files.config_file).chain(files.acme_ca).chain(files.notices) {
             // Of the name and of what it leads to: programs replace links as well as files when they renew.
             let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
             readable.extend(file.parent().map(Path::to_owned));
@@ -231,6 +235,7 @@ mod tests {
             logs: vec![&log],
             resolves_names: false,
             acme_ca: None,
+            notices: Vec::new(),
         };
         let paths = SandboxPaths::new(files, SandboxSetting::Strict).expect("no mount is looked for");
         assert!(paths.covers(&tls.key) && paths.covers(&path("state/new")) && !paths.covers(&path("outside/file")));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::context::CommandContext;
+use super::notice_settings::notice_settings;
 use super::open_state::tree_durability;
 use super::sandbox::{SandboxFiles, SandboxPaths};
 use super::setting_flags::SettingFlags;
@@ -163,14 +164,17 @@ fn confine(config: &Config, config_file: Option<&Path>, site: &CommandContext) -
     DirBuilder::new().recursive(true).mode(0o700).create(&config.state)?;
     let acme_ca = config.settings.acme_ca_file.as_ref().map(|file| file.0.as_path());
     let audit_file = config.settings.audit_file.as_ref().map(|file| file.0.as_path());
+    let notice_files =
+        [&config.settings.notice_ca_file, &config.settings.webhook_secret_file, &config.settings.smtp_password_file];
     let files = SandboxFiles {
         root: &config.root,
         state: &config.state,
         config_file,
         tls: config.tls.as_ref(),
         logs: config.settings.access_log.file().into_iter().chain(audit_file).collect(),
-        resolves_names: !config.settings.acme_domains.0.is_empty() || config.settings.audit_syslog.is_some(),
+        resolves_names: resolves_names(&config.settings),
         acme_ca,
+        notices: notice_files.into_iter().flatten().map(|file| file.0.as_path()).collect(),
     };
     let confined = SandboxPaths::new(files, setting)
         .map(|paths| paths.with_new_state(site.topmost_new_directory().as_deref()))
@@ -182,6 +186,14 @@ fn confine(config: &Config, config_file: Option<&Path>, site: &CommandContext) -
             Ok(None)
         }
     }
+}
+
+/// Tells whether a server with these settings connects to other hosts by their names.
+fn resolves_names(settings: &Settings) -> bool {
+    !settings.acme_domains.0.is_empty()
+        || settings.audit_syslog.is_some()
+        || !settings.webhook_urls.0.is_empty()
+        || settings.smtp_server.is_some()
 }
 
 /// Returns the listeners that the service manager has passed to this process.
@@ -234,7 +246,7 @@ fn access_log_settings(settings: &config::Settings) -> Option<AccessLogSettings>
 
 fn gateway_settings(config: Config) -> GatewaySettings {
     let Config { root, state, settings, tls } = config;
-    let defender = defender_settings(&settings);
+    let (defender, notices) = (defender_settings(&settings), notice_settings(&settings));
     let connection_limits = |connections: Count<1>, per_user: Count<1>| ConnectionLimits {
         connections: connections.0,
         per_user: per_user.0,
@@ -288,6 +300,7 @@ fn gateway_settings(config: Config) -> GatewaySettings {
             file: settings.audit_file.map(|path| path.0),
             syslog: settings.audit_syslog,
         },
+        notices,
         drain_timeout: settings.drain_seconds.0,
     }
 }

@@ -47,11 +47,16 @@ pub(super) fn example_line(key: &ConfigKey) -> String {
         ConfigValueType::Text => format!("{text:?}"),
         ConfigValueType::Number | ConfigValueType::Boolean => text.to_owned(),
         ConfigValueType::List => {
-            let items: Vec<_> = text.split(',').filter(|t| !t.is_empty()).map(|t| format!("{t:?}")).collect();
+            let items: Vec<_> = text.split(',').filter(|t| !t.is_empty()).map(list_item).collect();
             format!("[{}]", items.join(", "))
         }
     };
     format!("{comment}{} = {value}", key.name)
+}
+
+/// Returns an item of a list: a number as it is, anything else in quotation marks.
+fn list_item(text: &str) -> String {
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.to_owned() } else { format!("{text:?}") }
 }
 
 /// Breaks a text into lines.

@@ -16,7 +16,14 @@ use super::values::{ConfigValueType, DirectoryPath, ProxyProtocolSetting};
 use super::{CommandLineSetting, ConfigSources};
 
 /// Variables that are no settings but belong to the program all the same.
-const KNOWN_OTHER_VARIABLES: &[&str] = &["PATGATE_CONFIG", "PATGATE_SERVER", "PATGATE_TOKEN", "PATGATE_CA_FILE"];
+const KNOWN_OTHER_VARIABLES: &[&str] = &[
+    "PATGATE_CONFIG",
+    "PATGATE_SERVER",
+    "PATGATE_TOKEN",
+    "PATGATE_CA_FILE",
+    "PATGATE_WEBHOOK_SECRET",
+    "PATGATE_SMTP_PASSWORD",
+];
 
 /// The texts of the settings, as the sources are read one after the other.
 #[derive(Default)]
@@ -178,6 +185,7 @@ impl ConfigLoader {
             (Some(_), Some(_)) | (None, None) => {}
         }
         self.check_acme(settings);
+        self.check_notices(settings);
         if settings.proxy_protocol != ProxyProtocolSetting::default() && settings.trusted_proxies.0.is_empty() {
             self.add_error(
                 self.location_of("proxy_protocol"),
@@ -226,6 +234,19 @@ impl ConfigLoader {
         }
     }
 
+    /// Refuses a mail server without sender or recipients, and the other way round.
+    fn check_notices(&mut self, settings: &Settings) {
+        let has_recipients = !settings.mail_to.0.is_empty();
+        match (&settings.smtp_server, &settings.mail_from) {
+            (Some(_), Some(_)) if has_recipients => {}
+            (None, None) if !has_recipients => {}
+            _ => {
+                let text = "smtp_server, mail_from and mail_to need one another";
+                self.add_error(self.location_of(if has_recipients { "mail_to" } else { "smtp_server" }), text);
+            }
+        }
+    }
+
     /// Refuses a root that is not a directory, and a state directory that clients could read or that holds what they
     /// are served.
     fn check_directories(&mut self, settings: &Settings, default_state_directory: &Path) {
@@ -258,13 +279,18 @@ impl ConfigLoader {
 }
 
 /// Returns a value of the file as the text that the environment and flags would have.
-fn toml_value_as_text(value: &DeValue<'_>, value_type: ConfigValueType) -> Result<String, String> {
+fn toml_value_as_text<'a>(value: &'a DeValue<'_>, value_type: ConfigValueType) -> Result<String, String> {
     match (value_type, value) {
         (ConfigValueType::Text, DeValue::String(text)) => Ok(text.to_string()),
         (ConfigValueType::Number, DeValue::Integer(number)) if number.radix() == 10 => Ok(number.as_str().to_owned()),
         (ConfigValueType::Boolean, DeValue::Boolean(on)) => Ok(on.to_string()),
         (ConfigValueType::List, DeValue::Array(items)) => {
-            let texts = items.iter().map(|item| item.get_ref().as_str()).collect::<Option<Vec<_>>>();
+            let text = |item: &'a DeValue<'_>| match item {
+                // `[14, 3]` says the same as `["14", "3"]`.
+                DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
+                item => item.as_str(),
+            };
+            let texts = items.iter().map(|item| text(item.get_ref())).collect::<Option<Vec<_>>>();
             texts.map(|texts| texts.join(",")).ok_or_else(|| "give a list of texts in quotation marks".to_owned())
         }
         (ConfigValueType::Text, _) => Err("give a text in quotation marks".to_owned()),

@@ -9,6 +9,9 @@ use crate::domain::{AllowedOrigins, ByteSize, ForwardingHeaders, PublicUrl, Sysl
 
 use super::access_log_values::{AccessLogFormatSetting, AccessLogOperationsSetting, AccessLogSetting};
 use super::keys::{ConfigKey, InitialValue};
+use super::notice_values::{
+    DayList, MailAddressList, NoticeKindList, SmtpLogin, SmtpServer, SmtpTlsSetting, WebhookUrlList,
+};
 use super::values::{
     Count, DirectoryPath, DomainList, DurabilitySetting, EntryCount, FilePath, FilePathList, HttpsUrl, ListenAddress,
     LogFilterSetting, LogFormatSetting, MailAddress, NetworkList, ProxyProtocolSetting, SandboxSetting, Seconds,
@@ -200,6 +203,37 @@ declare_settings! {
     audit_file: Option<FilePath> = Example("/var/log/patgate/audit.jsonl"),
     /// Syslog receiver (RFC 5424) that each audit event is sent to: unix:/dev/log, udp:HOST:PORT or tcp:HOST:PORT.
     audit_syslog: Option<SyslogTarget> = Example("unix:/dev/log"),
+    /// Notices that are sent to webhooks and mail addresses: "all", or some of token.expiring, token.new_address, ban.added,
+    /// certificate.expiring, certificate.failed, disk.low, disk.recovered, quota.nearly_used, root.lost and root.back. Nothing is sent where
+    /// neither webhook_urls nor mail_to names a receiver.
+    notice_kinds: NoticeKindList = Default("all"),
+    /// Numbers of days before the expiration of a token or of the certificate at which it is announced.
+    notice_expiry_days: DayList = Default("14,3"),
+    /// Free space on the disks of the state directory and of root below which disk.low is sent.
+    notice_free_space: ByteSize = Default("256MiB"),
+    /// Certificate of an authority (PEM) that certifies webhooks or the mail server, beside the public ones.
+    notice_ca_file: Option<FilePath> = Example("/etc/patgate/ca.pem"),
+    /// URLs to which notices are sent by POST, signed.
+    webhook_urls: WebhookUrlList = Default(""),
+    /// File (mode 0600) with the secret with which webhooks are signed: whsec_ and 24 to 64 random bytes in Base64. Without
+    /// it the environment variable PATGATE_WEBHOOK_SECRET has the secret.
+    webhook_secret_file: Option<FilePath> = Example("/etc/patgate/webhook.secret"),
+    /// Networks in which webhooks may be although they are not public, such as 127.0.0.1 or 10.0.0.0/8; there alone a URL
+    /// may begin with http://.
+    webhook_networks: NetworkList = Default(""),
+    /// Mail server that notices are sent by.
+    smtp_server: Option<SmtpServer> = Example("mail.example.org:587"),
+    /// Encryption of the connection to it: "starttls", commonly at port 587, or "tls", commonly at port 465.
+    smtp_tls: SmtpTlsSetting = Default("starttls"),
+    /// Login at the mail server, where it asks for one.
+    smtp_login: Option<SmtpLogin> = Example("patgate"),
+    /// File (mode 0600) with the password of that login. Without it the environment variable PATGATE_SMTP_PASSWORD has the
+    /// password.
+    smtp_password_file: Option<FilePath> = Example("/etc/patgate/smtp.password"),
+    /// Sender of the mails.
+    mail_from: Option<MailAddress> = Example("patgate@example.org"),
+    /// Mail addresses of the administrators who get notices.
+    mail_to: MailAddressList = Default(""),
     /// Format of the log: "text" for people, "json" for one object a line.
     log_format: LogFormatSetting = Default("text"),
 }

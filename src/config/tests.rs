@@ -263,3 +263,24 @@ fn acme_is_a_table_or_single_keys_and_excludes_files() {
         assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:?}");
     }
 }
+
+#[test]
+fn receivers_of_notices_are_read_and_mail_needs_all_of_its_settings() {
+    let file = "root = \"ROOT\"\nnotice_expiry_days = [30, 7]\nnotice_kinds = [\"root.lost\"]\n\
+         webhook_urls = [\"https://hooks.example/a\"]\nsmtp_server = \"mail.example.org:587\"\n\
+         mail_from = \"patgate@example.org\"\nmail_to = [\"ops@example.org\"]\n";
+    let (_dir, with_mail) = sources(file);
+    let settings = Config::load(&with_mail).expect("loads").config.settings;
+    assert_eq!((settings.notice_expiry_days.0, settings.notice_kinds.0.len()), (vec![30, 7], 1));
+    assert_eq!(settings.mail_to.0, ["ops@example.org"]);
+    for line in ["smtp_server = \"mail.example.org:587\"", "mail_from = \"a@b.example\"", "mail_to = [\"a@b.example\"]"]
+    {
+        let (_dir, incomplete) = sources(&format!("root = \"ROOT\"\n{line}\n"));
+        let faults = load_errors(&incomplete);
+        assert!(faults.len() == 1 && faults[0].ends_with("need one another"), "{line}: {faults:?}");
+    }
+    let (_dir, mut secrets) = sources("root = \"ROOT\"\n");
+    secrets.environment =
+        ["PATGATE_WEBHOOK_SECRET", "PATGATE_SMTP_PASSWORD"].map(|name| (name.into(), "x".into())).to_vec();
+    assert_eq!(Config::load(&secrets).expect("loads").warnings, Vec::<String>::new());
+}

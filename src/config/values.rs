@@ -382,7 +382,7 @@ impl_setting_from_str! {
 }
 
 /// Returns the items of a list in one text, without the blanks around them.
-fn list_items(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn list_items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 

@@ -20,6 +20,7 @@ mod forwarding_headers;
 pub(crate) mod fuzzing;
 mod json_values;
 mod limits;
+mod notice;
 mod operation;
 mod path;
 mod permission;
@@ -61,6 +62,7 @@ pub(crate) use json_values::{
 };
 pub(crate) use limits::deserialize_user_agents;
 pub use limits::{ByteSize, FileTag, MimePattern, Peer, Protocol, TokenLimits, UserAgentPattern, parse_network};
+pub use notice::{ExpiringToken, Notice, NoticeContent, NoticeDisk, NoticeKind, notice_text};
 pub use operation::{RequiredPermission, TreeOperation};
 pub(crate) use path::RESERVED_DIRECTORY;
 pub use path::{EntryName, PathError, TreePath};

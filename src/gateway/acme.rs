@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reload::GatewayReloader;
 use super::settings::AcmeSettings;
+use crate::domain::{NoticeContent, notice_text};
 use crate::net::AcmeChallenges;
 
 use error::AcmeError;
@@ -87,6 +88,14 @@ impl AcmeManager {
                 let domains = self.settings.domains.join(", ");
                 let minutes = delay.as_secs() / 60;
                 tracing::error!("no certificate for {domains} was issued, tried again in {minutes} minutes: {error}");
+                let notice = NoticeContent::CertificateFailed {
+                    domains: self.settings.domains.clone(),
+                    reason: notice_text(&error.to_string()),
+                    retry_minutes: minutes,
+                };
+                let notices = self.reloader.notices.clone();
+                // Its outcome is of no concern to the orders.
+                drop(tokio::task::spawn_blocking(move || notices.record(notice)));
             }
         }
         if let Err(error) = self.files.write_status(status) {

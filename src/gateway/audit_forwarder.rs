@@ -290,7 +290,7 @@ impl AuditSink for SyslogSink {
 }
 
 /// Returns the name of this machine as syslog messages have it; `-` where it is unknown.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().chars().filter(char::is_ascii_graphic).take(255).collect();
     if name.is_empty() { "-".to_owned() } else { name }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::reload::LiveSettings;
 use crate::auth::Authenticator;
 use crate::net::ConnectionLimiter;
-use crate::store::{RowCounts, Store};
+use crate::store::{NoticeReceiverState, RowCounts, Store};
 use crate::telemetry::metric_catalog as metrics;
 use crate::telemetry::{MetricsPage, OperationRecorder, add_process_metrics, unix_seconds};
 use crate::tree::Tree;
@@ -62,6 +62,7 @@ impl MetricsCollector {
         if let Some(rows) = sources.current_row_counts(&mut row_counts) {
             sources.add_rows(&mut page, &rows);
         }
+        sources.add_notices(&mut page);
         sources.add_tree(&mut page);
         page.add(&metrics::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION")][..], 1.0)]);
         add_process_metrics(&mut page, *started_at);
@@ -190,6 +191,25 @@ impl MetricSources {
         page.add(&metrics::QUOTA_USED, used);
         let bounds = labels.iter().zip(&quotas).map(|(labels, (.., max))| (&labels[..], *max as f64));
         page.add(&metrics::QUOTA_MAX, bounds);
+    }
+
+    /// Adds nothing where no receiver of notices is configured, or the store can't be read.
+    fn add_notices(&self, page: &mut MetricsPage) {
+        let receivers = self.store.notice_receivers().unwrap_or_default();
+        let (mut totals, mut queued) = (Vec::new(), Vec::new());
+        for (name, is_mail) in [("mail", true), ("webhook", false)] {
+            let of_kind: Vec<_> = receivers.iter().filter(|receiver| receiver.is_mail() == is_mail).collect();
+            if of_kind.is_empty() {
+                continue;
+            }
+            let sum = |count: fn(&NoticeReceiverState) -> u64| of_kind.iter().map(|r| count(r)).sum::<u64>() as f64;
+            totals.push(([name, "delivered"], sum(|receiver| receiver.delivered)));
+            totals.push(([name, "failed"], sum(|receiver| receiver.failed)));
+            totals.push(([name, "dropped"], sum(|receiver| receiver.dropped)));
+            queued.push(([name], sum(|receiver| receiver.queued)));
+        }
+        page.add(&metrics::NOTICES, totals.iter().map(|(labels, count)| (&labels[..], *count)));
+        page.add(&metrics::NOTICES_QUEUED, queued.iter().map(|(labels, count)| (&labels[..], *count)));
     }
 
     fn add_tree(&self, page: &mut MetricsPage) {

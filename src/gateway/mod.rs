@@ -25,6 +25,7 @@ mod metrics_collector;
 mod metrics_listener;
 mod middleware;
 mod mount_monitor;
+mod notices;
 mod operation_report;
 mod proxy_protocol;
 mod readiness;
@@ -65,6 +66,10 @@ use http_service::HttpService;
 use http2_budgets::Http2Budgets;
 use metrics_collector::{MetricSources, MetricsCollector};
 use metrics_listener::MetricsListener;
+pub use notices::{
+    MailSettings, NoticeError, NoticeReceivers, NoticeSecret, NoticeSettings, NoticeTimings, SmtpTls, TestOutcome,
+};
+use notices::{NoticeRecorder, NoticeService, NoticeSources};
 use proxy_protocol::ProxyProtocolReader;
 use readiness::ReadinessCheck;
 use reload::LiveSettings;
@@ -114,6 +119,9 @@ pub enum StartError {
         /// Reason.
         source: io::Error,
     },
+    /// Notices can't be sent with these settings.
+    #[error("notices can't be sent: {0}")]
+    Notices(#[from] NoticeError),
     /// The SSH host keys can't be read or created.
     #[error("the SSH host keys can't be used: {0}")]
     HostKeys(#[source] io::Error),
@@ -158,6 +166,7 @@ pub struct Gateway {
     tree: Tree,
     listeners: GatewayListeners,
     audit_forwarder: AuditForwarder,
+    notices: NoticeService,
     settings: GatewaySettings,
     reloader: GatewayReloader,
     recorder: Arc<OperationRecorder>,
@@ -186,12 +195,11 @@ impl Gateway {
         // The addresses are bound before the store is opened: a second instance fails here, with the state untouched.
         let OpenListeners { http, sftp, metrics, challenges: challenge_listener } =
             OpenListeners::open(&settings, &dependencies.listeners).await?;
-        let recorder = open_recorder(&settings)?;
-        let (store, auth, tree) = open_state(&settings, &dependencies)?;
+        let (recorder, notices) = (open_recorder(&settings)?, NoticeService::open(&settings.notices)?);
+        let (store, auth, tree) = open_state(&settings, &dependencies, &notices)?;
         let keys = sftp.as_ref().map(|_| host_keys(&settings, dependencies.host_keys)).transpose()?;
         let sftp_address = sftp.as_ref().and_then(|listener| listener.local_addr().ok());
-        let tokens = TokenService::new(store.clone(), dependencies.clock.clone());
-        let tokens = tokens.with_tree(tree.clone()).with_authenticator(auth.clone());
+        let tokens = token_service(&store, &auth, &tree);
         let http_limiter = ConnectionLimiter::new(settings.http_connection_limits);
         let sftp_limiter = ConnectionLimiter::new(settings.sftp_connection_limits);
         let webdav = Webdav::new(tree.clone(), auth.clone(), settings.webdav_options);
@@ -236,9 +244,10 @@ impl Gateway {
             auth: auth.clone(),
             recorder: Arc::clone(&recorder),
             audit_forwarder: audit_forwarder.reloader(),
+            notices: NoticeRecorder::new(store.clone(), auth.clock().clone()),
         };
         let listeners = GatewayListeners { http, sftp, metrics, challenges: challenge_listener };
-        Ok(Self { store, auth, tree, listeners, audit_forwarder, settings, reloader, recorder })
+        Ok(Self { store, auth, tree, listeners, audit_forwarder, notices, settings, reloader, recorder })
     }
 
     /// Returns the address of the HTTP listener; `None` where HTTP is off.
@@ -284,19 +293,13 @@ impl Gateway {
     /// Serves until `stop` is cancelled, then drains connections within the configured timeout, then writes the uses
     /// and events that memory holds.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { store, auth, tree, listeners, audit_forwarder, settings, reloader, recorder } = self;
+        let Self { store, auth, tree, listeners, audit_forwarder, notices, settings, reloader, recorder } = self;
         let GatewayListeners { http, sftp, metrics, challenges } = listeners;
         let connections = TaskTracker::new();
         let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
-        spawn_background_tasks(
-            &background,
-            store,
-            auth,
-            Arc::clone(&recorder),
-            audit_forwarder,
-            &tree,
-            &background_stop,
-        );
+        notices.spawn(&background, NoticeSources::new(&store, &tree, &reloader), &background_stop);
+        let log_writers = (Arc::clone(&recorder), audit_forwarder);
+        spawn_background_tasks(&background, store, auth, log_writers, &tree, &background_stop);
         spawn_certificate_tasks(&background, &settings, &reloader, challenges, &background_stop);
 
         let drain = DrainSignals::new(stop);
@@ -370,8 +373,10 @@ impl OpenListeners {
 fn open_state(
     settings: &GatewaySettings,
     dependencies: &GatewayDependencies,
+    notices: &NoticeService,
 ) -> Result<(Store, Authenticator, Tree), StartError> {
     let store = Store::open(&settings.state_directory)?;
+    notices.record_receivers(&store);
     store.set_property_quota(settings.property_space);
     store.set_state_limits(settings.state_limits);
     if !store.restore_ballast()? {
@@ -393,6 +398,12 @@ fn open_state(
     // Only a root that could be opened is recorded, for the commands that run beside the server.
     store.set_served_root(&settings.root)?;
     Ok((store, auth, tree))
+}
+
+/// Returns the management of tokens, by the clock that the authenticator has.
+fn token_service(store: &Store, auth: &Authenticator, tree: &Tree) -> TokenService {
+    let tokens = TokenService::new(store.clone(), auth.clock().clone());
+    tokens.with_tree(tree.clone()).with_authenticator(auth.clone())
 }
 
 /// Opens the record of operations, with its access log where there is one.
@@ -419,8 +430,7 @@ fn spawn_background_tasks(
     background: &TaskTracker,
     store: Store,
     auth: Authenticator,
-    recorder: Arc<OperationRecorder>,
-    audit_forwarder: AuditForwarder,
+    (recorder, audit_forwarder): (Arc<OperationRecorder>, AuditForwarder),
     tree: &Tree,
     stop: &CancellationToken,
 ) {

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::audit_forwarder::ForwarderReloader;
 use super::middleware::RequestMiddleware;
+use super::notices::NoticeRecorder;
 use super::settings::GatewaySettings;
 use crate::auth::Authenticator;
 use crate::http::TrustedProxies;
@@ -127,6 +128,7 @@ pub struct GatewayReloader {
     pub(super) recorder: Arc<OperationRecorder>,
     pub(super) challenges: Arc<AcmeChallenges>,
     pub(super) audit_forwarder: ForwarderReloader,
+    pub(super) notices: NoticeRecorder,
 }
 
 impl GatewayReloader {

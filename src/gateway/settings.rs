@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::audit_forwarder::AuditForwardingSettings;
+use super::notices::NoticeSettings;
 use crate::api::ApiOptions;
 use crate::auth::DefenderSettings;
 use crate::domain::{AllowedOrigins, ForwardingHeaders, PropertyQuota, PublicUrl, StateLimits, UserQuotaLimits};
@@ -90,6 +91,8 @@ pub struct GatewaySettings {
     pub open_file_limits: Option<UserQuotaLimits>,
     /// Receivers of audit events.
     pub audit_forwarding: AuditForwardingSettings,
+    /// Notices for administrators.
+    pub notices: NoticeSettings,
     /// Maximum time for which connections go on once the gateway shuts down.
     pub drain_timeout: Duration,
 }
@@ -154,6 +157,7 @@ impl GatewaySettings {
             api_options: ApiOptions::default(),
             open_file_limits: None,
             audit_forwarding: AuditForwardingSettings::default(),
+            notices: NoticeSettings::default(),
             drain_timeout: Duration::from_secs(10),
         }
     }

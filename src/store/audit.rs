@@ -8,9 +8,10 @@ use super::audit_chain::{ChainHead, hash_row};
 use super::audit_export::read_insert_position;
 use super::audit_removed::delete_events;
 use super::columns::{get_u64, sql_limit, to_sql_integer};
+use super::notices::{NoticeAudience, insert_notice};
 use super::transactions::WriteTransaction;
 use super::{Result, Store, StoreError, WriteDurability};
-use crate::domain::{Actor, AuditEvent, EventKind, Login, Peer, Protocol, TokenId, UnixMillis};
+use crate::domain::{Actor, AuditEvent, EventKind, Login, Notice, NoticeContent, Peer, Protocol, TokenId, UnixMillis};
 
 /// Filter of audit events; a field that is `None` filters nothing.
 #[derive(Clone, Debug, Default)]
@@ -177,7 +178,11 @@ pub(super) fn insert_event(t: &WriteTransaction<'_>, event: &AuditEvent) -> Resu
     })?;
     // After the insert, so that a failed one that the caller tolerates leaves the head where it is.
     t.audit_head.set(Some(ChainHead { number, hash }));
-    Ok(())
+    // In the same transaction, and for every process that records events: no notice is without its event, or missing.
+    match NoticeContent::of_event(event) {
+        Some(content) => insert_notice(t, &Notice::new(event.at, content), NoticeAudience::All),
+        None => Ok(()),
+    }
 }
 
 fn insert_address(t: &WriteTransaction<'_>, seen: &AddressSeen) -> Result<()> {

@@ -19,7 +19,7 @@ use super::{DATABASE_FILE_NAME, Result, StoreError};
 pub(crate) const PEPPER_FILE_NAME: &str = "pepper";
 /// Steps from an empty database to the latest schema. Append only: the number of steps that were applied is the schema
 /// version of a database (`user_version`).
-const SCHEMA_SCRIPTS: [&str; 20] = [
+const SCHEMA_SCRIPTS: [&str; 21] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -40,6 +40,7 @@ const SCHEMA_SCRIPTS: [&str; 20] = [
     AUDIT_CHAIN_SCRIPT,
     include_str!("schema_19.sql"),
     include_str!("schema_20.sql"),
+    include_str!("schema_21.sql"),
 ];
 /// Step after which the rows of the audit trail are chained, which SQL alone can't do.
 const AUDIT_CHAIN_SCRIPT: &str = include_str!("schema_18.sql");

@@ -18,6 +18,15 @@ pub(crate) struct StorageQuotaRow {
     pub(crate) paths: Vec<TreePath>,
 }
 
+/// Use of the quota of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StorageUse {
+    pub(crate) account: StorageAccount,
+    /// Bytes that are counted.
+    pub(crate) used: u64,
+    pub(crate) max: ByteSize,
+}
+
 /// A change of the bytes of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StorageCharge {
@@ -50,6 +59,16 @@ impl Store {
             rows.push(StorageQuotaRow { account: StorageAccount::Token(token), max, paths });
         }
         Ok((epoch, rows))
+    }
+
+    /// Returns how much of each quota is used.
+    pub(crate) fn storage_use(&self) -> Result<Vec<StorageUse>> {
+        let (_, rows) = self.storage_quotas()?;
+        let with_use = |row: StorageQuotaRow| {
+            let used = self.storage_usage(&row.account)?.map_or(0, |usage| usage.used);
+            Ok(StorageUse { account: row.account, used, max: row.max })
+        };
+        rows.into_iter().map(with_use).collect()
     }
 
     /// Changes the bytes of accounts, of all or of none. Returns the account whose quota would be exceeded, if any.

@@ -90,6 +90,10 @@ declare_metrics! {
         "Networks from which no login is accepted at this moment: banned automatically, or manually by an administrator.";
     AUDIT_EVENTS: Counter "patgate_audit_events_total" ["event"] =
         "Events of the audit trail since the start, of this process and of commands beside it; repeated ones count as often as they happened.";
+    NOTICES: Counter "patgate_notices_total" ["receiver", "outcome"] =
+        "Notices by kind of receiver (webhook, mail): delivered, attempts that failed, dropped at the bound or after the last attempt. Kept over restarts.";
+    NOTICES_QUEUED: Gauge "patgate_notices_queued" ["receiver"] =
+        "Notices that wait for their receivers.";
     UNFINISHED_UPLOADS: Gauge "patgate_unfinished_uploads" ["protocol"] =
         "Uploads that wait to be resumed or completed.";
     UNFINISHED_UPLOAD_BYTES: Gauge "patgate_unfinished_upload_bytes" [] =

@@ -33,6 +33,7 @@ mod kill_recovery;
 mod long_paths;
 mod metrics;
 mod modification_times;
+mod notices;
 mod open_file_limits;
 mod open_files;
 mod partial_uploads;

@@ -59,6 +59,7 @@ pub(super) fn check_sandbox(local: &LocalConfig, listen_config: &ListenConfig, s
         logs: Vec::new(),
         resolves_names: listen_config.acme,
         acme_ca: None,
+        notices: Vec::new(),
     };
     match sandbox::check_support().and_then(|()| SandboxPaths::new(files, local.sandbox)) {
         Ok(_) => check(name, CheckStatus::Ok, "the server reaches its own files alone (Landlock)"),
