@@ -79,7 +79,7 @@ declare_settings! {
     /// Private key of tls_cert, PEM.
     [reloadable] tls_key: Option<FilePath> = Example("/etc/patgate/key.pem"),
     /// Domains for which a certificate is obtained from a certificate authority (ACME) and renewed, in place of tls_cert.
-    /// With them you agree to the authority's terms. In the file also as a table: [acme] with domains, contact, directory,
+    /// With them you agree to the authority's terms. In the file also as a table named acme with domains, contact, directory,
     /// ca_file and http.
     acme_domains: DomainList = Default(""),
     /// Mail address for notices of the certificate authority.
