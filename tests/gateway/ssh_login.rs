@@ -32,7 +32,7 @@ async fn login_attempt_limit_is_reported_in_the_disconnect() {
     }
     assert!(probes >= 50, "no agent holds so many keys");
     let (_, words) = client.wait_for_disconnect().await;
-    assert!(words.contains("accepts a token as password only"), "{words}");
+    assert!(words.contains("too many attempts without a token: give it as password, or the SSH key of one"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
