@@ -90,6 +90,7 @@ impl SandboxPaths {
     /// [`SandboxError::MountInRootDirectory`] where `setting` is not strict.
     pub(super) fn new(files: SandboxFiles<'_>, setting: SandboxSetting) -> Result<Self, SandboxError> {
         let root = files.root.canonicalize().unwrap_or_else(|_| files.root.to_owned());
+        let reserved_above: Vec<_> = root.ancestors().skip(1).map(|above| above.join(".patgate")).collect();
         let root = match setting {
             SandboxSetting::Strict | SandboxSetting::Off => root,
             SandboxSetting::Auto => directory_that_outlasts_mounts(root)?,
@@ -107,6 +108,8 @@ impl SandboxPaths {
             let log = std::path::absolute(log).unwrap_or_else(|_| log.to_owned());
             writable.extend(log.parent().map(Path::to_owned));
         }
+        // Of a server of a directory above, whose lock refuses the start.
+        readable.extend(reserved_above);
         if files.resolves_names {
             // Its files that name hosts are replaced by new ones while the server runs.
             readable.push(PathBuf::from("/etc"));

@@ -20,11 +20,12 @@ use crate::config::{self, Config, ConfigSources, Count, LoadedConfig, SandboxSet
 use crate::domain::{PropertyQuota, StateLimits, UploadSpaceLimits};
 use crate::gateway::{
     AcmeSettings, AuditForwardingSettings, Gateway, GatewayDependencies, GatewayReloader, GatewaySettings,
-    HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners,
+    HTTP_TRANSFER_RATE_WINDOW, ProxyProtocolListeners, StartError,
 };
 use crate::net::{ConnectionLimits, InheritedListeners};
 use crate::sftp::{SftpOptions, SshCertificates};
 use crate::telemetry::{self, AccessLogFormat, AccessLogSettings, AccessLogTarget, LogControl, LogFormat};
+use crate::tree::Tree;
 use crate::webdav::WebdavOptions;
 
 /// Time between two looks at whether certificate and key have changed.
@@ -160,6 +161,9 @@ fn confine(config: &Config, config_file: Option<&Path>, site: &CommandContext) -
     if setting == SandboxSetting::Off {
         return Ok(None);
     }
+    // Now, since neither the directories above nor other processes can be looked at later.
+    Tree::refuse_overlapping_root(&config.root)
+        .map_err(|source| StartError::Tree { path: config.root.clone(), source })?;
     // A rule needs a directory that is there.
     DirBuilder::new().recursive(true).mode(0o700).create(&config.state)?;
     let acme_ca = config.settings.acme_ca_file.as_ref().map(|file| file.0.as_path());

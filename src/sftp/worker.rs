@@ -186,6 +186,13 @@ impl ChannelWorker {
         let received_bytes = request.as_ref().map_or(0, SftpRequest::content_bytes);
         let (logged, reply_start) = (self.logged_request(&request), replies.len());
         let result = request.map_err(|_| Error::Malformed).and_then(|r| self.handle_request(id, r, replies));
+        let result = result.map_err(|error| match error {
+            Error::Tree(error) => {
+                let path = described.as_ref().and_then(|(_, path)| TreePath::parse(path.as_deref()?).ok());
+                Error::Tree(self.session.view().explain_refusal(error, path.as_ref()))
+            }
+            other => other,
+        });
         if let (Some((operation, path)), Err(Error::Tree(tree::Error::RefusedByHost(error)))) = (described, &result) {
             let path = path.map(|path| String::from_utf8_lossy(&path).escape_debug().to_string());
             tree::log_host_refusal(operation, path, error);

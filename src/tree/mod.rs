@@ -336,6 +336,15 @@ impl Tree {
         Ok(created)
     }
 
+    /// Checks that no server of this machine serves a directory above or below. [`Tree::open`] does so as well, but a process
+    /// that is confined by then may not see the other one.
+    ///
+    /// # Errors
+    /// [`Error::Filesystem`], with the other directory.
+    pub fn refuse_overlapping_root(root: &Path) -> Result<()> {
+        fs::refuse_overlapping_root(root).map_err(Error::Filesystem)
+    }
+
     /// Tells whether flock(2) works on the file system of a directory that was served; `None` when it was not served
     /// yet.
     pub fn supports_flock(root: &Path) -> Option<bool> {

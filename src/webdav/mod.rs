@@ -68,7 +68,7 @@ use crate::http::{
     AuthenticatedSession, PublicAddress, RequestBody, RequestSource, ResponseBody, empty, has_content_coding,
     is_path_within,
 };
-use crate::tree::Tree;
+use crate::tree::{self, Tree};
 
 /// Limits of the WebDAV service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +201,12 @@ impl Webdav {
                 response
             }
             Err(error) => {
+                let error = match error {
+                    Error::Tree(refused @ tree::Error::RefusedByHost(_)) => {
+                        Error::Tree(context.explain_refusal(refused).await)
+                    }
+                    other => other,
+                };
                 // Looked up on errors only: the href of a locked directory needs its trailing slash.
                 let names_directory = context.is_lock_root_directory(&error).await;
                 error.into_response(DavErrorContext {

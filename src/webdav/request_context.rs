@@ -215,6 +215,13 @@ impl RequestContext {
         run_blocking(move || Ok(view.stat(&root)?.is_directory())).await.unwrap_or(false)
     }
 
+    /// Returns the outage that is behind a refusal of the host, if there is one, or else the refusal.
+    pub(super) async fn explain_refusal(&self, refusal: tree::Error) -> tree::Error {
+        let (view, path) = (self.view.clone(), self.path.clone());
+        // A panic on the way leaves it a refusal.
+        run_blocking(move || Ok(view.explain_refusal(refusal, Some(&path)))).await.unwrap_or(tree::Error::Forbidden)
+    }
+
     /// Returns the lock tokens that the request submits.
     pub(super) fn submitted_lock_tokens(&self) -> &[LockToken] {
         &self.lock_tokens

@@ -36,7 +36,7 @@ pub(crate) use early_note::EarlyNote;
 pub(crate) use file::FileFd;
 pub(crate) use mount_snapshot::{KnownMount, KnownTree};
 pub(crate) use open::{FdLocation, OpenMode, ResolveMode, host_path};
-pub(crate) use server_locks::{KeptNamesFn, reserved_directory_fault, supports_flock};
+pub(crate) use server_locks::{KeptNamesFn, refuse_overlapping_root, reserved_directory_fault, supports_flock};
 pub(crate) use staging::{RetainedEntry, StagedEntry, StagingDirectory};
 pub(crate) use stat::{MountKey, Stat};
 

@@ -131,14 +131,27 @@ impl ServedFs {
             }
         }
         // After the own lock: of two servers that start at once, at least one sees the other.
-        if let Some(ancestor) = serving_ancestor(&root) {
-            return Err(would_block_error(format!("it lies in {ancestor}, which another server serves")));
-        }
-        match serving_descendant(&root) {
-            Some(descendant) => Err(would_block_error(format!("another server serves {descendant} in it"))),
-            None => Ok(()),
-        }
+        refuse_overlap(&root)
     }
+}
+
+/// Checks that no running server serves a directory above or below this one.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`], with the directory.
+fn refuse_overlap(root: &DirectoryFd) -> io::Result<()> {
+    if let Some(ancestor) = serving_ancestor(root) {
+        return Err(would_block_error(format!("it lies in {ancestor}, which another server serves")));
+    }
+    match serving_descendant(root) {
+        Some(descendant) => Err(would_block_error(format!("another server serves {descendant} in it"))),
+        None => Ok(()),
+    }
+}
+
+/// As [`refuse_overlap`], for a path; one that can't be opened is served by nobody.
+pub(crate) fn refuse_overlapping_root(root: &Path) -> io::Result<()> {
+    open_root_path(root).map_or(Ok(()), |root| refuse_overlap(&root))
 }
 
 fn would_block_error(message: String) -> io::Error {

@@ -122,6 +122,21 @@ impl View {
         Self { refuses_to_wait: true, ..self.clone() }
     }
 
+    /// Returns the outage that is behind a refusal of the host at a path: from a file system that was just unmounted, the
+    /// kernel refuses everything to a confined server, before the next check of the mounts. Any other error is returned as
+    /// it is.
+    pub fn explain_refusal(&self, error: Error, path: Option<&TreePath>) -> Error {
+        if !matches!(error, Error::RefusedByHost(_)) {
+            return error;
+        }
+        let outages = self.shared().fs.check_mounts();
+        let covers = |outage: &TreePath| outage.is_root() || path.is_some_and(|path| path.starts_with(outage));
+        match outages.into_iter().find(|(lost, _)| covers(lost)) {
+            Some((_, outage)) => Error::Unavailable(outage),
+            None => error,
+        }
+    }
+
     /// Takes the commit locks of paths and freezes the WebDAV locks, in the order in which everybody does.
     fn lock_names(&self, names: &[&TreePath]) -> Result<(PathGuards<'_>, RwLockReadGuard<'_, ()>)> {
         let (path_locks, locks) = (&self.shared().path_locks, &self.shared().locks);
