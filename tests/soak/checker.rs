@@ -122,7 +122,7 @@ fn check_half_moves(
                 let (changes, observations) = registers.get(change.register.as_str())?;
                 let next_start = changes.iter().map(|other| other.span.start).find(|start| *start > change.span.start);
                 let after = observations.iter().find(|observation| observation.span.start >= change.span.end)?;
-                if next_start.is_some_and(|start| start <= after.span.end) {
+                if next_start.is_some_and(|start| start <= after.span.end) || had_value_before(change, changes) {
                     return None;
                 }
                 match &after.seen {
@@ -137,4 +137,15 @@ fn check_half_moves(
             found.push(format!("a move was done by half: {pair:?}"));
         }
     }
+}
+
+/// Tells whether the register may have had the change's value already before it, so that seeing the value doesn't tell
+/// whether the change was done: a MOVE of a file onto its own copy.
+fn had_value_before(change: &Change, changes: &[&Change]) -> bool {
+    let earlier = &changes[..changes.partition_point(|other| other.span.start < change.span.start)];
+    let is_settled = |other: &&Change| other.outcome == Outcome::Acknowledged && other.span.end <= change.span.start;
+    let settled = earlier.iter().rposition(is_settled);
+    let is_first_state = settled.is_none() && change.value.is_none();
+    let is_value = |other: &&Change| other.outcome != Outcome::Refused && other.value == change.value;
+    is_first_state || earlier[settled.unwrap_or(0)..].iter().any(is_value)
 }

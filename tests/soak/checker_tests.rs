@@ -78,8 +78,16 @@ fn correct_histories_have_no_violation() {
         .joined_to_one_operation()
         .see(None, (50, 60))
         .see_of("file:b", Seen::Value(Some(1)), (61, 70));
+    let onto_its_copy = written()
+        .change_of("file:b", Some(1), (22, 25), Acknowledged)
+        .change(None, (30, 40), Unknown)
+        .change_of("file:b", Some(1), (30, 40), Unknown)
+        .joined_to_one_operation()
+        .see(Some(1), (50, 60))
+        .see_of("file:b", Seen::Value(Some(1)), (61, 70));
     let tagged = written().answered_with("x").see(Some(1), (21, 22)).tagged("x");
-    for history in [concurrent, lost, done, refused, revoked, overtaken.see(Some(3), (61, 62)), moved, tagged] {
+    let overtaken = overtaken.see(Some(3), (61, 62));
+    for history in [concurrent, lost, done, refused, revoked, overtaken, moved, onto_its_copy, tagged] {
         assert_eq!(history.found(), Vec::<String>::new());
     }
 }
