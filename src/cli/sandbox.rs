@@ -136,8 +136,7 @@ impl SandboxPaths {
     pub(super) fn enforce(&self) -> Result<(), SandboxError> {
         let mut ruleset = new_ruleset()?;
         // Programs and devices are neither started nor created.
-        let write =
-            AccessFs::from_all(ABI::V3).difference(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock);
+        let write = AccessFs::from_all(ABI::V3) & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock);
         for path in &self.writable {
             ruleset = allow(ruleset, path, write)?;
         }
@@ -150,16 +149,6 @@ impl SandboxPaths {
             ruleset = allow(ruleset, path, AccessFs::RemoveDir)?;
         }
         ruleset.restrict_self().map(drop).map_err(|error| SandboxError::Refused(error.to_string()))
-    }
-}
-
-trait Difference {
-    fn difference(self, other: BitFlags<AccessFs>) -> BitFlags<AccessFs>;
-}
-
-impl Difference for BitFlags<AccessFs> {
-    fn difference(self, other: BitFlags<AccessFs>) -> BitFlags<AccessFs> {
-        self & !other
     }
 }
 
