@@ -11,16 +11,18 @@ mod metrics_page;
 mod operation;
 mod operation_counters;
 mod process_usage;
+mod user_counters;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::reload::Handle;
 
-use crate::domain::{AuditEvent, EventKind, StripedCounters, escape_for_terminal, redact_tokens_in_bytes};
+use crate::domain::{AuditEvent, EventKind, Login, StripedCounters, escape_for_terminal, redact_tokens_in_bytes};
 
 use access_log::AccessLog;
 pub use access_log::{AccessLogSettings, AccessLogTarget};
@@ -30,11 +32,15 @@ pub use operation::{FinishedOperation, HttpArea, HttpMethodName, OperationKind, 
 use operation_counters::OperationCounters;
 pub use operation_counters::OperationCounts;
 pub use process_usage::{add_process_metrics, unix_seconds};
+use user_counters::UserCounters;
+pub use user_counters::{MAX_COUNTED_USERS, UserOperationCounts, UserOperations};
 
 /// Record of what was done since the start. Every operation is reported to it once, when it has ended.
 pub struct OperationRecorder {
     operations: OperationCounters,
     audit_events: StripedCounters,
+    /// Counts by user; `None` where they aren't asked for.
+    users: Option<UserCounters>,
     access_log: Option<AccessLog>,
     /// Differs from process to process, so that ids of requests do.
     id_prefix: u32,
@@ -46,6 +52,7 @@ impl Default for OperationRecorder {
         Self {
             operations: OperationCounters::default(),
             audit_events: StripedCounters::new(EventKind::ALL.len()),
+            users: None,
             access_log: None,
             // The keys of the hasher are random; ids need be no secret.
             id_prefix: (RandomState::new().hash_one(()) >> 32) as u32,
@@ -55,12 +62,18 @@ impl Default for OperationRecorder {
 }
 
 impl OperationRecorder {
-    /// Returns a record that writes an access log.
+    /// Returns the record with an access log.
     ///
     /// # Errors
     /// The error of the log's file.
-    pub fn with_access_log(settings: AccessLogSettings) -> io::Result<Self> {
-        Ok(Self { access_log: Some(AccessLog::open(settings)?), ..Self::default() })
+    pub fn with_access_log(self, settings: AccessLogSettings) -> io::Result<Self> {
+        Ok(Self { access_log: Some(AccessLog::open(settings)?), ..self })
+    }
+
+    /// Returns the record with counts of operations by user.
+    #[must_use]
+    pub fn with_user_counts(self) -> Self {
+        Self { users: Some(UserCounters::default()), ..self }
     }
 
     /// Tells whether there is an access log, for which details are needed.
@@ -101,6 +114,16 @@ impl OperationRecorder {
     /// Records an operation that has ended.
     pub fn record(&self, operation: &FinishedOperation) {
         self.operations.count(operation);
+    }
+
+    /// Returns the counters to which the operations of a user are added; `None` where there are no counts by user.
+    pub fn user_operations(&self, login: &Login) -> Option<Arc<UserOperations>> {
+        self.users.as_ref().map(|users| users.of_user(login))
+    }
+
+    /// Returns the counts of operations by user; `None` where there are none.
+    pub fn user_operation_counts(&self) -> Option<Vec<UserOperationCounts>> {
+        self.users.as_ref().map(UserCounters::counts)
     }
 
     /// Counts an event of the audit trail.

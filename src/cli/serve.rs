@@ -283,6 +283,7 @@ fn gateway_settings(config: Config) -> GatewaySettings {
         http: settings.http.0,
         sftp: settings.sftp.0,
         metrics: settings.metrics.0,
+        metrics_per_user: settings.metrics_per_user,
         access_log: access_log_settings(&settings),
         tls: tls.map(|tls| (tls.certificate, tls.key)),
         certificate_poll_interval: CERTIFICATE_POLL_INTERVAL,

@@ -74,6 +74,8 @@ declare_settings! {
     /// Address on which metrics are read at /metrics, without a token; "off" for none. Port 0 takes any free one. A token
     /// with the role metrics.read reads them at /metrics of the HTTP listener, too.
     metrics: ListenAddress = Default("off"),
+    /// Whether the metrics also have operations, bytes and storage of each user, by name, for 1000 users at most.
+    metrics_per_user: bool = Default("false"),
     /// Certificate chain for HTTPS, PEM. Needs tls_key.
     [reloadable] tls_cert: Option<FilePath> = Example("/etc/patgate/cert.pem"),
     /// Private key of tls_cert, PEM.

@@ -1,6 +1,6 @@
 //! Authentication and protection against cross-site requests, which every request passes first.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::{Form, FromRequest, FromRequestParts, Request};
 use http::request::Parts;
@@ -20,6 +20,22 @@ use crate::tree::View;
 /// from this very host over TLS and with the path `/` (RFC 6265bis section 4.1.3.2).
 pub(super) fn session_cookie_name(encrypted: bool) -> (&'static str, &'static str) {
     if encrypted { ("__Host-patgate_console", "/") } else { ("patgate_console", "/console") }
+}
+
+/// Extension of a request: session of the caller, once it is authenticated.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CallerSession(Arc<OnceLock<Session>>);
+
+impl CallerSession {
+    /// Returns the session of the caller; `None` for one who is not signed in.
+    pub(super) fn get(&self) -> Option<&Session> {
+        self.0.get()
+    }
+
+    fn set(&self, session: &Session) {
+        // It is set already where a handler authenticates its caller twice.
+        let _ = self.0.set(session.clone());
+    }
 }
 
 /// A caller who is signed in, and whose token is valid at this moment.
@@ -136,6 +152,9 @@ impl FromRequestParts<Arc<ConsoleState>> for ConsoleCaller {
         // The connection counts against its user from here on, and no longer as unauthenticated.
         ConnectionHandle::notify_authenticated(&parts.extensions, browser_session.session())?;
         browser_session.session().record_use();
+        if let Some(caller_session) = parts.extensions.get::<CallerSession>() {
+            caller_session.set(browser_session.session());
+        }
         Ok(Self {
             public_address: public_address(&parts.extensions),
             is_encrypted: source.encrypted,

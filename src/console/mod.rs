@@ -40,12 +40,13 @@ use http_body_util::BodyExt;
 use tower_service::Service;
 
 use crate::auth::{Authenticator, Clock};
-use crate::http::{BodyError, RequestBody, RequestSource, ResponseBody, set_retry_after};
+use crate::http::{BodyError, RequestBody, RequestSource, RequestingSession, ResponseBody, set_retry_after};
 use crate::tokens::TokenService;
 use crate::tree::Tree;
 
 use browser_sessions::BrowserSessions;
 use error_page::ErrorMessage;
+use guard::CallerSession;
 use layout::PageFrame;
 
 /// Maximum size of a form without files.
@@ -88,6 +89,8 @@ impl Console {
     /// Answers one request. `source` is the peer of the connection.
     pub async fn handle(&self, mut request: Request<RequestBody>, source: RequestSource) -> Response<ResponseBody> {
         request.extensions_mut().insert(source);
+        let caller_session = CallerSession::default();
+        request.extensions_mut().insert(caller_session.clone());
         // The router consumes the request; the frame of an error page needs the cookie once more.
         let headers = request.headers().clone();
         // The router's error type is infallible.
@@ -103,6 +106,9 @@ impl Console {
             response = message.into_page(response.status(), frame);
         }
         let mut response = response.map(|body| body.map_err(|error| BodyError(error.to_string())).boxed_unsync());
+        if let Some(session) = caller_session.get() {
+            response.extensions_mut().insert(RequestingSession(session.clone()));
+        }
         set_security_headers(response.headers_mut());
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             set_retry_after(response.headers_mut(), BUSY_RETRY_AFTER);

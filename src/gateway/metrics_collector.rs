@@ -14,7 +14,9 @@ use crate::auth::Authenticator;
 use crate::net::ConnectionLimiter;
 use crate::store::{NoticeReceiverState, RowCounts, Store};
 use crate::telemetry::metric_catalog as metrics;
-use crate::telemetry::{MetricsPage, OperationRecorder, add_process_metrics, unix_seconds};
+use crate::telemetry::{
+    MAX_COUNTED_USERS, MetricsPage, OperationRecorder, UserOperationCounts, add_process_metrics, unix_seconds,
+};
 use crate::tree::Tree;
 use crate::webdav::Webdav;
 
@@ -64,6 +66,9 @@ impl MetricsCollector {
         }
         sources.add_notices(&mut page);
         sources.add_tree(&mut page);
+        if let Some(counts) = sources.recorder.user_operation_counts() {
+            sources.add_users(&mut page, &counts);
+        }
         page.add(&metrics::BUILD_INFO, [(&[env!("CARGO_PKG_VERSION")][..], 1.0)]);
         add_process_metrics(&mut page, *started_at);
         page.into_text()
@@ -210,6 +215,24 @@ impl MetricSources {
         }
         page.add(&metrics::NOTICES, totals.iter().map(|(labels, count)| (&labels[..], *count)));
         page.add(&metrics::NOTICES_QUEUED, queued.iter().map(|(labels, count)| (&labels[..], *count)));
+    }
+
+    /// Adds what has the name of a user as a label.
+    fn add_users(&self, page: &mut MetricsPage, counts: &[UserOperationCounts]) {
+        let labels: Vec<_> = counts.iter().map(|counts| [counts.user.as_str(), counts.protocol]).collect();
+        let samples = |value: fn(&UserOperationCounts) -> u64| {
+            labels.iter().zip(counts).map(move |(labels, counts)| (&labels[..], value(counts) as f64))
+        };
+        page.add(&metrics::USER_REQUESTS, samples(|counts| counts.operations));
+        page.add(&metrics::USER_RECEIVED_BYTES, samples(|counts| counts.received_bytes));
+        page.add(&metrics::USER_SENT_BYTES, samples(|counts| counts.sent_bytes));
+        // Nothing where the store can't be read: another metric says that it can't.
+        let storage = self.store.user_storage(MAX_COUNTED_USERS).unwrap_or_default();
+        let labels: Vec<_> = storage.iter().map(|(login, ..)| [login.as_str()]).collect();
+        let stored = labels.iter().zip(&storage).map(|(labels, (_, used, _))| (&labels[..], *used as f64));
+        page.add(&metrics::USER_STORED_BYTES, stored);
+        let quotas = labels.iter().zip(&storage).map(|(labels, (.., max))| (&labels[..], *max as f64));
+        page.add(&metrics::USER_STORAGE_QUOTA, quotas);
     }
 
     fn add_tree(&self, page: &mut MetricsPage) {

@@ -406,12 +406,15 @@ fn token_service(store: &Store, auth: &Authenticator, tree: &Tree) -> TokenServi
     tokens.with_tree(tree.clone()).with_authenticator(auth.clone())
 }
 
-/// Opens the record of operations, with its access log where there is one.
+/// Opens the record of operations, with counts by user and the access log where they are asked for.
 fn open_recorder(settings: &GatewaySettings) -> Result<Arc<OperationRecorder>, StartError> {
-    let recorder = match settings.access_log.clone() {
-        Some(access_log) => OperationRecorder::with_access_log(access_log).map_err(StartError::AccessLog)?,
-        None => OperationRecorder::default(),
-    };
+    let mut recorder = OperationRecorder::default();
+    if settings.metrics_per_user {
+        recorder = recorder.with_user_counts();
+    }
+    if let Some(access_log) = settings.access_log.clone() {
+        recorder = recorder.with_access_log(access_log).map_err(StartError::AccessLog)?;
+    }
     Ok(Arc::new(recorder))
 }
 

@@ -17,7 +17,7 @@ use crate::auth::Session;
 use crate::http::{BodyError, ReceivedBytes, RequestBody, RequestSource, ResponseBody, UnreadBody, user_agent};
 use crate::telemetry::{
     FinishedOperation, HttpArea, HttpMethodName, LoginResult, OperationDetails, OperationKind, OperationRecorder,
-    OperationStatus, decoded_path,
+    OperationStatus, UserOperations, decoded_path,
 };
 
 /// A request under way; reported when it is dropped.
@@ -28,6 +28,8 @@ pub(super) struct OperationReport {
     started_at: Instant,
     received: ReceivedBytes,
     sent_bytes: u64,
+    /// Counters of its user; `None` without a session, or without metrics by user.
+    user: Option<Arc<UserOperations>>,
     /// What the access log needs besides; `None` where there is none.
     details: Option<Box<RequestDetails>>,
 }
@@ -56,6 +58,7 @@ impl OperationReport {
             started_at: Instant::now(),
             received: unread_body.received_bytes(),
             sent_bytes: 0,
+            user: None,
             details: recorder.is_logging().then(|| {
                 let source = service.proxies.request_source(peer, is_encrypted, request.headers());
                 Box::new(RequestDetails::new(recorder, source, request, area))
@@ -70,6 +73,7 @@ impl OperationReport {
         session: Option<&Session>,
     ) -> Response<ResponseBody> {
         self.status = OperationStatus::Http(response.status().as_u16());
+        self.user = session.and_then(|session| self.recorder.user_operations(session.login()));
         if let Some(details) = &mut self.details {
             details.complete(response.status(), session);
             if let Ok(id) = HeaderValue::try_from(&details.operation.request_id) {
@@ -95,6 +99,9 @@ impl Drop for OperationReport {
             duration: self.started_at.elapsed(),
         };
         self.recorder.record(&operation);
+        if let Some(user) = &self.user {
+            user.count(&operation);
+        }
         if let Some(details) = &self.details {
             self.recorder.log(&operation, &details.operation);
         }

@@ -22,7 +22,7 @@ use super::reload::LiveSettings;
 use crate::auth::{AddressRefusal, Session};
 use crate::http::{
     AuthenticatedConnection, AuthenticatedSession, ConnectionHandle, LastSession, RequestBody, RequestSource,
-    ResponseBody, UnreadBody, UnreadBodyRest, set_retry_after, text_response,
+    RequestingSession, ResponseBody, UnreadBody, UnreadBodyRest, set_retry_after, text_response,
 };
 use crate::net::{ConnectionPermit, DrainLimits, FileTransfer, PeerShutdown, TooManyConnections, UnreadInput};
 
@@ -163,7 +163,8 @@ impl HttpConnection {
         if version < Version::HTTP_2 && closes {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let mut response = report.follow(response, session.as_ref());
+        let requesting = response.extensions_mut().remove().map(|RequestingSession(session)| session);
+        let mut response = report.follow(response, session.as_ref().or(requesting.as_ref()));
         match session {
             Some(session) if version >= Version::HTTP_2 => {
                 // `http2.rs` takes the session out again, and resets the stream when it ends: one revoked token must

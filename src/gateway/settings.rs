@@ -43,6 +43,8 @@ pub struct GatewaySettings {
     pub sftp: Option<SocketAddr>,
     /// Address of the listener for metrics alone; `None` for none.
     pub metrics: Option<SocketAddr>,
+    /// Whether metrics have the names of users as labels.
+    pub metrics_per_user: bool,
     /// Access log; `None` for none.
     pub access_log: Option<AccessLogSettings>,
     /// PEM files of certificate chain and key; `None` serves cleartext HTTP.
@@ -132,6 +134,7 @@ impl GatewaySettings {
             http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
             sftp: Some((Ipv4Addr::LOCALHOST, 2022).into()),
             metrics: None,
+            metrics_per_user: false,
             access_log: None,
             tls: None,
             acme: None,

@@ -66,3 +66,8 @@ pub fn current_date_header() -> HeaderValue {
 /// reset when the session ends before the response does; it is removed before the response is sent.
 #[derive(Clone, Debug)]
 pub struct AuthenticatedSession(pub Session);
+
+/// Extension of a response: session of the user who made the request, for the record of operations. Unlike
+/// [`AuthenticatedSession`] it does not end the response, which may be that to a sign-out.
+#[derive(Clone, Debug)]
+pub struct RequestingSession(pub Session);

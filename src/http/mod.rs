@@ -19,8 +19,8 @@ mod untrusted_proxy;
 
 pub use crate::net::{FileTransfer, MAX_FILE_RANGE_BYTES, TooManyConnections};
 pub use body::{
-    AuthenticatedSession, BodyError, ResponseBody, bytes_with_reservation, current_date_header, empty, full,
-    text_response,
+    AuthenticatedSession, BodyError, RequestingSession, ResponseBody, bytes_with_reservation, current_date_header,
+    empty, full, text_response,
 };
 pub use connection_handle::{AuthenticatedConnection, ConnectionHandle};
 pub use content_coding::has_content_coding;

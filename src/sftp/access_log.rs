@@ -80,6 +80,9 @@ pub(super) fn record_login(
         duration: started_at.elapsed(),
     };
     recorder.record(&operation);
+    if let Some(user) = outcome.ok().and_then(|session| recorder.user_operations(session.login())) {
+        user.count(&operation);
+    }
     if recorder.is_logging() {
         let details = details_without_session(recorder, address, client);
         let session = outcome.ok();

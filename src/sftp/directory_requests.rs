@@ -79,6 +79,7 @@ mod tests {
             symlink_link_first: false,
             closing: CancellationToken::new(),
             recorder: Arc::default(),
+            user_operations: None,
             access_log: None,
         }))
     }

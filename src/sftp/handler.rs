@@ -309,6 +309,7 @@ impl SshHandler {
                 .is_some_and(|client| sends_symlink_link_first(&client)),
             closing: self.signals.closing.clone(),
             access_log: SessionLog::new(&self.sftp.recorder(), &session),
+            user_operations: self.sftp.recorder().user_operations(session.login()),
             recorder: self.sftp.recorder(),
         };
         // An idle session is not a pending login: as an active request it is never evicted for a new connection.

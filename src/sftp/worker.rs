@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
 use crate::domain::{Login, TreePath};
-use crate::telemetry::{FinishedOperation, OperationKind, OperationRecorder, OperationStatus, SftpRequestName};
+use crate::telemetry::{
+    FinishedOperation, OperationKind, OperationRecorder, OperationStatus, SftpRequestName, UserOperations,
+};
 use crate::tree::{self, SessionFiles, View};
 
 use super::access_log::SessionLog;
@@ -40,6 +42,8 @@ pub(super) struct SftpSession {
     pub(super) closing: CancellationToken,
     /// Record to which every request is reported.
     pub(super) recorder: Arc<OperationRecorder>,
+    /// Counters of the session's user; `None` without metrics by user.
+    pub(super) user_operations: Option<Arc<UserOperations>>,
     /// What the access log says of the session; `None` where there is no such log.
     pub(super) access_log: Option<Arc<SessionLog>>,
 }
@@ -212,6 +216,9 @@ impl ChannelWorker {
             duration: ended_at.saturating_duration_since(*started_at),
         };
         self.session.recorder.record(&operation);
+        if let Some(user) = &self.session.user_operations {
+            user.count(&operation);
+        }
         if let Some(logged) = logged {
             self.log_request(logged, &operation, status);
         }

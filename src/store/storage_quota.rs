@@ -71,6 +71,21 @@ impl Store {
         rows.into_iter().map(with_use).collect()
     }
 
+    /// Returns login, stored bytes and quota of users with a storage quota, in the order of their logins, `max_users` of
+    /// them at most.
+    pub fn user_storage(&self, max_users: usize) -> Result<Vec<(Login, u64, u64)>> {
+        self.read(|c| {
+            let mut select = c.prepare_cached(
+                "SELECT u.login, s.used, u.quota FROM users u JOIN storage_usage s ON s.account = 'user:' || u.login
+                 WHERE u.quota IS NOT NULL ORDER BY u.login LIMIT ?1",
+            )?;
+            let bytes = |row: &rusqlite::Row<'_>, column| row.get::<_, i64>(column).map(|n| n.max(0).unsigned_abs());
+            let rows = select
+                .query_map([signed(max_users as u64)], |row| Ok((row.get(0)?, bytes(row, 1)?, bytes(row, 2)?)))?;
+            Ok(rows.collect::<std::result::Result<_, _>>()?)
+        })
+    }
+
     /// Changes the bytes of accounts, of all or of none. Returns the account whose quota would be exceeded, if any.
     pub(crate) fn charge_storage(&self, charges: &[StorageCharge]) -> Result<Option<StorageAccount>> {
         let exceeded = self.write_shrinking(WriteDurability::Lazy, |t| {

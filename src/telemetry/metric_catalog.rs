@@ -114,6 +114,16 @@ declare_metrics! {
         "Lines written to the access log; absent without one.";
     ACCESS_LOG_DROPPED: Counter "patgate_access_log_dropped_lines_total" [] =
         "Lines of the access log that were dropped, since its queue was full or it could not be written.";
+    USER_REQUESTS: Counter "patgate_user_requests_total" ["user", "protocol"] =
+        "Operations of a user that have ended; with metrics_per_user alone, as all metrics with this label.";
+    USER_RECEIVED_BYTES: Counter "patgate_user_received_bytes_total" ["user", "protocol"] =
+        "Bytes of content that a user sent.";
+    USER_SENT_BYTES: Counter "patgate_user_sent_bytes_total" ["user", "protocol"] =
+        "Bytes of content that a user was sent.";
+    USER_STORED_BYTES: Gauge "patgate_user_stored_bytes" ["user"] =
+        "Stored bytes that count for the storage quota of a user.";
+    USER_STORAGE_QUOTA: Gauge "patgate_user_storage_quota_bytes" ["user"] =
+        "Storage quota of a user; absent without one.";
     BUILD_INFO: Gauge "patgate_build_info" ["version"] =
         "Always 1; the version is a label.";
     PROCESS_START: Gauge "process_start_time_seconds" [] =

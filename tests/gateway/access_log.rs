@@ -8,6 +8,7 @@ use patgate::telemetry::{AccessLogFormat, AccessLogSettings, AccessLogTarget};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::browser::Browser;
 use crate::support::{Fixture, SftpClient, open_flags, token_id};
 
 /// A gateway with an access log.
@@ -251,4 +252,20 @@ async fn log_that_hangs_delays_no_request() {
     tokio::time::timeout(Duration::from_secs(120), requests).await.expect("no request waits for the log");
     // Read in the end, so that the gateway can write what it has and stop.
     std::thread::spawn(move || std::io::copy(&mut std::io::BufReader::new(reader), &mut std::io::sink()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_the_console_have_their_user() {
+    let logged = LoggedGateway::start(AccessLogFormat::Json, false).await;
+    let token = logged.gateway.create_user_and_token("alice", "/:rw");
+    let alice = Browser::sign_in_new(&logged.gateway, "alice", &token).await;
+    assert_eq!(alice.get("/console/tokens").await.status, 200);
+    assert_eq!(alice.get("/console/tokens/unknown").await.status, 404);
+    assert_eq!(Browser::new(&logged.gateway).get("/console/tokens").await.status, 303);
+    let id = token_id(&token);
+    let lines = logged.into_json().await;
+    let users: Vec<_> =
+        lines.iter().map(|line| (line["status"].as_u64(), line["user"].as_str(), line["token"].as_str())).collect();
+    let of_alice = |status| (Some(status), Some("alice"), Some(id));
+    assert_eq!(users, [of_alice(303), of_alice(200), of_alice(404), (Some(303), None, None)]);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use patgate::auth::Clock;
 
+use crate::support::browser::Browser;
 use crate::support::{Fixture, open_flags, send_raw};
 
 async fn start_gateway() -> Fixture {
@@ -251,4 +252,43 @@ async fn audit_events_and_outages_are_shown() {
         found["patgate_ballast_bytes"] > 0.0 && found["patgate_ballast_bytes"] == found["patgate_ballast_target_bytes"]
     );
     assert!(!found.contains_key("patgate_certificate_expiry_timestamp_seconds"), "there is no certificate");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_per_user_have_operations_bytes_and_storage() {
+    let gateway = Fixture::start_with(Clock::system(), |settings| {
+        settings.metrics = Some(([127, 0, 0, 1], 0).into());
+        settings.metrics_per_user = true;
+    })
+    .await;
+    gateway.create_host_directory("/home");
+    gateway.run_cli(&["admin", "user", "create", "alice", "--grant", "/home:rw", "--quota", "100"]);
+    let token = gateway.create_token("alice", &["-e", "1h"]);
+    let alice = gateway.dav("alice", &token);
+    assert_eq!(alice.put("/dav/home/file", "hello").await.status, 201);
+    assert_eq!(alice.get("/dav/home/file").await.body, b"hello");
+    assert_eq!(alice.get("/dav/home/missing").await.status, 404);
+    let mut sftp = gateway.sftp("alice", &token).await;
+    sftp.put("/home/other", b"four").await.expect("written");
+    let bob_token = gateway.create_user_and_token("bob", "/:r");
+    let bob = Browser::sign_in_new(&gateway, "bob", &bob_token).await;
+    assert_eq!(bob.get("/console/tokens").await.status, 200);
+    assert_eq!(gateway.dav("bob", &token).get("/dav/home/file").await.status, 401);
+    let found = wait_for(
+        &gateway,
+        &[
+            ("patgate_user_requests_total{user=\"alice\",protocol=\"webdav\"}", 3.0),
+            ("patgate_user_received_bytes_total{user=\"alice\",protocol=\"webdav\"}", 5.0),
+            ("patgate_user_received_bytes_total{user=\"alice\",protocol=\"sftp\"}", 4.0),
+            ("patgate_user_requests_total{user=\"bob\",protocol=\"console\"}", 2.0),
+            ("patgate_user_stored_bytes{user=\"alice\"}", 9.0),
+            ("patgate_user_storage_quota_bytes{user=\"alice\"}", 100.0),
+        ],
+    )
+    .await;
+    // LOGIN, OPEN, WRITE and CLOSE at least.
+    assert!(found["patgate_user_requests_total{user=\"alice\",protocol=\"sftp\"}"] >= 4.0, "{found:#?}");
+    assert!(found["patgate_user_sent_bytes_total{user=\"alice\",protocol=\"webdav\"}"] >= 5.0, "{found:#?}");
+    let names: Vec<_> = found.keys().filter(|name| name.contains("bob") || name.contains("(others)")).collect();
+    assert!(names.iter().all(|name| name.contains("console")), "a refused login is nobody's operation: {names:?}");
 }
