@@ -14,6 +14,16 @@ fn quiet_prints_only_the_token() {
     assert!(is_token(fixture.run_ok(&format!("apitoken rotate {id} -q")).trim_end()));
 }
 
+/// Unit tests hash with less memory: this is the program as it is.
+#[test]
+fn stored_secret_hash_is_argon2id_with_19_mib_and_two_passes() {
+    let fixture = CliFixture::with_alice();
+    fixture.run_ok("admin user token -u alice -e 24h -q");
+    let store = rusqlite::Connection::open(fixture.state().join("patgate.db")).expect("opens");
+    let phc: String = store.query_row("SELECT phc FROM tokens", [], |row| row.get(0)).expect("a token");
+    assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
+}
+
 #[test]
 fn created_token_is_printed_with_id_access_and_expiration() {
     let fixture = CliFixture::with_alice();
