@@ -11,9 +11,9 @@ use crate::tree::{StorageRecount, Tree};
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Number of looks after which files are counted if that is due although nothing was written.
 const IDLE_LOOKS: u32 = 240;
-/// Time until the next attempt after a count that was begun anew.
-const RESTART_INTERVAL: Duration = Duration::from_secs(1);
-/// Time until the next attempt after a failure.
+/// Time until the next look while all accounts that are due have to wait.
+const WAITING_INTERVAL: Duration = Duration::from_secs(1);
+/// Time until the next look after the store could not be read.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Counts what is due until `stop` is cancelled.
@@ -26,8 +26,8 @@ pub(super) async fn run_storage_recounts(tree: Tree, store: Store, stop: Cancell
         let pause = if writes != seen_writes || writes.is_none() || idle_looks >= IDLE_LOOKS {
             idle_looks = 0;
             match recount_once(&tree, &stop).await {
-                Some(StorageRecount::Done) => Duration::ZERO,
-                Some(StorageRecount::Restarted) => RESTART_INTERVAL,
+                Some(StorageRecount::Done | StorageRecount::Restarted | StorageRecount::Failed) => Duration::ZERO,
+                Some(StorageRecount::Waiting) => WAITING_INTERVAL,
                 Some(StorageRecount::Idle) => {
                     seen_writes = writes;
                     LOOK_INTERVAL
@@ -45,14 +45,14 @@ pub(super) async fn run_storage_recounts(tree: Tree, store: Store, stop: Cancell
     }
 }
 
-/// Counts the files of one account; `None` where that fails.
+/// Counts the files of one account; `None` where the store can't be read.
 async fn recount_once(tree: &Tree, stop: &CancellationToken) -> Option<StorageRecount> {
     let (tree, stop) = (tree.clone(), stop.clone());
     let counted = tokio::task::spawn_blocking(move || tree.recount_storage(&|| stop.is_cancelled())).await;
     match counted {
         Ok(Ok(outcome)) => Some(outcome),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "files can't be counted for a storage quota yet");
+            tracing::warn!(%error, "it can't be read whose files are to be counted for a storage quota");
             None
         }
         Err(error) => {

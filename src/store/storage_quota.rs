@@ -122,15 +122,16 @@ impl Store {
         self.read(|c| select_usage(c, account))
     }
 
-    /// Returns an account whose files are to be counted: one that never was or for which that was asked, or else the one
-    /// whose last count was the longest ago, if that was before `before`.
-    pub(crate) fn next_storage_recount(&self, before: UnixMillis) -> Result<Option<String>> {
+    /// Returns accounts whose files are to be counted, `max` of them at most: those that never were or for which that was
+    /// asked, and then those whose last count was the longest ago, if that was before `before`.
+    pub(crate) fn due_storage_recounts(&self, before: UnixMillis, max: usize) -> Result<Vec<String>> {
         self.read(|c| {
             let mut select = c.prepare_cached(
                 "SELECT account FROM storage_usage WHERE coalesce(counted_at, 0) < ?1
-                 ORDER BY coalesce(counted_at, 0), account LIMIT 1",
+                 ORDER BY coalesce(counted_at, 0), account LIMIT ?2",
             )?;
-            Ok(select.query_row([before], |row| row.get(0)).optional()?)
+            let accounts = select.query_map(params![before, signed(max as u64)], |row| row.get(0))?;
+            Ok(accounts.collect::<std::result::Result<_, _>>()?)
         })
     }
 

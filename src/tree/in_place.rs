@@ -8,7 +8,7 @@ use super::byte_change::ByteChange;
 use super::etag::{EditGuard, keep_mark};
 use super::fs::FileFd;
 use super::handle_access::{HandleAccess, HandleLocation, HandleLocks};
-use super::view::QuotaCheck;
+use super::view::{ChangedPlace, QuotaCheck};
 use super::{AttributeChanges, EditMode, Entry, Error, FileReader, Result, View, WriteConditions};
 use crate::domain::{Permission, TreePath};
 
@@ -156,12 +156,13 @@ impl InPlaceEdit {
         let Some(open) = open else { return change() };
         let before = self.file.stat()?;
         let change_to = |size| [ByteChange::file(&location.path, before.size, size).of_names(before.link_count)];
-        let changed =
-            self.view().apply_byte_changes(&open, QuotaCheck::Enforced, &change_to(size_after(before.size)), change);
+        let place = [ChangedPlace::of_file(&location.path, &self.file)];
+        let wanted = change_to(size_after(before.size));
+        let changed = self.view().apply_byte_changes(&open, QuotaCheck::Enforced, &place, &wanted, change);
         if changed.is_err() {
             // A write that fails may have written a part.
             let written = change_to(self.file.stat()?.size);
-            self.view().apply_byte_changes(&open, QuotaCheck::Recorded, &written, || Ok(()))?;
+            self.view().apply_byte_changes(&open, QuotaCheck::Recorded, &place, &written, || Ok(()))?;
         }
         changed
     }

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -36,6 +37,9 @@ pub(super) struct StorageLedger {
     recount: Mutex<Option<RecountState>>,
     /// Accounts whose files are to be counted since their paths have changed, or a charge was lost.
     outdated_accounts: Mutex<BTreeSet<StorageAccount>>,
+    /// Accounts that are not to be counted before a time, since their last count did not come to its end: meanwhile the
+    /// others have their turn.
+    deferred_accounts: Mutex<HashMap<String, Instant>>,
 }
 
 /// The accounts with a quota, as of one epoch of the store.
@@ -99,6 +103,7 @@ impl StorageLedger {
             gate: RwLock::default(),
             recount: Mutex::default(),
             outdated_accounts: Mutex::default(),
+            deferred_accounts: Mutex::default(),
         }
     }
 
@@ -194,9 +199,36 @@ impl StorageLedger {
         self.outdated_accounts.lock().insert(account.clone());
     }
 
-    /// Returns an account that is outdated, which is no longer marked so then.
-    pub(super) fn take_outdated(&self) -> Option<StorageAccount> {
-        self.outdated_accounts.lock().pop_first()
+    /// Tells whether an account is marked to be counted.
+    #[cfg(test)]
+    pub(super) fn is_outdated(&self, account: &StorageAccount) -> bool {
+        self.outdated_accounts.lock().contains(account)
+    }
+
+    /// Returns the key of an account that is outdated, which is no longer marked so then; none that is deferred.
+    pub(super) fn take_outdated(&self) -> Option<String> {
+        let mut outdated = self.outdated_accounts.lock();
+        let account = outdated.iter().find(|account| !self.is_deferred(&account.to_string())).cloned()?;
+        outdated.remove(&account);
+        Some(account.to_string())
+    }
+
+    /// Keeps an account from being counted for some time.
+    pub(super) fn defer(&self, account: &StorageAccount, time: Duration) {
+        self.deferred_accounts.lock().insert(account.to_string(), Instant::now() + time);
+    }
+
+    /// Tells whether an account is not to be counted yet.
+    pub(super) fn is_deferred(&self, key: &str) -> bool {
+        self.deferred_accounts.lock().contains_key(key)
+    }
+
+    /// Returns how many accounts are not to be counted yet.
+    pub(super) fn deferred_count(&self) -> usize {
+        let mut deferred = self.deferred_accounts.lock();
+        let now = Instant::now();
+        deferred.retain(|_, until| *until > now);
+        deferred.len()
     }
 
     /// Waits until no change is under way and keeps others from beginning, then changes the state of the count.

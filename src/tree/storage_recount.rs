@@ -14,14 +14,22 @@ const RECOUNT_INTERVAL_MS: i64 = 24 * 60 * 60 * 1000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum number of attempts to read a directory while it does not change, before changes have to wait for it.
 const QUIET_READ_ATTEMPTS: usize = 3;
+/// Time after which the files of an account are counted anew whose directories were moved or removed meanwhile.
+const RESTART_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which the files of an account are counted anew after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The outcome of a look for an account to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageRecount {
     /// The files of an account were counted.
     Done,
-    /// A directory was moved or removed meanwhile: the account will be counted anew.
+    /// A directory was moved or removed meanwhile: the account will be counted anew, after some time.
     Restarted,
+    /// The count has failed, and will be repeated after some time.
+    Failed,
+    /// No account is to be counted, but some will be after some time.
+    Waiting,
     /// No account is to be counted.
     Idle,
     /// The count was stopped.
@@ -39,21 +47,25 @@ impl Tree {
     /// serves the tree.
     ///
     /// # Errors
-    /// [`super::Error::Store`]; [`super::Error::Filesystem`] and [`super::Error::Unavailable`] where a directory can't be
-    /// read: the account is tried again later.
+    /// [`super::Error::Store`] where it can't be read which accounts are due.
     pub fn recount_storage(&self, is_stopped: &dyn Fn() -> bool) -> Result<StorageRecount> {
         let (ledger, now) = (&self.shared.storage_ledger, self.shared.clock.now());
         // Also where nothing is due: it finds accounts whose paths have changed.
         let Some(quotas) = ledger.current_quotas()? else { return Ok(StorageRecount::Idle) };
         let store = self.shared.index.store();
+        // Those whose count has failed or was begun anew come after all others: no account keeps another from its turn.
+        let deferred_count = ledger.deferred_count();
         let due = match ledger.take_outdated() {
-            Some(account) => Some(account.to_string()),
+            Some(key) => Some(key),
             None => {
                 let before = UnixMillis::from_millis(now.as_millis().saturating_sub(RECOUNT_INTERVAL_MS));
-                store.next_storage_recount(before)?
+                let due = store.due_storage_recounts(before, deferred_count + 1)?;
+                due.into_iter().find(|key| !ledger.is_deferred(key))
             }
         };
-        let Some(key) = due else { return Ok(StorageRecount::Idle) };
+        let Some(key) = due else {
+            return Ok(if deferred_count > 0 { StorageRecount::Waiting } else { StorageRecount::Idle });
+        };
         let Some((account, paths)) = quotas.account_paths(&key) else {
             // A revoked token: nothing is to be counted for it.
             store.skip_recount(&key, now)?;
@@ -61,12 +73,19 @@ impl Tree {
         };
         ledger.between_changes(|recount| *recount = Some(RecountState::new(account.clone(), paths)));
         let outcome = self.count_account(&account, is_stopped);
-        let is_complete = matches!(outcome, Ok(StorageRecount::Done));
         ledger.with_recount(|recount| *recount = None);
-        if !is_complete {
+        if !matches!(outcome, Ok(StorageRecount::Done)) {
             ledger.mark_outdated(&account);
         }
-        outcome
+        match outcome {
+            Ok(StorageRecount::Restarted) => ledger.defer(&account, RESTART_INTERVAL),
+            Err(_) => ledger.defer(&account, RETRY_INTERVAL),
+            Ok(_) => {}
+        }
+        Ok(outcome.unwrap_or_else(|error| {
+            tracing::warn!(%error, %account, "files can't be counted for a storage quota yet");
+            StorageRecount::Failed
+        }))
     }
 
     fn count_account(&self, account: &StorageAccount, is_stopped: &dyn Fn() -> bool) -> Result<StorageRecount> {

@@ -14,7 +14,7 @@ use crate::tree::byte_change::ByteChange;
 use crate::tree::fs::{DirectoryFd, EarlyNote, Errno, FileFd, StagedBackup, Stat};
 use crate::tree::handle_access::HandleLocation;
 use crate::tree::in_place::InPlaceEdit;
-use crate::tree::view::{QuotaCheck, file_bytes};
+use crate::tree::view::{ChangedPlace, QuotaCheck, file_bytes};
 use crate::tree::{EditMode, EntryKind, Error, Result, Timestamp, View, WriteConditions};
 
 /// Maximum number of renames of its directory that a commit follows before it fails.
@@ -92,7 +92,7 @@ impl StagedUpload {
         let (staged, tags) = (&mut self.staged, self.tags.into_inner());
         let mut put = || staged.rename_to(&slot.directory, &slot.name).map_err(Error::from_target_errno);
         let bytes = || Ok(vec![ByteChange::file(&slot.path, file_bytes(slot.stat()?.as_ref()), stat.size)]);
-        view.with_byte_changes(QuotaCheck::Enforced, &[&slot.path], bytes, || {
+        view.with_byte_changes(QuotaCheck::Enforced, &[slot.place()], bytes, || {
             view.shared().etags.while_replacing(replaced.as_ref(), 0, || match tags {
                 Some(tags) => view.put_with_tags(slot, replaced.as_ref(), &tags, put),
                 None => put(),
@@ -186,7 +186,7 @@ impl StagedUpload {
             self.check_replace(&slot, replaced.as_ref(), &stat, &WriteConditions::none())?;
             // Under the settle lock, no client writes into the replaced file between this check and the rename.
             let bytes = || Ok(vec![ByteChange::file(&slot.path, file_bytes(slot.stat()?.as_ref()), stat.size)]);
-            let undo = view.with_byte_changes(QuotaCheck::Enforced, &[&slot.path], bytes, || {
+            let undo = view.with_byte_changes(QuotaCheck::Enforced, &[slot.place()], bytes, || {
                 view.shared().etags.while_replacing(replaced.as_ref(), kept_names, || {
                     self.check_unchanged(slot.stat()?.as_ref())?;
                     put(self, &view, &slot, replaced.as_ref())
@@ -232,7 +232,8 @@ impl StagedUpload {
         let (directory, name, staged) = (&commit.directory, &self.name, &mut self.staged);
         let path = &commit.entry.0;
         let bytes = || Ok(vec![ByteChange::file(path, now.size, file_bytes(commit.replaced.as_ref()))]);
-        let undone = view.with_byte_changes(QuotaCheck::Recorded, &[path], bytes, || {
+        let place = ChangedPlace::in_directory(path, directory);
+        let undone = view.with_byte_changes(QuotaCheck::Recorded, &[place], bytes, || {
             Ok(match &commit.undo.1 {
                 CommitUndo::Exchange => staged.exchange(directory, name),
                 CommitUndo::Remove | CommitUndo::Restore(_) => staged.move_back(directory, name),

@@ -92,10 +92,10 @@ impl View {
             };
             Ok(vec![replaced, copy])
         };
-        let old = self.with_byte_changes(QuotaCheck::Enforced, &[&target.path], changes, || {
+        let old = self.with_byte_changes(QuotaCheck::Enforced, &[target.place()], changes, || {
             // Nobody may write in place into a file between the check and its replacement: the write would be lost.
             let old = self.shared().etags.while_replacing(replaced.as_ref(), 0, put)?;
-            self.count_replaced_directory(&target.path, old.as_ref())?;
+            self.count_replaced_directory(&target, old.as_ref())?;
             Ok(old)
         })?;
         // Before the index: a power cut must not bring the old target back without its nodes.
@@ -182,7 +182,9 @@ impl View {
     /// Exchanges a staged entry with the one at the target, under the commit lock of the name, and returns the replaced
     /// one.
     pub(super) fn exchange_staged(&self, mut staged: StagedEntry, target: &EntrySlot) -> Result<Option<StagedEntry>> {
-        match staged.exchange(&target.directory, &target.name) {
+        // No upload begins in the replaced directory meanwhile: it would be answered as a success, and be removed.
+        let exchange = || Ok(staged.exchange(&target.directory, &target.name));
+        match self.shared().upload_registry.remove_all(self.fs(), &target.path, exchange)? {
             Ok(()) => Ok(Some(staged)),
             // The old entry was removed behind the gateway's back.
             Err(Errno::NOENT) => {

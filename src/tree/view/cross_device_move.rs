@@ -96,7 +96,7 @@ impl View {
             Some(old) => self.replace_with_backup(staged, stat.is_directory(), target, old, overwrite),
             None => self.commit_staged(staged, stat.is_directory(), target, None, overwrite),
         };
-        let old = self.with_byte_changes(QuotaCheck::Recorded, &[&target.path], || Ok(vec![arrived]), put)?;
+        let old = self.with_byte_changes(QuotaCheck::Recorded, &[target.place()], || Ok(vec![arrived]), put)?;
         move_guard.mark_arrival(&target.path);
         // The replaced entry may be restored, and its links with it: until then no directory above it may be moved.
         let pinned = move_guard.pin(&target.path);
@@ -110,12 +110,12 @@ impl View {
                 // The source is as it was: without this there would be two entries, and the client would be told of a
                 // failure.
                 self.restore_target(target, old)?;
-                self.record_bytes(arrived.reversed())?;
+                self.record_bytes(target, arrived.reversed())?;
                 return Err(error);
             }
         };
-        self.record_bytes(left)?;
-        old.as_ref().map_or(Ok(()), |old| self.count_replaced(&target.path, old))?;
+        self.record_bytes(source, left)?;
+        old.as_ref().map_or(Ok(()), |old| self.count_replaced(target, old))?;
         self.sync_directory(&source.directory)?;
         drop(pinned);
         change.finish()?;

@@ -38,7 +38,7 @@ mod write;
 pub use lock::AcquiredLock;
 pub use member_walk::ChangedMember;
 pub use resolved_entry::ResolvedEntry;
-pub(in crate::tree) use storage_changes::{QuotaCheck, file_bytes};
+pub(in crate::tree) use storage_changes::{ChangedPlace, QuotaCheck, file_bytes};
 pub use sync::SyncPoint;
 pub use sync_changes::{SyncChanges, SyncItem};
 

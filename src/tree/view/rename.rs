@@ -253,7 +253,7 @@ impl View {
             let moved_bytes = self.moved_bytes(source, target, &moved)?;
             Ok(CheckedMove { moved, replaced }.byte_changes(&source.path, &target.path, moved_bytes))
         };
-        self.with_byte_changes(QuotaCheck::Enforced, &[&source.path, &target.path], bytes, || {
+        self.with_byte_changes(QuotaCheck::Enforced, &[source.place(), target.place()], bytes, || {
             self.rename_uncounted(source, target, overwrite, checked_move, may_exchange)
         })
     }
@@ -293,9 +293,14 @@ impl View {
     /// from the source's path, it is never placed there, but moved into staging first.
     fn exchange_and_remove(&self, source: &EntrySlot, target: &EntrySlot, may_exchange: bool) -> Result<()> {
         let staging = self.staging(source)?;
-        let exchange = || source.directory.exchange(&source.name, &target.directory, &target.name);
+        // No upload begins in the replaced directory meanwhile: it would be answered as a success, and be removed.
+        let exchange = || {
+            self.shared().upload_registry.remove_all(self.fs(), &target.path, || {
+                Ok(source.directory.exchange(&source.name, &target.directory, &target.name))
+            })
+        };
         // `NOSYS` takes the way of a file system without exchange: the old entry goes to staging first.
-        let old = match if may_exchange { exchange() } else { Err(Errno::NOSYS) } {
+        let old = match if may_exchange { exchange()? } else { Err(Errno::NOSYS) } {
             // Exchanged back on an error, so that a refused move leaves both as they were.
             Ok(()) => staging.move_in(&source.directory, &source.name).inspect_err(|_| {
                 let _ = source.directory.exchange(&source.name, &target.directory, &target.name);
@@ -314,7 +319,7 @@ impl View {
             }
             Err(error) => return Err(error.into()),
         };
-        self.count_replaced(&target.path, &old)?;
+        self.count_replaced(target, &old)?;
         // Already out of the tree: the client need not wait for its content to be deleted.
         self.shared().background_deletes.enqueue(old);
         Ok(())

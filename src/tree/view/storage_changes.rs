@@ -4,7 +4,7 @@ use super::View;
 use crate::domain::{QuotaSpace, StorageAccount, TreePath};
 use crate::tree::authorize::EntrySlot;
 use crate::tree::byte_change::ByteChange;
-use crate::tree::fs::{DirectoryFd, StagedEntry, Stat};
+use crate::tree::fs::{DirectoryFd, FileFd, ServedFs, StagedEntry, Stat};
 use crate::tree::storage_ledger::{ChargedSession, OpenChange};
 use crate::tree::{EntryKind, Error, FilesystemSpace, Result};
 
@@ -17,6 +17,51 @@ pub(in crate::tree) enum QuotaCheck {
     Recorded,
 }
 
+/// A path where files change, and an open entry by which it is known whether the change was made there: another session
+/// may have moved or removed a directory above meanwhile.
+#[derive(Clone, Copy)]
+pub(in crate::tree) struct ChangedPlace<'a> {
+    path: &'a TreePath,
+    anchor: PlaceAnchor<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum PlaceAnchor<'a> {
+    /// Directory that has the changed entry.
+    Parent(&'a DirectoryFd),
+    /// The changed file itself.
+    File(&'a FileFd),
+}
+
+impl<'a> ChangedPlace<'a> {
+    /// Returns the place of an entry in an open directory.
+    pub(in crate::tree) fn in_directory(path: &'a TreePath, directory: &'a DirectoryFd) -> Self {
+        Self { path, anchor: PlaceAnchor::Parent(directory) }
+    }
+
+    /// Returns the place of an open file.
+    pub(in crate::tree) fn of_file(path: &'a TreePath, file: &'a FileFd) -> Self {
+        Self { path, anchor: PlaceAnchor::File(file) }
+    }
+
+    /// Tells whether the open entry is at this path.
+    fn is_current(&self, fs: &ServedFs) -> bool {
+        match self.anchor {
+            PlaceAnchor::Parent(directory) => {
+                fs.path_of_fd(directory).is_some_and(|found| found == self.path.parent().unwrap_or_default())
+            }
+            PlaceAnchor::File(file) => fs.path_of_fd(file).is_some_and(|found| found == *self.path),
+        }
+    }
+}
+
+impl EntrySlot {
+    /// Returns the place of the slot's entry.
+    pub(in crate::tree) fn place(&self) -> ChangedPlace<'_> {
+        ChangedPlace::in_directory(&self.path, &self.directory)
+    }
+}
+
 impl View {
     /// Carries out a change of files: what grows is charged before, what shrinks after the effect. Without a quota on
     /// any of the paths, this is the effect alone. `changes` looks at the sizes, which stay the same until the effect.
@@ -26,19 +71,20 @@ impl View {
     pub(in crate::tree) fn with_byte_changes<'p, T>(
         &self,
         check: QuotaCheck,
-        paths: &[&TreePath],
+        places: &[ChangedPlace<'_>],
         changes: impl FnOnce() -> Result<Vec<ByteChange<'p>>>,
         effect: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        match self.begin_byte_changes(paths)? {
+        let paths: Vec<_> = places.iter().map(|place| place.path).collect();
+        match self.begin_byte_changes(&paths)? {
             None => effect(),
-            Some(open) => self.apply_byte_changes(&open, check, &changes()?, effect),
+            Some(open) => self.apply_byte_changes(&open, check, places, &changes()?, effect),
         }
     }
 
-    /// Records a change that has happened.
-    pub(super) fn record_bytes(&self, change: ByteChange<'_>) -> Result<()> {
-        self.with_byte_changes(QuotaCheck::Recorded, &[change.path], || Ok(vec![change]), || Ok(()))
+    /// Records a change that has happened at a slot.
+    pub(super) fn record_bytes(&self, slot: &EntrySlot, change: ByteChange<'_>) -> Result<()> {
+        self.with_byte_changes(QuotaCheck::Recorded, &[slot.place()], || Ok(vec![change]), || Ok(()))
     }
 
     /// Begins a change of files at these paths; `None` where no quota is on any of them.
@@ -51,6 +97,7 @@ impl View {
         &self,
         open: &OpenChange<'_>,
         check: QuotaCheck,
+        places: &[ChangedPlace<'_>],
         changes: &[ByteChange<'_>],
         effect: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
@@ -63,7 +110,7 @@ impl View {
         }
         match effect() {
             Ok(done) => {
-                open.finish(changes);
+                self.finish_byte_changes(open, places, changes);
                 Ok(done)
             }
             Err(error) => {
@@ -73,9 +120,20 @@ impl View {
         }
     }
 
+    /// Follows the effect of changes at places. Where another session has moved or removed a directory above one of them
+    /// meanwhile, that one may have counted the effect or not: nothing is subtracted, and the files are counted anew.
+    fn finish_byte_changes(&self, open: &OpenChange<'_>, places: &[ChangedPlace<'_>], changes: &[ByteChange<'_>]) {
+        if places.iter().all(|place| place.is_current(self.fs())) {
+            open.finish(changes);
+        } else {
+            changes.iter().for_each(|change| open.mark_covering(change.path));
+        }
+    }
+
     /// Follows the removal of a directory that is in staging now, for a change that was begun before.
-    pub(super) fn finish_removal(&self, open: Option<OpenChange<'_>>, path: &TreePath, staged: &StagedEntry) {
+    pub(super) fn finish_removal(&self, open: Option<OpenChange<'_>>, slot: &EntrySlot, staged: &StagedEntry) {
         let Some(open) = open else { return };
+        let path = &slot.path;
         let (staging, name) = staged.directory_and_name();
         let removed = || {
             let stat = staging.stat_entry(name)?;
@@ -86,7 +144,7 @@ impl View {
             Ok::<_, Error>(ByteChange::removed_directory(path, self.bytes_below(&directory)?))
         };
         match removed() {
-            Ok(removed) => open.finish(&[removed]),
+            Ok(removed) => self.finish_byte_changes(&open, &[slot.place()], &[removed]),
             Err(error) => {
                 tracing::warn!(%path, %error, "the files of users with a quota are counted anew: a removal was not");
                 open.mark_covering(path);
@@ -95,18 +153,18 @@ impl View {
     }
 
     /// Follows the replacement of a directory, which is in staging now; what else is replaced is counted elsewhere.
-    pub(super) fn count_replaced_directory(&self, path: &TreePath, old: Option<&StagedEntry>) -> Result<()> {
+    pub(super) fn count_replaced_directory(&self, slot: &EntrySlot, old: Option<&StagedEntry>) -> Result<()> {
         let Some(old) = old else { return Ok(()) };
         if old.stat()?.is_directory() {
-            self.count_replaced(path, old)?;
+            self.count_replaced(slot, old)?;
         }
         Ok(())
     }
 
     /// Follows the replacement of an entry, which is in staging now, as a part of another change.
-    pub(super) fn count_replaced(&self, path: &TreePath, old: &StagedEntry) -> Result<()> {
-        let open = self.shared().storage_ledger.begin_within(self.session().access_epoch(), &[path])?;
-        self.finish_removal(open, path, old);
+    pub(super) fn count_replaced(&self, slot: &EntrySlot, old: &StagedEntry) -> Result<()> {
+        let open = self.shared().storage_ledger.begin_within(self.session().access_epoch(), &[&slot.path])?;
+        self.finish_removal(open, slot, old);
         Ok(())
     }
 

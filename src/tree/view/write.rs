@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::storage_changes::{QuotaCheck, file_bytes};
+use super::storage_changes::{ChangedPlace, QuotaCheck, file_bytes};
 use super::{EditMode, View, WriteConditions};
 use crate::domain::{Permission, TreeOperation, TreePath};
 use crate::tree::authorize::{EntrySlot, OpenEntry};
@@ -164,7 +164,7 @@ impl View {
         self.with_directory_slot(path, conditions, |slot| {
             let mode = self.fs().apply_umask(attributes.mode.unwrap_or(0o777));
             let added = || Ok(vec![ByteChange::added_directory(&slot.path, 0)]);
-            self.with_byte_changes(QuotaCheck::Recorded, &[&slot.path], added, || {
+            self.with_byte_changes(QuotaCheck::Recorded, &[slot.place()], added, || {
                 slot.directory.create_directory(&slot.name, mode).map_err(Error::from_target_errno)
             })?;
             let created = slot.directory.open(&slot.name, OpenMode::DirectoryPath)?;
@@ -261,7 +261,7 @@ impl View {
                 let move_out = || Ok(staging.move_in(&slot.directory, &slot.name)?);
                 let open = self.begin_byte_changes(&[&slot.path])?;
                 let staged = self.shared().upload_registry.remove_all(self.fs(), &slot.path, move_out)?;
-                self.finish_removal(open, &slot.path, &staged);
+                self.finish_removal(open, slot, &staged);
                 self.shared().background_deletes.enqueue(staged);
                 Ok(())
             }
@@ -272,7 +272,9 @@ impl View {
     /// Removes the name of a file or link.
     fn unlink(&self, slot: &EntrySlot) -> Result<()> {
         let bytes = || Ok(vec![ByteChange::file(&slot.path, file_bytes(slot.stat()?.as_ref()), 0)]);
-        self.with_byte_changes(QuotaCheck::Recorded, &[&slot.path], bytes, || Ok(slot.directory.unlink(&slot.name)?))
+        self.with_byte_changes(QuotaCheck::Recorded, &[slot.place()], bytes, || {
+            Ok(slot.directory.unlink(&slot.name)?)
+        })
     }
 
     fn remove_entry(
@@ -375,7 +377,8 @@ impl View {
                     let before = file.stat()?;
                     Ok(vec![ByteChange::file(&found.path, before.size, size).of_names(before.link_count)])
                 };
-                stat = self.with_byte_changes(QuotaCheck::Enforced, &[&found.path], bytes, || {
+                let place = ChangedPlace::of_file(&found.path, &file);
+                stat = self.with_byte_changes(QuotaCheck::Enforced, &[place], bytes, || {
                     self.truncate_file(&file, &stat, size)
                 })?;
             }
@@ -427,7 +430,7 @@ impl View {
         self.check_create_or_replace(&slot, None, conditions)?;
         // Each name of a file counts.
         let bytes = || Ok(vec![ByteChange::file(&slot.path, 0, file_bytes(Some(&source.file.stat()?)))]);
-        self.with_byte_changes(QuotaCheck::Enforced, &[&slot.path], bytes, || {
+        self.with_byte_changes(QuotaCheck::Enforced, &[slot.place()], bytes, || {
             source.file.hard_link(&slot.directory, &slot.name).map_err(Error::from_target_errno)
         })?;
         self.sync_directory(&slot.directory)

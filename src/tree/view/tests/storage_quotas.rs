@@ -3,11 +3,13 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::domain::{ByteSize, Permission, StorageAccount, TokenLimits};
 use crate::store::UserUpdate;
 use crate::store::testing::{login, now};
+use crate::tree::testing::fail_read_after;
 use crate::tree::{AttributeChanges, OpenRequest, OverwriteMode, SessionFiles, StorageRecount};
 
 const EDIT: OpenRequest = OpenRequest {
@@ -40,7 +42,13 @@ pub(super) fn set_quota(fixture: &TreeFixture, name: &str, bytes: u64) {
 
 /// Counts files until nothing is due.
 pub(super) fn recount(fixture: &TreeFixture) {
-    while fixture.tree.recount_storage(&|| false).expect("counted") != StorageRecount::Idle {}
+    loop {
+        match fixture.tree.recount_storage(&|| false).expect("counted") {
+            StorageRecount::Idle => return,
+            StorageRecount::Waiting => std::thread::sleep(Duration::from_millis(20)),
+            _ => {}
+        }
+    }
 }
 
 /// Returns the bytes that are counted for a user.
@@ -231,8 +239,10 @@ fn change_beside_count(view: &View, number: u32) -> Result<()> {
     }
 }
 
-/// Runs changes of some kinds beside counts of the files, and returns what is counted then, and the bytes on the host.
-fn run_changes_beside_counts(kinds: &[u32]) -> (u64, u64) {
+/// Runs changes of some kinds in several sessions, with counts of the files beside them if `counts_meanwhile`.
+///
+/// Returns the bytes that are counted then and those on the host, and whether the count is known to be outdated.
+fn run_changes_beside_counts(kinds: &[u32], counts_meanwhile: bool) -> (u64, u64, bool) {
     let fixture = TreeFixture::new(&["/x/a/b", "/y"]);
     fixture.create_user("alice", &[("/", Permission::RW)]);
     fixture.create_user("bob", &[("/", Permission::RW)]);
@@ -254,7 +264,7 @@ fn run_changes_beside_counts(kinds: &[u32]) -> (u64, u64) {
             })
             .collect();
         let counts = scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            while counts_meanwhile && !done.load(Ordering::Relaxed) {
                 fixture.tree.request_storage_recounts().expect("asked");
                 fixture.tree.recount_storage(&|| false).expect("counted");
             }
@@ -265,19 +275,40 @@ fn run_changes_beside_counts(kinds: &[u32]) -> (u64, u64) {
         counts.join().expect("no panic");
     });
     let (counted, on_host) = (used(&fixture, "alice"), bytes_on_host(&fixture.root_path));
+    let is_outdated = fixture.tree.shared.storage_ledger.is_outdated(&StorageAccount::User(login("alice")));
     recount(&fixture);
     assert_eq!(used(&fixture, "alice"), on_host);
-    (counted, on_host)
+    (counted, on_host, is_outdated)
 }
 
 #[test]
-fn count_beside_changes_is_exact() {
-    let (counted, on_host) = run_changes_beside_counts(&[0, 1, 2, 3, 5, 6, 7, 8]);
-    assert_eq!(counted, on_host);
+fn account_whose_count_fails_keeps_no_other_from_its_turn() {
+    let fixture = TreeFixture::new(&["/a", "/b"]);
+    for (name, directory) in [("anna", "/a"), ("bert", "/b")] {
+        fixture.create_user(name, &[(directory, Permission::RW)]);
+        fs::write(fixture.root_path.join(&directory[1..]).join("file"), "12345").expect("written");
+        let quota = Some(Some(ByteSize::from_bytes(100)));
+        fixture.store.update_user(&login(name), &UserUpdate { quota, ..UserUpdate::default() }, now()).expect("set");
+    }
+    let recount = || fixture.tree.recount_storage(&|| false).expect("the store is read");
+    fail_read_after(Some(0));
+    assert_eq!((recount(), used(&fixture, "anna")), (StorageRecount::Failed, 0));
+    assert_eq!((recount(), used(&fixture, "bert")), (StorageRecount::Done, 5));
+    assert_eq!((recount(), used(&fixture, "anna")), (StorageRecount::Waiting, 0));
+}
+
+#[test]
+fn count_beside_changes_is_exact_or_known_to_be_outdated() {
+    for counts_meanwhile in [true, false] {
+        let changes = [0, 1, 2, 3, 5, 6, 7, 8];
+        let (counted, on_host, is_outdated) = run_changes_beside_counts(&changes, counts_meanwhile);
+        // Where a change met the removal of a directory above it, too much is counted until the next count.
+        assert!(counted == on_host || is_outdated && counted > on_host, "{counted} of {on_host}, {counts_meanwhile}");
+    }
 }
 
 #[test]
 fn growth_in_place_beside_removal_of_its_directory_is_never_counted_too_low() {
-    let (counted, on_host) = run_changes_beside_counts(&[0, 2, 3, 4, 8]);
-    assert!(counted >= on_host, "{counted} {on_host}");
+    let (counted, on_host, is_outdated) = run_changes_beside_counts(&[0, 2, 3, 4, 8], false);
+    assert!(counted == on_host || is_outdated && counted > on_host, "{counted} of {on_host}");
 }
