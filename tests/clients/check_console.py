@@ -24,9 +24,9 @@ def person(s, login, *options):
     return {"login": login, "token": token, "home": home}
 
 
-@check("node", "chromium", "rclone", "sshfs", "fusermount3")
+@check("node", "chromium", "rclone", "sshfs", "fusermount3", "sftp", "ssh-keygen")
 def token_console(s):
-    """Sign in, tokens of both models through their lives, files, people, audit; as administrator and as ordinary user."""
+    """Sign in, tokens of both models and of SSH keys through their lives, files, people, audit; as administrator and as ordinary user."""
     folder = packages(s)
     s.deadline += 240
     users = {"admin": person(s, "carol", "admin"), "user": person(s, "dave")}

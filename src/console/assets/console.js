@@ -53,6 +53,19 @@
     button.addEventListener("click", () => copy(button.previousElementSibling, button));
   }
 
+  // Files whose text goes into a field
+  for (const chooser of all("[data-file-into]")) {
+    const field = document.getElementById(chooser.dataset.fileInto);
+    chooser.hidden = false;
+    chooser.querySelector("input").addEventListener("change", async event => {
+      const [file] = event.target.files;
+      // More than the field takes is no public key: what it has is kept.
+      if (!file || file.size > field.maxLength) { say("This is not the file of a public key"); return; }
+      field.value = (await file.text()).trim();
+      say(`The key of ${file.name} is filled in`);
+    });
+  }
+
   // Scope lines: adding more, and a tree to pick folders in
   const pick = (from, field) => {
     const dialog = make("dialog", {});

@@ -186,6 +186,50 @@ async function life(page, { login, home }) {
   }
 }
 
+/** Makes a token that an SSH key proves, from the key's file, uses it with OpenSSH, and gives it another key by hand. */
+async function keyToken(page, { login, home }) {
+  const [first, second] = ["first", "second"].map(name => path.join(local, `${name} key of ${login}`));
+  for (const key of [first, second]) execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", key]);
+  const line = key => readFileSync(`${key}.pub`, "utf8").trim();
+  const fingerprint = key => execFileSync("ssh-keygen", ["-l", "-f", `${key}.pub`]).toString().split(" ")[1];
+  const lists = key => {
+    const options = ["-F", "none", "-oBatchMode=yes", "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null",
+      "-oIdentitiesOnly=yes", "-i", key, "-P", String(sftp.port), "-b", "-", `${login}@${sftp.host}`];
+    const done = spawnSync("sftp", options, { input: `ls -1 ${home}\n`, timeout: 30_000 });
+    return done.status === 0 ? done.stdout.toString() : null;
+  };
+
+  await page.goto(`${base}/console/tokens/new`);
+  await page.getByLabel("Name", { exact: true }).fill(`key of ${login}`);
+  await page.getByText("SSH key instead of a secret").click();
+  await page.locator("#ssh-key-file").setInputFiles({ name: "big.pub", mimeType: "text/plain", buffer: Buffer.alloc(20_000, "x") });
+  await page.locator("#ssh-key-file").setInputFiles(`${first}.pub`);
+  await page.waitForFunction(() => document.getElementById("ssh-key").value);
+  assert.equal(await page.getByLabel("Public key").inputValue(), line(first), "what is too long fills nothing in");
+  await judged(page);
+  await page.getByRole("button", { name: "Create token" }).click();
+  await page.getByText(fingerprint(first)).waitFor();
+  await judged(page);
+  assert.equal(await page.getByText("Copy the secret now").count(), 0, "there is no secret");
+  const place = page.url();
+  const token = place.split("/").at(-1);
+  assert.match(lists(first), /Photos/);
+  assert.equal(lists(second), null);
+
+  await opened(page, `/console/explain?token=${token}&op=write&path=${home}/Photos`);
+  assert.ok(await page.getByText("allowed", { exact: true }).isVisible());
+  await page.goto(`${base}/console/tokens/${token}/rotate`);
+  await page.getByLabel("New public key").fill(line(second));
+  await page.getByRole("button", { name: "Rotate token" }).click();
+  await page.getByText(fingerprint(second)).first().waitFor();
+  assert.match(lists(second), /Photos/);
+  assert.equal(lists(first), null, "the old key is refused at once");
+  await page.goto(`${base}/console/tokens/${token}/revoke`);
+  await page.getByRole("button", { name: "Revoke token" }).click();
+  await page.locator(".chip.revoked").first().waitFor();
+  assert.equal(lists(second), null);
+}
+
 async function files(page, { login, home }) {
   const place = `/console/files${home}`;
   await opened(page, place);
@@ -357,6 +401,7 @@ async function main() {
   await admin.goto(`${base}/console/tokens/new`);
   await picture(admin, "new-token");
   await life(admin, users.admin);
+  await keyToken(admin, users.admin);
   await admin.goto(`${base}/console/tokens`);
   await picture(admin, "tokens");
   await administers(admin);
@@ -365,6 +410,7 @@ async function main() {
   await files(user, users.user);
   await withoutScript(browser, users.user);
   await life(user, users.user);
+  await keyToken(user, users.user);
   await seesNothing(user);
   await user.goto(`${base}/console/files${users.user.home}`);
   await picture(user, "files-dark");
@@ -388,6 +434,7 @@ async function main() {
 }
 
 main().catch(error => {
-  console.error(error);
+  // The stack alone: what an assertion adds to it would hide it, since the last lines are shown.
+  console.error(error.stack ?? error);
   process.exit(1);
 });
